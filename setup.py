@@ -1,0 +1,66 @@
+"""Packaging of bccd_d2.
+
+The base installation is what converting data sets needs and contains no torch; ``train`` adds what Detectron2
+needs; Detectron2 itself comes from ``tools/install_detectron2.py`` because no package index carries it under
+its own name.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+BASE = [
+    "numpy>=1.26",
+    "opencv-python-headless>=4.9",
+    "scikit-image>=0.22",
+    "scipy>=1.11",
+    "pycocotools>=2.0.7",
+    "Pillow>=10",
+    "PyYAML>=6",
+    "defusedxml>=0.7",
+    "tifffile>=2023.7",
+    "matplotlib>=3.8",
+    "jinja2>=3.1",
+    "tqdm>=4.66",
+]
+TRAIN = [
+    "torch>=2.1",
+    "torchvision>=0.16",
+    # The last release under MIT; its successor AlbumentationsX is AGPL.
+    "albumentations==2.0.8",
+    "tabulate>=0.9",
+    # What Detectron2 itself imports at run time.
+    "fvcore>=0.1.5.post20221221",
+    "iopath>=0.1.10",
+    "yacs>=0.1.8",
+    "omegaconf>=2.1",
+    "hydra-core>=1.1",
+    "termcolor>=2",
+    "cloudpickle>=2",
+    "tensorboard>=2.12",
+    "packaging>=23",
+]
+DEV = [
+    "pytest>=8",
+    "pytest-timeout>=2.2",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.10",
+    "types-PyYAML",
+    "types-tabulate",
+    "types-tqdm",
+    "types-defusedxml",
+]
+
+setup(
+    name="bccd_d2",
+    version="0.1.0",
+    description="Instance segmentation of blood cells in stained smears with Detectron2",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["bccd_d2", "bccd_d2.*"]),
+    install_requires=BASE,
+    extras_require={"train": TRAIN, "dev": DEV},
+)
