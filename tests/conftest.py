@@ -1,0 +1,30 @@
+"""Fixtures that several rooms share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _find_real_data(folder: str) -> Path:
+    """The folder ``folder`` of the real data, below ``BCCD_ROOT`` or ``../shared/data``; skips the test where absent."""
+    configured = os.environ.get("BCCD_ROOT")
+    base = Path(configured) if configured else REPOSITORY.parent / "shared" / "data"
+    for candidate in (base / folder, base.parent / folder if base.name != folder else base):
+        if candidate.is_dir():
+            return candidate
+    pytest.skip(f"real data absent: no folder {folder} below {base} (set BCCD_ROOT)")
+
+
+@pytest.fixture(scope="session")
+def real_pairs_root() -> Path:
+    """Root of the 60 real pairs of "BCCD Dataset with mask"."""
+    return _find_real_data("bccd_with_mask")
+
+
+@pytest.fixture(scope="session")
+def real_voc_root() -> Path:
+    """Root of the BCCD detection set with Pascal VOC boxes."""
+    return _find_real_data("bccd_voc")
