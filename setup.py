@@ -10,7 +10,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 BASE = [
-    "numpy>=1.26",
+    "numpy>=2",
     "opencv-python-headless>=4.9",
     "scikit-image>=0.22",
     "scipy>=1.11",
