@@ -179,7 +179,7 @@ def _map(function: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
         yield from map(function, items)
         return
     # OpenCV's own threads on top of one process a core make everything slower.
-    # Spawned, not forked: a fork copies the locks of OpenCV's threads without the threads and then waits forever.
+    # Spawned, not forked: a fork copies the locks of OpenCV's threads without the threads and then waits.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         try:
