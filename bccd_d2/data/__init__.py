@@ -1,0 +1,1 @@
+"""From Detectron2's dataset dicts to what its models are trained on."""
