@@ -1,1 +1,1 @@
-"""From Detectron2's dataset dicts to what its models are trained on."""
+"""From dataset dicts to tensors: registration, stain normalization, augmentation, the dataset mapper."""

@@ -151,6 +151,17 @@ class BCCDDatasetMapper:
         sample["instances"] = instances_from_label_map(augmented.sem_seg, runs.classes, min_pixels)
         return sample
 
+    def image_tensor(self, image: NDArray[np.uint8]) -> torch.Tensor:
+        """Prepare a whole native image as a test sample's is.
+
+        Args:
+            image: (H, W, 3) uint8 in ``INPUT.FORMAT``.
+
+        Returns:
+            (3, h, w) uint8 tensor.
+        """
+        return _as_tensor(self.preprocessor(image, self.preprocessor.statistics(image)))
+
     def _window(self, image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
         """x, y, width and height of the crop, native pixels."""
         if self.crop is None:

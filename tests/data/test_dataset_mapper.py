@@ -108,6 +108,7 @@ def test_testing_keeps_annotations_out_and_draws_nothing(cells):
     assert set(first) == {"image", "height", "width", "image_id", "file_name"}
     assert first["image"].shape == (3, 60, 80)
     assert torch.equal(first["image"], second["image"])
+    assert torch.equal(first["image"], mapper.image_tensor(cv2.imread(record["file_name"])))
 
 
 def test_a_crop_gets_the_stain_statistics_of_its_whole_image(cells):
