@@ -136,7 +136,7 @@ class BCCDDatasetMapper:
         runs = self._runs.get(
             name,
             lambda: InstanceRuns.from_annotations(
-                dataset_dict.get("annotations", ()), *image.shape[:2], name
+                dataset_dict.get("annotations", ()), image.shape[0], image.shape[1], name
             ),
         )
         x, y, width, height = self._window(image)

@@ -127,7 +127,12 @@ class InstanceRuns:
         owner = np.repeat(owner, pieces)
         area = np.bincount(owner, weights=bottom - top, minlength=len(kept)).astype(np.int64)
         return cls(
-            *(part.astype(np.int32) for part in (column, top, bottom, owner)), area=area, classes=classes
+            column=column.astype(np.int32),
+            top=top.astype(np.int32),
+            bottom=bottom.astype(np.int32),
+            owner=owner.astype(np.int32),
+            area=area,
+            classes=classes,
         )
 
     @property
@@ -214,7 +219,7 @@ def instances_from_label_map(
         here = layer_of == layer
         masks[here] = labels[None, ..., layer] == (kept[here] + 1).astype(np.uint16)[:, None, None]
 
-    columns, rows = masks.any(axis=1), masks.any(axis=2)
+    columns, rows = np.any(masks, axis=1), np.any(masks, axis=2)
     boxes = np.stack(
         [
             columns.argmax(1),

@@ -37,7 +37,7 @@ def read_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
     if image is None:
         raise InputError(f"{file_name}: not an image that can be decoded ({encoded.size} bytes)")
-    return image if image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return np.asarray(image if image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
@@ -96,9 +96,9 @@ class ImagePreprocessor:
         Returns:
             (h, w, 3) uint8 of size ``scaled_size(H, W, scale)``.
         """
-        height, width = scaled_size(*image.shape[:2], self.scale)
+        height, width = scaled_size(image.shape[0], image.shape[1], self.scale)
         if (height, width) != image.shape[:2]:
             # Averaging over areas is what keeps thin membranes when shrinking.
             method = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
-            image = cv2.resize(image, (width, height), interpolation=method)
+            image = np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
         return self.stain.apply(image, statistics) if self.stain else image

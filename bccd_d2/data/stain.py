@@ -137,10 +137,11 @@ class ReinhardNormalizer:
             return image
         scale = self.target_std / np.maximum(statistics.std, self.min_std)
         levels = (np.arange(256)[:, None] - _LAB8_OFFSET) / _LAB8_SCALE
-        moved = (levels - statistics.mean) * scale + self.target_mean
-        table = np.clip(np.rint(moved * _LAB8_SCALE + _LAB8_OFFSET), 0, 255).astype(np.uint8)
+        levels = (levels - statistics.mean) * scale + self.target_mean
+        table = np.clip(np.rint(levels * _LAB8_SCALE + _LAB8_OFFSET), 0, 255).astype(np.uint8)
         lab = cv2.cvtColor(image, _TO_LAB[self.image_format])
-        return cv2.cvtColor(cv2.LUT(lab, table[None]), _FROM_LAB[self.image_format])
+        moved = cv2.cvtColor(cv2.LUT(lab, table[None]), _FROM_LAB[self.image_format])
+        return np.asarray(moved, dtype=np.uint8)
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Normalize a whole image: :meth:`statistics`, then :meth:`apply`."""
