@@ -10,9 +10,10 @@ import cv2
 from tqdm import tqdm
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
+from bccd_d2.data.preprocessing import read_image
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.files import replacing, write_json
-from bccd_d2.inference.images import find_images, read_image
+from bccd_d2.inference.images import find_images
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.writers import coco_results
 from bccd_d2.visualization.overlay import draw_cells
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     entries, unreadable = [], []
     for image_id, (path, name) in enumerate(tqdm(images, unit="image"), start=1):
         try:
-            image = read_image(path)
+            image = read_image(str(path))
         except InputError as error:
             unreadable.append(str(error))
             continue

@@ -77,9 +77,10 @@ class PixelOverlapEvaluator(DatasetEvaluator):
     """The metrics of the torchvision report this project is modelled on, at a stated score threshold.
 
     ``IoU`` and ``Dice`` compare the union of the predicted masks with the union of the true ones, whatever their
-    class: ``micro`` over the pixels of all images together, ``mean`` as the mean over images. ``mAP50`` is the mean over
-    images of the average precision of boxes at IoU 0.5 (see :func:`box_average_precision`). All are in percent, to
-    stand beside COCO's. Regions with ``iscrowd`` are left out of the true masks.
+    class, over the pixels of all images together; ``IoU_mean`` and ``Dice_mean`` are their means over images.
+    ``mAP50`` is the mean over images of the average precision of boxes at IoU 0.5, see
+    :func:`box_average_precision`. All are in percent, to stand beside COCO's. Regions with ``iscrowd`` are left out
+    of the true masks.
     """
 
     def __init__(self, dataset_name: str, score_threshold: float, *, distributed: bool = True) -> None:
@@ -137,10 +138,10 @@ class PixelOverlapEvaluator(DatasetEvaluator):
         iou, dice = iou_and_dice(total)
         mean_iou, mean_dice = np.mean([iou_and_dice(counts) for counts, _ in images], axis=0)
         metrics = {
-            "IoU-micro": iou,
-            "Dice-micro": dice,
-            "IoU-mean": float(mean_iou),
-            "Dice-mean": float(mean_dice),
+            "IoU": iou,
+            "Dice": dice,
+            "IoU_mean": float(mean_iou),
+            "Dice_mean": float(mean_dice),
             "mAP50": float(np.mean([precision for _, precision in images])),
         }
         return {"overlap": {name: 100 * value for name, value in metrics.items()}}

@@ -10,9 +10,9 @@ from typing import Any
 from pycocotools import mask as mask_util
 
 from bccd_d2.config import load_config
+from bccd_d2.data.preprocessing import read_image
 from bccd_d2.data.registration import annotation_file, default_root
 from bccd_d2.errors import InputError
-from bccd_d2.inference.images import read_image
 
 
 def load_predictions(run: Path, dataset: str, score_threshold: float) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def load_predictions(run: Path, dataset: str, score_threshold: float) -> dict[st
         if p["image_id"] == image["id"] and p["score"] >= score_threshold
     ]
     return {
-        "image": read_image(root / truth["info"].get("image_root", ".") / image["file_name"]),
+        "image": read_image(str(root / truth["info"].get("image_root", ".") / image["file_name"])),
         "true_masks": [mask_util.decode(a["segmentation"]) for a in true],
         "true_classes": [class_index[a["category_id"]] for a in true],
         "predicted_masks": [mask_util.decode(p["segmentation"]) for p in predicted],

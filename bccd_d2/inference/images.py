@@ -1,12 +1,9 @@
-"""Finds and reads the images of a prediction."""
+"""Finds the images of a prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import cv2
-import numpy as np
 
 from bccd_d2.errors import InputError
 
@@ -45,19 +42,3 @@ def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, str]]:
             f"--input: no image ({', '.join(sorted(SUFFIXES))}) in {', '.join(str(given) for given in inputs)}"
         )
     return [(path, name) for name, path in found.items()]
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as (height, width, 3) uint8, BGR; greyscale, alpha and 16 bits are converted.
-
-    Raises:
-        InputError: the file is empty, truncated or no image.
-    """
-    data = np.fromfile(path, dtype=np.uint8)
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error as error:
-        raise InputError(f"{path}: cannot be decoded as an image ({error.err})") from error
-    if image is None:
-        raise InputError(f"{path}: expected an image, found {data.size} bytes that are none")
-    return image

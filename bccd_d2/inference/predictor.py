@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -11,7 +12,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from bccd_d2.config import load_config
-from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
+from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.modeling.weights import load_weights
 
 
@@ -41,19 +42,23 @@ class BCCDPredictor:
         self.model = build_model(cfg)
         load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS))
         self.model.eval()
-        self._mapper = BCCDDatasetMapper(cfg, is_train=False)
+        self._preprocessor = ImagePreprocessor(cfg)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Instances:
         """Predict one image.
 
         Args:
-            image: (height, width, 3) uint8 in the configuration's ``INPUT.FORMAT``, BGR by default as OpenCV reads it.
+            image: (height, width, 3) uint8, BGR as OpenCV reads it.
 
         Returns:
             On the CPU, in native pixels, best score first: ``pred_boxes`` (N, 4) xyxy, ``scores`` (N,),
             ``pred_classes`` (N,) and ``pred_masks`` (N, height, width) bool.
         """
         height, width = image.shape[:2]
-        sample = {"image": self._mapper.image_tensor(image), "height": height, "width": width}
+        if self._preprocessor.image_format == "RGB":
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        prepared = self._preprocessor(image, self._preprocessor.statistics(image))
+        tensor = torch.from_numpy(np.ascontiguousarray(prepared.transpose(2, 0, 1)))
+        sample = {"image": tensor, "height": height, "width": width}
         return self.model([sample])[0]["instances"].to("cpu")

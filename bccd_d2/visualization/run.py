@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 # Of each result: (group in results.json, metric, label). What a reader compares first comes first.
 HEADLINE_METRICS = (
-    ("overlap", "IoU-micro", "IoU"),
-    ("overlap", "Dice-micro", "Dice"),
+    ("overlap", "IoU", "IoU"),
+    ("overlap", "Dice", "Dice"),
     ("overlap", "mAP50", "box mAP@0.5"),
     ("segm", "AP", "mask AP"),
     ("segm", "AP50", "mask AP50"),

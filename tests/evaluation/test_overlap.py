@@ -114,10 +114,10 @@ def test_the_evaluator_pools_pixels_and_means_images(dataset):
     # Image 2: the whole cell.
     evaluator.process([image(2)], [instances([rectangle(20, 20, 10, 20)], [0.6])])
     metrics = evaluator.evaluate()["overlap"]
-    assert metrics["IoU-micro"] == pytest.approx(100 * 250 / 300)
-    assert metrics["Dice-micro"] == pytest.approx(100 * 500 / 550)
-    assert metrics["IoU-mean"] == pytest.approx(100 * (0.5 + 1) / 2)
-    assert metrics["Dice-mean"] == pytest.approx(100 * (2 / 3 + 1) / 2)
+    assert metrics["IoU"] == pytest.approx(100 * 250 / 300)
+    assert metrics["Dice"] == pytest.approx(100 * 500 / 550)
+    assert metrics["IoU_mean"] == pytest.approx(100 * (0.5 + 1) / 2)
+    assert metrics["Dice_mean"] == pytest.approx(100 * (2 / 3 + 1) / 2)
     assert metrics["mAP50"] == pytest.approx(100)
 
 
@@ -125,9 +125,9 @@ def test_the_evaluator_takes_an_image_without_predictions(dataset):
     evaluator = PixelOverlapEvaluator(dataset, score_threshold=0.5, distributed=False)
     evaluator.process([image(2)], [instances([], [])])
     assert evaluator.evaluate()["overlap"] == {
-        "IoU-micro": 0.0,
-        "Dice-micro": 0.0,
-        "IoU-mean": 0.0,
-        "Dice-mean": 0.0,
+        "IoU": 0.0,
+        "Dice": 0.0,
+        "IoU_mean": 0.0,
+        "Dice_mean": 0.0,
         "mAP50": 0.0,
     }

@@ -1,0 +1,185 @@
+"""How one synthetic slide is stained, lit and photographed: what all smears of the slide have in common.
+
+Light is absorbed as Beer and Lambert say: a pixel is ``background * exp(-optical density)`` in each colour
+channel, and the densities of cells that lie on each other add up, which is why overlaps look dark.
+All colours are BGR, as OpenCV and Detectron2 read them; densities are natural logarithms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+# Colours are sampled around a family in CIELAB with these standard deviations (L, a, b): the spread between
+# slides of one stain and camera.
+_BACKGROUND_SPREAD = np.array([1.5, 0.8, 1.2])
+_CELL_SPREAD = np.array([4.0, 2.5, 3.5])
+_NUCLEUS_LAB = np.array([30.0, 36.0, -34.0])
+_PINK_LAB = np.array([52.0, 42.0, -18.0])
+
+
+class _Family(NamedTuple):
+    """One look of Giemsa or Wright stain under one kind of camera: CIELAB colours and ranges of habits."""
+
+    weight: float
+    background: tuple[float, float, float]
+    red_cell: tuple[float, float, float]
+    pallor: tuple[float, float]
+    crenated: float
+    pointed: float
+    nucleus_strength: float = 1.0
+
+
+_FAMILIES = {
+    "navy on cream": _Family(0.10, (88, -4, 6), (27, 5, -20), (-0.25, 0.15), 0.55, 0.2),
+    "navy on white": _Family(0.20, (91, -1.5, 0), (36, 8, -24), (-0.1, 0.45), 0.65, 0.08),
+    "navy, flat": _Family(0.12, (89.5, -1, 0), (34, 10, -24), (-0.35, 0.05), 0.05, 0.4),
+    "violet": _Family(0.12, (91, 1, -1), (41, 15, -27), (0.25, 0.65), 0.03, 0.06),
+    "grey": _Family(0.13, (91, -1, 2.5), (52, 1.5, -8), (0.05, 0.5), 0.06, 0.08),
+    "pale grey": _Family(0.07, (62, -1, 2.5), (50, -0.5, -3), (-0.1, 0.2), 0.0, 0.12, 0.45),
+    "magenta rings": _Family(0.05, (91, 2, -2), (30, 23, -20), (0.6, 0.85), 0.02, 0.08),
+    "overexposed violet": _Family(0.07, (102, 0, 0), (60, 20, -32), (0.1, 0.6), 0.05, 0.08),
+    "deep violet": _Family(0.05, (89, 1.5, -3), (23, 28, -42), (-0.1, 0.3), 0.35, 0.1),
+    "eosin": _Family(0.05, (86, -2, 5), (63, 17, 13), (0.1, 0.6), 0.03, 0.05),
+}
+_FREE_STAIN = (
+    0.04  # share of slides whose colours follow no family, so that a model does not learn the families
+)
+
+
+@dataclass(frozen=True)
+class Slide:
+    """What is common to all smears of one slide; lengths in pixels, densities as natural logarithms.
+
+    Attributes:
+        background: colour of the empty glass, BGR, 1 is white; above 1 the camera is overexposed.
+        red_density: mean optical density of a red cell, BGR.
+        nucleus_density: optical density of stained nuclei and parasites, BGR.
+        pink_density: optical density of granules and platelets, BGR.
+        diameter: mean diameter of red cells in pixels.
+        diameter_spread: standard deviation of their diameter, relative.
+        elongation: typical share by which a cell is longer than wide.
+        pallor: how much thinner the middle of a typical cell is, relative; negative where it is thicker.
+        crenated: share of cells with spikes.
+        pointed: share of cells with one or two tips.
+        unevenness: how much the stain varies inside a cell, relative.
+        crowding: share of the picture that cells cover.
+        clustering: share of cells that are laid beside another one.
+        overlap: greatest overlap of neighbours, as share of the sum of their radii.
+        abutting: share of contacts in which cells flatten against each other instead of overlapping.
+        blur: standard deviation of the optics' point spread in pixels.
+        sharpening: strength of the camera's unsharp mask, which draws a bright rim around cells.
+        fringe: shift of red against blue by the lens, (x, y) in pixels.
+        noise: standard deviation of the camera's noise, image white is 1.
+        jpeg_quality: quality at which the camera compressed the picture.
+        vignette: loss of light at the corners, relative.
+        light_centre: brightest point, (x, y) as share of width and height.
+        dirt: density of debris, 1 is usual.
+        film: density of the stained plasma film.
+        thick: whether there are cells far out of focus above the layer.
+        scale_bar: whether the camera printed a scale bar.
+    """
+
+    background: FloatArray
+    red_density: FloatArray
+    nucleus_density: FloatArray
+    pink_density: FloatArray
+    diameter: float
+    diameter_spread: float
+    elongation: float
+    pallor: float
+    crenated: float
+    pointed: float
+    unevenness: float
+    crowding: float
+    clustering: float
+    overlap: float
+    abutting: float
+    blur: float
+    sharpening: float
+    fringe: tuple[float, float]
+    noise: float
+    jpeg_quality: int
+    vignette: float
+    light_centre: tuple[float, float]
+    dirt: float
+    film: float
+    thick: bool
+    scale_bar: bool
+
+
+def _bgr_from_lab(lab: NDArray[np.float64]) -> FloatArray:
+    """CIELAB colour to gamma-encoded BGR; above L = 100 the excess becomes exposure beyond white."""
+    exposure = max(1.0, lab[0] / 100.0)
+    inside = np.array([[[min(lab[0], 100.0), lab[1], lab[2]]]], dtype=np.float32)
+    return (cv2.cvtColor(inside, cv2.COLOR_LAB2BGR)[0, 0] * exposure).astype(np.float32)
+
+
+def _density(background: FloatArray, colour: FloatArray) -> FloatArray:
+    """Optical density that turns the background into ``colour``; never negative."""
+    return np.maximum(np.log(background / np.maximum(colour, 0.03)), 0.0).astype(np.float32)
+
+
+def draw_slide(rng: np.random.Generator, cell_diameter: tuple[float, float]) -> Slide:
+    """Draw the look of a slide.
+
+    Args:
+        rng: source of all randomness.
+        cell_diameter: smallest and greatest mean diameter of red cells, in pixels.
+
+    Returns:
+        The slide.
+    """
+    if rng.random() < _FREE_STAIN:
+        cell = (rng.uniform(25, 65), rng.uniform(-8, 35), rng.uniform(-40, 20))
+        family = _Family(1, (rng.uniform(70, 98), 0, 1), cell, (-0.3, 0.7), rng.choice([0.02, 0.5]), 0.1)
+    else:
+        weights = np.array([family.weight for family in _FAMILIES.values()])
+        family = list(_FAMILIES.values())[rng.choice(len(weights), p=weights / weights.sum())]
+    background = _bgr_from_lab(family.background + rng.normal(0, _BACKGROUND_SPREAD))
+    red = _bgr_from_lab(family.red_cell + rng.normal(0, _CELL_SPREAD))
+    # A dull picture dulls nuclei too: their colour is pulled towards the background.
+    nucleus = _bgr_from_lab(_NUCLEUS_LAB + rng.normal(0, 5, 3))
+    pink = _bgr_from_lab(_PINK_LAB + rng.normal(0, 5, 3))
+    strength = family.nucleus_strength
+    # The middle of the range is likelier than its ends, as in real sets.
+    diameter = rng.triangular(cell_diameter[0], float(np.mean(cell_diameter)), cell_diameter[1])
+    # Optics scale with the cells, so that small pictures of small cells stay legible.
+    magnification = min(1.0, diameter / 100.0)
+    angle = rng.uniform(0, 2 * np.pi)
+    fringe = rng.uniform(0, 0.6) * magnification
+    overexposed = family.background[0] > 100
+    return Slide(
+        background=background,
+        red_density=_density(background, red),
+        nucleus_density=strength * _density(background, nucleus),
+        pink_density=strength * _density(background, pink),
+        diameter=diameter,
+        diameter_spread=rng.uniform(0.05, 0.11),
+        elongation=rng.uniform(0.06, 0.2),
+        pallor=rng.uniform(*family.pallor),
+        crenated=float(np.clip(family.crenated * rng.uniform(0.4, 1.5), 0, 0.9)),
+        pointed=float(np.clip(family.pointed * rng.uniform(0.3, 1.5), 0, 0.6)),
+        unevenness=rng.uniform(0.3, 1.0),
+        crowding=float(np.clip(rng.lognormal(np.log(0.28), 0.35), 0.1, 0.5)),
+        clustering=rng.uniform(0.2, 0.75),
+        overlap=rng.uniform(0.05, 0.4),
+        abutting=rng.uniform(0, 0.8),
+        blur=float(np.clip(rng.lognormal(np.log(1.9), 0.2), 1.2, 3.2)) * magnification,
+        sharpening=rng.uniform(0.0, 0.5),
+        fringe=(fringe * np.cos(angle), fringe * np.sin(angle)),
+        noise=rng.uniform(0.004, 0.018),
+        jpeg_quality=int(rng.integers(80, 97)),
+        vignette=rng.uniform(0.0, 0.06 if overexposed else 0.16),
+        light_centre=(rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7)),
+        dirt=float(rng.lognormal(0, 0.7)),
+        film=rng.uniform(0, 0.035),
+        thick=bool(rng.random() < 0.08),
+        scale_bar=bool(rng.random() < 0.06),
+    )
