@@ -33,7 +33,8 @@ TINY = [
 def run(tool: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own; its exit status must be ``status`` and it must not show a traceback."""
     command = [sys.executable, str(REPOSITORY / "tools" / tool), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == status, result.stdout[-3000:] + result.stderr[-3000:]
     if status:
