@@ -67,6 +67,9 @@ def add_bccd_config(cfg: CN) -> None:
     # ... or, when not empty, this list of [name, {parameter: value}] entries in its place.
     cfg.INPUT.AUGMENTATION.PIPELINE = []
 
+    # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
+    # that a shorter run needs only another MAX_ITER.
+    cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
     # "AdamW" or "SGD" (with SOLVER.MOMENTUM).
     cfg.SOLVER.OPTIMIZER = "AdamW"
 

@@ -77,6 +77,15 @@ class BCCDTrainer(DefaultTrainer):
         raise InputError(f"SOLVER.OPTIMIZER: expected 'AdamW' or 'SGD', found {solver.OPTIMIZER!r}")
 
     @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """Detectron2's schedule; without ``SOLVER.STEPS`` its steps are ``SOLVER.STEP_SHARES`` of the iterations."""
+        if not cfg.SOLVER.STEPS:
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.SOLVER.STEPS = tuple(round(share * cfg.SOLVER.MAX_ITER) for share in cfg.SOLVER.STEP_SHARES)
+        return super().build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Evaluate on every data set of ``DATASETS.TEST`` and write ``OUTPUT_DIR/results.json``.
 
