@@ -67,9 +67,7 @@ def build_wheel(source: Path, folder: Path) -> Path:
         with zipfile.ZipFile(source) as archive:
             names = sorted(name for name in archive.namelist() if not name.endswith("/"))
             files = {name: archive.read(name) for name in names if name.startswith("detectron2/")}
-            licences = {
-                f"{info}/LICENSE": archive.read(n) for n in names if n.endswith(".dist-info/LICENSE")
-            }
+            licences = {f"{info}/LICENSE": archive.read(n) for n in names if n.endswith(".dist-info/LICENSE")}
     except zipfile.BadZipFile as error:
         raise InputError(f"{source}: expected a wheel, found a file that is no zip archive") from error
     if "detectron2/__init__.py" not in files:
@@ -165,7 +163,9 @@ def install(source: str = "pypi") -> str:
             downloaded = _download(Path(folder))
             verify_sha256(downloaded, PYPI_WHEEL_SHA256)
             _pip(["install", str(build_wheel(downloaded, Path(folder)))], "installing the detectron2 wheel")
-        done = f"installed detectron2 {VERSION}: Python files of commit 133d22ed, checked against their sha256"
+        done = (
+            f"installed detectron2 {VERSION}: Python files of commit 133d22ed, checked against their sha256"
+        )
     elif source == "git":
         if _installed_commit() == UPSTREAM_COMMIT:
             return f"kept detectron2 at upstream commit {UPSTREAM_COMMIT[:8]}, which is already installed"
@@ -175,7 +175,9 @@ def install(source: str = "pypi") -> str:
     else:
         checkout = Path(source)
         if not (checkout / "detectron2" / "__init__.py").is_file():
-            raise InputError(f"--source {source}: expected 'pypi', 'git' or a folder with detectron2/__init__.py")
+            raise InputError(
+                f"--source {source}: expected 'pypi', 'git' or a folder with detectron2/__init__.py"
+            )
         _pip(["install", "--no-build-isolation", str(checkout)], f"building {checkout} (needs a compiler)")
         done = f"installed detectron2 from {checkout}, compiled"
     _check_import()

@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def _find_real_data(folder: str) -> Path:
-    """The folder ``folder`` of the real data, below ``BCCD_ROOT`` or ``../shared/data``; skips the test where absent."""
+    """A folder of the real data, below ``BCCD_ROOT`` or ``../shared/data``; skips the test where it is absent."""
     configured = os.environ.get("BCCD_ROOT")
     base = Path(configured) if configured else REPOSITORY.parent / "shared" / "data"
     for candidate in (base / folder, base.parent / folder if base.name != folder else base):

@@ -9,8 +9,8 @@ from pathlib import Path
 # Runs before bccd_d2 itself is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bccd_d2 import installation  # noqa: E402
-from bccd_d2.errors import run_command  # noqa: E402
+from bccd_d2 import installation
+from bccd_d2.errors import run_command
 
 
 def main(arguments: list[str] | None = None) -> None:

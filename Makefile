@@ -1,0 +1,55 @@
+# make help lists the targets. Everything is installed into .venv; nothing outside this folder is changed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# The demo's data: synthetic smears, or the real pairs below BCCD_ROOT. Each has a folder of its own.
+BCCD_ROOT ?=
+DEMO       := output/$(if $(BCCD_ROOT),demo-real,demo)
+DEMO_ROOT  := $(or $(BCCD_ROOT),$(DEMO)/smears)
+DEMO_DATA  := $(if $(BCCD_ROOT),,$(DEMO)/smears/.drawn)
+DEMO_STEPS ?= 400
+CONFIG     := configs/mask_rcnn_R_18_FPN_lite.yaml
+
+.PHONY: help setup demo test lint bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
+
+setup: $(STAMP) ## make .venv and install everything into it
+
+$(STAMP): setup.py bccd_d2/installation.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[train,dev]"
+	$(BIN)/python tools/install_detectron2.py
+	touch $@
+
+demo: $(DEMO)/model/results.json ## data -> COCO JSON -> train -> evaluate -> figures; BCCD_ROOT=DIR takes real pairs
+	$(BIN)/python tools/plot_results.py --run $(DEMO)/model
+	@echo "cells of your own image: $(BIN)/python tools/predict.py --run $(DEMO)/model --input IMAGE --output FOLDER"
+
+$(DEMO)/smears/.drawn: | $(STAMP)
+	$(BIN)/python tools/make_synthetic.py --out $(DEMO)/smears --images 24 --seed 42 --overwrite
+	touch $@
+
+$(DEMO)/dataset/splits.json: $(DEMO_DATA) | $(STAMP)
+	$(BIN)/python tools/convert_bccd.py --root "$(DEMO_ROOT)" --out $(DEMO)/dataset --max-images 60 --overwrite
+
+$(DEMO)/model/results.json: $(DEMO)/dataset/splits.json $(CONFIG) configs/Base-BCCD-MaskRCNN-FPN.yaml
+	$(BIN)/python tools/train_net.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --resume \
+	    OUTPUT_DIR $(DEMO)/model SOLVER.MAX_ITER $(DEMO_STEPS) TEST.EVAL_PERIOD 0
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup ## run the benchmarks
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## remove what the demo and the tools made; .venv stays
+	rm -rf output build .pytest_cache .mypy_cache .ruff_cache .hypothesis

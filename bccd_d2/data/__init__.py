@@ -1,0 +1,1 @@
+"""From dataset dicts to tensors: registration, stain normalization, augmentation, the dataset mapper."""

@@ -1,0 +1,1 @@
+"""How good predictions are: COCO metrics with enough detections, and pixel overlap."""

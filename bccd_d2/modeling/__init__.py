@@ -1,0 +1,1 @@
+"""What Detectron2 lacks, registered by name and chosen in YAML."""

@@ -1,0 +1,80 @@
+"""Figures of one training run: its losses, its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+# Of each result: (group in results.json, metric, label). What a reader compares first comes first.
+HEADLINE_METRICS = (
+    ("overlap", "IoU", "IoU"),
+    ("overlap", "Dice", "Dice"),
+    ("overlap", "mAP50", "box mAP@0.5"),
+    ("segm", "AP", "mask AP"),
+    ("segm", "AP50", "mask AP50"),
+    ("segm", "AP75", "mask AP75"),
+    ("bbox", "AP", "box AP"),
+    ("bbox", "AP50", "box AP50"),
+)
+
+
+def headline(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The metrics a reader compares first, as fractions in [0, 1], without those that could not be computed.
+
+    Args:
+        results: metrics of one data set in percent, as in results.json.
+    """
+    return {
+        label: results[group][metric] / 100
+        for group, metric, label in HEADLINE_METRICS
+        if metric in results.get(group, {})
+    }
+
+
+def training_loss(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Total training loss and its parts over the iterations, the learning rate below.
+
+    Args:
+        records: the lines of Detectron2's metrics.json that hold ``total_loss``, in order.
+    """
+    iterations = [record["iteration"] for record in records]
+    names = sorted({key for record in records for key in record if key.startswith("loss_")})
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    loss_axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    loss_axes.plot(iterations, [r["total_loss"] for r in records], color="black", linewidth=2, label="total")
+    for name in names:
+        label = name.removeprefix("loss_").replace("rpn_", "RPN ").replace("_", " ")
+        loss_axes.plot(iterations, [r.get(name, np.nan) for r in records], linewidth=1.2, label=label)
+    loss_axes.set(ylabel="loss (median of 20 iterations)", yscale="log", title="Training loss")
+    loss_axes.legend(ncols=3, frameon=False)
+    rate_axes.plot(iterations, [r.get("lr", np.nan) for r in records], color="tab:gray")
+    rate_axes.set(xlabel="iteration", ylabel="learning rate")
+    for axes in (loss_axes, rate_axes):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def metrics_bar(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """The headline metrics as bars, one colour a data set.
+
+    Args:
+        results: metrics in percent by data set, as in results.json.
+    """
+    by_dataset = {name: headline(metrics) for name, metrics in results.items()}
+    labels = [label for _, _, label in HEADLINE_METRICS if any(label in m for m in by_dataset.values())]
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / max(1, len(by_dataset))
+    for index, (name, metrics) in enumerate(by_dataset.items()):
+        positions = np.arange(len(labels)) + (index - (len(by_dataset) - 1) / 2) * width
+        bars = axes.bar(positions, [metrics.get(label, 0.0) for label in labels], width * 0.9, label=name)
+        axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
+    axes.set(ylim=(0, 1.08), ylabel="value", title="Evaluation", xticks=range(len(labels)))
+    axes.set_xticklabels(labels)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

@@ -1,0 +1,155 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from bccd_d2.config import get_bccd_cfg
+from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
+from bccd_d2.errors import InputError
+from tests.data.shapes import annotation, dataset_dict, disc
+
+
+def config(**changes):
+    cfg = get_bccd_cfg()
+    cfg.INPUT.AUGMENTATION.PRESET = "none"
+    cfg.INPUT.RANDOM_FLIP = "none"
+    cfg.INPUT.ROT90 = False
+    cfg.INPUT.CROP.TYPE = "absolute"
+    for key, value in changes.items():
+        cfg.merge_from_list([f"INPUT.{key.replace('__', '.')}", value])
+    return cfg
+
+
+@pytest.fixture
+def cells(tmp_path):
+    masks = [disc(120, 160, x, y, 12) for x in (20, 60, 100, 140) for y in (20, 60, 100)]
+    return dataset_dict(tmp_path / "cells.png", masks), np.stack(masks)
+
+
+def test_without_any_transform_the_sample_is_the_annotation(cells):
+    record, masks = cells
+    before = repr(record)
+    sample = BCCDDatasetMapper(config(), True)(record)
+    assert repr(record) == before
+    assert "annotations" not in sample
+    assert sample["image"].shape == (3, 120, 160)
+    assert sample["image"].dtype == torch.uint8
+    np.testing.assert_array_equal(sample["instances"].gt_masks.tensor.numpy(), masks)
+    assert sample["instances"].gt_classes.tolist() == [0, 1] * 6
+    assert sample["instances"].gt_boxes.tensor[0].tolist() == [8, 8, 33, 33]
+
+
+def test_crop_and_scale(cells):
+    record, _ = cells
+    mapper = BCCDDatasetMapper(config(CROP__ENABLED=True, CROP__SIZE=[64, 80], SCALE=0.5), True)
+    sizes = {tuple(mapper(record)["image"].shape) for _ in range(5)}
+    assert sizes == {(3, 32, 40)}
+    sample = mapper(record)
+    assert (sample["height"], sample["width"]) == (120, 160)
+    assert sample["instances"].image_size == (32, 40)
+
+
+def test_an_image_smaller_than_the_crop_is_taken_whole(cells):
+    sample = BCCDDatasetMapper(config(CROP__ENABLED=True, CROP__SIZE=[512, 512]), True)(cells[0])
+    assert sample["image"].shape == (3, 120, 160)
+
+
+@pytest.mark.parametrize("preset", ["none", "mild"])
+def test_masks_follow_the_image_through_every_transform(cells, preset):
+    record, _ = cells
+    changes = {"CROP__ENABLED": True, "CROP__SIZE": [90, 70], "RANDOM_FLIP": "both", "ROT90": True}
+    cfg = config(**changes, CROP__MIN_VISIBLE=0.0)
+    cfg.INPUT.AUGMENTATION.PRESET = preset
+    mapper = BCCDDatasetMapper(cfg, True)
+    for _ in range(30):
+        sample = mapper(record)
+        union = sample["instances"].gt_masks.tensor.any(0).numpy()
+        # Cells have a green level near 110, glass near 228, whatever brightness does to both.
+        _, drawn = cv2.threshold(sample["image"][1].numpy(), 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
+        assert (union & drawn).sum() / max((union | drawn.astype(bool)).sum(), 1) > 0.85
+        np.testing.assert_array_equal(
+            sample["instances"].gt_boxes.tensor.numpy(),
+            sample["instances"].gt_masks.get_bounding_boxes().tensor.numpy(),
+        )
+        assert sample["instances"].gt_masks.nonempty().all()
+
+
+def test_overlapping_instances_stay_whole(tmp_path):
+    masks = [disc(60, 60, 25, 30, 12), disc(60, 60, 35, 30, 12), disc(60, 60, 30, 38, 12)]
+    record = dataset_dict(tmp_path / "overlap.png", masks)
+    cfg = config(RANDOM_FLIP="both", ROT90=True)
+    for _ in range(8):
+        found = BCCDDatasetMapper(cfg, True)(record)["instances"].gt_masks.tensor.sum((1, 2)).tolist()
+        assert found == [int(mask.sum()) for mask in masks]
+
+
+def test_a_crop_without_cells_is_legal(tmp_path):
+    record = dataset_dict(tmp_path / "glass.png", [], size=(50, 70))
+    cfg = config(RANDOM_FLIP="both", ROT90=True, CROP__ENABLED=True, CROP__SIZE=[32, 32])
+    cfg.INPUT.AUGMENTATION.PRESET = "mild"
+    sample = BCCDDatasetMapper(cfg, True)(record)
+    assert len(sample["instances"]) == 0
+    assert sample["instances"].gt_masks.tensor.shape == (0, 32, 32)
+
+
+def test_crowd_regions_do_not_become_instances(cells):
+    record, _ = cells
+    record["annotations"].append(annotation(disc(120, 160, 80, 60, 50), iscrowd=1))
+    assert len(BCCDDatasetMapper(config(), True)(record)["instances"]) == 12
+
+
+def test_testing_keeps_annotations_out_and_draws_nothing(cells):
+    record, _ = cells
+    cfg = config(CROP__ENABLED=True, CROP__SIZE=[32, 32], SCALE=0.5, RANDOM_FLIP="both", ROT90=True)
+    cfg.INPUT.AUGMENTATION.PRESET = "mild"
+    cfg.INPUT.STAIN.ENABLED = True
+    mapper = BCCDDatasetMapper(cfg, False)
+    first, second = mapper(record), mapper(record)
+    assert set(first) == {"image", "height", "width", "image_id", "file_name"}
+    assert first["image"].shape == (3, 60, 80)
+    assert torch.equal(first["image"], second["image"])
+    assert torch.equal(first["image"], mapper.image_tensor(cv2.imread(record["file_name"])))
+
+
+def test_a_crop_gets_the_stain_statistics_of_its_whole_image(cells):
+    record, _ = cells
+    cfg = config()
+    cfg.INPUT.STAIN.ENABLED = True
+    whole = BCCDDatasetMapper(cfg, False)(record)["image"].numpy()
+    cfg = config(CROP__ENABLED=True, CROP__SIZE=[24, 24])
+    cfg.INPUT.STAIN.ENABLED = True
+    crop = BCCDDatasetMapper(cfg, True)(record)["image"].numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (3, 24, 24))[0]
+    assert (windows == crop).all((-1, -2, -3)).any()
+
+
+def test_a_seed_repeats_and_a_cache_changes_nothing(cells):
+    record, _ = cells
+
+    def samples(cache_mb):
+        cfg = config(
+            CROP__ENABLED=True, CROP__SIZE=[64, 64], RANDOM_FLIP="both", ROT90=True, CACHE_MB=cache_mb
+        )
+        cfg.INPUT.AUGMENTATION.PRESET = "mild"
+        mapper = BCCDDatasetMapper(cfg, True)
+        np.random.seed(5)  # noqa: NPY002  what Detectron2 seeds
+        return [mapper(record) for _ in range(6)]
+
+    for one, other in zip(samples(0), samples(10), strict=True):
+        assert torch.equal(one["image"], other["image"])
+        assert torch.equal(one["instances"].gt_masks.tensor, other["instances"].gt_masks.tensor)
+
+
+def test_bad_input_is_named(cells, tmp_path):
+    record, _ = cells
+    with pytest.raises(InputError, match=r"cells\.png.*\(160, 120\).*\(99, 120\)"):
+        BCCDDatasetMapper(config(), True)({**record, "width": 99})
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"broken\.png: not an image"):
+        BCCDDatasetMapper(config(), True)({**record, "file_name": str(broken)})
+    for key, value in {"RANDOM_FLIP": "diagonal", "SCALE": 0.0, "CROP__MIN_VISIBLE": 1.5}.items():
+        with pytest.raises(InputError, match=f"INPUT.{key.replace('__', '.')} is"):
+            BCCDDatasetMapper(config(**{key: value}), True)
+    with pytest.raises(InputError, match=r"INPUT\.AUGMENTATION\.PRESET is 'wild'"):
+        BCCDDatasetMapper(config(AUGMENTATION__PRESET="wild"), True)

@@ -1,0 +1,143 @@
+import numpy as np
+import pycocotools.mask
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from bccd_d2.data.label_map import InstanceRuns, instances_from_label_map, resize_labels
+from bccd_d2.errors import InputError
+from tests.data.shapes import annotation, disc
+
+masks_strategy = st.integers(1, 17).flatmap(
+    lambda h: st.integers(1, 17).flatmap(
+        lambda w: hnp.arrays(np.bool_, st.integers(0, 4).map(lambda n: (n, h, w)))
+    )
+)
+
+
+def runs_of(masks, **kwargs):
+    height, width = masks[0].shape
+    return InstanceRuns.from_annotations([annotation(m, **kwargs) for m in masks], height, width, "drawn")
+
+
+@settings(max_examples=150, deadline=None)
+@given(masks_strategy, st.data())
+def test_label_map_of_a_window_holds_every_instance_whole(masks, data):
+    _, height, width = masks.shape
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    w, h = data.draw(st.integers(1, width - x)), data.draw(st.integers(1, height - y))
+    runs = InstanceRuns.from_annotations([annotation(m) for m in masks], height, width, "drawn")
+    assert runs.area.tolist() == masks.sum((1, 2)).tolist()
+
+    labels = runs.label_map(x, y, w, h)
+
+    assert labels.shape[:2] == (h, w)
+    for k, mask in enumerate(masks):
+        in_layer = [labels[..., layer] == k + 1 for layer in range(labels.shape[-1])]
+        assert sum(layer.any() for layer in in_layer) <= 1
+        np.testing.assert_array_equal(np.any(in_layer, axis=0), mask[y : y + h, x : x + w])
+
+
+def test_instances_that_do_not_overlap_share_one_layer():
+    masks = [disc(40, 60, 10, 10, 8), disc(40, 60, 30, 20, 8), disc(40, 60, 50, 30, 8)]
+    assert runs_of(masks).label_map(0, 0, 60, 40).shape == (40, 60, 1)
+
+
+def test_long_runs_with_negative_differences_decode_as_pycocotools_does():
+    # Run lengths that fall and rise by thousands need several digits and a sign.
+    mask = np.zeros((3000, 4), dtype=bool)
+    for column, height in enumerate((2900, 3, 2500, 40)):
+        mask[50 : 50 + height, column] = True
+    labels = runs_of([mask]).label_map(0, 0, 4, 3000)
+    np.testing.assert_array_equal(labels[..., 0] == 1, mask)
+
+
+@pytest.mark.parametrize("form", ["compressed str", "plain", "polygon"])
+def test_every_coco_form_of_a_rectangle_is_read(form):
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[4:10, 5:25] = True
+    entry = annotation(mask)
+    if form == "compressed str":
+        entry["segmentation"]["counts"] = entry["segmentation"]["counts"].decode("ascii")
+    elif form == "plain":
+        flat = mask.ravel(order="F").astype(int)
+        changes = np.flatnonzero(np.diff(np.concatenate(([0], flat)))).tolist()
+        entry["segmentation"] = {"size": [20, 30], "counts": np.diff([0, *changes, 600]).tolist()}
+    else:
+        entry["segmentation"] = [[5, 4, 25, 4, 25, 10, 5, 10]]
+    labels = InstanceRuns.from_annotations([entry], 20, 30, "drawn").label_map(0, 0, 30, 20)
+    np.testing.assert_array_equal(labels[..., 0] == 1, mask)
+
+
+def test_crowd_regions_are_no_instances():
+    crowd, cell = (
+        annotation(disc(20, 20, 10, 10, 9), iscrowd=1),
+        annotation(disc(20, 20, 5, 5, 3), category=2),
+    )
+    runs = InstanceRuns.from_annotations([crowd, cell], 20, 20, "drawn")
+    assert runs.classes.tolist() == [2]
+    assert runs.area.tolist() == [29]  # pixels of a disc of radius 3
+
+
+def test_an_instance_is_drawn_while_enough_of_it_shows():
+    square = np.zeros((20, 20), dtype=bool)
+    square[5:15, 0:10] = True  # the window from x = 7 shows 3 of its 10 columns
+    runs = runs_of([square])
+    assert runs.label_map(7, 0, 13, 20, min_visible=0.30).any()
+    assert not runs.label_map(7, 0, 13, 20, min_visible=0.31).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"segmentation": {"size": [9, 9], "counts": b"a"}}, r"cells\.png.*\[9, 9\].*\[20, 20\]"),
+        ({"segmentation": {"size": [20, 20], "counts": b""}}, "empty or breaks off"),
+        ({"segmentation": {"size": [20, 20], "counts": b"P"}}, "empty or breaks off"),
+        ({"segmentation": {"size": [20, 20], "counts": b"15"}}, "add up to 6 pixels instead of 400"),
+    ],
+)
+def test_a_broken_segmentation_is_named(change, message):
+    entry = annotation(disc(20, 20, 10, 10, 5)) | change
+    with pytest.raises(InputError, match=message):
+        InstanceRuns.from_annotations([entry], 20, 20, "cells.png")
+
+
+def test_a_missing_segmentation_is_named():
+    entry = annotation(disc(20, 20, 10, 10, 5))
+    del entry["segmentation"]
+    with pytest.raises(InputError, match=r"cells\.png: annotation 0 has no segmentation"):
+        InstanceRuns.from_annotations([entry], 20, 20, "cells.png")
+
+
+def test_splitting_gives_tight_boxes_and_the_right_classes():
+    labels = np.zeros((10, 12, 2), dtype=np.uint16)
+    labels[2:5, 3:9, 0] = 1
+    labels[4:10, 0:4, 1] = 3  # overlaps label 1 at (4, 3)
+    labels[0, 11, 0] = 4
+    instances = instances_from_label_map(labels, np.array([5, 6, 7, 8]), np.array([0, 0, 24, 2.0]))
+    assert instances.gt_boxes.tensor.tolist() == [[3, 2, 9, 5], [0, 4, 4, 10]]
+    assert instances.gt_classes.tolist() == [5, 7]
+    assert instances.gt_masks.tensor.sum((1, 2)).tolist() == [18, 24]
+    np.testing.assert_array_equal(
+        instances.gt_boxes.tensor.numpy(), instances.gt_masks.get_bounding_boxes().tensor.numpy()
+    )
+
+
+def test_an_empty_label_map_gives_no_instances():
+    instances = instances_from_label_map(np.zeros((5, 6, 1), np.uint16), np.zeros(0, np.int64), np.zeros(0))
+    assert len(instances) == 0
+    assert instances.gt_boxes.tensor.shape == (0, 4)
+    assert instances.gt_masks.tensor.shape == (0, 5, 6)
+
+
+def test_resizing_labels_keeps_layers_and_inverts_repetition():
+    labels = np.random.default_rng(0).integers(0, 9, (6, 5, 2)).astype(np.uint16)
+    larger = resize_labels(labels, 18, 15)
+    np.testing.assert_array_equal(larger, labels.repeat(3, 0).repeat(3, 1))
+    np.testing.assert_array_equal(resize_labels(larger, 6, 5), labels)
+
+
+def test_pycocotools_agrees_on_the_area():
+    mask = disc(200, 300, 150, 100, 80)
+    assert runs_of([mask]).area[0] == pycocotools.mask.area(annotation(mask)["segmentation"])

@@ -1,0 +1,104 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from pycocotools import mask as mask_util
+
+from bccd_d2.data.registration import class_names, default_root, register_bccd
+from bccd_d2.errors import InputError
+
+NAMES = [f"registration_{part}" for part in ("train", "val", "test")]
+
+
+@pytest.fixture(autouse=True)
+def clean_catalog():
+    yield
+    for name in NAMES:
+        if name in DatasetCatalog.list():
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def make(folder, part="train", categories=("RBC", "WBC"), image_root="../pictures"):
+    """A converted data set of one image with one square cell of the last category, its image beside it."""
+    root = folder / "converted"
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (folder / "pictures").mkdir(exist_ok=True)
+    cv2.imwrite(str(folder / "pictures" / "a.png"), np.zeros((20, 30, 3), np.uint8))
+    mask = np.zeros((20, 30), np.uint8, order="F")
+    mask[5:10, 0:6] = 1
+    rle = mask_util.encode(mask)
+    document = {
+        "info": {"image_root": image_root},
+        "images": [{"id": 7, "file_name": "a.png", "height": 20, "width": 30}],
+        # ids that are not contiguous, and not in order
+        "categories": [{"id": 9 - i, "name": name} for i, name in enumerate(categories)][::-1],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 7,
+                "category_id": 9,
+                "bbox": [0, 5, 6, 5],
+                "area": 30,
+                "iscrowd": 0,
+                "border": True,
+                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+            }
+        ],
+    }
+    path = root / "annotations" / f"instances_{part}.json"
+    path.write_text(json.dumps(document))
+    return root, path
+
+
+def test_a_registered_set_loads_with_its_images_and_border_flags(tmp_path):
+    root, json_file = make(tmp_path)
+    assert register_bccd(root, "registration") == {"registration_train": json_file}
+    (record,) = DatasetCatalog.get("registration_train")
+    assert cv2.imread(record["file_name"]).shape == (20, 30, 3)
+    (annotation,) = record["annotations"]
+    assert annotation["border"] is True
+    assert mask_util.decode(annotation["segmentation"]).sum() == 30
+    metadata = MetadataCatalog.get("registration_train")
+    assert metadata.thing_classes == class_names(json_file) == ["WBC", "RBC"]
+    assert annotation["category_id"] == 1
+
+
+def test_registering_another_folder_replaces_the_first(tmp_path):
+    first, _ = make(tmp_path / "a")
+    second, _ = make(tmp_path / "b", categories=("cell",))
+    register_bccd(first, "registration")
+    DatasetCatalog.get("registration_train")
+    register_bccd(second, "registration")
+    DatasetCatalog.get("registration_train")
+    assert MetadataCatalog.get("registration_train").thing_classes == ["cell"]
+
+
+def test_no_annotations_is_one_clear_line(tmp_path):
+    with pytest.raises(InputError, match=r"expected annotations/instances_train\.json") as caught:
+        register_bccd(tmp_path, "registration")
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_moved_images_are_named(tmp_path):
+    root, _ = make(tmp_path, image_root="../elsewhere")
+    register_bccd(root, "registration")
+    with pytest.raises(InputError, match=r"a\.png is not there; convert again"):
+        DatasetCatalog.get("registration_train")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"categories": []}'])
+def test_a_file_that_is_no_coco_json_is_named(tmp_path, text):
+    root, path = make(tmp_path)
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"instances_train\.json: expected COCO JSON"):
+        register_bccd(root, "registration")
+
+
+def test_the_default_folder_follows_detectron2(monkeypatch, tmp_path):
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    assert default_root().parts == ("datasets", "bccd")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert default_root() == tmp_path / "bccd"

@@ -1,0 +1,44 @@
+import json
+from pathlib import Path
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from bccd_d2.engine.setup import setup_config
+from bccd_d2.errors import InputError
+
+LITE = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
+
+
+@pytest.fixture
+def data_root(tmp_path):
+    """Annotations of two parts, without images: nothing is loaded here."""
+    (tmp_path / "annotations").mkdir()
+    for part in ("train", "val"):
+        document = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+        (tmp_path / "annotations" / f"instances_{part}.json").write_text(json.dumps(document))
+    yield str(tmp_path)
+    for name in ("bccd_train", "bccd_val"):
+        if name in DatasetCatalog.list():
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def test_the_configuration_learns_classes_and_folder_from_the_data(data_root):
+    cfg = setup_config(LITE, data_root=data_root)
+    assert cfg.DATASETS.CLASS_NAMES == ["cell"]
+    assert data_root == cfg.DATASETS.ROOT
+    assert {"bccd_train", "bccd_val"} <= set(DatasetCatalog.list())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["MODEL.ROI_HEADS.NUM_CLASSES", "3"], r"NUM_CLASSES is 3, but the data has 1 classes \(cell\)"),
+        (["DATASETS.CLASS_NAMES", "['RBC']"], r"the data's classes are \['cell'\]"),
+        (["DATASETS.TEST", "('bccd_test',)"], "bccd_test has no annotation file; found bccd_train, bccd_val"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_named(data_root, options, message):
+    with pytest.raises(InputError, match=message):
+        setup_config(LITE, options, data_root)

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from bccd_d2.config import get_bccd_cfg
+from bccd_d2.engine.trainer import BCCDTrainer
+from bccd_d2.errors import InputError
+
+
+@pytest.fixture
+def model():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+
+
+def config(**solver):
+    cfg = get_bccd_cfg()
+    cfg.SOLVER.WEIGHT_DECAY = 0.01
+    cfg.SOLVER.WEIGHT_DECAY_NORM = cfg.SOLVER.WEIGHT_DECAY_BIAS = 0.0
+    for key, value in solver.items():
+        cfg.SOLVER[key] = value
+    return cfg
+
+
+@pytest.mark.parametrize(("name", "kind"), [("AdamW", torch.optim.AdamW), ("SGD", torch.optim.SGD)])
+@pytest.mark.parametrize("clip", [False, True])
+def test_optimizer_decays_weights_but_neither_norms_nor_biases(model, name, kind, clip):
+    cfg = config(OPTIMIZER=name)
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = clip
+    optimizer = BCCDTrainer.build_optimizer(cfg, model)
+    assert isinstance(optimizer, kind)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: decay[id(p)] for name, p in model.named_parameters()} == {
+        "0.weight": 0.01,
+        "0.bias": 0.0,
+        "1.weight": 0.0,
+        "1.bias": 0.0,
+    }
+
+
+def test_gradients_are_clipped_to_the_norm(model):
+    cfg = config(OPTIMIZER="SGD", BASE_LR=1.0, MOMENTUM=0.0, WEIGHT_DECAY=0.0)
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
+    weight = model[0].weight
+    before = weight.detach().clone()
+    optimizer = BCCDTrainer.build_optimizer(cfg, model)
+    weight.grad = torch.full_like(weight, 100.0)
+    optimizer.step()
+    assert (weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_an_unknown_optimizer_is_named(model):
+    with pytest.raises(InputError, match="expected 'AdamW' or 'SGD', found 'Adamax'"):
+        BCCDTrainer.build_optimizer(config(OPTIMIZER="Adamax"), model)

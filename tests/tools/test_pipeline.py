@@ -1,0 +1,168 @@
+"""The commands one after the other, as a user runs them: smears, conversion, training, figures, prediction."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as mask_util
+
+from bccd_d2.inference.predictor import BCCDPredictor
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LITE = REPOSITORY / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
+TINY = [
+    *(
+        "MODEL.FPN.OUT_CHANNELS",
+        "16",
+        "MODEL.ROI_BOX_HEAD.FC_DIM",
+        "16",
+        "MODEL.ROI_MASK_HEAD.CONV_DIM",
+        "16",
+    ),
+    *("INPUT.CROP.SIZE", "[128,128]", "SOLVER.IMS_PER_BATCH", "1", "SOLVER.STEPS", "()"),
+    *("TEST.EVAL_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", "2", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
+    *("MODEL.RPN.POST_NMS_TOPK_TEST", "40", "TEST.DETECTIONS_PER_IMAGE", "20"),
+]
+
+
+def run(tool: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own; its exit status must be ``status`` and it must not show a traceback."""
+    command = [sys.executable, str(REPOSITORY / "tools" / tool), *map(str, arguments)]
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == status, result.stdout[-3000:] + result.stderr[-3000:]
+    if status:
+        assert "Traceback" not in result.stderr
+    return result
+
+
+def train(folder: Path, iterations: int, *options: str) -> subprocess.CompletedProcess[str]:
+    """Train a tiny model on the data in ``folder``."""
+    flags = [option for option in options if option.startswith("--")]
+    return run(
+        "train_net.py",
+        *("--config-file", LITE, "--data-root", folder / "dataset", *flags),
+        *("OUTPUT_DIR", folder / "model", "SOLVER.MAX_ITER", iterations, *TINY),
+        *(option for option in options if not option.startswith("--")),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Synthetic smears, converted, and a model trained for two iterations and evaluated."""
+    folder = tmp_path_factory.mktemp("a run")
+    run("make_synthetic.py", "--out", folder / "smears", "--images", 8, "--seed", 1, "--size", "320x240")
+    run("convert_bccd.py", "--root", folder / "smears", "--out", folder / "dataset")
+    train(folder, 2)
+    return folder
+
+
+def test_the_run_leaves_what_later_steps_read(folder):
+    results = json.loads((folder / "model" / "results.json").read_text())
+    assert set(results) == {"bccd_val"}
+    assert set(results["bccd_val"]) == {"bbox", "segm", "overlap"}
+    predictions = json.loads(
+        (folder / "model" / "inference" / "bccd_val" / "coco_instances_results.json").read_text()
+    )
+    truth = json.loads((folder / "dataset" / "annotations" / "instances_val.json").read_text())
+    sizes = {image["id"]: [image["height"], image["width"]] for image in truth["images"]}
+    assert predictions
+    for prediction in predictions:
+        assert prediction["segmentation"]["size"] == sizes[prediction["image_id"]]
+        assert prediction["category_id"] == 1
+
+
+def test_resume_goes_on_and_evaluation_alone_agrees(folder):
+    log = train(folder, 4, "--resume").stdout
+    assert "Starting training from iteration 2" in log
+    results = folder / "model" / "results.json"
+    after_training = results.read_text()
+    weights = folder / "model" / "model_final.pth"
+    log = train(folder, 4, "--eval-only", "MODEL.WEIGHTS", str(weights)).stdout
+    assert "Starting training" not in log
+    assert results.read_text() == after_training
+
+
+def test_figures_and_table(folder):
+    out = run("plot_results.py", "--run", folder / "model").stdout
+    assert "mask AP50" in out
+    figures = sorted(path.name for path in (folder / "model" / "viz").iterdir())
+    assert figures == ["step5_metrics_bar.png", "step5_train_loss.png", "step6_overlay_bccd_val.png"]
+    for name in figures:
+        picture = cv2.imread(str(folder / "model" / "viz" / name))
+        assert min(picture.shape[:2]) > 300
+        assert np.ptp(picture) > 100
+
+
+def test_predict_writes_coco_results_and_overlays(folder):
+    images = folder / "images of mine"
+    images.mkdir()
+    source = next((folder / "smears" / "BCCD Dataset with mask" / "train" / "original").iterdir())
+    image = cv2.imread(str(source))
+    cv2.imwrite(str(images / "ein Bild.png"), image)
+    (images / "broken.png").write_bytes(b"\x89PNG\r\n")
+    output = folder / "predictions"
+    arguments = ["--run", folder / "model", "--input", images, "--output", output, "--score-threshold", "0"]
+    result = run("predict.py", *arguments, status=1)
+    assert "skipped: " in result.stderr and "broken.png" in result.stderr
+
+    overlay = cv2.imread(str(output / "overlays" / "ein Bild.png.png"))
+    assert overlay.shape == image.shape
+    assert (overlay != image).any()
+    entries = json.loads((output / "predictions.json").read_text())
+    predictor = BCCDPredictor(folder / "model" / "config.yaml", folder / "model" / "model_final.pth")
+    cells = predictor(image)
+    assert len(entries) == len(cells) > 0
+    for entry, mask, score in zip(entries, cells.pred_masks.numpy(), cells.scores.tolist()):
+        assert (entry["file_name"], entry["category"]) == ("ein Bild.png", "cell")
+        assert entry["score"] == pytest.approx(score, abs=1e-3)
+        np.testing.assert_array_equal(mask_util.decode(entry["segmentation"]).astype(bool), mask)
+
+    again = run("predict.py", *arguments, status=1)
+    assert "predictions.json exists; give --overwrite" in again.stderr
+
+
+def test_weights_that_are_not_there_are_one_clear_line(folder, tmp_path):
+    arguments = ["--config-file", LITE, "--data-root", folder / "dataset", "OUTPUT_DIR", tmp_path]
+    error = run("train_net.py", *arguments, "MODEL.WEIGHTS", "absent.pth", status=1).stderr.splitlines()[-1]
+    assert error.startswith("error: MODEL.WEIGHTS: absent.pth cannot be loaded")
+
+
+def test_weights_that_cannot_be_downloaded_say_what_to_do(folder, tmp_path):
+    config = REPOSITORY / "configs" / "mask_rcnn_R_50_FPN.yaml"
+    weights = "http://127.0.0.1:9/model_final_f10217.pkl"
+    arguments = ["--config-file", config, "--data-root", folder / "dataset"]
+    options = ["OUTPUT_DIR", tmp_path, "DATALOADER.NUM_WORKERS", "0", "MODEL.WEIGHTS", weights]
+    error = run("train_net.py", *arguments, *options, status=1).stderr.splitlines()[-1]
+    assert "cannot be downloaded" in error
+    assert "configs/mask_rcnn_R_50_FPN_scratch.yaml" in error
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        "convert_bccd.py",
+        "install_detectron2.py",
+        "make_synthetic.py",
+        "plot_results.py",
+        "predict.py",
+        "train_net.py",
+    ],
+)
+def test_every_command_has_help(tool):
+    out = run(tool, "--help").stdout
+    assert "usage:" in out
+    assert len(out.splitlines()) > 6
+
+
+def test_commands_without_their_arguments_say_which(tmp_path):
+    assert "--config-file is needed" in run("train_net.py", status=2).stderr
+    assert "give --run, or both" in run("predict.py", "--input", "x", "--output", tmp_path, status=2).stderr
+    missing = run("plot_results.py", "--run", tmp_path, status=1).stderr
+    assert "results.json is not there" in missing
