@@ -43,7 +43,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(10))
 def test_truth_is_one_component_a_cell(seed: int) -> None:
     smear = draw_smear(seed, **SMALL, platelets_in_mask=bool(seed % 2))
     count, labels, areas = components(smear.mask)
@@ -76,7 +76,7 @@ def test_cells_describe_the_instance_map(seed: int) -> None:
 
 
 def test_all_kinds_appear_and_borders_cut_cells() -> None:
-    smears = [draw_smear(seed, **SMALL) for seed in range(25)]
+    smears = [draw_smear(seed, **SMALL) for seed in range(20)]
     cells = [cell for smear in smears for cell in smear.cells]
     assert {cell.class_name for cell in cells} == {"RBC", "WBC", "Platelets"}
     assert {cell.category for cell in cells} >= {
@@ -90,22 +90,26 @@ def test_all_kinds_appear_and_borders_cut_cells() -> None:
     at_border = np.mean([cell.at_border for cell in cells])
     assert 0.05 < at_border < 0.5
     assert any(cell.visible < 0.8 for cell in cells)
-    assert len({smear.slide.background.tobytes() for smear in smears}) == 25
+    assert len({smear.slide.background.tobytes() for smear in smears}) == 20
 
 
 def test_platelets_stay_out_of_the_mask_unless_asked_for() -> None:
-    without, with_them = (draw_smear(3, **SMALL, platelets_in_mask=flag) for flag in (False, True))
-    platelets = [cell.label for cell in without.cells if cell.class_name == "Platelets"]
-    assert platelets
-    assert not without.mask[np.isin(without.instances, platelets)].any()
-    assert with_them.mask[np.isin(with_them.instances, platelets)].all()
-    np.testing.assert_array_equal(without.image, with_them.image)
-    np.testing.assert_array_equal(without.instances, with_them.instances)
+    seen = 0
+    for seed in range(6):
+        without, with_them = (draw_smear(seed, **SMALL, platelets_in_mask=flag) for flag in (False, True))
+        platelets = [cell.label for cell in without.cells if cell.class_name == "Platelets"]
+        seen += len(platelets)
+        assert not without.mask[np.isin(without.instances, platelets)].any()
+        assert with_them.mask[np.isin(with_them.instances, platelets)].all()
+        assert len(with_them.masked_cells()) == len(without.masked_cells()) + len(platelets)
+        np.testing.assert_array_equal(without.image, with_them.image)
+        np.testing.assert_array_equal(without.instances, with_them.instances)
+    assert seen >= 3
 
 
 def test_specks_are_small_and_clear_of_cells() -> None:
     speckled = 0
-    for seed in range(40):
+    for seed in range(30):
         smear = draw_smear(seed, 240, 180, cell_diameter=(30, 40))
         specks = (smear.mask > 0) & (smear.instances == 0)
         labels, count = ndimage.label(specks, EIGHT)

@@ -15,6 +15,7 @@ from bccd_d2.conversion.synthetic.slide import FloatArray, Slide
 # A cell of which less than this share would stay visible is not laid there: its outline could not be known.
 _MIN_VISIBLE = 0.5
 _MIN_WHOLE = 0.97  # share of the visible part that must be one piece; the truth leaves crumbs out
+_FREE = 1.06  # least distance of free-standing cells, as share of the sum of their radii
 _ATTEMPTS_PER_CELL = 25
 _WHITE_CELLS = 0.8  # expected number on a picture of 1600x1200 at cells of 100 px; likewise the next two
 _PLATELETS = 5.0
@@ -74,14 +75,9 @@ class Field:
         label = len(self.categories) + 1
         if on_free_glass and any(self.categories[other - 1] != "platelet" for other in covered):
             return False
-        visible = inside
+        visible, veil = inside, np.ones(inside.shape, np.float32)
         if len(covered):
-            contact = self.rng.random()
-            if contact < self.slide.abutting and not on_free_glass:
-                visible = inside & ~(labels > 0)
-                density = density * self._room(labels)[..., None]
-            elif contact < 0.5 + 0.5 * self.slide.abutting:
-                visible = inside & ~(labels > 0)
+            visible, density, veil = self._contact(inside, density, labels, soft=not on_free_glass)
         area = int(visible.sum())
         if not self._stays_whole(visible, area, full):
             return False
@@ -94,12 +90,31 @@ class Field:
         for other in covered:
             self.areas[other - 1] -= int((labels == other).sum()) - int((after == other).sum())
         self.labels[there] = after
-        self.density[there] += density
+        self.density[there] = veil[..., None] * self.density[there] + density
         self.centres.append((*centre, radius))
         self.categories.append(cell.category)
         self.full_areas.append(full)
         self.areas.append(area)
         return True
+
+    def _contact(
+        self, inside: NDArray[np.bool_], density: FloatArray, labels: NDArray[np.int32], soft: bool
+    ) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
+        """How a cell meets the ones that lie there: flat against them (if ``soft``), below or above them.
+
+        Returns:
+            The pixels that show the cell, its density, and the share of the others' density that stays.
+        """
+        common = inside & (labels > 0)
+        veil = np.ones(inside.shape, np.float32)
+        if soft and self.rng.random() < self.slide.abutting:
+            return inside & ~common, density * self._room(labels)[..., None], veil
+        # Densities add up; but less of the lower cell shows where the upper one is thick or in better focus.
+        shows = 1.0 if self.rng.random() < 0.5 else self.rng.uniform(0.3, 0.9)
+        share = np.where(common, np.float32(shows), np.float32(1))
+        if self.rng.random() < 0.5:
+            return inside & ~common, density * share[..., None], veil
+        return inside, density, share
 
     def _stays_whole(self, visible: NDArray[np.bool_], area: int, full: int) -> bool:
         """Whether ``area`` pixels are enough of a ``full`` cell, and its ``visible`` ones here one piece."""
@@ -114,7 +129,9 @@ class Field:
     def _room(self, labels: NDArray[np.int32]) -> FloatArray:
         """What is left of a soft cell's stain beside earlier cells: 0 on them, 1 away from them."""
         taken = cv2.dilate((labels > 0).astype(np.float32), np.ones((3, 3), np.uint8))
-        return (1 - cv2.GaussianBlur(taken, (0, 0), 0.012 * self.slide.diameter)).astype(np.float32)
+        depth = self.rng.uniform(0.4, 1.0)
+        soft = cv2.GaussianBlur(taken, (0, 0), self.slide.gap * self.slide.diameter)
+        return np.where(labels > 0, 0, 1 - depth * soft).astype(np.float32)
 
     def place(self, radius: float, closest: float) -> tuple[float, float] | None:
         """A place for a cell of ``radius``: beside another or free-standing; None if the one drawn is taken.
@@ -143,7 +160,7 @@ class Field:
             return None
         if len(known):
             gaps = np.hypot(known[:, 0] - x, known[:, 1] - y) / (known[:, 2] + radius)
-            if gaps.min() < (closest if beside else 1.0):
+            if gaps.min() < (closest if beside else _FREE):
                 return None
         return float(x), float(y)
 
