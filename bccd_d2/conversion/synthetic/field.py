@@ -20,6 +20,7 @@ _ATTEMPTS_PER_CELL = 25
 _WHITE_CELLS = 0.8  # expected number on a picture of 1600x1200 at cells of 100 px; likewise the next two
 _PLATELETS = 5.0
 _PLATELET_CLUMPS = 0.3
+_PLATELET_ATTEMPTS = 8
 _INFECTED = 0.02  # share of red cells
 
 
@@ -202,9 +203,19 @@ def _scatter_platelets(field: Field, fields: float) -> None:
     groups = [1] * int(rng.poisson(_PLATELETS * fields))
     groups += [int(rng.integers(3, 12)) for _ in range(int(rng.poisson(_PLATELET_CLUMPS * fields)))]
     for number in groups:
-        x, y = rng.uniform(0, width), rng.uniform(0, height)
-        spread = 0.0 if number == 1 else 0.14 * slide.diameter * np.sqrt(number)
-        for _ in range(number):
-            centre = (float(x + rng.normal(0, spread)), float(y + rng.normal(0, spread)))
-            radius = slide.diameter * rng.uniform(0.09, 0.19)
-            field.lay(draw_platelet(rng, slide, field.texture, centre, radius), centre, radius, True)
+        # In a crowded field the first place is often taken by a cell.
+        for _ in range(_PLATELET_ATTEMPTS):
+            x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
+            if _lay_platelet(field, (x, y)):
+                break
+        else:
+            continue
+        spread = 0.14 * slide.diameter * np.sqrt(number)
+        for _ in range(number - 1):
+            _lay_platelet(field, (float(x + rng.normal(0, spread)), float(y + rng.normal(0, spread))))
+
+
+def _lay_platelet(field: Field, centre: tuple[float, float]) -> bool:
+    radius = field.slide.diameter * field.rng.uniform(0.09, 0.19)
+    platelet = draw_platelet(field.rng, field.slide, field.texture, centre, radius)
+    return field.lay(platelet, centre, radius, on_free_glass=True)
