@@ -183,7 +183,8 @@ def _draw_all(folder: Path, plan: SyntheticSet) -> Counter[str]:
             _write(place / CLASS_FOLDER / mask_name, cv2.cvtColor(class_mask(smear), cv2.COLOR_RGB2BGR))
         if "instances" in plan.extras:
             _write(place / INSTANCE_FOLDER / mask_name, smear.instances)
-        boxes.append(bbbc041_entry(smear, image_name))
+        if "boxes" in plan.extras:
+            boxes.append(bbbc041_entry(smear, image_name))
     if "boxes" in plan.extras:
         (folder / BOXES_FILE).write_text(json.dumps(boxes), encoding="utf-8")
     return counts
