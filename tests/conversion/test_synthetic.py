@@ -19,7 +19,7 @@ from bccd_d2.conversion.synthetic import (
     draw_smear,
     write_synthetic_set,
 )
-from bccd_d2.conversion.synthetic.field import Field
+from bccd_d2.conversion.synthetic.field import Field, fill
 from bccd_d2.conversion.synthetic.files import BOXES_FILE, CLASS_COLOURS, DATASET_FOLDER
 from bccd_d2.conversion.synthetic.outlines import OUTLINE_MARGIN, Texture, oval, patch_around
 from bccd_d2.conversion.synthetic.red_cells import draw_red_cell
@@ -229,6 +229,19 @@ def test_covered_cells_keep_half_of_their_area() -> None:
     before = field.labels.copy()
     assert not field.lay(same, (100.0, 100.0), 25.0, on_free_glass=False)
     np.testing.assert_array_equal(field.labels, before)
+
+
+def test_cells_cover_the_share_of_the_slide() -> None:
+    shares = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        field = Field(rng, 400, 300, draw_slide(rng, (30, 40)))
+        fill(field)
+        assert field.covered == (field.labels > 0).sum()
+        # The picture's crowding is drawn within 25 % of the slide's; the last cell or a white one may exceed it.
+        shares.append(field.covered / field.labels.size / field.slide.crowding)
+    assert min(shares) > 0.7 and max(shares) < 1.5
+    assert 0.85 < np.mean(shares) < 1.15
 
 
 def test_outside_the_picture_nothing_is_laid() -> None:

@@ -91,12 +91,12 @@ class Field:
                 return False
         for other in covered:
             self.areas[other - 1] -= int((labels == other).sum()) - int((after == other).sum())
-        self.labels[there] = after
+        self.covered += int((after > 0).sum()) - int((labels > 0).sum())
+        self.labels[there] = after  # changes ``labels``, a view
         self.density[there] = veil[..., None] * self.density[there] + density
         if label > len(self._centres):
             self._centres = np.concatenate([self._centres, np.empty_like(self._centres)])
         self._centres[label - 1] = (*centre, radius)
-        self.covered += int((after > 0).sum()) - int((labels > 0).sum())
         self.categories.append(cell.category)
         self.full_areas.append(full)
         self.areas.append(area)
