@@ -20,8 +20,8 @@ from bccd_d2.data.registration import annotation_file
 from bccd_d2.errors import run_command
 from bccd_d2.files import replacing
 
-DENSITY_FACTORS = (0.6, 1.6)
-LIGHT_GAINS = (0.85, 1.0)
+LOG_DENSITY = (np.log(0.6), np.log(1.6))  # ranges that the changes are drawn from
+LIGHT_GAIN = (0.85, 1.0)
 
 
 def change_stain(image: np.ndarray, density: np.ndarray, light: np.ndarray) -> np.ndarray:
@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     source = options.data / document["info"]["image_root"]
     generator = np.random.default_rng(options.seed)
     for record in tqdm(document["images"], unit="image"):
-        density = np.exp(generator.uniform(*np.log(DENSITY_FACTORS), size=3))
-        light = generator.uniform(*LIGHT_GAINS, size=3)
+        density = np.exp(generator.uniform(LOG_DENSITY[0], LOG_DENSITY[1], size=3))
+        light = generator.uniform(LIGHT_GAIN[0], LIGHT_GAIN[1], size=3)
         image = change_stain(read_image(str(source / record["file_name"])), density, light)
         record["file_name"] = f"{Path(record['file_name']).stem}.png"
         with replacing(options.out / "images" / record["file_name"]) as temporary:
