@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from bccd_d2.conversion.synthetic.camera import photograph
 from bccd_d2.conversion.synthetic.field import Field, fill
-from bccd_d2.conversion.synthetic.slide import Slide, draw_slide
+from bccd_d2.conversion.synthetic.slide import CELL_DIAMETER, Slide, draw_slide
 from bccd_d2.errors import InputError
 
-CELL_DIAMETER = (70.0, 130.0)
 MIN_AREA = 100  # pixels; what is smaller is no instance, as in the conversion of real masks
 _MIN_SIDE = 32
-_DIAMETERS = (12, 1000)  # a smaller cell has less than MIN_AREA; a larger one no microscope shows
 _MOST_CELLS = 65535  # a 16-bit instance map holds no more
 _SPECKLED = 0.12  # share of masks with specks
 
@@ -137,6 +135,12 @@ def _leave_specks(
             cv2.circle(mask, (x, y), reach, 255, -1)
 
 
+def check_size(width: int, height: int) -> None:
+    """Raise :class:`InputError` for a picture that is too small to show a cell."""
+    if min(width, height) < _MIN_SIDE:
+        raise InputError(f"size: found {width}x{height}, expected at least {_MIN_SIDE}x{_MIN_SIDE} pixels")
+
+
 def draw_smear(
     seed: int | Sequence[int],
     width: int = 1600,
@@ -163,14 +167,7 @@ def draw_smear(
         InputError: a side is under 32 pixels, the diameters are not two increasing numbers from 12 to 1000,
             or more cells fit than an instance map can hold.
     """
-    if min(width, height) < _MIN_SIDE:
-        raise InputError(f"size: found {width}x{height}, expected at least {_MIN_SIDE}x{_MIN_SIDE} pixels")
-    low, high = _DIAMETERS
-    if not low <= cell_diameter[0] < cell_diameter[1] <= high:
-        raise InputError(
-            f"cell diameter: found {cell_diameter[0]} to {cell_diameter[1]}, expected two increasing numbers "
-            f"from {low} to {high} pixels"
-        )
+    check_size(width, height)
     rng = np.random.default_rng(seed)
     slide = slide or draw_slide(rng, cell_diameter)
     field = Field(rng, width, height, slide)
