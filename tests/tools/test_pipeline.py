@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from pycocotools import mask as mask_util
 
 from bccd_d2.inference.predictor import BCCDPredictor
@@ -90,6 +91,24 @@ def test_resume_goes_on_and_evaluation_alone_agrees(folder):
     log = train(folder, 5, "--eval-only", "MODEL.WEIGHTS", str(weights)).stdout
     assert "Starting training" not in log
     assert results.read_text() == after_training
+
+
+def test_an_ablation_trains_each_row_once(folder, tmp_path):
+    plan = tmp_path / "plan.yaml"
+    options = dict(zip(TINY[::2], TINY[1::2])) | {"SOLVER.MAX_ITER": 2}
+    rows = {"base": {}, "no crop": {"INPUT.CROP.ENABLED": False}}
+    plan.write_text(yaml.safe_dump({"config": str(LITE), "options": options, "seeds": [7], "rows": rows}))
+    arguments = ["--plan", plan, "--data-root", folder / "dataset", "--out", tmp_path / "out"]
+    arguments += ["--also-evaluate", f"again={folder / 'dataset'}"]
+    out = run("ablate.py", *arguments).stdout
+    assert (tmp_path / "out" / "RESULTS.md").read_text().strip() == out.strip()
+    data, again = out.split("again:")
+    assert data.removeprefix("data:").split() == again.split()
+    assert "| no crop |" in out
+    finished = tmp_path / "out" / "base" / "seed7" / "results.json"
+    before = finished.stat().st_mtime_ns
+    assert run("ablate.py", *arguments).stdout == out
+    assert finished.stat().st_mtime_ns == before
 
 
 def test_figures_and_table(folder):
