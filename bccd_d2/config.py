@@ -93,6 +93,8 @@ def add_bccd_config(cfg: CN) -> None:
     # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
     # that a shorter run needs only another MAX_ITER.
     cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
+    # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 2
     # "AdamW" or "SGD" (with SOLVER.MOMENTUM).
     cfg.SOLVER.OPTIMIZER = "AdamW"
 

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from bccd_d2.conversion.runs import find_runs
+
 Segmentation = dict[str, Any]
 """COCO compressed RLE: ``{"size": [height, width], "counts": str}``."""
 
@@ -37,7 +39,7 @@ class EncodedInstance:
     border: bool
 
 
-def encode_labels(labels: NDArray[np.int32]) -> list[EncodedInstance]:
+def encode_labels(labels: NDArray[np.integer]) -> list[EncodedInstance]:
     """Encode each label of a map.
 
     Args:
@@ -47,43 +49,46 @@ def encode_labels(labels: NDArray[np.int32]) -> list[EncodedInstance]:
         One entry for each label that occurs, in ascending order of labels.
     """
     height, width = labels.shape
-    flat = np.ravel(labels, order="F")
-    if flat.size == 0:
+    runs = find_runs(labels)
+    # A stable sort keeps the runs of one label in the order of their pixels; background sorts away.
+    inside = np.flatnonzero(runs.values)
+    order = inside[np.argsort(runs.values[inside], kind="stable")]
+    starts, stops, values = runs.starts[order], runs.stops[order], runs.values[order]
+    if values.size == 0:
         return []
-    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
-    stops = np.append(starts[1:], flat.size)
-    values = flat[starts]
-    inside = values != 0
-    # A stable sort keeps the runs of one label in the order of their pixels.
-    order = np.flatnonzero(inside)[np.argsort(values[inside], kind="stable")]
-    starts, stops, values = starts[order], stops[order], values[order]
-    firsts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if values.size else np.empty(0, np.intp)
-    instances = []
-    for first, last in zip(firsts, np.append(firsts[1:], values.size)):
-        instances.append(
-            _encode_runs(int(values[first]), starts[first:last], stops[first:last], height, width)
+    firsts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
+    areas = np.add.reduceat(stops - starts, firsts)
+    tops, bottoms = _rows_covered(starts, stops, height)
+    tops, bottoms = np.minimum.reduceat(tops, firsts), np.maximum.reduceat(bottoms, firsts)
+    lasts = np.append(firsts[1:], values.size) - 1
+    lefts, rights = starts[firsts] // height, (stops[lasts] - 1) // height
+    border = (lefts == 0) | (tops == 0) | (rights == width - 1) | (bottoms == height - 1)
+    boxes = np.stack([lefts, tops, rights - lefts + 1, bottoms - tops + 1], axis=1)
+    return [
+        EncodedInstance(
+            label=int(values[first]),
+            bbox=boxes[index].tolist(),
+            area=int(areas[index]),
+            segmentation=_compress(starts[first : last + 1], stops[first : last + 1], height, width),
+            border=bool(border[index]),
         )
-    return instances
+        for index, (first, last) in enumerate(zip(firsts, lasts))
+    ]
 
 
-def _encode_runs(label: int, starts: NDArray, stops: NDArray, height: int, width: int) -> EncodedInstance:
-    """Encode one instance from its runs ``[start, stop)`` in column-major pixel numbers."""
+def _rows_covered(starts: NDArray, stops: NDArray, height: int) -> tuple[NDArray, NDArray]:
+    """First and last row of each run; a run that goes on at the top of the next column covers all rows."""
+    tops, bottoms = starts % height, (stops - 1) % height
+    wraps = starts // height != (stops - 1) // height
+    return np.where(wraps, 0, tops), np.where(wraps, height - 1, bottoms)
+
+
+def _compress(starts: NDArray, stops: NDArray, height: int, width: int) -> Segmentation:
+    """COCO's compressed form of runs ``[start, stop)`` in column-major pixel numbers."""
     edges = np.empty(2 * len(starts), np.int64)
     edges[0::2], edges[1::2] = starts, stops
     counts = np.diff(edges, prepend=0).tolist()
     if stops[-1] < height * width:
         counts.append(height * width - int(stops[-1]))
     compressed = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    left, right = int(starts[0]) // height, int(stops[-1] - 1) // height
-    first_column, last_column = starts // height, (stops - 1) // height
-    if (first_column != last_column).any():  # a run that continues at the top of the next column
-        top, bottom = 0, height - 1
-    else:
-        top, bottom = int((starts % height).min()), int(((stops - 1) % height).max())
-    return EncodedInstance(
-        label=label,
-        bbox=[left, top, right - left + 1, bottom - top + 1],
-        area=int((stops - starts).sum()),
-        segmentation={"size": [height, width], "counts": compressed["counts"].decode("ascii")},
-        border=left == 0 or top == 0 or right == width - 1 or bottom == height - 1,
-    )
+    return {"size": [height, width], "counts": compressed["counts"].decode("ascii")}

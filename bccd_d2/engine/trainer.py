@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
@@ -24,6 +25,14 @@ from bccd_d2.modeling.weights import weights_errors
 
 class BCCDTrainer(DefaultTrainer):
     """``DefaultTrainer`` that maps with :class:`BCCDDatasetMapper` and evaluates cells."""
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's hooks; of the periodic checkpoints only the newest ``SOLVER.CHECKPOINTS_KEPT`` stay."""
+        all_hooks = super().build_hooks()
+        for hook in all_hooks:
+            if isinstance(hook, PeriodicCheckpointer):
+                hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_KEPT
+        return all_hooks
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
@@ -83,7 +92,10 @@ class BCCDTrainer(DefaultTrainer):
         if not cfg.SOLVER.STEPS:
             cfg = cfg.clone()
             cfg.defrost()
-            cfg.SOLVER.STEPS = tuple(round(share * cfg.SOLVER.MAX_ITER) for share in cfg.SOLVER.STEP_SHARES)
+            iterations = cfg.SOLVER.MAX_ITER
+            steps = sorted({round(share * iterations) for share in cfg.SOLVER.STEP_SHARES} - {0, iterations})
+            # fvcore wants more iterations than rates, which a trial run of two iterations must not fail on.
+            cfg.SOLVER.STEPS = tuple(steps[: max(0, iterations - 2)])
         return super().build_lr_scheduler(cfg, optimizer)
 
     @classmethod

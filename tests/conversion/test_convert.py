@@ -95,7 +95,7 @@ def test_existing_output_needs_overwrite_and_stays_whole(pairs_root: Path, tmp_p
     with pytest.raises(InputError, match="--overwrite"):
         convert_dataset(pairs_root, out)
     (pairs_root / "BCCD Dataset with mask/train/mask/smear 9.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"smear 9\.png: not a readable mask"):
+    with pytest.raises(InputError, match=r"smear 9\.png: 8 bytes of no known image format"):
         convert_dataset(pairs_root, out, overwrite=True)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert {path.name for path in out.iterdir()} == {"annotations", "splits.json"}

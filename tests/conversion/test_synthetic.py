@@ -11,8 +11,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bccd_d2.conversion.synthetic import Slide, SyntheticSet, draw_slide, draw_smear, write_synthetic_set
-from bccd_d2.conversion.synthetic.field import Field
+from bccd_d2.conversion.synthetic import (
+    Slide,
+    SyntheticSet,
+    draw_slide,
+    draw_slides,
+    draw_smear,
+    write_synthetic_set,
+)
+from bccd_d2.conversion.synthetic.field import Field, fill
 from bccd_d2.conversion.synthetic.files import BOXES_FILE, CLASS_COLOURS, DATASET_FOLDER
 from bccd_d2.conversion.synthetic.outlines import OUTLINE_MARGIN, Texture, oval, patch_around
 from bccd_d2.conversion.synthetic.red_cells import draw_red_cell
@@ -178,6 +185,21 @@ def test_given_slide_is_used() -> None:
     assert first.image.tobytes() != second.image.tobytes()
 
 
+def test_a_few_slides_share_out_stains_and_sizes() -> None:
+    number = 26
+    for seed in range(5):
+        slides = draw_slides(np.random.default_rng(seed), number, (70, 130))
+        # Every stain of at least twice 1/26 of the weight has a slide: pale ones and overexposed ones among them.
+        brightest = np.array([slide.background.max() for slide in slides])
+        assert (brightest < 0.7).any() and (brightest > 1).any()
+        # Exactly one diameter lies in each 1/26 of the distribution, whose peak is at 115 px.
+        diameters = np.array([slide.diameter for slide in slides])
+        below = (diameters - 70) ** 2 / (60 * 45)
+        above = 1 - (130 - diameters) ** 2 / (60 * 15)
+        quantiles = np.where(diameters < 115, below, above)
+        assert sorted((quantiles * number).astype(int)) == list(range(number))
+
+
 def test_oval_has_the_area_of_its_circle() -> None:
     for seed in range(5):
         outline = oval(np.random.default_rng(seed), 40.0, 0.2, 0.05)
@@ -207,6 +229,19 @@ def test_covered_cells_keep_half_of_their_area() -> None:
     before = field.labels.copy()
     assert not field.lay(same, (100.0, 100.0), 25.0, on_free_glass=False)
     np.testing.assert_array_equal(field.labels, before)
+
+
+def test_cells_cover_the_share_of_the_slide() -> None:
+    shares = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        field = Field(rng, 400, 300, draw_slide(rng, (30, 40)))
+        fill(field)
+        assert field.covered == (field.labels > 0).sum()
+        # The picture's crowding is drawn within 25 % of the slide's; the last cell or a white one may exceed it.
+        shares.append(field.covered / field.labels.size / field.slide.crowding)
+    assert min(shares) > 0.7 and max(shares) < 1.5
+    assert 0.85 < np.mean(shares) < 1.15
 
 
 def test_outside_the_picture_nothing_is_laid() -> None:
@@ -348,12 +383,14 @@ def test_bad_arguments_of_a_smear(arguments: dict[str, object], message: str) ->
         ({"images_per_slide": 0}, "images per slide: found 0"),
         ({"extras": ("boxes", "masks")}, "extras: found masks"),
         ({"width": 10}, "size: found 10x1200"),
+        ({"cell_diameter": (80, 80)}, "cell diameter: found 80 to 80"),
+        ({"cell_diameter": (float("nan"), 80)}, "cell diameter: found nan to 80"),
     ],
 )
 def test_bad_plans_leave_nothing_behind(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         write_synthetic_set(tmp_path / "out", SyntheticSet(**({"images": 1} | changes)))
-    assert files_below(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ _ATTEMPTS_PER_CELL = 25
 _WHITE_CELLS = 0.8  # expected number on a picture of 1600x1200 at cells of 100 px; likewise the next two
 _PLATELETS = 5.0
 _PLATELET_CLUMPS = 0.3
+_PLATELET_ATTEMPTS = 8
 _INFECTED = 0.02  # share of red cells
 
 
@@ -32,7 +33,8 @@ class Field:
         self.density: FloatArray = np.zeros((height, width, 3), np.float32)
         self.labels = np.zeros((height, width), np.int32)
         self.specks = draw_dirt(rng, self.density, slide, self.texture)
-        self.centres: list[tuple[float, float, float]] = []
+        self.covered = 0  # pixels of cells
+        self._centres = np.empty((64, 3))  # x, y, radius; grows
         self.categories: list[str] = []
         self.full_areas: list[int] = []  # pixels within the picture
         self.areas: list[int] = []  # of these, the uncovered ones
@@ -89,9 +91,12 @@ class Field:
                 return False
         for other in covered:
             self.areas[other - 1] -= int((labels == other).sum()) - int((after == other).sum())
-        self.labels[there] = after
+        self.covered += int((after > 0).sum()) - int((labels > 0).sum())
+        self.labels[there] = after  # changes ``labels``, a view
         self.density[there] = veil[..., None] * self.density[there] + density
-        self.centres.append((*centre, radius))
+        if label > len(self._centres):
+            self._centres = np.concatenate([self._centres, np.empty_like(self._centres)])
+        self._centres[label - 1] = (*centre, radius)
         self.categories.append(cell.category)
         self.full_areas.append(full)
         self.areas.append(area)
@@ -141,7 +146,7 @@ class Field:
             closest: smallest allowed distance of two centres as share of the sum of their radii.
         """
         height, width = self.labels.shape
-        known = np.array(self.centres, dtype=float).reshape(-1, 3)
+        known = self._centres[: len(self.categories)]
         beside = len(known) > 0 and self.rng.random() < self.slide.clustering
         if beside:
             x, y, other = known[self.rng.integers(len(known))]
@@ -180,7 +185,7 @@ def fill(field: Field) -> None:
     mean_area = np.pi / 4 * slide.diameter**2
     # Attempts end the loop, not a count: cells cut by the border or covered fill less than a whole cell.
     for _ in range(int(_ATTEMPTS_PER_CELL * (crowding * height * width / mean_area + 2))):
-        if cv2.countNonZero(field.labels[::4, ::4].astype(np.uint8)) * 16 >= crowding * height * width:
+        if field.covered >= crowding * height * width:
             break
         radius = 0.5 * slide.diameter * float(np.clip(rng.normal(1, slide.diameter_spread), 0.6, 1.4))
         place = field.place(radius, 1 - slide.overlap)
@@ -198,9 +203,19 @@ def _scatter_platelets(field: Field, fields: float) -> None:
     groups = [1] * int(rng.poisson(_PLATELETS * fields))
     groups += [int(rng.integers(3, 12)) for _ in range(int(rng.poisson(_PLATELET_CLUMPS * fields)))]
     for number in groups:
-        x, y = rng.uniform(0, width), rng.uniform(0, height)
-        spread = 0.0 if number == 1 else 0.14 * slide.diameter * np.sqrt(number)
-        for _ in range(number):
-            centre = (float(x + rng.normal(0, spread)), float(y + rng.normal(0, spread)))
-            radius = slide.diameter * rng.uniform(0.09, 0.19)
-            field.lay(draw_platelet(rng, slide, field.texture, centre, radius), centre, radius, True)
+        # In a crowded field the first place is often taken by a cell.
+        for _ in range(_PLATELET_ATTEMPTS):
+            x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
+            if _lay_platelet(field, (x, y)):
+                break
+        else:
+            continue
+        spread = 0.14 * slide.diameter * np.sqrt(number)
+        for _ in range(number - 1):
+            _lay_platelet(field, (float(x + rng.normal(0, spread)), float(y + rng.normal(0, spread))))
+
+
+def _lay_platelet(field: Field, centre: tuple[float, float]) -> bool:
+    radius = field.slide.diameter * field.rng.uniform(0.09, 0.19)
+    platelet = draw_platelet(field.rng, field.slide, field.texture, centre, radius)
+    return field.lay(platelet, centre, radius, on_free_glass=True)

@@ -14,7 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.errors import InputError
+
 FloatArray = NDArray[np.float32]
+CELL_DIAMETER = (70.0, 130.0)
+"""Usual range of the mean diameter of red cells, pixels."""
+_DIAMETERS = (
+    12,
+    1000,
+)  # a smaller cell has less area than an instance needs; a larger one no microscope shows
 
 # Colours are sampled around a family in CIELAB with these standard deviations (L, a, b): the spread between
 # slides of one stain and camera.
@@ -43,7 +51,7 @@ _FAMILIES = {
     "navy, flat": _Family(0.12, (91.5, -1, 0), (34, 10, -24), (-0.35, 0.05), 0.05, 0.4),
     "violet": _Family(0.12, (93, 1, -1), (41, 15, -27), (0.35, 0.8), 0.03, 0.06),
     "grey": _Family(0.13, (93, -1, 2.5), (52, 1.5, -8), (0.05, 0.5), 0.06, 0.08),
-    "pale grey": _Family(0.07, (62, -1, 2.5), (50, -0.5, -3), (-0.1, 0.2), 0.0, 0.12, 0.45),
+    "pale grey": _Family(0.08, (62, -1, 2.5), (50, -0.5, -3), (-0.1, 0.2), 0.0, 0.12, 0.45),
     "magenta rings": _Family(0.05, (93, 2, -2), (30, 23, -20), (0.7, 0.9), 0.02, 0.08),
     "overexposed violet": _Family(0.07, (102, 0, 0), (60, 20, -32), (0.15, 0.75), 0.05, 0.08),
     "deep violet": _Family(0.05, (91, 1.5, -3), (23, 28, -42), (-0.1, 0.3), 0.35, 0.1),
@@ -137,31 +145,82 @@ def _density(background: FloatArray, colour: FloatArray) -> FloatArray:
     return np.maximum(np.log(background / np.maximum(colour, 0.03)), 0.0).astype(np.float32)
 
 
-def draw_slide(rng: np.random.Generator, cell_diameter: tuple[float, float]) -> Slide:
+def check_diameter(cell_diameter: tuple[float, float]) -> None:
+    """Raise :class:`InputError` for a range that is not two increasing numbers from 12 to 1000 pixels."""
+    low, high = _DIAMETERS
+    if not low <= cell_diameter[0] < cell_diameter[1] <= high:
+        raise InputError(
+            f"cell diameter: found {cell_diameter[0]} to {cell_diameter[1]}, expected two increasing numbers "
+            f"from {low} to {high} pixels"
+        )
+
+
+def _draw_family(rng: np.random.Generator, quantile: float) -> _Family:
+    """The family at ``quantile`` of their weights; the last ones belong to stains that follow no family."""
+    if quantile >= 1 - _FREE_STAIN:
+        cell = (rng.uniform(25, 65), rng.uniform(-8, 35), rng.uniform(-40, 20))
+        return _Family(1, (rng.uniform(70, 98), 0, 1), cell, (-0.3, 0.7), rng.choice([0.02, 0.5]), 0.1)
+    families = list(_FAMILIES.values())
+    weights = np.cumsum([family.weight for family in families])
+    place = np.searchsorted(weights / weights[-1], quantile / (1 - _FREE_STAIN), side="right")
+    return families[min(int(place), len(families) - 1)]
+
+
+def _draw_diameter(quantile: float, cell_diameter: tuple[float, float]) -> float:
+    """The value at ``quantile`` of a triangular distribution over the range."""
+    low, high = cell_diameter
+    # One size is likelier than others, as in real sets; it is large because covered parts make cells smaller.
+    peak = 0.75
+    if quantile < peak:
+        return low + (high - low) * float(np.sqrt(quantile * peak))
+    return high - (high - low) * float(np.sqrt((1 - quantile) * (1 - peak)))
+
+
+def draw_slides(rng: np.random.Generator, number: int, cell_diameter: tuple[float, float]) -> list[Slide]:
+    """Draw slides that share out stains and cell sizes evenly (a Latin hypercube; McKay et al. 1979).
+
+    A few slides drawn one by one would often lack the rarer stains.
+
+    Args:
+        rng: source of all randomness.
+        number: of slides.
+        cell_diameter: smallest and greatest mean diameter of red cells, in pixels.
+
+    Returns:
+        The slides, in random order.
+    """
+    strata = [(rng.permutation(number) + rng.random(number)) / number for _ in range(2)]
+    return [draw_slide(rng, cell_diameter, (float(stain), float(size))) for stain, size in zip(*strata)]
+
+
+def draw_slide(
+    rng: np.random.Generator,
+    cell_diameter: tuple[float, float],
+    quantiles: tuple[float, float] | None = None,
+) -> Slide:
     """Draw the look of a slide.
 
     Args:
         rng: source of all randomness.
         cell_diameter: smallest and greatest mean diameter of red cells, in pixels.
+        quantiles: where in their distributions stain and cell diameter lie, in [0, 1); None draws them too.
 
     Returns:
         The slide.
+
+    Raises:
+        InputError: see :func:`check_diameter`.
     """
-    if rng.random() < _FREE_STAIN:
-        cell = (rng.uniform(25, 65), rng.uniform(-8, 35), rng.uniform(-40, 20))
-        family = _Family(1, (rng.uniform(70, 98), 0, 1), cell, (-0.3, 0.7), rng.choice([0.02, 0.5]), 0.1)
-    else:
-        weights = np.array([family.weight for family in _FAMILIES.values()])
-        family = list(_FAMILIES.values())[rng.choice(len(weights), p=weights / weights.sum())]
+    check_diameter(cell_diameter)
+    stain_quantile, size_quantile = quantiles or (rng.random(), rng.random())
+    family = _draw_family(rng, stain_quantile)
     background = _bgr_from_lab(family.background + rng.normal(0, _BACKGROUND_SPREAD))
     red_lab = family.red_cell + family.contrast * rng.normal(0, _CELL_SPREAD)
     red_lab[0] = min(red_lab[0], family.background[0] - _LEAST_CONTRAST)
     red = _bgr_from_lab(red_lab)
     nucleus = _bgr_from_lab(_NUCLEUS_LAB + rng.normal(0, 5, 3))
     pink = _bgr_from_lab(_PINK_LAB + rng.normal(0, 5, 3))
-    # One size is likelier than others, as in real sets; it is large because covered parts make cells smaller.
-    likeliest = 0.25 * cell_diameter[0] + 0.75 * cell_diameter[1]
-    diameter = rng.triangular(cell_diameter[0], likeliest, cell_diameter[1])
+    diameter = _draw_diameter(size_quantile, cell_diameter)
     # Optics scale with the cells, so that small pictures of small cells stay legible.
     magnification = min(1.0, diameter / 100.0)
     angle = rng.uniform(0, 2 * np.pi)
