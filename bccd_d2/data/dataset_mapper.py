@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils, get_detection_dataset_dicts
 from detectron2.data import transforms as T  # noqa: N812  Detectron2's own habit
 from numpy.typing import NDArray
-from torch.utils.data import get_worker_info
 
 from bccd_d2.data.augmentation import RandomRot90
 from bccd_d2.data.cache import FolderCache, MemoryCache
@@ -26,6 +24,7 @@ from bccd_d2.data.pipeline import build_pipeline, find_preset
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.data.stain_augmentation import build_stain_augmentation
+from bccd_d2.data.threads import stop_opencv_threads_at_fork, use_one_opencv_thread_in_workers
 from bccd_d2.errors import InputError
 
 _logger = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ class BCCDDatasetMapper:
         self._images = image_cache
         self._runs = MemoryCache(_RUNS_CACHE_BYTES)
         self._statistics: dict[str, StainStatistics | None] = {}
-        self._threads_set = False
+        stop_opencv_threads_at_fork()
         if is_train:
             _logger.info("training crops: %s, then %s", crop, self.augmentations)
 
@@ -141,7 +140,7 @@ class BCCDDatasetMapper:
         Raises:
             InputError: the image or an annotation cannot be used.
         """
-        self._use_one_thread_in_workers()
+        use_one_opencv_thread_in_workers()
         sample = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         name = sample["file_name"]
         image = self._images.get(name, lambda: self.preprocessor.read(name))
@@ -192,12 +191,6 @@ class BCCDDatasetMapper:
         if name not in self._statistics:
             self._statistics[name] = self.stain_measure.statistics(image)
         return self._statistics[name]
-
-    def _use_one_thread_in_workers(self) -> None:
-        # Each worker's pool of OpenCV threads would fight the others' for the same cores.
-        if not self._threads_set and get_worker_info() is not None:
-            cv2.setNumThreads(1)
-        self._threads_set = True
 
 
 def _image_cache(cfg: CfgNode) -> MemoryCache | FolderCache:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluators
@@ -15,6 +15,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from detectron2.utils import comm
 
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
+from bccd_d2.data.loader import build_train_loader
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.coco_evaluation import CellCOCOEvaluator
 from bccd_d2.evaluation.overlap import PixelOverlapEvaluator
@@ -35,8 +36,8 @@ class BCCDTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Endless batches of mapped training crops."""
-        return build_detection_train_loader(cfg, mapper=BCCDDatasetMapper(cfg, is_train=True))
+        """Endless batches of mapped training crops; the same for the same seed."""
+        return build_train_loader(cfg, BCCDDatasetMapper(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
