@@ -24,8 +24,9 @@ class ColourStatistics:
         cell_std: float64 (3,).
         glass_mean: float64 (3,) of pixels that neither carry a label nor look like an unlabelled cell.
         glass_std: float64 (3,).
-        separation: chance that a labelled pixel looks more like the labelled cells than a pixel without a label does
-            (area under the ROC curve): 1 where colours tell the two apart, 0.5 where the mask might lie anywhere.
+        separation: how well a threshold on the colour tells labelled pixels from all others, as the share of the
+            former beyond it less that of the latter (Youden, "Index for rating diagnostic tests", Cancer 3, 1950):
+            1 where cells and only cells are labelled, near 0 where the mask might lie anywhere.
         strengths: float64 (labels.max() + 1,), by label, how far the mean colour of the instance lies on the way from
             the glass around it (0) to the typical cell (1).
     """
@@ -60,7 +61,7 @@ def colour_statistics(
     separation, strengths = float("nan"), np.full(int(labels.max(initial=0)) + 1, np.nan)
     if cells.any() and rest.any():
         # Everything without a label, since under a wrong mask the glass itself looks like unlabelled cells.
-        separation = _roc_area(*(_distance(lab, cells, rest)[where] for where in (cells, rest)))
+        separation = _youden(*(_distance(lab, cells, rest)[where] for where in (cells, rest)))
     if cells.any() and glass.any():
         distance = _distance(lab, cells, glass)
         sums = np.bincount(numbers.ravel(), weights=distance.ravel(), minlength=len(strengths))
@@ -101,11 +102,11 @@ def _surface(lab: NDArray[np.float32], glass: NDArray[np.bool_]) -> NDArray[np.f
     return np.asarray(terms @ np.linalg.lstsq(terms[glass], lab[glass], rcond=None)[0], np.float32)
 
 
-def _roc_area(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> float:
-    """Area under the ROC curve from histograms."""
+def _youden(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> float:
+    """Largest excess of the share of ``positive`` above a threshold over that of ``negative``."""
     low, high = float(min(positive.min(), negative.min())), float(max(positive.max(), negative.max()))
     if high <= low:
-        return 0.5
+        return 0.0
     above = np.histogram(positive, LEVELS, (low, high))[0] / positive.size
     below = np.histogram(negative, LEVELS, (low, high))[0] / negative.size
-    return float(np.sum(above * (np.cumsum(below) - below / 2)))
+    return float(max(0.0, np.max(np.cumsum(below) - np.cumsum(above))))

@@ -103,8 +103,12 @@ def verdict_sentence(verdict: Verdict, cells: int) -> str:
     for kind, words in KINDS.items():
         found = verdict.counts[kind]
         if found:
-            of = f"{number(found)} of {number(cells)}" if kind in ("merged", "faint") else number(found)
-            parts.append(f"{of} {words.one if found == 1 else words.many}")
+            text = count(found, words.one, words.many)
+            if kind in ("merged", "faint"):  # "1 of 14 outlines seems"
+                text = f"{number(found)} of {number(cells)} " + text.split(" ", 1)[1].replace(
+                    "outline ", "outlines ", 1
+                )
+            parts.append(text)
     if parts:
         sentences.append(f"{join(parts)}.")
     return " ".join(sentences) or "Nothing doubtful."
