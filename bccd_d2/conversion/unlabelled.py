@@ -20,6 +20,8 @@ WORKING_DIAMETER = 24
 RIM = 0.10
 """Width of the rim around labelled cells, in median cell diameters, that is not searched: masks are drawn a little
 too small or too large."""
+EDGE = 0.5
+"""Contrast, as a share of the threshold, down to which a region is grown: its edge is blurred."""
 OPENING = 0.20
 """Diameter, in median cell diameters, of what a region must contain; thinner streaks are no cells."""
 EDGE_GAP, EDGE_REACH = 0.075, 0.25
@@ -95,8 +97,10 @@ def find_unlabelled(
         keep[region] = step >= rule.edge * np.median(contrast[labelled])
     lookup = np.zeros(count, np.int32)
     lookup[keep] = np.arange(1, int(keep.sum()) + 1)
-    # The rim that was not searched belongs to the region where a region adjoins it.
-    grown = cv2.dilate(lookup[regions].astype(np.float32), _disc(2 * RIM * diameter * scale))
+    # What the opening and the rim took from a region comes back as far as it differs from the glass.
+    core = lookup[regions].astype(np.float32)
+    grown = cv2.dilate(core, _disc(2 * RIM * diameter * scale))
+    grown = np.where((core > 0) | (contrast > EDGE * threshold), grown, 0)
     full = cv2.resize(grown, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.int32)
     full[labels > 0] = 0
     return full
