@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.conversion.glass import glass_surface
+
 SAMPLED_PIXELS = 60_000
 """Statistics use a regular sample of about this many pixels, some hundred a cell."""
 RIM = 2
@@ -83,7 +85,8 @@ def _distance(
     """How far each pixel lies on the way from the glass around it (0) to the mean cell (1)."""
     towards = lab[cells].mean(0) - lab[glass].mean(0)
     return np.asarray(
-        (lab - _surface(lab, glass)) @ towards / max(float(towards @ towards), 1e-6), np.float32
+        (lab - glass_surface(lab, glass, degree=1)) @ towards / max(float(towards @ towards), 1e-6),
+        np.float32,
     )
 
 
@@ -92,14 +95,6 @@ def _statistics(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArr
     if not len(pixels):
         return np.full(3, np.nan), np.full(3, np.nan)
     return pixels.mean(0, dtype=np.float64), pixels.std(0, dtype=np.float64)
-
-
-def _surface(lab: NDArray[np.float32], glass: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Colour of the glass everywhere, a plane a channel: the light of a microscope is not even."""
-    height, width = glass.shape
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    terms = np.stack([np.ones_like(x), x, y], axis=-1)
-    return np.asarray(terms @ np.linalg.lstsq(terms[glass], lab[glass], rcond=None)[0], np.float32)
 
 
 def _youden(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> float:
