@@ -144,7 +144,6 @@ def test_page_is_sound_and_needs_nothing_but_itself(audited):
     assert page.references
     assert all(reference.startswith("data:image/jpeg;base64,") for reference in page.references)
     assert "script" not in page.tags
-    assert "b" not in [tag for tag in page.tags if tag.startswith("b>")]
 
 
 def test_names_with_markup_are_shown_as_they_are(audited):
@@ -178,7 +177,7 @@ def test_same_input_same_files_whatever_the_number_of_workers(smears, tmp_path):
     pages = []
     for workers in (1, 2):
         out = tmp_path / str(workers)
-        audit_dataset(smears, out, workers=workers)
+        audit_dataset(smears, out, AuditOptions(max_images=4), workers=workers)
         pages.append(((out / "audit.html").read_bytes(), (out / "audit.json").read_bytes()))
     assert pages[0] == pages[1]
 
@@ -310,7 +309,7 @@ def test_command_ends_without_a_traceback_and_with_status_1(tmp_path):
 
 @pytest.mark.real_data
 def test_real_pairs(real_pairs_root, tmp_path):
-    document = audit_dataset(real_pairs_root, tmp_path)
+    document = audit_dataset(real_pairs_root, tmp_path, workers=2)
     assert document["files"]["images"] == 60
     assert document["cells"]["total"] == 4347
     kinds = {
