@@ -66,7 +66,7 @@ KINDS: Mapping[Kind, KindWords] = {
         "Specks",
         "speck of a few pixels",
         "specks of a few pixels",
-        "None, as long as they are dropped: the conversion does so by default.",
+        "Nothing, as long as they are dropped, as the conversion does by default.",
         "Erase them in the mask if it is used by other programs.",
     ),
 }
