@@ -161,12 +161,17 @@ def _doubtful(document: Mapping[str, Any]) -> str:
     wrong = counts["merged"] + counts["faint"] + counts["fragment"]
     missing, cut = counts["unlabelled"], counts["cut_unlabelled"]
     parts = []
+    merged = counts["merged"]
     if wrong:
-        share = wrong / document["cells"]["total"]
-        parts.append(
-            f"{count(wrong, 'outline looks', 'outlines look')} wrong ({share:.1%} of all), "
-            f"{number(counts['merged'])} of them because they seem to hold more than one cell"
-        )
+        share = f"({wrong / document['cells']['total']:.1%} of all)"
+        if merged == wrong:
+            parts.append(f"{count(wrong, KINDS['merged'].one, KINDS['merged'].many)} {share}")
+        else:
+            why = "it seems to hold" if merged == 1 else "they seem to hold"
+            parts.append(
+                f"{count(wrong, 'outline looks', 'outlines look')} wrong {share}"
+                + (f", {number(merged)} of them because {why} more than one cell" if merged else "")
+            )
     if missing + cut:
         where = "all of them" if not missing else f"{number(cut)} of them"
         parts.append(
