@@ -1,6 +1,8 @@
 """Does cutting touching cells help? Precision and recall of the cuts against hand-made boxes (BBBC041).
 
-    python benchmarks/bench_cutting.py --root FOLDER_OF_THE_PAIRS --boxes bbbc041_boxes.json
+    python benchmarks/bench_cutting.py --root FOLDER_OF_THE_PAIRS [--boxes bbbc041_boxes.json]
+
+Without --root the folder is that of BCCD_ROOT; drawn smears would be no evidence.
 
 A box belongs to the component that covers most of it, and at least 40 % of it. A component with two boxes or more
 holds several cells, one with one box holds one; those without a box (mostly at the border) are not judged. A cut is
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +32,7 @@ from bccd_d2.errors import run_command
 
 COVERED = 0.4
 IOU = 0.5
+BOXES = "bbbc041_boxes.json"
 RULES = [
     *(CutRule("h-maxima", distance) for distance in (0.005, 0.01, 0.02, 0.05, 0.1)),
     *(CutRule("min-distance", distance) for distance in (0.2, 0.3, 0.4, 0.6)),
@@ -104,11 +108,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", type=Path, required=True, help="folder of the image/mask pairs")
+    parser.add_argument("--root", type=Path, help="folder of the image/mask pairs (default: $BCCD_ROOT)")
     parser.add_argument("--boxes", type=Path, help="BBBC041 JSON (default: bbbc041_boxes.json in --root)")
     args = parser.parse_args()
-    boxes = read_boxes(args.boxes or args.root / "bbbc041_boxes.json")
-    pairs = [pair for pair in find_pairs(args.root) if pair.stem in boxes]
+    root = args.root or Path(os.environ.get("BCCD_ROOT", ""))
+    file = args.boxes or next(
+        (p for p in (root / BOXES, root / "bccd_with_mask" / BOXES) if p.is_file()), None
+    )
+    if file is None:
+        print("not measured: this needs real pairs with boxes; --root or BCCD_ROOT says where they are")
+        return 0
+    boxes = read_boxes(file)
+    pairs = [pair for pair in find_pairs(args.root or file.parent) if pair.stem in boxes]
     totals: dict[CutRule | None, Counter[str]] = {rule: Counter() for rule in [None, *RULES]}
     for pair in tqdm(pairs, unit="image", disable=None):
         labels = label_instances(read_mask(pair.mask).array).labels

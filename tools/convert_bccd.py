@@ -7,7 +7,6 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from bccd_d2.conversion.arguments import (
     add_annotation_arguments,
@@ -21,7 +20,7 @@ from bccd_d2.conversion.coco import read_coco, read_json
 from bccd_d2.conversion.convert import convert_dataset
 from bccd_d2.conversion.label_masks import LABEL_FORMATS, write_label_masks
 from bccd_d2.conversion.splits import PARTS
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.errors import run_command
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -105,11 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     return convert(args)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise InputError(f"stopped by signal {number}; nothing was written")
-
-
 if __name__ == "__main__":
-    # A terminated run clears its unfinished files away as an interrupted one does.
-    signal.signal(signal.SIGTERM, _stop)
+    # A run that is terminated clears its unfinished files away as an interrupted one does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     run_command(main)

@@ -51,10 +51,13 @@ def read_image_size(path: Path) -> tuple[int, int]:
         InputError: the file is empty, truncated or no image.
     """
     with image_errors(path), Image.open(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(EXIF_ORIENTATION) in EXIF_TRANSPOSED
         if not _looks_complete(path, image.format):
             image.load()
+        # After loading: a TIFF is turned as it is loaded.
+        width, height = image.size
+        # Asked for EXIF that is not in its header, a PNG is decoded whole to look for it behind the pixels.
+        has_exif = image.format != "PNG" or "exif" in image.info
+        turned = has_exif and image.getexif().get(EXIF_ORIENTATION) in EXIF_TRANSPOSED
     return (width, height) if turned else (height, width)
 
 

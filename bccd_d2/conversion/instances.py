@@ -6,7 +6,7 @@ shrinking the mask first welds them together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import cv2
@@ -152,7 +152,10 @@ def clean_instances(labels: NDArray, rule: InstanceRule) -> LabelledInstances:
     kept = int(keep.sum())
     lookup = np.zeros(present.size, np.int32)
     lookup[keep] = np.arange(1, kept + 1, dtype=np.int32)
-    compact = type(runs)(runs.shape, runs.starts, runs.stops, inverse.astype(np.int32)).relabelled(lookup)
+    if kept == present[-1]:  # nothing dropped, and the labels run from 1 already
+        compact = labels.astype(np.int32, copy=False)
+    else:
+        compact = replace(runs, values=inverse.astype(np.int32)).relabelled(lookup)
     holes = cut = added = 0
     if rule.fill_holes:
         compact, holes = _fill_holes(compact, rule)

@@ -100,10 +100,13 @@ def find_pairs(
         images, masks = _images_and_masks(rule, image_folder, mask_folder, problems)
         if images or masks:
             used.add(image_folder)
-        problems += [f"{images[stem]}: image without mask" for stem in sorted(images.keys() - masks.keys())]
-        problems += [f"{masks[stem]}: mask without image" for stem in sorted(masks.keys() - images.keys())]
-        both = images.keys() & masks.keys()
-        pairs += [ImageMaskPair(stem, images[stem], masks[stem], part) for stem in both]
+        for stem in sorted(images.keys() | masks.keys()):
+            of_stem = images.get(stem, []), masks.get(stem, [])
+            problem = _problem(stem, *of_stem)
+            if problem is None:
+                pairs.append(ImageMaskPair(stem, of_stem[0][0], of_stem[1][0], part))
+            else:
+                problems.append(problem)
     if problems and faults is None:
         headline = f"{root}: files that cannot be paired by their stem ({len(problems)})"
         raise InputError(list_names(headline, problems) + "\n--skip-bad leaves them out")
@@ -162,20 +165,20 @@ def _descend(parent: Path, folder: str, part: str | None) -> Path | None:
 
 def _images_and_masks(
     rule: FolderPair, image_folder: Path, mask_folder: Path, problems: list[str]
-) -> tuple[dict[str, Path], dict[str, Path]]:
+) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     masks = _files_by_stem(mask_folder, rule.mask_glob, MASK_SUFFIXES, problems, frozenset())
     if image_folder != mask_folder:
         return _files_by_stem(image_folder, rule.image_glob, IMAGE_SUFFIXES, problems, frozenset()), masks
     if not masks:  # with everything in one folder, a folder without masks is one that is not meant
         return {}, {}
-    taken = frozenset(masks.values())
+    taken = frozenset(path for paths in masks.values() for path in paths)
     return _files_by_stem(image_folder, rule.image_glob, IMAGE_SUFFIXES, problems, taken), masks
 
 
 def _files_by_stem(
     folder: Path, glob: str, suffixes: frozenset[str], problems: list[str], taken: frozenset[Path]
-) -> dict[str, Path]:
-    """Files directly in ``folder`` by stem; stems that occur twice go to ``problems`` instead."""
+) -> dict[str, list[Path]]:
+    """Files directly in ``folder`` by stem."""
     before, after = glob.split("*")
     whole_name = Path(after).suffix.lower() in suffixes
     found: dict[str, list[Path]] = {}
@@ -196,11 +199,20 @@ def _files_by_stem(
             problems.append(f"{folder}: file name {path.name!r} is not UTF-8, which JSON cannot hold")
             continue
         found.setdefault(name[len(before) : len(name) - len(after)], []).append(path)
-    for stem, paths in found.items():
+    return found
+
+
+def _problem(stem: str, images: list[Path], masks: list[Path]) -> str | None:
+    """Why files of one stem make no pair."""
+    for paths in (images, masks):
         if len(paths) > 1:
             names = ", ".join(path.name for path in paths)
-            problems.append(f"{folder}: {len(paths)} files for the stem {stem!r} ({names}), expected one")
-    return {stem: paths[0] for stem, paths in found.items() if len(paths) == 1}
+            return f"{paths[0].parent}: {len(paths)} files for the stem {stem!r} ({names}), expected one"
+    if not masks:
+        return f"{images[0]}: image without mask"
+    if not images:
+        return f"{masks[0]}: mask without image"
+    return None
 
 
 def _with_unique_stems(pairs: list[ImageMaskPair], root: Path) -> list[ImageMaskPair]:

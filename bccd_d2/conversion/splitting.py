@@ -13,10 +13,6 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.feature import peak_local_max
-from skimage.measure import label as label_regions
-from skimage.morphology import h_maxima
-from skimage.segmentation import watershed
 
 from bccd_d2.errors import InputError
 
@@ -90,6 +86,12 @@ def cut_touching(
 
 def _pieces(inside: NDArray[np.bool_], rule: CutRule, diameter: float) -> NDArray[np.int32]:
     """Pieces 1..k of one component, int32 of the shape of ``inside``."""
+    # Imported where needed: scikit-image and SciPy take longer to load than many a conversion, which needs neither.
+    from skimage.feature import peak_local_max
+    from skimage.measure import label as label_regions
+    from skimage.morphology import h_maxima
+    from skimage.segmentation import watershed
+
     padded = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     # Smoothed a little: the ragged outline of a hand-drawn mask makes peaks that are no cells.
     distance = cv2.GaussianBlur(

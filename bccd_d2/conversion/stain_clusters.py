@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
 
 from bccd_d2.errors import InputError
 
@@ -63,6 +62,9 @@ def cluster_stains(
     Raises:
         InputError: ``count`` is below 2.
     """
+    # Imported here because SciPy takes longer to load than the rest of the command.
+    from scipy.cluster.hierarchy import fcluster, linkage
+
     if count < 2:
         raise InputError(f"{count} stain clusters, expected at least 2")
     stems = sorted(features)

@@ -44,10 +44,11 @@ def test_bytes_after_the_end_do_no_harm(tmp_path: Path, suffix: str) -> None:
     assert read_image_size(path) == (40, 64)
 
 
-def test_exif_turns_the_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_exif_turns_the_image(tmp_path: Path, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    path = save(tmp_path, "jpg", exif=exif)
+    path = save(tmp_path, suffix, exif=exif)
     assert read_image_size(path) == (64, 40)
     assert read_rgb(path).shape == (64, 40, 3)
 

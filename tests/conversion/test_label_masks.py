@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.coco import decode_segmentation, read_coco
+from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.dialects import read_dialect
 from bccd_d2.conversion.encode import encode_labels
 from bccd_d2.conversion.label_masks import label_map, write_label_masks

@@ -152,7 +152,7 @@ def test_anti_aliased_edges_grow_no_rims(tmp_path: Path) -> None:
 def test_other_colours_than_those_listed_are_refused(tmp_path: Path) -> None:
     pixels = np.zeros((20, 20, 3), np.uint8)
     pixels[:10] = (12, 200, 33)
-    with pytest.raises(InputError, match="200 of 400 pixels have other values .* most often 12, 200, 33"):
+    with pytest.raises(InputError, match=r"200 of 400 pixels have other values .* most often 12, 200, 33"):
         read_mask(save(tmp_path / "m.png", pixels), read_dialect("rgb_classes").mask)
     with pytest.raises(InputError, match="most often 9"):
         read_mask(save(tmp_path / "g.png", np.full((4, 4), 9, np.uint8)), read_dialect("palette").mask)

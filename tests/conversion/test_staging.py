@@ -54,8 +54,8 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No space left on device") as raised:
-        with staged_output(tmp_path / "out", [], overwrite=False):
-            raise OSError(errno.ENOSPC, "No space left on device")
-    assert raised.value.filename == str(tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    out = tmp_path / "out"
+    with pytest.raises(OSError, match="No space left") as raised, staged_output(out, [], overwrite=False):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.filename == str(out)
+    assert not out.exists()
