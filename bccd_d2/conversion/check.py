@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bccd_d2.conversion.coco import REQUIRED_LISTS, decode_segmentation
 from bccd_d2.conversion.images import read_image_size
+from bccd_d2.conversion.rle import rle_extent
 from bccd_d2.errors import InputError
 
 BOX_SLACK = 1.0
@@ -142,24 +144,37 @@ def _check_segmentation(
     segmentation: Any, height: int, width: int, box: list[float] | None, area: float | None
 ) -> Iterator[str]:
     try:
-        mask = decode_segmentation(segmentation, height, width)
+        rle = isinstance(segmentation, Mapping) and segmentation.get("size") == [height, width]
+        pixels, around = (
+            rle_extent(segmentation) if rle else _extent(decode_segmentation(segmentation, height, width))
+        )
     except InputError as error:
         yield str(error)
         return
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    pixels = int(np.count_nonzero(mask))
     if not pixels:
         yield "segmentation without a pixel inside the image"
         return
-    slack = POLYGON_SLACK * pixels if isinstance(segmentation, list) else 0.5
+    slack = 0.5 if rle else POLYGON_SLACK * pixels
     if area is not None and abs(area - pixels) > slack:
         yield f"area {area}, but the segmentation covers {pixels} pixels"
-    left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     if box is not None:
-        edges = (box[0] - left, box[1] - top, box[0] + box[2] - right, box[1] + box[3] - bottom)
+        edges = (
+            box[0] - around[0],
+            box[1] - around[1],
+            box[0] + box[2] - around[0] - around[2],
+            box[1] + box[3] - around[1] - around[3],
+        )
         if max(map(abs, edges)) > BOX_SLACK:
-            around = [int(value) for value in (left, top, right - left, bottom - top)]
             yield f"bbox {box}, but the segmentation lies in {around}"
+
+
+def _extent(mask: NDArray[np.uint8]) -> tuple[int, list[int]]:
+    """Area and bounding box ``[x, y, width, height]`` of a mask."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return 0, [0, 0, 0, 0]
+    box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
+    return int(np.count_nonzero(mask)), [int(value) for value in box]
 
 
 def _is_number(value: Any) -> bool:

@@ -1,12 +1,15 @@
 """How the class of an instance gets into the conversion.
 
-A class source is any picklable object with ``categories`` that can be called with an image and its label map
-(:class:`ClassSource`). Sources for boxes live in ``classes.py``; without one, every instance is a ``cell``.
+A class source is any picklable object with ``categories`` and ``info`` that can be called with an image and its label
+map (:class:`ClassSource`). :class:`bccd_d2.conversion.box_assignment.BoxClasses` takes classes from hand-drawn boxes,
+:class:`bccd_d2.conversion.weak_masks.WeakMasks` makes the masks of boxes too; without a source, every instance is a
+``cell``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,16 +44,18 @@ class ClassAssignment:
     """What a class source says about one image.
 
     Attributes:
-        labels: int32 (height, width) label map; the one given, or a changed copy where the source split
-            components.
+        labels: int32 (height, width) label map; the one given, or a changed copy where the source split or joined
+            components or added regions.
         category_ids: category id by label; labels not named here are not written.
         ignored: labels written with ``iscrowd`` 1.
-        counts: what happened, by name ("box without component", ...), summed and logged by the conversion.
+        weak: labels written with ``"weak": true``, because a machine guessed their outline from a box.
+        counts: what happened, by name ("components without box", ...), summed and logged by the conversion.
     """
 
     labels: NDArray[np.int32]
     category_ids: dict[int, int]
     ignored: set[int] = field(default_factory=set)
+    weak: set[int] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -65,8 +70,16 @@ class ClassSource(Protocol):
     def categories(self) -> list[dict[str, Any]]:
         """COCO categories, ids from 1."""
 
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """Settings to be kept in the JSON's ``info``; plain JSON values."""
+
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
-        """Classes of the instances in ``labels``, int32 (height, width), 0 for background."""
+        """Classes of the instances in ``labels``, int32 (height, width), 0 for background.
+
+        Raises:
+            InputError: what the source knows of this image cannot be used; the image counts as bad input.
+        """
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,11 @@ class SingleClass:
     def categories(self) -> list[dict[str, Any]]:
         """The one category."""
         return [{"id": 1, "name": self.name}]
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """The name."""
+        return {"source": "single class", "name": self.name}
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
         """Category 1 for each label."""

@@ -45,15 +45,24 @@ def nearest_class(
     commonest = str(colours[counts.argmax()].tolist()).strip("[]")
     distance = (difference**2).sum(axis=2)
     kernel = np.ones((EDGE_REACH, EDGE_REACH), np.uint8)
+    # A mixed pixel may hit a listed value by chance; alone among mixed pixels it is no proof of that class.
+    beside = cv2.dilate(mixed.view(np.uint8), np.ones((3, 3), np.uint8)).view(bool) & ~mixed
+    firm = [_opened((classes == kind) & ~mixed) for kind in np.unique(meaning)]
+    mixed |= beside & ~np.any(firm, axis=0)
     best = np.full((height, width), np.iinfo(np.int64).max)
-    for kind in np.unique(meaning):
-        around = cv2.dilate(((classes == kind) & ~mixed).view(np.uint8), kernel).view(bool) & mixed
+    for kind, anchors in zip(np.unique(meaning), firm):
+        around = cv2.dilate(anchors.view(np.uint8), kernel).view(bool) & mixed
         of_kind = distance[:, meaning == kind].min(axis=1)[inverse]
         better = around & (of_kind < best)
         classes[better], best[better] = kind, of_kind[better]
     lost = mixed & (best == np.iinfo(np.int64).max)
     classes[lost] = meaning[distance.argmin(axis=1)][inverse][lost]
     return classes, unlisted, commonest
+
+
+def _opened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """``mask`` without what is thinner than two pixels."""
+    return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)).view(bool)
 
 
 def colour_codes(pixels: NDArray) -> NDArray:

@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from bccd_d2.conversion.coco import decode_segmentation
+from bccd_d2.conversion.rle import pixel_numbers
 from bccd_d2.conversion.staging import staged_output
 from bccd_d2.errors import InputError
 
@@ -37,17 +38,23 @@ def label_map(annotations: list[dict[str, Any]], height: int, width: int) -> tup
     Raises:
         InputError: a segmentation cannot be decoded; the message names the annotation's id.
     """
-    labels = np.zeros((height, width), np.uint32)
+    flat = np.zeros(width * height, np.uint32)  # column by column, as run-length codes count
     overlaps = 0
     drawn = [(number, a) for number, a in enumerate(annotations, start=1) if not a.get("iscrowd")]
     for number, annotation in sorted(drawn, key=lambda item: -float(item[1].get("area", 0))):
         try:
-            inside = decode_segmentation(annotation["segmentation"], height, width).astype(bool)
+            inside = _pixels(annotation["segmentation"], height, width)
         except (InputError, KeyError) as error:
             raise InputError(f"annotation {annotation.get('id')}: {error}") from error
-        overlaps += int(np.count_nonzero(labels[inside]))
-        labels[inside] = number
-    return labels, overlaps
+        overlaps += int(np.count_nonzero(flat[inside]))
+        flat[inside] = number
+    return flat.reshape(width, height).T, overlaps
+
+
+def _pixels(segmentation: Any, height: int, width: int) -> NDArray[np.int64]:
+    if isinstance(segmentation, Mapping) and segmentation.get("size") == [height, width]:
+        return pixel_numbers(segmentation)
+    return np.flatnonzero(decode_segmentation(segmentation, height, width).T)
 
 
 def write_label_masks(
@@ -128,9 +135,13 @@ def _write_labels(path: Path, labels: NDArray[np.uint32]) -> None:
 def _names(file_names: list[str], kind: str) -> dict[str, str]:
     stems = Counter(Path(name).stem for name in file_names)
     names = {
-        name: f"{Path(name).stem if stems[Path(name).stem] == 1 else name.replace('/', '_')}.{kind}"
+        name: f"{Path(name).stem if stems[Path(name).stem] == 1 else _flattened(name)}.{kind}"
         for name in file_names
     }
     if len(set(names.values())) != len(file_names):
         raise InputError("two images of the document have the same file_name, expected different ones")
     return names
+
+
+def _flattened(name: str) -> str:
+    return Path(name).with_suffix("").as_posix().replace("/", "_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -60,3 +61,5 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
 def _start_worker() -> None:
     # OpenCV's own threads on top of one process a core make everything slower.
     cv2.setNumThreads(1)
+    # Ctrl-C reaches all processes of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.conversion.runs import rows_covered
 from bccd_d2.errors import InputError
 
 FIRST_CHARACTER = 48
@@ -57,6 +58,38 @@ def decode_rle(segmentation: Mapping[str, Any]) -> NDArray[np.uint8]:
     values = (np.arange(lengths.size) % 2).astype(np.uint8)
     height, width = segmentation["size"]
     return np.repeat(values, lengths).reshape(width, height).T
+
+
+def rle_extent(segmentation: Mapping[str, Any]) -> tuple[int, list[int]]:
+    """Area and bounding box ``[x, y, width, height]`` in pixels, without rasterising; the box of nothing is empty.
+
+    Raises:
+        InputError: see :func:`run_lengths`.
+    """
+    height = segmentation["size"][0]
+    edges = np.cumsum(run_lengths(segmentation))
+    starts, stops = edges[:-1:2], edges[1::2]
+    covers = stops > starts
+    starts, stops = starts[covers], stops[covers]
+    if not starts.size:
+        return 0, [0, 0, 0, 0]
+    tops, bottoms = rows_covered(starts, stops, height)
+    left, top = int(starts[0]) // height, int(tops.min())
+    right, bottom = int(stops[-1] - 1) // height, int(bottoms.max())
+    return int((stops - starts).sum()), [left, top, right - left + 1, bottom - top + 1]
+
+
+def pixel_numbers(segmentation: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Numbers of the pixels inside, counted down the columns from 0; costs by area, not by image.
+
+    Raises:
+        InputError: see :func:`run_lengths`.
+    """
+    edges = np.cumsum(run_lengths(segmentation))
+    starts, stops = edges[:-1:2], edges[1::2]
+    lengths = stops - starts
+    before = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
 
 
 def _decompress(counts: str | bytes) -> NDArray[np.int64]:

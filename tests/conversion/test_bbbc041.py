@@ -1,0 +1,179 @@
+"""BBBC041's JSON: what is read, and every way a file can be wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bccd_d2.conversion.bbbc041 import Bbbc041Boxes, read_bbbc041
+from bccd_d2.conversion.class_source import ImageRecord
+from bccd_d2.errors import InputError
+
+
+def thing(category: object = "ring", box: tuple = (1, 2, 30, 40)) -> dict:
+    """An object; the box is r0, c0, r1, c1."""
+    low, high = {"r": box[0], "c": box[1]}, {"r": box[2], "c": box[3]}
+    return {"category": category, "bounding_box": {"minimum": low, "maximum": high}}
+
+
+def entry(*objects: object, name: object = "/images/u-1.png") -> dict:
+    return {
+        "image": {"pathname": name, "shape": {"r": 100, "c": 200, "channels": 3}},
+        "objects": list(objects),
+    }
+
+
+def write(path: Path, document: object) -> Path:
+    path.write_text(json.dumps(document))
+    return path
+
+
+def record(stem: str) -> ImageRecord:
+    return ImageRecord(1, stem, f"{stem}.png", Path(f"{stem}.png"), 100, 200)
+
+
+def test_boxes_are_joined_by_the_stem(tmp_path):
+    second = entry(name="\\images\\u 2.jpg")
+    path = write(tmp_path / "boxes.json", [entry(thing(), thing("leukocyte", (0, 0, 100, 200))), second])
+    found = read_bbbc041(path)
+    assert list(found) == ["u-1", "u 2"]
+    assert found["u-1"].corners.tolist() == [[2, 1, 40, 30], [0, 0, 200, 100]]
+    assert found["u-1"].names == ("ring", "leukocyte")
+    assert found["u-1"].size == (100, 200)
+    assert not found["u-1"].difficult.any()
+    assert len(found["u 2"]) == 0
+    boxes = Bbbc041Boxes.read(path)
+    assert boxes.find(record("u-1")) is found["u-1"] or boxes.find(record("u-1")).names == (
+        "ring",
+        "leukocyte",
+    )
+    assert boxes.find(record("u-3")) is None
+
+
+def test_a_stem_that_several_images_share_is_refused(tmp_path):
+    boxes = Bbbc041Boxes.read(write(tmp_path / "boxes.json", [entry(thing())]))
+    assert boxes.find(record("train/u-3")) is None
+    with pytest.raises(InputError, match="'u-1', a stem that several images share"):
+        boxes.find(record("train/u-1"))
+
+
+def test_a_folder_holds_several_files(tmp_path):
+    write(tmp_path / "training.json", [entry(thing())])
+    write(tmp_path / "test.json", [entry(thing("ring"), name="u-2.png")])
+    assert set(Bbbc041Boxes.read(tmp_path).by_stem) == {"u-1", "u-2"}
+    write(tmp_path / "test.json", [entry()])
+    with pytest.raises(InputError, match=r"training\.json: u-1 has boxes in .*test\.json too"):
+        Bbbc041Boxes.read(tmp_path)
+
+
+def test_a_folder_without_json_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no \*\.json here"):
+        Bbbc041Boxes.read(tmp_path)
+
+
+def test_a_shape_is_not_needed(tmp_path):
+    content = entry(thing())
+    del content["image"]["shape"]
+    assert read_bbbc041(write(tmp_path / "boxes.json", [content]))["u-1"].size is None
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"images": [], "annotations": []}, "dict at the top, expected BBBC041's list"),
+        (["u-1"], "entry 0: no 'image', expected an object"),
+        ([{"image": {}}], "entry 0: no 'pathname', expected a text"),
+        ([{"image": {"pathname": 7}}], "'pathname': '7', expected a text"),
+        ([entry(name="")], "entry 0: pathname without a file name"),
+        ([entry(), entry()], "entry 1: u-1 occurs twice"),
+        ([{"image": {"pathname": "a.png"}}], "entry 0 \\(a\\): no 'objects', expected a list"),
+        (
+            [{"image": {"pathname": "a.png", "shape": [1, 2]}, "objects": []}],
+            "'shape': .*, expected an object",
+        ),
+        ([entry("ring")], "object 0: no 'category'"),
+        ([entry(thing(None))], "object 0: no 'category'"),
+        ([entry({"category": "ring"})], "object 0: no 'bounding_box'"),
+        ([entry(thing(), thing(box=(1, 2, None, 4)))], "object 1: maximum: r: 'None', expected a number"),
+        ([entry(thing(box=(1, True, 3, 4)))], "minimum: c: 'True', expected a number"),
+        ([entry(thing(box=(1, 2, float("nan"), 4)))], "maximum: r: 'nan', expected a number"),
+        ([entry(thing(box=(1, 2, 10**400, 4)))], "maximum: r: '1000.*', expected a number"),
+        ([entry(thing(box=(50, 2, 3, 4)))], "box from \\(2, 50\\) to \\(4, 3\\)"),
+    ],
+)
+def test_a_wrong_shape_is_named(tmp_path, document, message):
+    path = write(tmp_path / "wrong.json", document)
+    with pytest.raises(InputError, match=message) as raised:
+        read_bbbc041(path)
+    assert "wrong.json" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[", b"\xff\xfe", b"[" * 100_000, b"[" + b"9" * 10_000 + b"]", b"<annotation/>"]
+)
+def test_what_is_no_json_is_named(tmp_path, content):
+    path = tmp_path / "wrong.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"wrong\.json: not JSON"):
+        read_bbbc041(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.json: no such file"):
+        Bbbc041Boxes.read(tmp_path / "gone.json")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("rcxyz"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def spoilt_documents(draw):
+    """A right document in which something has been replaced."""
+    document = [entry(thing(), thing()), entry(thing("leukocyte"), name="u-2.png")]
+    place: object = document
+    for _ in range(draw(st.integers(0, 6))):
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        if not keys:
+            break
+        key = draw(st.sampled_from(keys))
+        if not isinstance(place[key], dict | list) or draw(st.booleans()):
+            place[key] = draw(JSON)
+            break
+        place = place[key]
+    return json.dumps(document)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=spoilt_documents() | JSON.map(json.dumps) | st.text(max_size=40))
+def test_whatever_a_file_holds_only_input_errors_come_out(tmp_path, content):
+    path = tmp_path / "fuzz.json"
+    path.write_bytes(content.encode("utf-8", "replace"))
+    try:
+        found = read_bbbc041(path)
+    except InputError as error:
+        assert "fuzz.json" in str(error)
+    else:
+        for boxes in found.values():
+            assert boxes.corners.shape == (len(boxes), 4)
+            assert (boxes.corners[:, 2:] >= boxes.corners[:, :2]).all()
+
+
+@pytest.mark.real_data
+def test_the_real_boxes_are_read_whole(real_pairs_root):
+    found = read_bbbc041(real_pairs_root / "bbbc041_boxes.json")
+    names = [name for boxes in found.values() for name in boxes.names]
+    assert len(found) == 60
+    assert {name: names.count(name) for name in set(names)} == {
+        "red blood cell": 3919,
+        "trophozoite": 62,
+        "ring": 18,
+        "schizont": 8,
+        "leukocyte": 4,
+        "gametocyte": 3,
+    }

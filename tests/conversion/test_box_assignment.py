@@ -1,0 +1,318 @@
+"""Boxes joined with components: drawn shapes whose outcome is known."""
+
+import pickle
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bccd_d2.conversion.box_assignment import BoxClasses
+from bccd_d2.conversion.box_matching import inscribed_ellipse, match_boxes
+from bccd_d2.conversion.box_splitting import CUT_METHODS, cut_by_boxes
+from bccd_d2.conversion.boxes import ImageBoxes, make_boxes
+from bccd_d2.conversion.class_source import ImageRecord
+from bccd_d2.conversion.class_table import ClassTable
+from bccd_d2.conversion.instances import label_instances
+from bccd_d2.errors import InputError
+
+HEIGHT, WIDTH = 120, 200
+RECORD = ImageRecord(1, "a", "a.png", Path("a.png"), HEIGHT, WIDTH)
+TABLE = ClassTable(
+    "bbbc041",
+    {
+        "red blood cell": "RBC",
+        "ring": "infected RBC",
+        "leukocyte": "WBC",
+        "difficult": "ignore",
+        "dirt": "drop",
+    },
+    default="RBC",
+)
+RED, INFECTED, WHITE = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class OneImage:
+    """Boxes of the one image there is."""
+
+    boxes: ImageBoxes | None
+
+    def find(self, image: ImageRecord) -> ImageBoxes | None:
+        return self.boxes
+
+
+def draw(*discs: tuple[int, int, int]) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for x, y, radius in discs:
+        cv2.circle(mask, (x, y), radius, 255, -1)
+    return label_instances(mask, min_area=20).labels
+
+
+def around(*discs: tuple[int, int, int]) -> list[tuple[int, int, int, int]]:
+    return [(x - r, y - r, x + r + 1, y + r + 1) for x, y, r in discs]
+
+
+def boxes_of(names: list[str], corners: list, difficult: list[bool] | None = None) -> ImageBoxes:
+    return make_boxes("boxes.json", corners, names, difficult or [False] * len(names), (HEIGHT, WIDTH))
+
+
+def assign(labels: np.ndarray, boxes: ImageBoxes | None, **changes: object):
+    return BoxClasses(OneImage(boxes), replace(TABLE, **changes))(RECORD, labels)
+
+
+def area(assignment, label: int) -> int:
+    return int((assignment.labels == label).sum())
+
+
+A, B = (30, 30, 15), (90, 30, 15)
+OVERLAPPING = ((60, 60, 20), (92, 60, 20))
+
+
+def test_each_component_gets_the_class_of_its_box():
+    labels = draw(A, B)
+    result = assign(labels, boxes_of(["leukocyte", "ring"], around(B, A)))
+    assert result.category_ids == {1: INFECTED, 2: WHITE}
+    assert np.array_equal(result.labels, labels)
+    assert result.counts == {"boxes": 2, "boxes with a component of their own": 2}
+
+
+def test_a_box_a_few_pixels_off_still_means_its_cell():
+    result = assign(draw(A, B), boxes_of(["ring", "leukocyte"], [(20, 22, 50, 52), (84, 10, 112, 40)]))
+    assert result.category_ids == {1: INFECTED, 2: WHITE}
+
+
+def test_the_corner_of_a_box_belongs_to_a_neighbour():
+    """A large cell reaches into the corner of a small cell's box with more pixels than the small cell has."""
+    small, large = (108, 88, 10), (60, 60, 42)
+    labels = draw(small, large)
+    box = (82, 66, 120, 100)
+    window = labels[box[1] : box[3], box[0] : box[2]]
+    big, little = labels[60, 60], labels[90, 110]
+    assert big != little
+    assert (window == big).sum() > (window == little).sum()
+    match = match_boxes(labels, boxes_of(["ring"], [box]))
+    assert match.claimed.tolist() == [little]
+
+
+@pytest.mark.parametrize("method", CUT_METHODS)
+def test_a_component_that_two_boxes_share_is_cut_between_them(method):
+    labels = draw(*OVERLAPPING)
+    assert labels.max() == 1
+    result = assign(labels, boxes_of(["ring", "red blood cell"], around(*OVERLAPPING)), shared=method)
+    assert result.category_ids == {1: INFECTED, 2: RED}
+    assert np.array_equal(result.labels > 0, labels > 0)
+    # The drawing is symmetric about column 76, so each cell has its half, a column on the line aside.
+    assert (result.labels[:, :75][labels[:, :75] > 0] == 1).all()
+    assert (result.labels[:, 78:][labels[:, 78:] > 0] == 2).all()
+    assert result.counts[f"components shared by several boxes: {method}"] == 1
+    assert result.counts["boxes sharing a component"] == 2
+    assert not result.ignored
+
+
+def test_a_component_that_two_boxes_share_is_kept_whole_with_the_class_it_fills_best():
+    labels = draw(*OVERLAPPING)
+    corners = [(35, 35, 85, 85), around(OVERLAPPING[1])[0]]
+    result = assign(labels, boxes_of(["ring", "leukocyte"], corners), shared="whole")
+    assert result.category_ids == {1: WHITE}
+    assert np.array_equal(result.labels, labels)
+
+
+def test_a_component_that_two_boxes_share_is_ignored():
+    result = assign(draw(*OVERLAPPING), boxes_of(["ring"] * 2, around(*OVERLAPPING)), shared="ignore")
+    assert (result.category_ids, result.ignored) == ({1: RED}, {1})
+
+
+def test_the_cell_without_box_in_a_merged_component_is_cut_off():
+    """Three discs in a row, a box only round the first: what lies beyond it is a component without box."""
+    row = ((40, 60, 18), (72, 60, 18), (104, 60, 18))
+    labels = draw(*row, (170, 60, 18))
+    result = assign(
+        labels, boxes_of(["ring", "red blood cell"], around(row[0], (170, 60, 18))), without_box="drop"
+    )
+    assert sorted(result.category_ids.values()) == [RED, INFECTED]
+    label = next(label for label, category in result.category_ids.items() if category == INFECTED)
+    columns = np.flatnonzero((result.labels == label).any(axis=0))
+    assert columns[0] == 22
+    assert 54 <= columns[-1] <= 62
+    assert result.counts["rests cut off beyond the boxes"] == 1
+    assert result.counts["components reaching out of their only box: watershed"] == 1
+    assert result.counts["components without box: drop"] == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "category_ids", "ignored"),
+    [
+        ("keep", {1: INFECTED, 2: RED}, set()),
+        ("ignore", {1: INFECTED, 2: RED}, {2}),
+        ("drop", {1: INFECTED}, set()),
+    ],
+)
+def test_a_component_without_box(outcome, category_ids, ignored):
+    result = assign(draw(A, B), boxes_of(["ring"], around(A)), without_box=outcome)
+    assert (result.category_ids, result.ignored) == (category_ids, ignored)
+    assert result.counts[f"components without box: {outcome}"] == 1
+
+
+def test_a_box_without_component_is_counted():
+    labels = draw(A)
+    result = assign(labels, boxes_of(["ring", "ring"], [*around(A), (150, 60, 180, 90)]))
+    assert result.category_ids == {1: INFECTED}
+    assert np.array_equal(result.labels, labels)
+    assert result.counts["boxes without component: drop"] == 1
+
+
+def test_a_box_without_component_becomes_an_ignore_region_around_the_cells():
+    labels = draw(A)
+    result = assign(
+        labels, boxes_of(["ring", "ring"], [*around(A), (40, 10, 60, 30)]), without_component="ignore"
+    )
+    assert (result.category_ids, result.ignored) == ({1: INFECTED, 2: RED}, {2})
+    expected = np.zeros((HEIGHT, WIDTH), bool)
+    expected[10:30, 40:60] = True
+    assert np.array_equal(result.labels == 2, expected & (labels == 0))
+    assert np.array_equal(result.labels == 1, labels == 1)
+
+
+@pytest.mark.parametrize("outcome", ["join", "keep", "ignore"])
+def test_further_components_in_a_box(outcome):
+    """A broken cell: a large part and two small ones in one box."""
+    labels = draw((60, 60, 14), (60, 85, 5), (82, 60, 4))
+    result = assign(labels, boxes_of(["ring"], [(44, 44, 88, 92)]), pieces=outcome)
+    assert result.counts[f"further components in a box: {outcome}"] == 2
+    if outcome == "join":
+        (label,) = result.category_ids
+        assert np.array_equal(result.labels == label, labels > 0)
+        assert result.category_ids[label] == INFECTED
+    elif outcome == "keep":
+        assert result.category_ids == dict.fromkeys((1, 2, 3), INFECTED)
+    else:
+        assert len(result.ignored) == 2
+        assert result.category_ids[int(labels[60, 60])] == INFECTED
+
+
+def test_a_cell_in_many_pieces_is_found_by_their_sum():
+    """A schizont: no piece fills a fifth of the box, together they do."""
+    merozoites = [(x, y, 6) for x in (50, 70, 90) for y in (50, 70, 90)]
+    labels = draw(*merozoites)
+    result = assign(labels, boxes_of(["ring"], [(40, 40, 101, 101)]))
+    assert list(result.category_ids.values()) == [INFECTED]
+    assert area(result, next(iter(result.category_ids))) == (labels > 0).sum()
+
+
+def test_specks_far_too_small_for_a_box_are_not_its_cell():
+    result = assign(draw((60, 60, 4)), boxes_of(["ring"], [(20, 20, 110, 110)]), without_box="drop")
+    assert result.category_ids == {}
+    assert result.counts["boxes without component: drop"] == 1
+
+
+def test_ignored_and_dropped_categories():
+    C = (150, 30, 15)  # noqa: N806
+    labels = draw(A, B, C)
+    result = assign(labels, boxes_of(["difficult", "dirt", "leukocyte"], around(A, B, C)), without_box="drop")
+    assert (result.category_ids, result.ignored) == ({1: RED, 3: WHITE}, {1})
+    assert result.counts["boxes dropped by the table"] == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"), [("ignore", {1: RED}), ("keep", {1: INFECTED}), ("drop", {})]
+)
+def test_boxes_flagged_as_difficult(outcome, expected):
+    boxes = boxes_of(["ring"], around(A), difficult=[True])
+    result = assign(draw(A), boxes, difficult=outcome, without_box="drop")
+    assert result.category_ids == expected
+    assert result.ignored == ({1} if outcome == "ignore" else set())
+
+
+def test_an_unknown_category_is_named():
+    with pytest.raises(
+        InputError, match=r"boxes\.json: category 'Ring', expected one that the table 'classes' lists"
+    ):
+        assign(draw(A), boxes_of(["Ring"], around(A)))
+
+
+def test_an_image_that_nobody_drew_boxes_for():
+    with pytest.raises(InputError, match=r"a\.png: nobody drew boxes for it"):
+        assign(draw(A), None)
+    result = assign(draw(A, B), None, image_without_boxes="keep")
+    assert result.category_ids == {1: RED, 2: RED}
+    assert result.counts == {"images without boxes": 1, "components without box: keep": 2}
+
+
+def test_an_empty_mask_and_no_boxes_are_no_error():
+    empty = np.zeros((HEIGHT, WIDTH), np.int32)
+    assert assign(empty, boxes_of([], [])).category_ids == {}
+    assert assign(empty, boxes_of(["ring"], around(A))).category_ids == {}
+
+
+def test_the_source_says_what_it_is_and_travels_to_other_processes():
+    source = BoxClasses(OneImage(boxes_of(["ring"], around(A))), TABLE)
+    assert [c["name"] for c in source.categories] == ["RBC", "infected RBC", "WBC"]
+    assert source.info["categories"]["ring"] == "infected RBC"
+    assert source.info["shared"] == "watershed"
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy(RECORD, draw(A)).category_ids == {1: INFECTED}
+
+
+def test_the_given_labels_are_left_alone():
+    labels = draw(*OVERLAPPING)
+    before = labels.copy()
+    assign(labels, boxes_of(["ring"] * 2, around(*OVERLAPPING)))
+    assert np.array_equal(labels, before)
+
+
+CORNERS = st.tuples(
+    st.integers(0, WIDTH - 3), st.integers(0, HEIGHT - 3), st.integers(3, 60), st.integers(3, 60)
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    discs=st.lists(
+        st.tuples(st.integers(0, WIDTH), st.integers(0, HEIGHT), st.integers(3, 25)), min_size=0, max_size=8
+    ),
+    corners=st.lists(CORNERS, max_size=8),
+    shared=st.sampled_from(["watershed", "nearest", "whole", "ignore"]),
+    pieces=st.sampled_from(["join", "keep", "ignore"]),
+)
+def test_no_pixel_of_a_cell_is_lost_whatever_the_boxes(discs, corners, shared, pieces):
+    labels = draw(*discs)
+    boxes = boxes_of(["ring"] * len(corners), [(x, y, x + w, y + h) for x, y, w, h in corners])
+    result = assign(labels, boxes, shared=shared, pieces=pieces, without_component="ignore")
+    present = set(np.unique(result.labels)) - {0}
+    assert present <= set(result.category_ids)
+    instances = [
+        label
+        for label in present
+        if label not in result.ignored or (labels[result.labels == label] > 0).any()
+    ]
+    assert np.array_equal(np.isin(result.labels, instances) & (labels > 0), labels > 0)
+    assert result.ignored <= set(result.category_ids)
+
+
+def test_each_box_of_a_cut_gets_a_connected_piece():
+    inside = np.zeros((60, 100), bool)
+    inside[20:40, 5:95] = True
+    boxes = np.array([[5, 20, 35, 40], [35, 20, 65, 40], [65, 20, 95, 40]])
+    for method in CUT_METHODS:
+        pieces = cut_by_boxes(inside, boxes, method)
+        assert set(np.unique(pieces)) == {0, 1, 2, 3}
+        assert np.array_equal(pieces > 0, inside)
+        assert [cv2.connectedComponents((pieces == n).astype(np.uint8))[0] for n in (1, 2, 3)] == [2, 2, 2]
+    # Along a bar of even width, the nearest centre changes exactly where the boxes meet.
+    assert [int((cut_by_boxes(inside, boxes, "nearest") == n).sum()) for n in (1, 2, 3)] == [600, 600, 600]
+
+
+def test_an_unknown_way_to_cut_is_refused():
+    with pytest.raises(ValueError, match="method 'axe', expected one of watershed, nearest"):
+        cut_by_boxes(np.ones((5, 5), bool), np.array([[0, 0, 5, 5]]), "axe")
+
+
+def test_the_inscribed_ellipse_touches_the_sides():
+    ellipse = inscribed_ellipse(20, 41)
+    assert ellipse[0].any() and ellipse[-1].any() and ellipse[:, 0].any() and ellipse[:, -1].any()
+    assert ellipse.sum() == pytest.approx(np.pi / 4 * 20 * 41, rel=0.02)
+    assert not ellipse[0, 0]

@@ -1,0 +1,43 @@
+"""The table of classes in a data set's YAML."""
+
+import pytest
+
+from bccd_d2.conversion.class_table import ClassTable
+from bccd_d2.errors import InputError
+
+RIGHT = {"format": "voc", "categories": {"RBC": "RBC", "WBC": "WBC", "Mystery": "ignore"}}
+
+
+def test_ids_follow_the_order_of_the_table_and_the_default_comes_last():
+    table = ClassTable.from_mapping(RIGHT)
+    assert table.coco_categories == [
+        {"id": 1, "name": "RBC"},
+        {"id": 2, "name": "WBC"},
+        {"id": 3, "name": "cell"},
+    ]
+    assert ClassTable.from_mapping({**RIGHT, "default": "WBC"}).class_ids == {"RBC": 1, "WBC": 2}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "classes: None, expected a mapping"),
+        ({}, "no key 'format'"),
+        ({"format": "voc"}, "no key 'categories'"),
+        ({**RIGHT, "shred": "watershed"}, "unknown key 'shred', expected some of format, "),
+        ({**RIGHT, "class_ids": {}}, "unknown key 'class_ids'"),
+        ({**RIGHT, "format": "coco"}, "format: 'coco', expected voc or bbbc041"),
+        ({**RIGHT, "categories": ["RBC"]}, "categories: .*, expected a mapping to class names"),
+        ({**RIGHT, "categories": {}}, "expected a mapping to class names"),
+        ({**RIGHT, "categories": {"RBC": 1}}, "'RBC': 1, expected a class name"),
+        ({**RIGHT, "categories": {1: "RBC"}}, "1: 'RBC', expected a class name"),
+        ({**RIGHT, "default": "ignore"}, "default: 'ignore', expected a class name"),
+        ({**RIGHT, "default": ["RBC"]}, "default: .*, expected a class name"),
+        ({**RIGHT, "shared": "axe"}, "shared: 'axe', expected one of watershed, nearest, whole, ignore"),
+        ({**RIGHT, "pieces": True}, "pieces: True, expected one of"),
+        ({**RIGHT, "without_box": []}, "without_box: .*, expected one of keep, ignore, drop"),
+    ],
+)
+def test_a_wrong_table_is_named(content, message):
+    with pytest.raises(InputError, match=message):
+        ClassTable.from_mapping(content)

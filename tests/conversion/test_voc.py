@@ -1,0 +1,191 @@
+"""VOC annotations and split lists: what is read, and every way a file can be wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bccd_d2.conversion.class_source import ImageRecord
+from bccd_d2.conversion.voc import VocFolder, read_image_sets, read_voc
+from bccd_d2.errors import InputError
+
+OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
+<bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"""
+SIZE = "<size><width>640</width><height>480</height><depth>3</depth></size>"
+BOMB = (
+    '<!DOCTYPE annotation [<!ENTITY e0 "cells">'
+    + "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+    + "]><annotation><object><name>&e9;</name></object></annotation>"
+)
+FILE_ENTITY = """<!DOCTYPE annotation [<!ENTITY f SYSTEM "file:///etc/hostname">]>
+<annotation><object><name>&f;</name></object></annotation>"""
+
+
+def voc(*objects: tuple, size: str = SIZE) -> str:
+    parts = [OBJECT.format(name=name, box=box, difficult=flag) for name, box, flag in objects]
+    return f"<annotation><filename>other.jpg</filename>{size}{''.join(parts)}</annotation>"
+
+
+def record(stem: str, folder: Path) -> ImageRecord:
+    return ImageRecord(1, stem, f"{stem}.jpg", folder / f"{stem}.jpg", 480, 640)
+
+
+def test_boxes_count_from_zero_and_are_half_open(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text(voc(("RBC", (1, 1, 640, 480), 0), (" WBC ", (78, 336, 184, 435), 1)))
+    boxes = read_voc(path)
+    assert boxes.corners.tolist() == [[0, 0, 640, 480], [77, 335, 184, 435]]
+    assert boxes.names == ("RBC", "WBC")
+    assert boxes.difficult.tolist() == [False, True]
+    assert boxes.size == (480, 640)
+
+
+def test_fractions_are_rounded_outwards(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text(voc(("RBC", (10.5, 3.0, 20.25, 30), 0)))
+    assert read_voc(path).corners.tolist() == [[9, 2, 21, 30]]
+
+
+def test_an_annotation_without_objects_has_no_boxes(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text("<annotation/>")
+    boxes = read_voc(path)
+    assert len(boxes) == 0
+    assert boxes.corners.shape == (0, 4)
+    assert boxes.size is None
+
+
+def test_size_of_zero_means_not_known(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text(voc(size="<size><width>0</width><height>0</height></size>"))
+    assert read_voc(path).size is None
+
+
+def test_parts_of_objects_are_not_objects(tmp_path):
+    path = tmp_path / "a.xml"
+    inner = OBJECT.format(name="RBC", box=(1, 1, 9, 9), difficult=0).replace("object>", "part>")
+    path.write_text(voc(("WBC", (5, 5, 50, 50), 0)).replace("</object>", inner + "</object>"))
+    assert read_voc(path).names == ("WBC",)
+    assert read_voc(path).corners.tolist() == [[4, 4, 50, 50]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty file"),
+        ("{}", "not XML"),
+        ("<annotation>", "not XML"),
+        ('<?xml version="1.0" encoding="no-such"?><annotation/>', "not XML"),
+        (BOMB, "declares entities"),
+        (FILE_ENTITY, "declares entities"),
+        ("<html/>", "<html> at the top, expected a VOC <annotation>"),
+        ("<annotation><object/></annotation>", "object 1: no <name>"),
+        ("<annotation><object><name>RBC</name></object></annotation>", "object 1: no <bndbox>"),
+        (voc(("RBC", (1, 1, "x", 9), 0)), "object 1: xmax: 'x', expected a number"),
+        (voc(("RBC", (1, "", 9, 9), 0)), "ymin: '', expected a number"),
+        (voc(("RBC", (1, "nan", 9, 9), 0)), "ymin: 'nan', expected a number"),
+        (voc(("RBC", (1, 1, "1e300", 9), 0)), "xmax: '1e300', expected a number"),
+        (voc(("RBC", (1, 1, 9, 9), 0), ("RBC", (20, 1, 9, 9), 0)), "object 2: box from \\(20, 1\\)"),
+        (voc(size="<size><width>wide</width></size>"), "size: height|size: width"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, text, message):
+    path = tmp_path / "wrong.xml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as raised:
+        read_voc(path)
+    assert "wrong.xml" in str(raised.value)
+
+
+def test_a_broken_encoding_is_named(tmp_path):
+    path = tmp_path / "wrong.xml"
+    path.write_bytes(b"<annotation>\xff\xfe</annotation>")
+    with pytest.raises(InputError, match=r"wrong\.xml: not XML"):
+        read_voc(path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.one_of(
+        st.binary(max_size=200),
+        st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")),
+        st.tuples(*[st.text(alphabet="0123456789.-+einfaNx ", max_size=6)] * 4).map(
+            lambda box: voc(("RBC", box, 0)).encode()
+        ),
+        st.tuples(st.text(alphabet="<>/&;abx!-'\"= ", max_size=30), st.integers(0, 400)).map(
+            lambda cut: (voc(("RBC", (1, 1, 9, 9), 0))[: cut[1]] + cut[0]).encode()
+        ),
+    )
+)
+def test_whatever_a_file_holds_only_input_errors_come_out(tmp_path, content):
+    path = tmp_path / "fuzz.xml"
+    path.write_bytes(content)
+    try:
+        boxes = read_voc(path)
+    except InputError as error:
+        assert "fuzz.xml" in str(error)
+    else:
+        assert boxes.corners.shape == (len(boxes), 4)
+        assert (boxes.corners[:, 2:] >= boxes.corners[:, :2]).all()
+
+
+def test_a_folder_finds_the_file_of_a_stem(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "1.xml").write_text(voc(("RBC", (1, 1, 9, 9), 0)))
+    (tmp_path / "1.xml").write_text(voc(("WBC", (1, 1, 9, 9), 0)))
+    folder = VocFolder(tmp_path)
+    assert folder.find(record("1", tmp_path)).names == ("WBC",)
+    assert folder.find(record("train/1", tmp_path)).names == ("RBC",)
+    assert folder.find(record("2", tmp_path)) is None
+    assert folder.find(record("test/2", tmp_path)) is None
+    with pytest.raises(InputError, match="'1', a stem that several images share"):
+        folder.find(record("test/1", tmp_path))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        VocFolder(tmp_path / "nowhere")
+
+
+def test_image_sets_name_the_part_of_each_stem(tmp_path):
+    (tmp_path / "train.txt").write_text("b 1\n\na  -1\n")
+    (tmp_path / "val.txt").write_text("c\r\n")
+    (tmp_path / "trainval.txt").write_text("a\nb\nc\n")
+    assert read_image_sets(tmp_path) == {"b": "train", "a": "train", "c": "val"}
+
+
+def test_image_sets_that_contradict_each_other_are_refused(tmp_path):
+    (tmp_path / "train.txt").write_text("a\nb\n")
+    (tmp_path / "test.txt").write_text("b\n")
+    with pytest.raises(InputError, match=r"test\.txt: 'b' is in train\.txt too"):
+        read_image_sets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train.txt", b"", "no image named"),
+        ("other.txt", b"a", "no image named"),
+        ("val.txt", b"\xff", "not UTF-8"),
+    ],
+)
+def test_image_sets_without_names_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_image_sets(tmp_path)
+
+
+@pytest.mark.real_data
+def test_the_real_set_is_read_whole(real_voc_root):
+    names: list[str] = []
+    for path in sorted((real_voc_root / "Annotations").glob("*.xml")):
+        boxes = read_voc(path)
+        assert boxes.size == (480, 640)
+        assert (boxes.corners >= 0).all()
+        assert (boxes.corners <= np.array([640, 480, 640, 480])).all()
+        names += boxes.names
+    assert {name: names.count(name) for name in set(names)} == {"RBC": 3350, "WBC": 301, "Platelets": 292}
+    parts = list(read_image_sets(real_voc_root / "ImageSets" / "Main").values())
+    assert (parts.count("train"), parts.count("val")) == (205, 87)
