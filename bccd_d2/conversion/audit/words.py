@@ -66,7 +66,7 @@ KINDS: Mapping[Kind, KindWords] = {
         "Specks",
         "speck of a few pixels",
         "specks of a few pixels",
-        "None, as long as they are dropped: the conversion does so by default.",
+        "Nothing, as long as they are dropped, as the conversion does by default.",
         "Erase them in the mask if it is used by other programs.",
     ),
 }
@@ -103,8 +103,12 @@ def verdict_sentence(verdict: Verdict, cells: int) -> str:
     for kind, words in KINDS.items():
         found = verdict.counts[kind]
         if found:
-            of = f"{number(found)} of {number(cells)}" if kind in ("merged", "faint") else number(found)
-            parts.append(f"{of} {words.one if found == 1 else words.many}")
+            text = count(found, words.one, words.many)
+            if kind in ("merged", "faint"):  # "1 of 14 outlines seems"
+                text = f"{number(found)} of {number(cells)} " + text.split(" ", 1)[1].replace(
+                    "outline ", "outlines ", 1
+                )
+            parts.append(text)
     if parts:
         sentences.append(f"{join(parts)}.")
     return " ".join(sentences) or "Nothing doubtful."
