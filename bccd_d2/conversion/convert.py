@@ -167,7 +167,10 @@ def _info(
         "description": "Blood-cell instances from semantic masks",
         "version": bccd_d2.__version__,
         "image_root": relative_posix(root, out),
-        "options": {**asdict(options), "class_source": None if class_source is None else str(class_source)},
+        "options": {
+            **asdict(options),
+            "class_source": None if class_source is None else dict(class_source.info),
+        },
         "files_sha256": hashlib.sha256(files.encode()).hexdigest(),
     }
 

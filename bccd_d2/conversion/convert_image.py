@@ -83,6 +83,8 @@ class ImageConverter:
             raise InputError(
                 "the masks hold classes already; expected no other source of classes beside them"
             )
+        if self.class_source is None and self.dialect.mask.kind == "none":
+            raise InputError("the dialect knows no masks; expected boxes or another source of instances")
 
     @property
     def categories(self) -> list[dict[str, Any]]:
@@ -169,6 +171,7 @@ class ImageConverter:
             "segmentation": segmentation,
             "iscrowd": int(ignored),
             "border": instance.border,
+            **({"weak": True} if instance.label in assignment.weak else {}),
         }
 
     def _ignore_regions(self, record: ImageRecord, regions: list[EncodedInstance]) -> list[dict[str, Any]]:

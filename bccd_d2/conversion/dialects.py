@@ -60,6 +60,14 @@ class Dialect:
     instances: InstanceRule = field(default_factory=InstanceRule)
     classes: Mapping[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        for folder in self.folders:
+            if (folder.mask is None) != (self.mask.kind == "none"):
+                raise InputError(
+                    f"folders: {folder.image!r} {'without' if folder.mask is None else 'with'} masks, "
+                    f"but mask: kind: {self.mask.kind}; expected 'none' just where folders name no masks"
+                )
+
 
 def known_dialects() -> list[str]:
     """Names of the dialects that come with the project."""

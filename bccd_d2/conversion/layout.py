@@ -29,7 +29,7 @@ class ImageMaskPair:
         stem: what names the pair everywhere else (splits, class sources): the part of the file name that image and
             mask share, with the folder in front (``train/0001``) where several folders hold the same.
         image: path of the image file.
-        mask: path of the mask file.
+        mask: path of the mask file; the image itself in a data set without masks.
         part: the official part it lies in (``train``, ``val`` or ``test``), ``None`` in a flat layout.
     """
 
@@ -45,14 +45,14 @@ class FolderPair:
 
     Attributes:
         image: folder of the images, ``.`` for the parent itself; ``{part}`` stands for train, val or test.
-        mask: folder of the masks.
+        mask: folder of the masks; ``None`` where there are none, only images.
         image_glob: file names of the images with one ``*``; what it stands for is the stem. Without an extension
             every image format is taken.
         mask_glob: the same for masks, for instance ``*_mask.png``.
     """
 
     image: str
-    mask: str
+    mask: str | None = None
     image_glob: str = "*"
     mask_glob: str = "*"
 
@@ -60,6 +60,8 @@ class FolderPair:
         for key, value in (("image_glob", self.image_glob), ("mask_glob", self.mask_glob)):
             if value.count("*") != 1 or "/" in value:
                 raise InputError(f"{key}: {value!r}, expected a file name with exactly one *")
+        if self.mask is None:
+            return
         if (PART_FIELD in self.image) != (PART_FIELD in self.mask):
             raise InputError(f"{PART_FIELD} in only one of image {self.image!r} and mask {self.mask!r}")
         if (self.image, self.image_glob) == (self.mask, self.mask_glob):
@@ -113,7 +115,9 @@ def find_pairs(
     if faults is not None:
         faults += problems
     if not pairs:
-        wanted = " or ".join(f"{rule.image}/ with {rule.mask}/" for rule in folders)
+        wanted = " or ".join(
+            f"{rule.image}/" + (f" with {rule.mask}/" if rule.mask else "") for rule in folders
+        )
         raise InputError(f"{root}: no image with a mask; expected folders {wanted} and files of equal stems")
     return _with_unique_stems(pairs, root)
 
@@ -143,7 +147,7 @@ def _folder_pairs(
         for rule in folders:
             for part in PART_NAMES if PART_FIELD in rule.image else [None]:
                 image = _descend(parent, rule.image, part)
-                mask = _descend(parent, rule.mask, part)
+                mask = image if rule.mask is None else _descend(parent, rule.mask, part)
                 if image is not None and mask is not None:
                     inside = image.relative_to(root).parts[:-1]
                     named = [PART_NAMES[p.lower()] for p in [*inside, part or ""] if p.lower() in PART_NAMES]
@@ -166,6 +170,9 @@ def _descend(parent: Path, folder: str, part: str | None) -> Path | None:
 def _images_and_masks(
     rule: FolderPair, image_folder: Path, mask_folder: Path, problems: list[str]
 ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    if rule.mask is None:
+        images = _files_by_stem(image_folder, rule.image_glob, IMAGE_SUFFIXES, problems, frozenset())
+        return images, images
     masks = _files_by_stem(mask_folder, rule.mask_glob, MASK_SUFFIXES, problems, frozenset())
     if image_folder != mask_folder:
         return _files_by_stem(image_folder, rule.image_glob, IMAGE_SUFFIXES, problems, frozenset()), masks
