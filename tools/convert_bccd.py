@@ -1,58 +1,110 @@
-"""Convert images with semantic masks to COCO instance JSON and a split into train, val and test."""
+"""Convert images with masks to COCO instance JSON and a split; check such JSON; turn it into label images."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
+import signal
+import sys
 from pathlib import Path
 
-from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
-from bccd_d2.conversion.instances import MIN_AREA
-from bccd_d2.conversion.splits import PARTS, SEED
+from bccd_d2.conversion.arguments import (
+    add_annotation_arguments,
+    add_instance_arguments,
+    add_split_arguments,
+    add_workers,
+    conversion_options,
+)
+from bccd_d2.conversion.check import check_coco
+from bccd_d2.conversion.coco import read_coco, read_json
+from bccd_d2.conversion.convert import convert_dataset
+from bccd_d2.conversion.label_masks import LABEL_FORMATS, write_label_masks
+from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import run_command
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, epilog="docs/conversion.md says more.")
     parser.add_argument(
-        "--root", type=Path, required=True, help="folder with the data, e.g. the unpacked Kaggle set"
+        "--root", type=Path, metavar="DIR", help="folder with the data, searched at every depth"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for annotations/ and splits.json")
-    parser.add_argument("--max-images", type=int, help="use at most this many images (default: all)")
-    parser.add_argument("--seed", type=int, default=SEED, help="of the split")
-    parser.add_argument("--min-area", type=int, default=MIN_AREA, help="drop components of fewer pixels")
-    parser.add_argument("--connectivity", type=int, choices=(4, 8), default=8, help="of the components")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for annotations/ and splits.json")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out unusable files and list them at the end"
     )
-    parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), help="processes")
-    return parser.parse_args(arguments)
+    add_workers(parser)
+    other = parser.add_argument_group("instead of converting")
+    other.add_argument("--check", type=Path, metavar="JSON", help="list all faults of a COCO instance file")
+    other.add_argument(
+        "--to-masks", type=Path, metavar="JSON", help="write its instances as label images to --out"
+    )
+    other.add_argument(
+        "--mask-format", choices=LABEL_FORMATS, default="png", help="for --to-masks (default png)"
+    )
+    add_instance_arguments(parser)
+    add_annotation_arguments(parser)
+    add_split_arguments(parser)
+    args = parser.parse_args(arguments)
+    if args.check and args.to_masks:
+        parser.error("--check and --to-masks are two things; give one")
+    if args.to_masks and not args.out:
+        parser.error("--to-masks needs --out")
+    if not (args.check or args.to_masks) and not (args.root and args.out):
+        parser.error("--root and --out are needed")
+    return args
 
 
-def main(arguments: list[str] | None = None) -> int:
+def convert(args: argparse.Namespace) -> int:
     """Convert and print what came out."""
-    args = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     summary = convert_dataset(
         args.root,
         args.out,
-        ConversionOptions(args.min_area, args.connectivity, args.seed, args.max_images),
+        conversion_options(args),
         workers=args.workers,
         overwrite=args.overwrite,
         skip_bad=args.skip_bad,
     )
     for part in PARTS:
-        print(f"{part}: {summary.images[part]} images, {summary.instances[part]} instances")
+        print(f"{part}: {summary.images[part]} images, {summary.instances[part]} annotations")
     for fault in summary.faults:
-        print(f"skipped: {fault}")
+        print(f"left out: {fault}")
     print(f"written to {args.out}")
     return 0
 
 
+def check(args: argparse.Namespace) -> int:
+    """Print all faults; status 1 if there are any."""
+    document = read_json(args.check)
+    info = document.get("info") if isinstance(document, dict) else None
+    image_root = info.get("image_root") if isinstance(info, dict) else None
+    # image_root is seen from the output folder, in which the JSON lies in annotations/
+    root = args.root or (
+        args.check.resolve().parent.parent / image_root if isinstance(image_root, str) else None
+    )
+    faults = check_coco(document, root)
+    print("\n".join(faults))
+    images = "images looked at too" if root else "images not looked at; --root says where they are"
+    print(f"{args.check}: {len(faults) or 'no'} faults ({images})", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says."""
+    args = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if args.check:
+        return check(args)
+    if args.to_masks:
+        document = read_coco(args.to_masks)
+        count = write_label_masks(document, args.out, args.mask_format, overwrite=args.overwrite)
+        print(f"{count} label images written to {args.out}")
+        return 0
+    return convert(args)
+
+
 if __name__ == "__main__":
+    # A run that is terminated clears its unfinished files away as an interrupted one does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     run_command(main)

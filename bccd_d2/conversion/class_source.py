@@ -60,7 +60,11 @@ class ClassAssignment:
 
 
 class ClassSource(Protocol):
-    """Anything that tells the class of each instance of an image."""
+    """Anything that tells the class of each instance of an image.
+
+    ``str(source)`` is written to the JSON's ``info``, so it says what the source is and is the same in every
+    run (that of a dataclass does). Where a source cannot use a file, it raises :class:`bccd_d2.errors.InputError`.
+    """
 
     @property
     def categories(self) -> list[dict[str, Any]]:

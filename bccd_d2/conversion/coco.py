@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,26 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from bccd_d2.conversion.rle import decode_rle
 from bccd_d2.errors import InputError
+from bccd_d2.files import write_json
 
 REQUIRED_LISTS = ("images", "annotations", "categories")
-CELL_CATEGORIES = [{"id": 1, "name": "cell"}]
-
-
-def write_json(path: Path | str, document: Mapping[str, Any]) -> None:
-    """Write UTF-8 JSON beside ``path`` and move it into place, so that no half file is ever seen."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    beside = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(document, file, ensure_ascii=False, separators=(",", ":"))
-        beside.chmod(0o644)  # mkstemp makes files that only their owner can read
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+FAR = 4
+"""Polygon coordinates further out than this many image sides are taken for a mistake."""
 
 
 def write_coco(path: Path | str, document: Mapping[str, Any]) -> None:
@@ -46,7 +31,7 @@ def write_coco(path: Path | str, document: Mapping[str, Any]) -> None:
         InputError: one of these lists is missing.
     """
     _require_lists(document, str(path))
-    write_json(path, document)
+    write_json(Path(path), document)
 
 
 def read_coco(path: Path | str) -> dict[str, Any]:
@@ -91,17 +76,26 @@ def decode_segmentation(
     Raises:
         InputError: the RLE is of another size, or the segmentation has none of these forms.
     """
-    if isinstance(segmentation, Mapping) and "counts" in segmentation:
-        if list(segmentation.get("size", ())) != [height, width]:
+    if isinstance(segmentation, Mapping):
+        if list(segmentation.get("size") or ()) != [height, width]:
             raise InputError(f"RLE of size {segmentation.get('size')}, expected [{height}, {width}]")
-        rle = dict(segmentation)
-        if isinstance(rle["counts"], list):
-            rle = coco_mask.frPyObjects(rle, height, width)
-    elif isinstance(segmentation, list) and segmentation:
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    else:
-        raise InputError(f"segmentation {str(segmentation)[:60]}, expected RLE or a list of polygons")
-    return coco_mask.decode(rle)
+        return decode_rle(segmentation)
+    _require_polygons(segmentation, max(height, width))
+    return decode_rle(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))
+
+
+def _require_polygons(segmentation: Any, side: int) -> None:
+    if not isinstance(segmentation, list) or not segmentation:
+        raise InputError(f"segmentation {str(segmentation)[:60]!r}, expected RLE or a list of polygons")
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise InputError(
+                f"polygon {str(polygon)[:60]!r}, expected [x0, y0, x1, y1, ...] of three points or more"
+            )
+        for value in polygon:
+            # Rasterising takes memory in proportion to the length of the outline.
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= FAR * side:
+                raise InputError(f"polygon with coordinate {value!r}, expected numbers within the image")
 
 
 def _require_lists(document: Any, where: str) -> None:

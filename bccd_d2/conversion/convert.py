@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 from tqdm import tqdm
 
 import bccd_d2
-from bccd_d2.conversion.class_source import ClassSource, ImageRecord, SingleClass
-from bccd_d2.conversion.coco import write_coco
-from bccd_d2.conversion.encode import encode_labels
-from bccd_d2.conversion.images import read_binary_mask, read_image_size
-from bccd_d2.conversion.instances import MIN_AREA, InstanceCounts, label_instances
+from bccd_d2.conversion.class_source import ClassSource
+from bccd_d2.conversion.coco_writer import CocoWriter
+from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, ImageConverter
+from bccd_d2.conversion.dialects import Dialect
+from bccd_d2.conversion.instances import InstanceCounts
 from bccd_d2.conversion.layout import ImageMaskPair, find_pairs, relative_posix
-from bccd_d2.conversion.splits import PARTS, SEED, split_stems, write_splits
+from bccd_d2.conversion.pool import map_in_order
+from bccd_d2.conversion.split_plans import SplitPlan, plan_split
+from bccd_d2.conversion.splits import PARTS, write_splits
 from bccd_d2.conversion.staging import staged_output
 from bccd_d2.errors import InputError
 
@@ -33,31 +32,41 @@ SPLITS_FILE = "splits.json"
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What a user may choose; written to the JSON's ``info``."""
+    """What a user may choose; written to the JSON's ``info``.
 
-    min_area: int = MIN_AREA
-    connectivity: int = 8
-    seed: int = SEED
-    max_images: int | None = None
+    Attributes:
+        dialect: layout of the data, meaning of the masks, how instances are made.
+        annotations: how instances are written.
+        split: how images are divided.
+    """
+
+    dialect: Dialect = field(default_factory=Dialect)
+    annotations: AnnotationRule = field(default_factory=AnnotationRule)
+    split: SplitPlan = field(default_factory=SplitPlan)
 
 
 @dataclass
 class ConversionSummary:
-    """What came out: images and instances by part, what was dropped, and the faults of skipped files."""
+    """What came out.
+
+    Attributes:
+        images: by part.
+        instances: by part, regions to ignore included.
+        counts: what became of the components of all masks.
+        events: whatever else is worth counting, by name.
+        faults: of files that were left out.
+    """
 
     images: Counter[str] = field(default_factory=Counter)
     instances: Counter[str] = field(default_factory=Counter)
     counts: InstanceCounts = field(default_factory=InstanceCounts)
-    class_counts: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
 
-@dataclass
-class _ConvertedImage:
-    record: ImageRecord
-    annotations: list[dict[str, Any]]
-    counts: InstanceCounts
-    class_counts: Counter[str]
+def annotation_file(part: str) -> str:
+    """Path of a part's JSON below the output folder."""
+    return f"annotations/instances_{part}.json"
 
 
 def convert_dataset(
@@ -78,7 +87,7 @@ def convert_dataset(
         root: data root, see :func:`bccd_d2.conversion.layout.find_pairs`.
         out: output folder; its files appear together at the end or, on any failure, not at all.
         options: see :class:`ConversionOptions`.
-        class_source: tells the class of each instance; one class ``cell`` where absent.
+        class_source: tells the class of each instance; the masks' own classes, or one class ``cell``, where absent.
         workers: processes.
         overwrite: replace an earlier output.
         skip_bad: leave out files that cannot be used and list them in the summary, instead of raising.
@@ -87,110 +96,68 @@ def convert_dataset(
         InputError: bad input, see the message.
     """
     root, out, options = Path(root), Path(out), options or ConversionOptions()
-    class_source = class_source or SingleClass()
     summary = ConversionSummary()
-    pairs = find_pairs(root, summary.faults if skip_bad else None)
-    splits = split_stems([pair.stem for pair in pairs], seed=options.seed, max_images=options.max_images)
-    part_of = {stem: part for part, stems in splits.items() for stem in stems}
-    numbered = [(number, pair) for number, pair in enumerate(pairs, start=1) if pair.stem in part_of]
-    info = _info(root, out, pairs, options)
-    documents: dict[str, dict[str, Any]] = {
-        part: {"info": info, "categories": class_source.categories, "images": [], "annotations": []}
-        for part in PARTS
-    }
-    targets = [*(f"annotations/instances_{part}.json" for part in PARTS), SPLITS_FILE]
+    dialect = options.dialect
+    converter = ImageConverter(root, dialect, options.annotations, class_source)
+    targets = [*map(annotation_file, PARTS), SPLITS_FILE]
     with staged_output(out, targets, overwrite=overwrite) as staging:
+        pairs = find_pairs(root, summary.faults if skip_bad else None, dialect.folders)
+        splits, groups = plan_split(
+            pairs, options.split, dialect.mask, workers, summary.faults if skip_bad else None
+        )
+        part_of = {stem: part for part, stems in splits.items() for stem in stems}
+        numbered = [(number, pair) for number, pair in enumerate(pairs, start=1) if pair.stem in part_of]
+        info = _info(root, out, pairs, options, class_source)
         used: dict[str, list[str]] = {part: [] for part in PARTS}
-        annotation_id = 1
-        convert = partial(_convert_pair, root=root, options=options, class_source=class_source)
-        for converted in tqdm(
-            _map(convert, numbered, workers), total=len(numbered), unit="image", desc="convert", disable=None
-        ):
-            if isinstance(converted, str):
-                if not skip_bad:
-                    raise InputError(converted)
-                summary.faults.append(converted)
-                continue
-            record = converted.record
-            part = part_of[record.stem]
-            used[part].append(record.stem)
-            documents[part]["images"].append(
-                {
-                    "id": record.id,
-                    "file_name": record.file_name,
-                    "height": record.height,
-                    "width": record.width,
-                }
-            )
-            for annotation in converted.annotations:
-                documents[part]["annotations"].append({"id": annotation_id, **annotation})
-                annotation_id += 1
-            summary.images[part] += 1
-            summary.instances[part] += len(converted.annotations)
-            summary.counts += converted.counts
-            summary.class_counts += converted.class_counts
+        annotation_id = 0
+        with ExitStack() as stack:
+            writers = {
+                part: stack.enter_context(
+                    CocoWriter(staging / annotation_file(part), info, converter.categories)
+                )
+                for part in PARTS
+            }
+            results = map_in_order(converter, numbered, workers)
+            for converted in tqdm(results, "convert", len(numbered), unit="image", disable=None):
+                if isinstance(converted, str):
+                    if not skip_bad:
+                        raise InputError(f"{converted}\n--skip-bad leaves such files out and lists them")
+                    summary.faults.append(converted)
+                    continue
+                part = part_of[converted.record.stem]
+                used[part].append(converted.record.stem)
+                for annotation in converted.annotations:
+                    annotation_id += 1
+                    annotation["id"] = annotation_id
+                writers[part].add(_image_entry(converted), converted.annotations)
+                _add_up(summary, converted, part)
         if not any(used.values()):
             raise InputError(f"{root}: no usable pair left; first fault: {summary.faults[0]}")
-        for part in PARTS:
-            write_coco(staging / "annotations" / f"instances_{part}.json", documents[part])
-        write_splits(staging / SPLITS_FILE, used, {"seed": options.seed, "max_images": options.max_images})
-    _log(summary, options)
+        kept = {stem for stems in used.values() for stem in stems}
+        groups = {stem: group for stem, group in (groups or {}).items() if stem in kept}
+        write_splits(staging / SPLITS_FILE, used, asdict(options.split), groups)
+    _log(summary)
     return summary
 
 
-def _convert_pair(
-    numbered: tuple[int, ImageMaskPair], *, root: Path, options: ConversionOptions, class_source: ClassSource
-) -> _ConvertedImage | str:
-    """Convert one pair; a fault comes back as text, so that one bad file need not end the run."""
-    number, pair = numbered
-    try:
-        height, width = read_image_size(pair.image)
-        mask = read_binary_mask(pair.mask)
-        if mask.shape != (height, width):
-            raise InputError(
-                f"{pair.mask}: mask of {mask.shape[1]}x{mask.shape[0]} pixels, "
-                f"expected {width}x{height} as its image {pair.image.name}"
-            )
-    except (InputError, OSError) as error:
-        return str(error)
-    file_name = pair.image.relative_to(root).as_posix()
-    record = ImageRecord(number, pair.stem, file_name, pair.image, height, width)
-    labels, counts = label_instances(mask, min_area=options.min_area, connectivity=options.connectivity)
-    assignment = class_source(record, labels)
-    annotations = [
-        {
-            "image_id": number,
-            "category_id": assignment.category_ids[instance.label],
-            "bbox": instance.bbox,
-            "area": instance.area,
-            "segmentation": instance.segmentation,
-            "iscrowd": int(instance.label in assignment.ignored),
-            "border": instance.border,
-        }
-        for instance in encode_labels(assignment.labels)
-        if instance.label in assignment.category_ids
-    ]
-    return _ConvertedImage(record, annotations, counts, assignment.counts)
+def _image_entry(converted: ConvertedImage) -> dict[str, Any]:
+    record = converted.record
+    return {"id": record.id, "file_name": record.file_name, "height": record.height, "width": record.width}
 
 
-def _map(function: Any, items: Sequence[Any], workers: int) -> Iterator[Any]:
-    """``map`` in order, over ``workers`` processes where there are several."""
-    if workers <= 1:
-        yield from map(function, items)
-        return
-    # OpenCV's own threads on top of one process a core make everything slower.
-    # Spawned, not forked: a fork copies the locks of OpenCV's threads without the threads and then waits.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        try:
-            yield from pool.map(function, items, chunksize=4)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def _add_up(summary: ConversionSummary, converted: ConvertedImage, part: str) -> None:
+    summary.images[part] += 1
+    summary.instances[part] += len(converted.annotations)
+    summary.counts += converted.instances
+    summary.events += converted.counts
 
 
 def _info(
-    root: Path, out: Path, pairs: Sequence[ImageMaskPair], options: ConversionOptions
+    root: Path,
+    out: Path,
+    pairs: Sequence[ImageMaskPair],
+    options: ConversionOptions,
+    class_source: ClassSource | None,
 ) -> dict[str, Any]:
     files = "".join(
         f"{pair.image.relative_to(root).as_posix()}\t{pair.mask.relative_to(root).as_posix()}\n"
@@ -200,16 +167,22 @@ def _info(
         "description": "Blood-cell instances from semantic masks",
         "version": bccd_d2.__version__,
         "image_root": relative_posix(root, out),
-        "options": asdict(options),
-        "files_sha256": hashlib.sha256(files.encode("utf-8", "surrogateescape")).hexdigest(),
+        "options": {**asdict(options), "class_source": None if class_source is None else str(class_source)},
+        "files_sha256": hashlib.sha256(files.encode()).hexdigest(),
     }
 
 
-def _log(summary: ConversionSummary, options: ConversionOptions) -> None:
+def _log(summary: ConversionSummary) -> None:
     counts = summary.counts
     logger.info(
-        "%d components, %d kept, %d specks under %d px dropped",
-        counts.components, counts.kept, counts.specks, options.min_area,
-    )  # fmt: skip
-    for name, count in sorted(summary.class_counts.items()):
-        logger.info("%s: %d", name, count)
+        "%d components, %d instances; dropped as specks: %d", counts.components, counts.kept, counts.specks
+    )
+    if counts.holes_filled:
+        logger.info("%d holes filled", counts.holes_filled)
+    if counts.cut:
+        logger.info("%d components cut apart, which added %d instances", counts.cut, counts.added_by_cuts)
+    for name, count in sorted(summary.events.items()):
+        if count:
+            logger.info("%s: %d", name, count)
+    if summary.faults:
+        logger.warning("%d files left out", len(summary.faults))

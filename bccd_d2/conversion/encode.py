@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from bccd_d2.conversion.runs import find_runs
+from bccd_d2.conversion.runs import find_runs, rows_covered
 
 Segmentation = dict[str, Any]
 """COCO compressed RLE: ``{"size": [height, width], "counts": str}``."""
@@ -58,7 +58,7 @@ def encode_labels(labels: NDArray[np.integer]) -> list[EncodedInstance]:
         return []
     firsts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
     areas = np.add.reduceat(stops - starts, firsts)
-    tops, bottoms = _rows_covered(starts, stops, height)
+    tops, bottoms = rows_covered(starts, stops, height)
     tops, bottoms = np.minimum.reduceat(tops, firsts), np.maximum.reduceat(bottoms, firsts)
     lasts = np.append(firsts[1:], values.size) - 1
     lefts, rights = starts[firsts] // height, (stops[lasts] - 1) // height
@@ -74,13 +74,6 @@ def encode_labels(labels: NDArray[np.integer]) -> list[EncodedInstance]:
         )
         for index, (first, last) in enumerate(zip(firsts, lasts))
     ]
-
-
-def _rows_covered(starts: NDArray, stops: NDArray, height: int) -> tuple[NDArray, NDArray]:
-    """First and last row of each run; a run that goes on at the top of the next column covers all rows."""
-    tops, bottoms = starts % height, (stops - 1) % height
-    wraps = starts // height != (stops - 1) // height
-    return np.where(wraps, 0, tops), np.where(wraps, height - 1, bottoms)
 
 
 def _compress(starts: NDArray, stops: NDArray, height: int, width: int) -> Segmentation:

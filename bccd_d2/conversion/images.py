@@ -1,66 +1,99 @@
-"""Reading image sizes and mask files, with errors that name the file."""
+"""What a conversion needs to know of image files, with errors that name the file."""
 
 from __future__ import annotations
 
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bccd_d2.errors import InputError
 
 EXIF_ORIENTATION = 0x0112
 EXIF_TRANSPOSED = frozenset({5, 6, 7, 8})
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_END = b"\xff\xd9"
+JPEG_TAIL = 4096
+
+
+@contextmanager
+def image_errors(path: Path) -> Iterator[None]:
+    """Turn what libraries raise for a broken image into one error that names the file.
+
+    Errors of the file system (no such file, no permission, no space) pass unchanged.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, UnidentifiedImageError):
+            raise
+        raise InputError(_describe(path, error)) from error
+    except (SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
+        raise InputError(_describe(path, error)) from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: too many pixels ({error})") from error
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """``(height, width)`` in pixels, as a viewer that honours EXIF shows it, from the header alone.
+    """``(height, width)`` in pixels, as a viewer that honours EXIF shows it.
+
+    Only the header is decoded, but a file that was cut short is noticed: PNG by its chunks, JPEG by its end marker,
+    others by decoding them.
 
     Raises:
-        InputError: the file is empty or no image.
+        InputError: the file is empty, truncated or no image.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(EXIF_ORIENTATION) in EXIF_TRANSPOSED
-    except (UnidentifiedImageError, SyntaxError, EOFError) as error:
-        raise InputError(f"{path}: not a readable image ({error})") from error
+    with image_errors(path), Image.open(path) as image:
+        if not _looks_complete(path, image.format):
+            image.load()
+        # After loading: a TIFF is turned as it is loaded.
+        width, height = image.size
+        # Asked for EXIF that is not in its header, a PNG is decoded whole to look for it behind the pixels.
+        has_exif = image.format != "PNG" or "exif" in image.info
+        turned = has_exif and image.getexif().get(EXIF_ORIENTATION) in EXIF_TRANSPOSED
     return (width, height) if turned else (height, width)
 
 
-def read_binary_mask(path: Path) -> NDArray[np.uint8]:
-    """Read a mask of two values, 0 and one other, in one channel or in equal channels.
-
-    Returns:
-        uint8 array (height, width), 1 where the mask is not 0.
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """The image as uint8 (height, width, 3), RGB, turned as EXIF says.
 
     Raises:
-        InputError: the file is no image, its channels differ, or it holds more than two values.
+        InputError: the file is empty, truncated or no image.
     """
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-    except (UnidentifiedImageError, SyntaxError, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise InputError(f"{path}: not a readable mask ({error})") from error
-    if values.ndim == 3:
-        first = np.ascontiguousarray(values[..., 0])
-        if any(
-            not np.array_equal(first, values[..., channel]) for channel in range(1, min(values.shape[2], 3))
-        ):
-            raise InputError(
-                f"{path}: coloured mask, expected two values in one channel or in equal channels"
-            )
-        values = first
-    foreground = values != 0
-    if foreground.any():
-        inside = values[foreground]
-        if inside.min() != inside.max():
-            found = np.unique(inside)
-            raise InputError(
-                f"{path}: mask with {len(found) + 1} values ({found[0]} to {found[-1]}), "
-                "expected 0 and one other value"
-            )
-    return foreground.astype(np.uint8)
+    with image_errors(path), Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _looks_complete(path: Path, kind: str | None) -> bool:
+    """Whether the file certainly goes to its end; ``False`` if that is not known."""
+    with path.open("rb") as file:
+        if kind == "PNG":
+            file.seek(len(PNG_SIGNATURE))
+            size = os.fstat(file.fileno()).st_size
+            while len(head := file.read(8)) == 8:
+                length, name = struct.unpack(">I4s", head)
+                if name == b"IEND":
+                    return True
+                if file.tell() + length > size:
+                    return False
+                file.seek(length + 4, os.SEEK_CUR)
+        elif kind == "JPEG":
+            file.seek(-min(JPEG_TAIL, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            return JPEG_END in file.read()
+    return False
+
+
+def _describe(path: Path, error: Exception) -> str:
+    size = path.stat().st_size
+    if size == 0:
+        return f"{path}: empty file, expected an image"
+    if isinstance(error, UnidentifiedImageError):
+        return f"{path}: {size} bytes of no known image format, expected an image"
+    return f"{path}: {size} bytes that cannot be decoded ({error}), expected a whole image"

@@ -6,7 +6,7 @@ shrinking the mask first welds them together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import cv2
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.runs import find_runs
-from bccd_d2.conversion.splitting import SplitRule, split_touching
+from bccd_d2.conversion.splitting import CutRule, cut_touching
 from bccd_d2.errors import InputError
 
 MIN_AREA = 100
@@ -30,14 +30,14 @@ class InstanceRule:
         min_area_relative: so are those of less than this share of the image's median instance area.
         connectivity: 4 or 8; pixels that touch by a corner only belong together under 8.
         fill_holes: background enclosed by one instance is added to it up to this many pixels.
-        split: how touching cells are cut apart; ``None`` leaves them together.
+        cut: how touching cells are cut apart; ``None`` leaves them together.
     """
 
     min_area: int = MIN_AREA
     min_area_relative: float = 0.0
     connectivity: int = 8
     fill_holes: int = 0
-    split: SplitRule | None = None
+    cut: CutRule | None = None
 
     def __post_init__(self) -> None:
         if self.min_area < 1:
@@ -152,12 +152,15 @@ def clean_instances(labels: NDArray, rule: InstanceRule) -> LabelledInstances:
     kept = int(keep.sum())
     lookup = np.zeros(present.size, np.int32)
     lookup[keep] = np.arange(1, kept + 1, dtype=np.int32)
-    compact = type(runs)(runs.shape, runs.starts, runs.stops, inverse.astype(np.int32)).relabelled(lookup)
+    if kept == present[-1]:  # nothing dropped, and the labels run from 1 already
+        compact = labels.astype(np.int32, copy=False)
+    else:
+        compact = replace(runs, values=inverse.astype(np.int32)).relabelled(lookup)
     holes = cut = added = 0
     if rule.fill_holes:
         compact, holes = _fill_holes(compact, rule)
-    if rule.split is not None and kept:
-        compact, cut, added = split_touching(compact, rule.split, median)
+    if rule.cut is not None and kept:
+        compact, cut, added = cut_touching(compact, rule.cut, median)
     counts = InstanceCounts(components, kept + added, components - kept, holes, cut, added)
     return LabelledInstances(compact, counts)
 

@@ -1,22 +1,24 @@
 """Which image belongs to which mask.
 
-Pairs are found by the *stem* of the file name, never by the full name: the Kaggle set "BCCD Dataset with
-mask" keeps 119 JPEG images whose masks are PNG, and a search for ``*.png`` loses them without a word.
+Pairs are found by the *stem* of the file name, never by the full name: the Kaggle set "BCCD Dataset with mask"
+keeps 119 JPEG images whose masks are PNG, and a search for ``*.png`` loses them without a word.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bccd_d2.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-FOLDER_PAIRS = (("original", "mask"), ("images", "masks"))
-PART_NAMES = frozenset({"train", "val", "valid", "validation", "test"})
+MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
+PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 MAX_NAMES_SHOWN = 5
+PART_FIELD = "{part}"
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,11 @@ class ImageMaskPair:
     """One image with the mask drawn for it.
 
     Attributes:
-        stem: what names the pair everywhere else (splits, class sources): the file stem, with the part in
-            front (``train/0001``) where two parts hold the same stem.
+        stem: what names the pair everywhere else (splits, class sources): the part of the file name that image and
+            mask share, with the folder in front (``train/0001``) where several folders hold the same.
         image: path of the image file.
         mask: path of the mask file.
-        part: the official part it lies in (``train``, ``test``, ...), ``None`` in a flat layout.
+        part: the official part it lies in (``train``, ``val`` or ``test``), ``None`` in a flat layout.
     """
 
     stem: str
@@ -37,44 +39,83 @@ class ImageMaskPair:
     part: str | None = None
 
 
-def find_pairs(root: Path | str, faults: list[str] | None = None) -> list[ImageMaskPair]:
+@dataclass(frozen=True)
+class FolderPair:
+    """Where images and their masks lie, seen from a common parent folder.
+
+    Attributes:
+        image: folder of the images, ``.`` for the parent itself; ``{part}`` stands for train, val or test.
+        mask: folder of the masks.
+        image_glob: file names of the images with one ``*``; what it stands for is the stem. Without an extension
+            every image format is taken.
+        mask_glob: the same for masks, for instance ``*_mask.png``.
+    """
+
+    image: str
+    mask: str
+    image_glob: str = "*"
+    mask_glob: str = "*"
+
+    def __post_init__(self) -> None:
+        for key, value in (("image_glob", self.image_glob), ("mask_glob", self.mask_glob)):
+            if value.count("*") != 1 or "/" in value:
+                raise InputError(f"{key}: {value!r}, expected a file name with exactly one *")
+        if (PART_FIELD in self.image) != (PART_FIELD in self.mask):
+            raise InputError(f"{PART_FIELD} in only one of image {self.image!r} and mask {self.mask!r}")
+        if (self.image, self.image_glob) == (self.mask, self.mask_glob):
+            raise InputError(f"image and mask are both {self.image}/{self.image_glob}, expected two places")
+
+
+DEFAULT_FOLDERS = (FolderPair("original", "mask"), FolderPair("images", "masks"))
+
+
+def find_pairs(
+    root: Path | str,
+    faults: list[str] | None = None,
+    folders: tuple[FolderPair, ...] = DEFAULT_FOLDERS,
+) -> list[ImageMaskPair]:
     """Find every image/mask pair below ``root``, sorted by stem whatever the order of the file system.
 
-    Looked for are folders ``original`` and ``mask`` (or ``images`` and ``masks``) side by side, anywhere
-    below ``root``, ``root`` included; case is ignored in folder names and extensions.
-
     Args:
-        root: folder to search.
-        faults: where given, an image without mask, a mask without image or a stem that occurs twice is
-            described here and left out instead of raising.
+        root: folder to search, itself included, at every depth.
+        faults: where given, an image without mask, a mask without image or a stem that occurs twice is described
+            here and left out instead of raising.
+        folders: what to look for: by default folders ``original`` and ``mask`` (or ``images`` and ``masks``) side by
+            side. Case is ignored in folder names and extensions. Where several of them name the same folder of
+            images, the first that finds something there counts.
 
     Raises:
         InputError: ``root`` is no folder, holds no pair, or (without ``faults``) a file has no partner.
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; expected the folder that holds the images and masks")
+        found = "is a file" if root.exists() else "no such folder"
+        raise InputError(f"{root}: {found}; expected the folder that holds the images and masks")
     problems: list[str] = []
     pairs: list[ImageMaskPair] = []
-    for parent, image_folder, mask_folder in _folder_pairs(root):
-        part = parent.name.lower() if parent.name.lower() in PART_NAMES else None
-        images = _files_by_stem(image_folder, problems)
-        masks = _files_by_stem(mask_folder, problems)
-        problems += [f"{images[stem]}: image without mask" for stem in sorted(images.keys() - masks.keys())]
-        problems += [f"{masks[stem]}: mask without image" for stem in sorted(masks.keys() - images.keys())]
-        pairs += [
-            ImageMaskPair(stem, images[stem], masks[stem], part) for stem in images.keys() & masks.keys()
-        ]
+    used: set[Path] = set()
+    for rule, image_folder, mask_folder, part in _folder_pairs(root, folders):
+        if image_folder in used:
+            continue
+        images, masks = _images_and_masks(rule, image_folder, mask_folder, problems)
+        if images or masks:
+            used.add(image_folder)
+        for stem in sorted(images.keys() | masks.keys()):
+            of_stem = images.get(stem, []), masks.get(stem, [])
+            problem = _problem(stem, *of_stem)
+            if problem is None:
+                pairs.append(ImageMaskPair(stem, of_stem[0][0], of_stem[1][0], part))
+            else:
+                problems.append(problem)
     if problems and faults is None:
-        raise InputError(
-            _list_names(f"{root}: {len(problems)} files cannot be paired by their stem", problems)
-        )
+        headline = f"{root}: files that cannot be paired by their stem ({len(problems)})"
+        raise InputError(list_names(headline, problems) + "\n--skip-bad leaves them out")
     if faults is not None:
         faults += problems
     if not pairs:
-        wanted = " or ".join(f"{image}/ and {mask}/" for image, mask in FOLDER_PAIRS)
-        raise InputError(f"{root}: no image with a mask; expected folders {wanted} with files of equal stems")
-    return _with_unique_names(pairs, root)
+        wanted = " or ".join(f"{rule.image}/ with {rule.mask}/" for rule in folders)
+        raise InputError(f"{root}: no image with a mask; expected folders {wanted} and files of equal stems")
+    return _with_unique_stems(pairs, root)
 
 
 def relative_posix(path: Path, start: Path) -> str:
@@ -85,44 +126,106 @@ def relative_posix(path: Path, start: Path) -> str:
         return path.resolve().as_posix()
 
 
-def _folder_pairs(root: Path) -> Iterator[tuple[Path, Path, Path]]:
-    """Parent, image folder and mask folder of every place below ``root`` where both lie side by side."""
-    for parent, folders, _ in os.walk(root):
-        folders.sort()
-        by_name = {name.lower(): Path(parent, name) for name in folders}
-        for image_name, mask_name in FOLDER_PAIRS:
-            if image_name in by_name and mask_name in by_name:
-                yield Path(parent), by_name[image_name], by_name[mask_name]
-
-
-def _files_by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """Image files directly in ``folder`` by stem; stems that occur twice go to ``problems`` instead."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
-            found.setdefault(path.stem, []).append(path)
-    for stem, paths in found.items():
-        if len(paths) > 1:
-            names = ", ".join(path.name for path in paths)
-            problems.append(f"{folder}: {len(paths)} files for the stem {stem!r} ({names}), expected one")
-    return {stem: paths[0] for stem, paths in found.items() if len(paths) == 1}
-
-
-def _with_unique_names(pairs: list[ImageMaskPair], root: Path) -> list[ImageMaskPair]:
-    """Put the folder in front of stems that several folders share, and sort."""
-    counts: dict[str, int] = {}
-    for pair in pairs:
-        counts[pair.stem] = counts.get(pair.stem, 0) + 1
-    named = []
-    for pair in pairs:
-        if counts[pair.stem] > 1:
-            prefix = pair.image.parent.parent.relative_to(root).as_posix()
-            pair = ImageMaskPair(f"{prefix}/{pair.stem}", pair.image, pair.mask, pair.part)
-        named.append(pair)
-    return sorted(named, key=lambda pair: pair.stem)
-
-
-def _list_names(headline: str, names: list[str]) -> str:
+def list_names(headline: str, names: list[str]) -> str:
+    """``headline`` with the first few of ``names`` below it."""
     shown = "".join(f"\n  {name}" for name in names[:MAX_NAMES_SHOWN])
     rest = len(names) - MAX_NAMES_SHOWN
     return f"{headline}:{shown}" + (f"\n  ... and {rest} more" if rest > 0 else "")
+
+
+def _folder_pairs(
+    root: Path, folders: tuple[FolderPair, ...]
+) -> Iterator[tuple[FolderPair, Path, Path, str | None]]:
+    """Every place below ``root`` where the two folders of a rule lie side by side, with the official part."""
+    for name, below, _ in os.walk(root):
+        below.sort()
+        parent = Path(name)
+        for rule in folders:
+            for part in PART_NAMES if PART_FIELD in rule.image else [None]:
+                image = _descend(parent, rule.image, part)
+                mask = _descend(parent, rule.mask, part)
+                if image is not None and mask is not None:
+                    inside = image.relative_to(root).parts[:-1]
+                    named = [PART_NAMES[p.lower()] for p in [*inside, part or ""] if p.lower() in PART_NAMES]
+                    yield rule, image, mask, named[-1] if named else None
+
+
+def _descend(parent: Path, folder: str, part: str | None) -> Path | None:
+    """The folder ``folder`` below ``parent``, whatever its case, or ``None``."""
+    for step in Path(folder.replace(PART_FIELD, part or "")).parts:
+        if (parent / step).is_dir():
+            parent = parent / step
+            continue
+        alike = sorted(p for p in parent.iterdir() if p.name.lower() == step.lower() and p.is_dir())
+        if not alike:
+            return None
+        parent = alike[0]
+    return parent
+
+
+def _images_and_masks(
+    rule: FolderPair, image_folder: Path, mask_folder: Path, problems: list[str]
+) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    masks = _files_by_stem(mask_folder, rule.mask_glob, MASK_SUFFIXES, problems, frozenset())
+    if image_folder != mask_folder:
+        return _files_by_stem(image_folder, rule.image_glob, IMAGE_SUFFIXES, problems, frozenset()), masks
+    if not masks:  # with everything in one folder, a folder without masks is one that is not meant
+        return {}, {}
+    taken = frozenset(path for paths in masks.values() for path in paths)
+    return _files_by_stem(image_folder, rule.image_glob, IMAGE_SUFFIXES, problems, taken), masks
+
+
+def _files_by_stem(
+    folder: Path, glob: str, suffixes: frozenset[str], problems: list[str], taken: frozenset[Path]
+) -> dict[str, list[Path]]:
+    """Files directly in ``folder`` by stem."""
+    before, after = glob.split("*")
+    whole_name = Path(after).suffix.lower() in suffixes
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        name = path.name if whole_name else path.stem
+        if (
+            path.suffix.lower() not in suffixes
+            or path.name.startswith(".")
+            or path in taken
+            or not (name.startswith(before) and name.lower().endswith(after.lower()))
+            or len(name) <= len(before) + len(after)
+            or not path.is_file()
+        ):
+            continue
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:
+            problems.append(f"{folder}: file name {path.name!r} is not UTF-8, which JSON cannot hold")
+            continue
+        found.setdefault(name[len(before) : len(name) - len(after)], []).append(path)
+    return found
+
+
+def _problem(stem: str, images: list[Path], masks: list[Path]) -> str | None:
+    """Why files of one stem make no pair."""
+    for paths in (images, masks):
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
+            return f"{paths[0].parent}: {len(paths)} files for the stem {stem!r} ({names}), expected one"
+    if not masks:
+        return f"{images[0]}: image without mask"
+    if not images:
+        return f"{masks[0]}: mask without image"
+    return None
+
+
+def _with_unique_stems(pairs: list[ImageMaskPair], root: Path) -> list[ImageMaskPair]:
+    """Put the folder in front of stems that several folders share, and sort."""
+    counts = Counter(pair.stem for pair in pairs)
+    named = []
+    for pair in pairs:
+        if counts[pair.stem] > 1:
+            folder = pair.image.parent.relative_to(root)
+            where = folder.parent if pair.part is None or folder.name.lower() not in PART_NAMES else folder
+            pair = replace(pair, stem=(where / pair.stem).as_posix())
+        named.append(pair)
+    repeated = [stem for stem, count in Counter(pair.stem for pair in named).items() if count > 1]
+    if repeated:
+        raise InputError(list_names(f"{root}: stems that several folders of one parent share", repeated))
+    return sorted(named, key=lambda pair: pair.stem)

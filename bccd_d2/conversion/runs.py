@@ -47,3 +47,13 @@ def find_runs(labels: NDArray[np.integer]) -> Runs:
         return Runs((height, width), empty, empty, np.empty(0, np.int32))
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
     return Runs((height, width), starts, np.append(starts[1:], flat.size), flat[starts])
+
+
+def rows_covered(starts: NDArray, stops: NDArray, height: int) -> tuple[NDArray, NDArray]:
+    """First and last row of each run ``[start, stop)`` of a map of ``height`` rows.
+
+    A run that goes on at the top of the next column covers all rows.
+    """
+    tops, bottoms = starts % height, (stops - 1) % height
+    wraps = starts // height != (stops - 1) // height
+    return np.where(wraps, 0, tops), np.where(wraps, height - 1, bottoms)

@@ -13,15 +13,13 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.feature import peak_local_max
-from skimage.measure import label as label_regions
-from skimage.morphology import h_maxima
-from skimage.segmentation import watershed
 
 from bccd_d2.errors import InputError
 
-SplitMethod = Literal["h-maxima", "min-distance"]
-SPLIT_METHODS: tuple[SplitMethod, ...] = ("h-maxima", "min-distance")
+CutMethod = Literal["h-maxima", "min-distance"]
+CUT_METHODS: tuple[CutMethod, ...] = ("h-maxima", "min-distance")
+SMOOTHING = 0.01
+"""Sigma, in median cell diameters, of what smooths the distance map."""
 MIN_COMPONENT = 1.2
 """Components below this many median cell areas are taken for one cell."""
 MIN_PIECE = 0.25
@@ -29,7 +27,7 @@ MIN_PIECE = 0.25
 
 
 @dataclass(frozen=True)
-class SplitRule:
+class CutRule:
     """How touching cells are told apart.
 
     Attributes:
@@ -38,24 +36,24 @@ class SplitRule:
         distance: in median cell diameters of the image.
     """
 
-    method: SplitMethod = "h-maxima"
-    distance: float = 0.1
+    method: CutMethod = "h-maxima"
+    distance: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.method not in SPLIT_METHODS:
-            raise InputError(f"split method {self.method!r}, expected {' or '.join(SPLIT_METHODS)}")
+        if self.method not in CUT_METHODS:
+            raise InputError(f"cut method {self.method!r}, expected {' or '.join(CUT_METHODS)}")
         if not 0 < self.distance < 10:
-            raise InputError(f"split distance {self.distance}, expected more than 0 median cell diameters")
+            raise InputError(f"cut distance {self.distance}, expected more than 0 median cell diameters")
 
 
-def split_touching(
-    labels: NDArray[np.int32], rule: SplitRule, median_area: float
+def cut_touching(
+    labels: NDArray[np.int32], rule: CutRule, median_area: float
 ) -> tuple[NDArray[np.int32], int, int]:
     """Cut labels that look like several cells.
 
     Args:
         labels: int32 (height, width), 0 for background, labels 1..n without gaps.
-        rule: see :class:`SplitRule`.
+        rule: see :class:`CutRule`.
         median_area: of one cell, in pixels; the median diameter is that of a disc of this area.
 
     Returns:
@@ -86,12 +84,18 @@ def split_touching(
     return result, cut, number - len(areas)
 
 
-def _pieces(inside: NDArray[np.bool_], rule: SplitRule, diameter: float) -> NDArray[np.int32]:
+def _pieces(inside: NDArray[np.bool_], rule: CutRule, diameter: float) -> NDArray[np.int32]:
     """Pieces 1..k of one component, int32 of the shape of ``inside``."""
+    # Imported where needed: scikit-image and SciPy take longer to load than many a conversion, which needs neither.
+    from skimage.feature import peak_local_max
+    from skimage.measure import label as label_regions
+    from skimage.morphology import h_maxima
+    from skimage.segmentation import watershed
+
     padded = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     # Smoothed a little: the ragged outline of a hand-drawn mask makes peaks that are no cells.
     distance = cv2.GaussianBlur(
-        cv2.distanceTransform(padded, cv2.DIST_L2, 5), (0, 0), max(1.0, 0.02 * diameter)
+        cv2.distanceTransform(padded, cv2.DIST_L2, 5), (0, 0), max(1.0, SMOOTHING * diameter)
     )
     distance = np.where(padded, distance, 0)[1:-1, 1:-1]
     step = rule.distance * diameter

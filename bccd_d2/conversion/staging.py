@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,8 +39,11 @@ def staged_output(out: Path, targets: Sequence[str], *, overwrite: bool) -> Iter
                     target = out / path.relative_to(staging)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     path.replace(target)
-    except BaseException:
+    except BaseException as error:
         for folder in made:
             if folder.is_dir() and not any(folder.iterdir()):
-                shutil.rmtree(folder)
+                folder.rmdir()
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            # A full disk does not say which.
+            raise OSError(error.errno, error.strerror, str(out)) from error
         raise

@@ -1,51 +1,51 @@
 """The conversion from end to end, on drawn masks and on the real pairs."""
 
+import logging
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from bccd_d2.conversion.check import check_coco
+from bccd_d2.conversion.class_source import ClassAssignment, ImageRecord
 from bccd_d2.conversion.coco import decode_segmentation, read_coco
-from bccd_d2.conversion.convert import convert_dataset
-from bccd_d2.conversion.instances import label_instances
+from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
+from bccd_d2.conversion.convert_image import AnnotationRule
+from bccd_d2.conversion.dialects import Dialect, read_dialect
+from bccd_d2.conversion.instances import InstanceRule
+from bccd_d2.conversion.split_plans import SplitPlan
 from bccd_d2.conversion.splits import PARTS, read_splits
+from bccd_d2.conversion.unlabelled import UnlabelledRule
 from bccd_d2.errors import InputError
-
-
-def draw_mask(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
-    """A mask of two discs, one cut by the left border, and one speck."""
-    mask = np.zeros((height, width), np.uint8)
-    cv2.circle(mask, (0, 30), 14, 255, -1)
-    cv2.circle(mask, (80 + seed, 60), 20, 255, -1)
-    mask[110:113, 150:153] = 255
-    return mask
-
-
-def write_pairs(root: Path, count: int, folder: str = "BCCD Dataset with mask/train") -> None:
-    for seed in range(count):
-        for kind in ("original", "mask"):
-            path = root / folder / kind / f"smear {seed}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), np.dstack([draw_mask(seed)] * 3))
+from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs
 
 
 @pytest.fixture()
-def pairs_root(tmp_path: Path) -> Path:
-    write_pairs(tmp_path / "data", 10)
-    return tmp_path / "data"
+def root(tmp_path: Path) -> Path:
+    return write_pairs(tmp_path / "data", [f"smear {n}" for n in range(10)])
 
 
-def all_documents(out: Path) -> list[dict]:
-    return [read_coco(out / "annotations" / f"instances_{part}.json") for part in PARTS]
+def documents(out: Path) -> list[dict[str, Any]]:
+    return [read_coco(out / annotation_file(part)) for part in PARTS]
 
 
-def test_drawn_masks_come_out_pixel_for_pixel(pairs_root: Path, tmp_path: Path) -> None:
+def all_entries(out: Path, key: str) -> list[dict[str, Any]]:
+    return sorted(
+        (entry for document in documents(out) for entry in document[key]), key=lambda entry: entry["id"]
+    )
+
+
+def test_drawn_masks_come_out_pixel_for_pixel(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    summary = convert_dataset(pairs_root, out)
+    summary = convert_dataset(root, out)
     assert (summary.counts.components, summary.counts.kept, summary.counts.specks) == (30, 20, 10)
     assert [summary.images[part] for part in PARTS] == [7, 2, 1]
-    for document in all_documents(out):
+    for document in documents(out):
         assert document["categories"] == [{"id": 1, "name": "cell"}]
         assert document["info"]["image_root"] == "../data"
         for image in document["images"]:
@@ -65,61 +65,160 @@ def test_drawn_masks_come_out_pixel_for_pixel(pairs_root: Path, tmp_path: Path) 
                 drawn += mask
             assert np.array_equal(drawn, expected)
             assert [annotation["border"] for annotation in annotations] == [True, False]
+        assert check_coco(document, out / document["info"]["image_root"]) == []
 
 
-def test_ids_are_unique_and_the_same_in_every_run(pairs_root: Path, tmp_path: Path) -> None:
-    convert_dataset(pairs_root, tmp_path / "a")
-    convert_dataset(pairs_root, tmp_path / "b", workers=2)
-    for part in PARTS:
-        name = f"annotations/instances_{part}.json"
+def test_ids_are_unique_and_the_same_in_every_run(root: Path, tmp_path: Path) -> None:
+    convert_dataset(root, tmp_path / "a")
+    convert_dataset(root, tmp_path / "b", workers=2)
+    for name in (*map(annotation_file, PARTS), "splits.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    ids = [a["id"] for document in all_documents(tmp_path / "a") for a in document["annotations"]]
-    assert len(set(ids)) == len(ids) == 20
+    ids = [annotation["id"] for annotation in all_entries(tmp_path / "a", "annotations")]
+    assert ids == list(range(1, 21))
 
 
-def test_an_empty_mask_keeps_its_image(pairs_root: Path, tmp_path: Path) -> None:
-    folder = pairs_root / "BCCD Dataset with mask/train/mask"
-    cv2.imwrite(str(folder / "smear 3.png"), np.zeros((120, 160), np.uint8))
-    convert_dataset(pairs_root, tmp_path / "out")
-    images = [image for document in all_documents(tmp_path / "out") for image in document["images"]]
+def test_info_says_what_was_done(root: Path, tmp_path: Path) -> None:
+    convert_dataset(root, tmp_path / "out", ConversionOptions(split=SplitPlan(seed=7, max_images=8)))
+    info = documents(tmp_path / "out")[0]["info"]
+    assert info["options"]["split"]["seed"] == 7
+    assert info["options"]["dialect"]["instances"]["min_area"] == 100
+    assert info["options"]["class_source"] is None
+    assert len(info["files_sha256"]) == 64
+    write_pairs(root, ["another"])
+    convert_dataset(root, tmp_path / "more")
+    assert documents(tmp_path / "more")[0]["info"]["files_sha256"] != info["files_sha256"]
+
+
+def test_an_empty_mask_keeps_its_image(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(root / KAGGLE_TRAIN / "mask" / "smear 3.png", np.zeros((120, 160), np.uint8))
+    with caplog.at_level(logging.INFO):
+        convert_dataset(root, tmp_path / "out")
+    assert "images without an instance: 1" in caplog.text
+    images = all_entries(tmp_path / "out", "images")
     assert len(images) == 10
     (empty,) = [image["id"] for image in images if "smear 3" in image["file_name"]]
-    annotations = [a for document in all_documents(tmp_path / "out") for a in document["annotations"]]
-    assert empty not in {annotation["image_id"] for annotation in annotations}
+    assert empty not in {a["image_id"] for a in all_entries(tmp_path / "out", "annotations")}
 
 
-def test_existing_output_needs_overwrite_and_stays_whole(pairs_root: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    convert_dataset(pairs_root, out)
-    before = {path: path.read_bytes() for path in out.rglob("*.json")}
-    with pytest.raises(InputError, match="--overwrite"):
-        convert_dataset(pairs_root, out)
-    (pairs_root / "BCCD Dataset with mask/train/mask/smear 9.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"smear 9\.png: not a readable mask"):
-        convert_dataset(pairs_root, out, overwrite=True)
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    assert {path.name for path in out.iterdir()} == {"annotations", "splits.json"}
+def test_border_cells_can_be_ignored(root: Path, tmp_path: Path) -> None:
+    convert_dataset(root, tmp_path / "out", ConversionOptions(annotations=AnnotationRule(border="ignore")))
+    annotations = all_entries(tmp_path / "out", "annotations")
+    assert [a["iscrowd"] for a in annotations] == [int(a["border"]) for a in annotations] == [1, 0] * 10
 
 
-def test_a_failed_run_leaves_no_folder(pairs_root: Path, tmp_path: Path) -> None:
-    (pairs_root / "BCCD Dataset with mask/train/original/smear 0.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"smear 0\.png"):
-        convert_dataset(pairs_root, tmp_path / "new" / "out")
-    assert not (tmp_path / "new").exists()
+def test_polygons_cover_the_same_pixels(root: Path, tmp_path: Path) -> None:
+    rule = AnnotationRule(polygons=True, border="ignore")
+    convert_dataset(root, tmp_path / "rle")
+    convert_dataset(root, tmp_path / "polygons", ConversionOptions(annotations=rule))
+    for first, second in zip(*(all_entries(tmp_path / name, "annotations") for name in ("rle", "polygons"))):
+        assert isinstance(second["segmentation"], list) == (not second["border"])
+        assert np.array_equal(
+            *(decode_segmentation(annotation["segmentation"], 120, 160) for annotation in (first, second))
+        )
+        assert (first["bbox"], first["area"]) == (second["bbox"], second["area"])
 
 
-def test_skip_bad_lists_what_it_left_out(pairs_root: Path, tmp_path: Path) -> None:
-    folder = pairs_root / "BCCD Dataset with mask/train/mask"
-    (folder / "smear 1.png").unlink()
-    cv2.imwrite(str(folder / "smear 2.png"), np.zeros((60, 160), np.uint8))
-    with pytest.raises(InputError, match="image without mask"):
-        convert_dataset(pairs_root, tmp_path / "out")
-    summary = convert_dataset(pairs_root, tmp_path / "out", skip_bad=True)
-    assert len(summary.faults) == 2
-    assert "image without mask" in summary.faults[0]
-    assert "160x60 pixels, expected 160x120" in summary.faults[1]
-    stems = [stem for stems in read_splits(tmp_path / "out/splits.json").values() for stem in stems]
-    assert sorted(stems) == sorted(f"smear {seed}" for seed in range(10) if seed not in (1, 2))
+def test_unlabelled_cells_become_regions_to_ignore(tmp_path: Path) -> None:
+    mask = draw_mask()
+    cv2.circle(mask, (140, 20), 16, 255, -1)
+    for n in range(3):
+        labelled = mask.copy()
+        cv2.circle(labelled, (140, 20), 16, 0, -1)
+        write(tmp_path / "data/images" / f"{n}.png", draw_image(mask))
+        write(tmp_path / "data/masks" / f"{n}.png", labelled)
+    dialect = read_dialect("palette")
+    dialect = replace(
+        dialect, mask=replace(dialect.mask, values=((0, "background"), (255, "RBC"), (7, "WBC")))
+    )
+    options = ConversionOptions(dialect, AnnotationRule(unlabelled=UnlabelledRule()))
+    summary = convert_dataset(tmp_path / "data", tmp_path / "out", options)
+    assert summary.events["unlabelled regions to ignore"] == 3
+    regions = [a for a in all_entries(tmp_path / "out", "annotations") if a["iscrowd"]]
+    # one for each category, because an evaluation looks at one category at a time
+    assert Counter(region["category_id"] for region in regions) == {1: 3, 2: 3}
+    cell = cv2.circle(np.zeros((120, 160), np.uint8), (140, 20), 16, 1, -1)
+    for region in regions:
+        inside = decode_segmentation(region["segmentation"], 120, 160)
+        assert np.count_nonzero(inside & cell) > 0.9 * np.count_nonzero(cell)
+
+
+def test_classes_of_the_mask_become_categories(tmp_path: Path) -> None:
+    for n in range(4):
+        classes = np.zeros((60, 90, 3), np.uint8)
+        cv2.circle(classes, (20, 30), 14, (0, 0, 255), -1)  # BGR: red, RBC
+        cv2.circle(classes, (60, 30), 18, (0, 255, 0), -1)  # green, WBC
+        write(tmp_path / "data/original" / f"{n}.png", classes)
+        write(tmp_path / "data/mask" / f"{n}.png", classes)
+    convert_dataset(tmp_path / "data", tmp_path / "out", ConversionOptions(read_dialect("rgb_classes")))
+    document = documents(tmp_path / "out")[0]
+    assert [c["name"] for c in document["categories"]] == ["RBC", "WBC", "Platelets"]
+    found = Counter((a["category_id"], a["area"] > 800) for a in document["annotations"])
+    assert found == {(1, False): len(document["images"]), (2, True): len(document["images"])}
+
+
+@dataclass(frozen=True)
+class LeftAndRight:
+    """A class source that tells cells by the half of the image they lie in, and leaves out nothing."""
+
+    ignore_left: bool = False
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        return [{"id": 1, "name": "left"}, {"id": 2, "name": "right"}]
+
+    def __call__(self, image: ImageRecord, labels: np.ndarray) -> ClassAssignment:
+        assert image.path.is_file()
+        assert labels.shape == (image.height, image.width)
+        classes = {}
+        for label in range(1, int(labels.max()) + 1):
+            classes[label] = 1 if np.nonzero(labels == label)[1].mean() < image.width / 2 else 2
+        ignored = {label for label, kind in classes.items() if kind == 1 and self.ignore_left}
+        return ClassAssignment(labels, classes, ignored, Counter({"asked": len(classes)}))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_class_source_decides(root: Path, tmp_path: Path, workers: int) -> None:
+    summary = convert_dataset(root, tmp_path / "out", class_source=LeftAndRight(True), workers=workers)
+    annotations = all_entries(tmp_path / "out", "annotations")
+    assert [(a["category_id"], a["iscrowd"]) for a in annotations[:2]] == [(1, 1), (2, 0)]
+    assert summary.events["asked"] == 20
+    assert (
+        documents(tmp_path / "out")[0]["info"]["options"]["class_source"] == "LeftAndRight(ignore_left=True)"
+    )
+
+
+def test_two_sources_of_classes_are_one_too_many(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="hold classes already"):
+        convert_dataset(
+            root, tmp_path / "out", ConversionOptions(read_dialect("palette")), class_source=LeftAndRight()
+        )
+
+
+def test_groups_are_written_beside_the_split(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path / "data", [f"slide{s}_{n}" for s in range(5) for n in range(2)])
+    convert_dataset(root, tmp_path / "out", ConversionOptions(split=SplitPlan("prefix")))
+    splits = read_splits(tmp_path / "out" / "splits.json")
+    slides = [{stem.split("_")[0] for stem in splits[part]} for part in PARTS]
+    assert not slides[0] & slides[1] and not slides[0] & slides[2] and not slides[1] & slides[2]
+    again = ConversionOptions(split=SplitPlan("file", path=str(tmp_path / "out" / "splits.json")))
+    convert_dataset(root, tmp_path / "again", again)
+    assert read_splits(tmp_path / "again" / "splits.json") == splits
+
+
+def test_a_turned_photograph_fits_its_mask(tmp_path: Path) -> None:
+    """Phones store photographs lying and say so in EXIF; masks are drawn on what people see."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "data/images").mkdir(parents=True)
+    Image.fromarray(draw_image(draw_mask())).save(tmp_path / "data/images/a.jpg", exif=exif)
+    write(tmp_path / "data/masks/a.png", draw_mask().T)
+    summary = convert_dataset(tmp_path / "data", tmp_path / "out")
+    assert summary.counts.kept == 2
+
+
+def test_every_mask_is_read_with_the_options_of_its_dialect(root: Path, tmp_path: Path) -> None:
+    options = ConversionOptions(Dialect(instances=InstanceRule(min_area=5)))
+    assert convert_dataset(root, tmp_path / "out", options).counts.kept == 30
 
 
 @pytest.mark.real_data
@@ -127,13 +226,23 @@ def test_real_pairs_give_the_known_counts(real_pairs_root: Path, tmp_path: Path)
     summary = convert_dataset(real_pairs_root, tmp_path / "out", workers=2)
     assert sum(summary.images.values()) == 60
     assert sum(summary.instances.values()) == 4347
-    for document in all_documents(tmp_path / "out"):
-        for image in document["images"]:
-            assert (tmp_path / "out" / document["info"]["image_root"] / image["file_name"]).is_file()
+    faults = []
+    for document in documents(tmp_path / "out"):
+        faults += check_coco(document, tmp_path / "out" / document["info"]["image_root"])
+    assert faults == []
 
 
-def test_corner_contact_joins_only_under_eight() -> None:
-    mask = np.zeros((40, 40), np.uint8)
-    mask[:20, :20] = mask[20:, 20:] = 1
-    assert label_instances(mask).counts.kept == 1
-    assert label_instances(mask, connectivity=4).counts.kept == 2
+@pytest.mark.real_data
+def test_one_real_mask_comes_back_from_polygons(real_pairs_root: Path, tmp_path: Path) -> None:
+    options = ConversionOptions(
+        Dialect(instances=InstanceRule(min_area=1)), AnnotationRule(polygons=True), SplitPlan(max_images=1)
+    )
+    convert_dataset(real_pairs_root, tmp_path / "out", options)
+    document = documents(tmp_path / "out")[0]
+    (image,) = document["images"]
+    drawn = np.zeros((image["height"], image["width"]), np.uint8)
+    for annotation in document["annotations"]:
+        drawn |= decode_segmentation(annotation["segmentation"], *drawn.shape)
+    path = str(real_pairs_root / image["file_name"]).replace("original", "mask")
+    mask = cv2.imread(str(Path(path).with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(drawn, mask > 0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bccd_d2.conversion.splits import read_splits, split_stems, write_splits
+from bccd_d2.conversion.splits import PARTS, read_splits, split_groups, split_stems, write_splits
 from bccd_d2.errors import InputError
 
 
@@ -47,3 +47,50 @@ def test_a_stem_in_two_parts_is_refused(tmp_path: Path) -> None:
     path.write_text('{"train": ["a"], "val": ["a"], "test": []}', encoding="utf-8")
     with pytest.raises(InputError, match="'a' is in train and in val"):
         read_splits(path)
+
+
+def test_a_file_that_was_changed_by_hand_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    write_splits(path, {"train": ["a"], "val": ["b"], "test": ["c"]}, {})
+    path.write_text(path.read_text(encoding="utf-8").replace('"b"', '"d"'), encoding="utf-8")
+    with pytest.raises(InputError, match="do not agree with its sha256"):
+        read_splits(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "no list 'train'"),
+        ('{"train": [], "val": []}', "no list 'test'"),
+        ('{"train": [1], "val": [], "test": []}', "train: '1', expected a stem or"),
+        ('{"train": [[]], "val": [], "test": []}', "expected a stem or"),
+        ('{"train"', "not JSON"),
+    ],
+)
+def test_files_that_are_no_splits(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "splits.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        read_splits(path)
+
+
+@pytest.mark.parametrize("ratios", [(0.7, 0.2, 0.2), (1.2, -0.1, -0.1), (0.5, 0.5)])
+def test_ratios_must_add_up(ratios: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="split ratios"):
+        split_stems(["a"], ratios=ratios)
+
+
+@given(st.lists(st.integers(1, 9), min_size=3, max_size=12), st.integers(0, 5))
+def test_no_group_is_in_two_parts(sizes: list[int], seed: int) -> None:
+    group_of = {f"{group}-{n}": f"g{group}" for group, size in enumerate(sizes) for n in range(size)}
+    splits = split_groups(group_of, seed=seed)
+    parts = [{group_of[stem] for stem in splits[part]} for part in PARTS]
+    assert all(parts)
+    assert sum(map(len, parts)) == len(sizes)
+    assert sorted(stem for part in PARTS for stem in splits[part]) == sorted(group_of)
+    assert splits == split_groups(dict(reversed(group_of.items())), seed=seed)
+
+
+def test_many_small_groups_meet_the_shares() -> None:
+    splits = split_groups({f"{n}": f"{n // 2}" for n in range(200)})
+    assert [len(splits[part]) for part in PARTS] == [140, 30, 30]

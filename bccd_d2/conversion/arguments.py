@@ -1,0 +1,169 @@
+"""Command-line options of the conversion, in groups that several commands can share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+
+from bccd_d2.conversion.convert import ConversionOptions
+from bccd_d2.conversion.convert_image import BORDER_POLICIES, AnnotationRule
+from bccd_d2.conversion.dialects import known_dialects, read_dialect
+from bccd_d2.conversion.instances import InstanceRule
+from bccd_d2.conversion.split_plans import SplitPlan
+from bccd_d2.conversion.splits import RATIOS, SEED
+from bccd_d2.conversion.splitting import CUT_METHODS, CutRule
+from bccd_d2.conversion.unlabelled import UnlabelledRule
+
+DEFAULT_DIALECT = "kaggle"
+MAX_WORKERS = 8
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add ``--workers``."""
+    default = min(os.cpu_count() or 1, MAX_WORKERS)
+    parser.add_argument(
+        "--workers", type=int, default=default, metavar="N", help=f"processes (default {default}, one a core)"
+    )
+
+
+def add_instance_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how masks become instances."""
+    group = parser.add_argument_group("from mask to instances")
+    group.add_argument(
+        "--dialect",
+        default=DEFAULT_DIALECT,
+        metavar="NAME|FILE",
+        help="what the masks mean and where they lie: a YAML file, or one of configs/datasets: "
+        f"{', '.join(known_dialects())} (default {DEFAULT_DIALECT})",
+    )
+    default = InstanceRule()
+    group.add_argument(
+        "--min-area",
+        type=int,
+        metavar="PX",
+        help=f"drop instances of fewer pixels (default {default.min_area})",
+    )
+    group.add_argument(
+        "--min-area-relative",
+        type=float,
+        metavar="SHARE",
+        help="drop also those below this share of the image's median instance area (default 0)",
+    )
+    group.add_argument(
+        "--connectivity",
+        type=int,
+        choices=(4, 8),
+        help=f"whether pixels that touch by a corner belong together (default {default.connectivity})",
+    )
+    group.add_argument(
+        "--fill-holes", type=int, metavar="PX", help="fill holes up to this many pixels (default 0)"
+    )
+    group.add_argument(
+        "--cut-touching",
+        choices=CUT_METHODS,
+        help="cut components that hold several cells, by a watershed on the distance transform (default: do not)",
+    )
+    group.add_argument(
+        "--cut-distance",
+        type=float,
+        metavar="D",
+        help=f"for --cut-touching: peak height or distance in median cell diameters (default {CutRule().distance})",
+    )
+
+
+def add_annotation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how instances are written."""
+    group = parser.add_argument_group("annotations")
+    group.add_argument(
+        "--border",
+        choices=BORDER_POLICIES,
+        default="keep",
+        help="'ignore' writes instances cut by the image border with iscrowd 1 (default keep)",
+    )
+    group.add_argument(
+        "--ignore-unlabelled",
+        action="store_true",
+        help="write what looks like a cell but has no mask as regions with iscrowd 1",
+    )
+    group.add_argument("--polygons", action="store_true", help="write polygons in place of run-length codes")
+
+
+def add_split_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what decides which image goes where."""
+    group = parser.add_argument_group("train, val and test (random unless one of the first five is given)")
+    mode = group.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--official", action="store_true", help="by the folders train/ and test/; val is carved from train"
+    )
+    mode.add_argument(
+        "--group-prefix", metavar="SEP", help="keep images together whose names agree up to this text"
+    )
+    mode.add_argument(
+        "--group-table", metavar="CSV", help="keep images together that agree in --group-column of this table"
+    )
+    mode.add_argument(
+        "--stain-clusters", type=int, metavar="N", help="keep alike-stained images together, in N clusters"
+    )
+    mode.add_argument(
+        "--split-file", metavar="JSON", help="as a splits.json says, or a list of [image, mask] paths by part"
+    )
+    group.add_argument("--group-column", metavar="NAME", help="column of --group-table")
+    group.add_argument(
+        "--ratios",
+        type=float,
+        nargs=3,
+        default=RATIOS,
+        metavar=("TRAIN", "VAL", "TEST"),
+        help=f"shares (default {' '.join(map(str, RATIOS))})",
+    )
+    group.add_argument("--seed", type=int, default=SEED, help=f"of the dealing (default {SEED})")
+    group.add_argument(
+        "--max-images", type=int, metavar="N", help="use at most this many images (default all)"
+    )
+
+
+def conversion_options(args: argparse.Namespace) -> ConversionOptions:
+    """Options from what :func:`add_instance_arguments` and its siblings added.
+
+    Raises:
+        InputError: a value is out of its range, or the dialect cannot be read.
+    """
+    dialect = read_dialect(args.dialect)
+    given = {
+        name: getattr(args, name)
+        for name in ("min_area", "min_area_relative", "connectivity", "fill_holes")
+        if getattr(args, name) is not None
+    }
+    cut = dialect.instances.cut
+    if args.cut_touching is not None:
+        cut = CutRule(args.cut_touching)
+    if args.cut_distance is not None:
+        cut = replace(cut or CutRule(), distance=args.cut_distance)
+    rule = AnnotationRule(
+        border=args.border,
+        unlabelled=UnlabelledRule() if args.ignore_unlabelled else None,
+        polygons=args.polygons,
+    )
+    dialect = replace(dialect, instances=replace(dialect.instances, cut=cut, **given))
+    return ConversionOptions(dialect, rule, split_plan(args))
+
+
+def split_plan(args: argparse.Namespace) -> SplitPlan:
+    """The plan that the options of :func:`add_split_arguments` describe.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+    common = {"ratios": tuple(args.ratios), "seed": args.seed, "max_images": args.max_images}
+    if args.official:
+        return SplitPlan("official", **common)
+    if args.group_prefix is not None:
+        return SplitPlan("prefix", separator=args.group_prefix, **common)
+    if args.group_table is not None:
+        return SplitPlan("table", path=args.group_table, column=args.group_column, **common)
+    if args.stain_clusters is not None:
+        return SplitPlan("stain", clusters=args.stain_clusters, **common)
+    if args.split_file is not None:
+        return SplitPlan("file", path=args.split_file, **common)
+    return SplitPlan("random", **common)

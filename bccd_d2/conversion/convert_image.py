@@ -1,0 +1,189 @@
+"""One image and its mask to COCO annotations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.conversion.class_source import ClassAssignment, ClassSource, ImageRecord, SingleClass
+from bccd_d2.conversion.dialects import Dialect
+from bccd_d2.conversion.encode import EncodedInstance, encode_labels
+from bccd_d2.conversion.images import read_image_size, read_rgb
+from bccd_d2.conversion.instances import (
+    InstanceCounts,
+    LabelledInstances,
+    class_of_labels,
+    clean_instances,
+    label_classes,
+    label_instances,
+)
+from bccd_d2.conversion.layout import ImageMaskPair
+from bccd_d2.conversion.masks import MaskContent, read_mask
+from bccd_d2.conversion.polygons import mask_to_polygons
+from bccd_d2.conversion.unlabelled import UnlabelledRule, find_unlabelled
+from bccd_d2.errors import InputError
+
+BorderPolicy = Literal["keep", "ignore"]
+BORDER_POLICIES: tuple[BorderPolicy, ...] = ("keep", "ignore")
+
+
+@dataclass(frozen=True)
+class AnnotationRule:
+    """How instances are written.
+
+    Attributes:
+        border: ``ignore`` writes instances that touch the image border with ``iscrowd`` 1.
+        unlabelled: where given, pixels that look like cells but have no mask are written as regions with
+            ``iscrowd`` 1, once for each category.
+        polygons: write instances as polygons; regions with ``iscrowd`` stay RLE, as COCO wants them.
+    """
+
+    border: BorderPolicy = "keep"
+    unlabelled: UnlabelledRule | None = None
+    polygons: bool = False
+
+    def __post_init__(self) -> None:
+        if self.border not in BORDER_POLICIES:
+            raise InputError(f"border {self.border!r}, expected {' or '.join(BORDER_POLICIES)}")
+
+
+@dataclass
+class ConvertedImage:
+    """One image with its annotations, which still lack an ``id``, and counts of what happened."""
+
+    record: ImageRecord
+    annotations: list[dict[str, Any]]
+    instances: InstanceCounts
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class ImageConverter:
+    """Converts pairs one by one; picklable, for worker processes.
+
+    Attributes:
+        root: data root that file names are relative to.
+        dialect: what the masks mean and how instances are made of them.
+        rule: how they are written.
+        class_source: tells the class of each instance; ``None`` takes the classes of the mask, or one class ``cell``.
+    """
+
+    root: Path
+    dialect: Dialect = field(default_factory=Dialect)
+    rule: AnnotationRule = field(default_factory=AnnotationRule)
+    class_source: ClassSource | None = None
+
+    def __post_init__(self) -> None:
+        if self.class_source is not None and self.dialect.mask.kind == "classes":
+            raise InputError(
+                "the masks hold classes already; expected no other source of classes beside them"
+            )
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """COCO categories of what comes out."""
+        names = self.dialect.mask.class_names
+        if names:
+            return [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+        return (self.class_source or SingleClass()).categories
+
+    def __call__(self, numbered: tuple[int, ImageMaskPair]) -> ConvertedImage | str:
+        """Convert one pair with its image id; a fault comes back as text, so that one bad file need not end all."""
+        number, pair = numbered
+        try:
+            return self.convert(number, pair)
+        except (InputError, OSError) as error:
+            return str(error)
+
+    def convert(self, number: int, pair: ImageMaskPair) -> ConvertedImage:
+        """Convert one pair.
+
+        Raises:
+            InputError: image or mask cannot be used.
+        """
+        height, width = read_image_size(pair.image)
+        content = read_mask(pair.mask, self.dialect.mask)
+        if content.array.shape != (height, width):
+            found_height, found_width = content.array.shape
+            raise InputError(
+                f"{pair.mask}: mask of {found_width}x{found_height} pixels, "
+                f"expected {width}x{height} as its image {pair.image.name}"
+            )
+        file_name = pair.image.relative_to(self.root).as_posix()
+        record = ImageRecord(number, pair.stem, file_name, pair.image, height, width)
+        labelled = self._label(content)
+        assignment = self._assign(record, content, labelled.labels)
+        annotations = [
+            self._annotation(record, assignment, instance)
+            for instance in encode_labels(assignment.labels)
+            if instance.label in assignment.category_ids
+        ]
+        counts = Counter(assignment.counts)
+        if not annotations:
+            counts["images without an instance"] += 1
+        counts["instances at the border"] += sum(annotation["border"] for annotation in annotations)
+        if self.rule.unlabelled is not None:
+            regions = encode_labels(
+                find_unlabelled(read_rgb(pair.image), labelled.labels, self.rule.unlabelled)
+            )
+            annotations += self._ignore_regions(record, regions)
+            counts["unlabelled regions to ignore"] += len(regions)
+        return ConvertedImage(record, annotations, labelled.counts, counts)
+
+    def _label(self, content: MaskContent) -> LabelledInstances:
+        rule = self.dialect.instances
+        if content.kind == "classes":
+            return label_classes(content.array.astype(np.uint8, copy=False), rule)
+        if content.kind == "instances":
+            return clean_instances(content.array, rule)
+        return label_instances(content.array, rule=rule)
+
+    def _assign(
+        self, record: ImageRecord, content: MaskContent, labels: NDArray[np.int32]
+    ) -> ClassAssignment:
+        if content.kind == "classes":
+            return ClassAssignment(
+                labels, class_of_labels(labels, content.array.astype(np.uint8, copy=False))
+            )
+        return (self.class_source or SingleClass())(record, labels)
+
+    def _annotation(
+        self, record: ImageRecord, assignment: ClassAssignment, instance: EncodedInstance
+    ) -> dict[str, Any]:
+        ignored = instance.label in assignment.ignored or (self.rule.border == "ignore" and instance.border)
+        segmentation: Any = instance.segmentation
+        if self.rule.polygons and not ignored:
+            x, y, width, height = instance.bbox
+            inside = assignment.labels[y : y + height, x : x + width] == instance.label
+            segmentation = mask_to_polygons(inside, x, y)
+        return {
+            "image_id": record.id,
+            "category_id": assignment.category_ids[instance.label],
+            "bbox": instance.bbox,
+            "area": instance.area,
+            "segmentation": segmentation,
+            "iscrowd": int(ignored),
+            "border": instance.border,
+        }
+
+    def _ignore_regions(self, record: ImageRecord, regions: list[EncodedInstance]) -> list[dict[str, Any]]:
+        # Evaluation runs a category at a time and knows only regions of that category.
+        return [
+            {
+                "image_id": record.id,
+                "category_id": category["id"],
+                "bbox": region.bbox,
+                "area": region.area,
+                "segmentation": region.segmentation,
+                "iscrowd": 1,
+                "border": region.border,
+                "unlabelled": True,
+            }
+            for region in regions
+            for category in self.categories
+        ]

@@ -1,0 +1,147 @@
+"""COCO JSON to instance label images, the form in which Cellpose, StarDist and many others take their training data."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from bccd_d2.conversion.coco import decode_segmentation
+from bccd_d2.conversion.rle import pixel_numbers
+from bccd_d2.conversion.staging import staged_output
+from bccd_d2.errors import InputError
+
+logger = logging.getLogger(__name__)
+LabelFormat = Literal["png", "tif"]
+LABEL_FORMATS: tuple[LabelFormat, ...] = ("png", "tif")
+TABLE_FILE = "labels.csv"
+MAX_16_BIT = 65535
+
+
+def label_map(annotations: list[dict[str, Any]], height: int, width: int) -> tuple[NDArray[np.uint32], int]:
+    """Draw instances as labels 1, 2, ... in the order given; regions with ``iscrowd`` get a number but no pixels.
+
+    Where instances overlap, the smaller one is drawn above the larger, so that none disappears below another.
+
+    Returns:
+        ``(labels, overlaps)``: uint32 (height, width), and how many pixels belong to more than one instance.
+
+    Raises:
+        InputError: a segmentation cannot be decoded; the message names the annotation's id.
+    """
+    flat = np.zeros(width * height, np.uint32)  # column by column, as run-length codes count
+    overlaps = 0
+    drawn = [(number, a) for number, a in enumerate(annotations, start=1) if not a.get("iscrowd")]
+    for number, annotation in sorted(drawn, key=lambda item: -float(item[1].get("area", 0))):
+        try:
+            inside = _pixels(annotation["segmentation"], height, width)
+        except (InputError, KeyError) as error:
+            raise InputError(f"annotation {annotation.get('id')}: {error}") from error
+        overlaps += int(np.count_nonzero(flat[inside]))
+        flat[inside] = number
+    return flat.reshape(width, height).T, overlaps
+
+
+def _pixels(segmentation: Any, height: int, width: int) -> NDArray[np.int64]:
+    if isinstance(segmentation, Mapping) and segmentation.get("size") == [height, width]:
+        return pixel_numbers(segmentation)
+    return np.flatnonzero(decode_segmentation(segmentation, height, width).T)
+
+
+def write_label_masks(
+    document: Mapping[str, Any], out: Path, kind: LabelFormat = "png", *, overwrite: bool = False
+) -> int:
+    """Write one label image for each image of a COCO document, and a table of what the labels are.
+
+    The images are 16-bit (a TIFF with more than 65535 instances 32-bit), named by the stem of ``file_name``; where two
+    images have the same stem, by the whole path with ``_`` for ``/``. ``labels.csv`` gives for each label the
+    annotation's id, category, area and whether it is a region to ignore, which is not drawn.
+
+    Args:
+        document: a COCO instance document, see :func:`bccd_d2.conversion.coco.read_coco`.
+        out: folder to write to; its files appear together or not at all.
+        kind: ``png`` or ``tif``.
+        overwrite: replace files that exist.
+
+    Returns:
+        Number of label images written.
+
+    Raises:
+        InputError: a file exists, a PNG would need more than 65535 labels, or the document is malformed.
+    """
+    if kind not in LABEL_FORMATS:
+        raise InputError(f"label format {kind!r}, expected {' or '.join(LABEL_FORMATS)}")
+    try:
+        names = _names([image["file_name"] for image in document["images"]], kind)
+        by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
+        for annotation in document["annotations"]:
+            by_image[annotation["image_id"]].append(annotation)
+        categories = {category["id"]: category["name"] for category in document["categories"]}
+        with staged_output(out, [*names.values(), TABLE_FILE], overwrite=overwrite) as staging:
+            overlaps = _write_all(document, staging, names, by_image, categories)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"not a sound COCO document ({error!r}); --check lists what is wrong with it"
+        ) from error
+    if overlaps:
+        logger.warning("%d pixels belong to more than one instance; the smaller instance has them", overlaps)
+    return len(names)
+
+
+def _write_all(
+    document: Mapping[str, Any],
+    staging: Path,
+    names: dict[str, str],
+    by_image: dict[Any, list[dict[str, Any]]],
+    categories: dict[Any, str],
+) -> int:
+    overlaps = 0
+    with (staging / TABLE_FILE).open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "label", "annotation_id", "category", "area", "ignored"])
+        for image in tqdm(document["images"], "label masks", unit="image", disable=None):
+            annotations = by_image[image["id"]]
+            labels, overlapping = label_map(annotations, image["height"], image["width"])
+            overlaps += overlapping
+            name = names[image["file_name"]]
+            _write_labels(staging / name, labels)
+            for number, a in enumerate(annotations, start=1):
+                row = [a["id"], categories[a["category_id"]], a["area"], int(a.get("iscrowd", 0))]
+                table.writerow([name, number, *row])
+    return overlaps
+
+
+def _write_labels(path: Path, labels: NDArray[np.uint32]) -> None:
+    small = labels.max(initial=0) <= MAX_16_BIT
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, labels.astype(np.uint16) if small else labels, compression="zlib")
+    elif small:
+        Image.fromarray(labels.astype(np.uint16)).save(path)
+    else:
+        raise InputError(
+            f"{path.name}: {labels.max()} labels, expected at most {MAX_16_BIT} in a PNG; write TIFF"
+        )
+
+
+def _names(file_names: list[str], kind: str) -> dict[str, str]:
+    stems = Counter(Path(name).stem for name in file_names)
+    names = {
+        name: f"{Path(name).stem if stems[Path(name).stem] == 1 else _flattened(name)}.{kind}"
+        for name in file_names
+    }
+    if len(set(names.values())) != len(file_names):
+        raise InputError("two images of the document have the same file_name, expected different ones")
+    return names
+
+
+def _flattened(name: str) -> str:
+    return Path(name).with_suffix("").as_posix().replace("/", "_")

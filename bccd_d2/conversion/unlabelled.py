@@ -1,0 +1,134 @@
+"""Pixels that look like cells but carry no mask.
+
+Annotators often leave out cells that the image border cuts. To a model such a cell is background, to an evaluation
+it is a false positive; as a region to ignore it is neither. What a cell looks like is learned from the labelled
+cells of the same image, so that stain and illumination need no settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.errors import InputError
+
+WORKING_DIAMETER = 24
+"""Median cell diameter in pixels at which the search runs: a shrunken image loses noise, not cells."""
+RIM = 0.10
+"""Width of the rim around labelled cells, in median cell diameters, that is not searched: masks are drawn a little
+too small or too large."""
+EDGE = 0.5
+"""Contrast, as a share of the threshold, down to which a region is grown: its edge is blurred."""
+OPENING = 0.20
+"""Diameter, in median cell diameters, of what a region must contain; thinner streaks are no cells."""
+
+
+@dataclass(frozen=True)
+class UnlabelledRule:
+    """What counts as an unlabelled cell.
+
+    Attributes:
+        min_area: smallest region, as a share of the image's median cell area; small enough for a cell that is mostly
+            outside of the image.
+        certainty: 0..1, where between background (0) and the image's labelled cells (1) the threshold lies.
+    """
+
+    min_area: float = 0.15
+    certainty: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_area < 1 or not 0 < self.certainty < 1:
+            raise InputError(f"unlabelled: {self}, expected shares between 0 and 1")
+
+
+def find_unlabelled(
+    image: NDArray[np.uint8], labels: NDArray[np.int32], rule: UnlabelledRule | None = None
+) -> NDArray[np.int32]:
+    """Regions that look like the labelled cells and are not labelled.
+
+    Args:
+        image: uint8 (height, width, 3) RGB.
+        labels: int32 (height, width) labelled cells, 0 elsewhere.
+        rule: see :class:`UnlabelledRule`.
+
+    Returns:
+        int32 (height, width): 0, or the number 1..k of a region; never on a labelled pixel. All 0 where the image has
+        no labelled cell to learn from.
+    """
+    rule = rule or UnlabelledRule()
+    areas = np.bincount(labels.ravel())[1:]
+    areas = areas[areas > 0]
+    if areas.size == 0:
+        return np.zeros(labels.shape, np.int32)
+    diameter = 2 * float(np.sqrt(np.median(areas) / np.pi))
+    height, width = labels.shape
+    scale = min(1.0, WORKING_DIAMETER / diameter)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB)
+    labelled = cv2.resize((labels > 0).view(np.uint8), size, interpolation=cv2.INTER_NEAREST).view(bool)
+    near = cv2.dilate(labelled.view(np.uint8), _disc(2 * RIM * diameter * scale)).view(bool)
+    if near.all() or not labelled.any():
+        return np.zeros(labels.shape, np.int32)
+    contrast = _contrast(small.astype(np.float32), labelled, near)
+    threshold = rule.certainty * float(np.median(contrast[labelled]))
+    seen = ((contrast > threshold) & ~near).view(np.uint8)
+    candidates = _fill(cv2.morphologyEx(seen, cv2.MORPH_OPEN, _disc(OPENING * diameter * scale)))
+    candidates[near] = 0
+    count, regions, stats, _ = cv2.connectedComponentsWithStats(candidates, connectivity=8)
+    keep = stats[:, cv2.CC_STAT_AREA] >= rule.min_area * np.median(areas) * scale**2
+    keep[0] = False
+    lookup = np.zeros(count, np.int32)
+    lookup[keep] = np.arange(1, int(keep.sum()) + 1)
+    # What the opening and the rim took from a region comes back as far as it differs from the glass.
+    core = lookup[regions].astype(np.float32)
+    grown = cv2.dilate(core, _disc(2 * RIM * diameter * scale))
+    grown = np.where((core > 0) | (contrast > EDGE * threshold), grown, 0)
+    full = cv2.resize(grown, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.int32)
+    full[labels > 0] = 0
+    return full
+
+
+def _contrast(
+    lab: NDArray[np.float32], labelled: NDArray[np.bool_], near: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """How far each pixel is from the background towards the cells: 0 is background, about 1 the median cell.
+
+    The background is a quadratic surface a channel, because the light of a microscope falls off to the corners.
+    """
+    height, width = labelled.shape
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    cells = np.median(lab[labelled], axis=0)
+    residual = lab - np.median(lab[~near], axis=0)
+    direction = np.zeros(3, np.float32)
+    background = ~near
+    for _ in range(4):
+        surface = np.stack(
+            [
+                terms @ np.linalg.lstsq(terms[background], lab[..., c][background], rcond=None)[0]
+                for c in range(3)
+            ],
+            axis=-1,
+        )
+        residual = lab - surface
+        direction = cells - np.median(surface[labelled], axis=0)
+        along = residual @ direction / max(float(direction @ direction), 1e-6)
+        # Unlabelled cells are among these pixels; they must not bend the surface.
+        background = ~near & (along < 0.3)
+        if not background.any():
+            background = ~near
+    return (residual @ direction / max(float(direction @ direction), 1e-6)).astype(np.float32)
+
+
+def _fill(mask: NDArray) -> NDArray:
+    """``mask`` without its holes: the pale middle of a red cell is part of it."""
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.zeros_like(mask), outlines, -1, 1, cv2.FILLED)
+
+
+def _disc(diameter: float) -> NDArray:
+    side = max(1, 2 * round((diameter - 1) / 2) + 1)
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))

@@ -1,0 +1,57 @@
+"""Results come in order, no faster than they are taken, and a dead worker is said."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from bccd_d2.conversion.pool import AHEAD, map_in_order
+from bccd_d2.errors import InputError
+
+
+def square(value: int) -> int:
+    return value * value
+
+
+def die(value: int) -> int:
+    os._exit(1)
+
+
+def fail(value: int) -> int:
+    raise InputError(f"bad {value}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_in_order(workers: int) -> None:
+    assert list(map_in_order(square, range(40), workers)) == [n * n for n in range(40)]
+
+
+def test_items_are_taken_as_results_are() -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for n in range(1000):
+            taken.append(n)
+            yield n
+
+    results = map_in_order(square, items(), 2)
+    for _ in range(10):
+        next(results)
+    assert len(taken) <= 10 + 2 * AHEAD
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_a_worker_that_dies() -> None:
+    with pytest.raises(InputError, match="a worker process was killed"):
+        list(map_in_order(die, range(3), 2))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_comes_through(workers: int) -> None:
+    with pytest.raises(InputError, match="bad 0"):
+        list(map_in_order(fail, range(3), workers))
+
+
+def test_no_workers() -> None:
+    with pytest.raises(InputError, match="workers 0"):
+        list(map_in_order(square, [1], 0))

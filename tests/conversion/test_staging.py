@@ -1,0 +1,61 @@
+"""Output appears whole or not at all."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from bccd_d2.conversion.staging import staged_output
+from bccd_d2.errors import InputError
+
+
+def everything(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_files_move_into_place_at_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b"
+    with staged_output(out, ["x/one.txt", "two.txt"], overwrite=False) as staging:
+        (staging / "x").mkdir()
+        (staging / "x" / "one.txt").write_text("1")
+        (staging / "two.txt").write_text("2")
+        assert not (out / "two.txt").exists()
+    assert everything(out) == {"two.txt": "2", str(Path("x/one.txt")): "1"}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    (tmp_path / "two.txt").write_text("old")
+    with pytest.raises(error), staged_output(tmp_path, ["two.txt"], overwrite=True) as staging:
+        (staging / "two.txt").write_text("new")
+        raise error
+    assert everything(tmp_path) == {"two.txt": "old"}
+    with pytest.raises(error), staged_output(tmp_path / "x" / "y", [], overwrite=False):
+        raise error
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_exists_is_replaced_only_on_demand(tmp_path: Path) -> None:
+    (tmp_path / "two.txt").write_text("old")
+    with (
+        pytest.raises(InputError, match=r"two\.txt: exists already; give --overwrite"),
+        staged_output(tmp_path, ["two.txt"], overwrite=False),
+    ):
+        pytest.fail("the block must not run")
+    with staged_output(tmp_path, ["two.txt"], overwrite=True) as staging:
+        (staging / "two.txt").write_text("new")
+    assert everything(tmp_path) == {"two.txt": "new"}
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"), staged_output(tmp_path / "file", [], overwrite=True):
+        pytest.fail("the block must not run")
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(OSError, match="No space left") as raised, staged_output(out, [], overwrite=False):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.filename == str(out)
+    assert not out.exists()
