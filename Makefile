@@ -4,9 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-# The demo's data: synthetic smears, or the real pairs below BCCD_ROOT. Each has a folder of its own.
-BCCD_ROOT ?=
-DEMO       := output/$(if $(BCCD_ROOT),demo-real,demo)
+# The demo's data: synthetic smears, or the real pairs below BCCD_ROOT. Each has a folder of its own, and what is
+# there already is kept: make clean starts anew.
+BCCD_ROOT  ?=
+DEMO       := output/demo$(if $(BCCD_ROOT),-$(notdir $(patsubst %/,%,$(BCCD_ROOT))))
 DEMO_ROOT  := $(or $(BCCD_ROOT),$(DEMO)/smears)
 DEMO_DATA  := $(if $(BCCD_ROOT),,$(DEMO)/smears/.drawn)
 DEMO_STEPS ?= 400
@@ -36,7 +37,7 @@ $(DEMO)/smears/.drawn: | $(STAMP)
 $(DEMO)/dataset/splits.json: $(DEMO_DATA) | $(STAMP)
 	$(BIN)/python tools/convert_bccd.py --root "$(DEMO_ROOT)" --out $(DEMO)/dataset --max-images 60 --overwrite
 
-$(DEMO)/model/results.json: $(DEMO)/dataset/splits.json $(CONFIG) configs/Base-BCCD-MaskRCNN-FPN.yaml
+$(DEMO)/model/results.json: $(DEMO)/dataset/splits.json
 	$(BIN)/python tools/train_net.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --resume \
 	    OUTPUT_DIR $(DEMO)/model SOLVER.MAX_ITER $(DEMO_STEPS) TEST.EVAL_PERIOD 0
 

@@ -61,6 +61,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["bccd_d2", "bccd_d2.*"]),
+    package_data={"bccd_d2.conversion.audit": ["templates/*"]},
     install_requires=BASE,
     extras_require={"train": TRAIN, "dev": DEV},
 )

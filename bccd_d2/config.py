@@ -45,28 +45,56 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.INPUT.RANDOM_FLIP = "both"
     # Rotate training crops by a random multiple of 90 degrees.
     cfg.INPUT.ROT90 = True
-    # Decoded training images that each loader process keeps in memory, in MB (5.5 for one of 1600x1200).
-    # Decoding takes two thirds of the time that a crop takes, so this pays where the images, or a worker's
-    # share, fit.
+    # Decoded training images to keep, in MB (5.5 for one of 1600x1200), the first that are read; 0 keeps none.
+    # Decoding takes nine tenths of the time that a sample takes. They are kept in memory, by each loader process
+    # an equal share, or ...
     cfg.INPUT.CACHE_MB = 0
+    # ... in this folder, when it is not empty, where all processes and later runs find them.
+    cfg.INPUT.CACHE_DIR = ""
 
     # Reinhard stain normalization (Reinhard et al. 2001), see bccd_d2/data/stain.py.
     cfg.INPUT.STAIN = CN()
     cfg.INPUT.STAIN.ENABLED = False
     # Mean and standard deviation of each CIELAB channel (L in [0, 100], a and b signed) that the cells of an
-    # image are moved to. The defaults are the medians, value by value, of ReinhardNormalizer.statistics() over
-    # 60 images of "BCCD Dataset with mask" (train).
+    # image are moved to. The defaults are the medians that tools/fit_stain.py finds over 60 images of
+    # "BCCD Dataset with mask" (train).
     cfg.INPUT.STAIN.TARGET_MEAN = [39.2, 9.0, -22.9]
     cfg.INPUT.STAIN.TARGET_STD = [11.9, 4.6, 4.5]
     # A source deviation below this counts as this, same unit: a flat channel is not blown up to noise.
     cfg.INPUT.STAIN.MIN_STD = 1.0
+    # What the statistics are taken over: "otsu" for the cells that Otsu's threshold finds in CHANNEL ("green",
+    # "grey" or "saturation"), "all" for the whole image.
+    cfg.INPUT.STAIN.FOREGROUND = "otsu"
+    cfg.INPUT.STAIN.CHANNEL = "green"
+    # With "otsu": "keep" leaves the glass as it is, "normalize" moves it like the cells.
+    cfg.INPUT.STAIN.BACKGROUND = "keep"
+    # Training crops go to a target drawn around the one above or, when not ENABLED, around their image's own
+    # statistics: the mean of L, a and b shifted by at most this, and each deviation times 1 +- this.
+    cfg.INPUT.STAIN.JITTER_MEAN = [0.0, 0.0, 0.0]
+    cfg.INPUT.STAIN.JITTER_STD = 0.0
 
-    # Albumentations of the training crops: a preset ("none", "mild", "strong") ...
+    # Augmentation of the training crops: a preset of bccd_d2/data/pipeline.py ("none", "mild", "strong") ...
     cfg.INPUT.AUGMENTATION = CN()
     cfg.INPUT.AUGMENTATION.PRESET = "mild"
-    # ... or, when not empty, this list of [name, {parameter: value}] entries in its place.
+    # ... or, when not empty, this list of [name, {parameter: value}] of Albumentations in its place, ...
     cfg.INPUT.AUGMENTATION.PIPELINE = []
+    # ... and crops magnified by a random factor in [smallest, largest]; [] takes the preset's, or none with a
+    # PIPELINE.
+    cfg.INPUT.AUGMENTATION.ZOOM = []
 
+    # Paste cells of other training images into crops (Ghiasi et al. 2021), rare classes more often.
+    cfg.INPUT.COPY_PASTE = CN()
+    cfg.INPUT.COPY_PASTE.ENABLED = False
+    # At most this many cells a crop; the number is drawn evenly from 0 on.
+    cfg.INPUT.COPY_PASTE.MAX_CELLS = 4
+    # Cells of each class that are cut out when training starts and kept in memory (40 to 200 kB each).
+    cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS = 64
+
+    # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
+    # that a shorter run needs only another MAX_ITER.
+    cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
+    # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 2
     # "AdamW" or "SGD" (with SOLVER.MOMENTUM).
     cfg.SOLVER.OPTIMIZER = "AdamW"
 

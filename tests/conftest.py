@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import bccd_d2  # noqa: F401  adapts Detectron2 before any test imports it
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

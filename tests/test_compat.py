@@ -34,6 +34,14 @@ def test_importing_the_package_stays_free_of_torch():
     assert heavy == "[]"
 
 
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch):
+    code = "import bccd_d2, os; print(os.environ['OMP_WAIT_POLICY'])"
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert run(code) == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert run(code) == "ACTIVE"
+
+
 def test_detectron2_imports_and_names_are_there():
     out = run(
         "import bccd_d2, detectron2.engine, detectron2.evaluation, detectron2.modeling, torch, PIL.Image\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from bccd_d2.conversion.synthetic.files import EXTRAS, TEST_FRACTION, SyntheticSet, write_synthetic_set
-from bccd_d2.conversion.synthetic.smear import CELL_DIAMETER
+from bccd_d2.conversion.synthetic.slide import CELL_DIAMETER
 from bccd_d2.errors import run_command
 
 

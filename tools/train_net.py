@@ -10,14 +10,16 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
+import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
+
+import torch  # isort: skip
 
 from detectron2.engine import default_argument_parser, default_setup, launch  # isort: skip
 from detectron2.modeling import build_model
 
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.engine.trainer import BCCDTrainer
-from bccd_d2.errors import run_command
+from bccd_d2.errors import InputError, run_command
 from bccd_d2.modeling.weights import load_weights
 
 EXAMPLES = """examples:
@@ -60,6 +62,8 @@ def run() -> None:
     arguments = parser.parse_args()
     if not arguments.config_file:
         parser.error("--config-file is needed, for example configs/mask_rcnn_R_18_FPN_lite.yaml")
+    if arguments.num_gpus > max(1, torch.cuda.device_count()):
+        raise InputError(f"--num-gpus {arguments.num_gpus}: this machine has {torch.cuda.device_count()}")
     launch(
         main,
         arguments.num_gpus,

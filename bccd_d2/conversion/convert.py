@@ -102,7 +102,7 @@ def convert_dataset(
     targets = [*map(annotation_file, PARTS), SPLITS_FILE]
     with staged_output(out, targets, overwrite=overwrite) as staging:
         pairs = find_pairs(root, summary.faults if skip_bad else None, dialect.folders)
-        splits, groups = plan_split(
+        splits, groups, missing = plan_split(
             pairs, options.split, dialect.mask, workers, summary.faults if skip_bad else None
         )
         part_of = {stem: part for part, stems in splits.items() for stem in stems}
@@ -135,7 +135,7 @@ def convert_dataset(
             raise InputError(f"{root}: no usable pair left; first fault: {summary.faults[0]}")
         kept = {stem for stems in used.values() for stem in stems}
         groups = {stem: group for stem, group in (groups or {}).items() if stem in kept}
-        write_splits(staging / SPLITS_FILE, used, asdict(options.split), groups)
+        write_splits(staging / SPLITS_FILE, used, asdict(options.split), groups, missing)
     _log(summary)
     return summary
 
@@ -184,5 +184,8 @@ def _log(summary: ConversionSummary) -> None:
     for name, count in sorted(summary.events.items()):
         if count:
             logger.info("%s: %d", name, count)
+    for part in PARTS:
+        if not summary.images[part]:
+            logger.warning("no image in %s", part)
     if summary.faults:
         logger.warning("%d files left out", len(summary.faults))

@@ -78,10 +78,11 @@ class SplitPlan:
 
 
 class PlannedSplit(NamedTuple):
-    """Stems by part, and the group of each stem where there are groups."""
+    """Stems by part; where there are groups, the group of each stem; stems a split file lists that are not here."""
 
     splits: Splits
     groups: dict[str, str] | None = None
+    missing: list[str] | None = None
 
 
 def plan_split(
@@ -104,7 +105,7 @@ def plan_split(
         InputError: the plan does not fit the pairs.
     """
     if plan.mode == "file":
-        return PlannedSplit(_from_file(pairs, plan))
+        return _from_file(pairs, plan)
     chosen = set(deal_order((pair.stem for pair in pairs), plan.seed)[: plan.max_images])
     pairs = [pair for pair in pairs if pair.stem in chosen]
     if plan.mode == "random":
@@ -198,7 +199,7 @@ def _groups_from_table(pairs: Sequence[ImageMaskPair], path: str, column: str) -
     return {pair.stem: str(group_of[_last(pair.stem)]) for pair in pairs}
 
 
-def _from_file(pairs: Sequence[ImageMaskPair], plan: SplitPlan) -> Splits:
+def _from_file(pairs: Sequence[ImageMaskPair], plan: SplitPlan) -> PlannedSplit:
     """The file's lists, as far as there are such pairs; says what is missing on either side."""
     listed = read_splits(str(plan.path))
     by_stem = {pair.stem: pair.stem for pair in pairs}
@@ -219,7 +220,7 @@ def _from_file(pairs: Sequence[ImageMaskPair], plan: SplitPlan) -> Splits:
     if plan.max_images is not None:
         kept = set(deal_order(used, plan.seed)[: plan.max_images])
         splits = {part: [stem for stem in stems if stem in kept] for part, stems in splits.items()}
-    return splits
+    return PlannedSplit(splits, missing=missing)
 
 
 def _last(stem: str) -> str:

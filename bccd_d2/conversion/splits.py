@@ -105,6 +105,7 @@ def write_splits(
     splits: Mapping[str, Sequence[str]],
     options: Mapping[str, Any],
     groups: Mapping[str, str] | None = None,
+    missing: Sequence[str] | None = None,
 ) -> None:
     """Write splits as JSON with the options that made them and a hash of the lists, atomically.
 
@@ -113,6 +114,7 @@ def write_splits(
         splits: stems by part.
         options: what made them, for the reader's information.
         groups: group of each stem, where images were dealt by groups.
+        missing: stems that were asked for and are not there.
     """
     document: dict[str, Any] = {
         "format": "bccd_d2 splits 1",
@@ -122,6 +124,8 @@ def write_splits(
     }
     if groups:
         document["groups"] = dict(sorted(groups.items()))
+    if missing:
+        document["missing"] = list(missing)
     write_json(Path(path), document)
 
 

@@ -24,6 +24,11 @@ EDGE = 0.5
 """Contrast, as a share of the threshold, down to which a region is grown: its edge is blurred."""
 OPENING = 0.20
 """Diameter, in median cell diameters, of what a region must contain; thinner streaks are no cells."""
+EDGE_GAP, EDGE_REACH = 0.075, 0.25
+"""The ring that a region is compared with begins and ends this far from it, in median cell diameters: beyond the
+blurred rim of a cell, and before haze has faded."""
+MIN_RING = 5
+"""Fewer pixels of such a ring say nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,16 @@ class UnlabelledRule:
         min_area: smallest region, as a share of the image's median cell area; small enough for a cell that is mostly
             outside of the image.
         certainty: 0..1, where between background (0) and the image's labelled cells (1) the threshold lies.
+        edge: 0..1, how far a region must step out of what lies just around it, the labelled cells doing so by 1.
+            Stained haze and cells far out of focus fade into the glass; 0 takes them too.
     """
 
     min_area: float = 0.15
     certainty: float = 0.5
+    edge: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_area < 1 or not 0 < self.certainty < 1:
+        if not 0 < self.min_area < 1 or not 0 < self.certainty < 1 or not 0 <= self.edge < 1:
             raise InputError(f"unlabelled: {self}, expected shares between 0 and 1")
 
 
@@ -80,6 +88,13 @@ def find_unlabelled(
     count, regions, stats, _ = cv2.connectedComponentsWithStats(candidates, connectivity=8)
     keep = stats[:, cv2.CC_STAT_AREA] >= rule.min_area * np.median(areas) * scale**2
     keep[0] = False
+    clear = ~near & (candidates == 0)
+    for region in np.flatnonzero(keep):
+        x, y, w, h = stats[region, : cv2.CC_STAT_AREA]
+        reach = round(EDGE_REACH * diameter * scale) + 1
+        view = np.s_[max(0, y - reach) : y + h + reach, max(0, x - reach) : x + w + reach]
+        step = _step(contrast[view], regions[view] == region, clear[view], diameter * scale)
+        keep[region] = step >= rule.edge * np.median(contrast[labelled])
     lookup = np.zeros(count, np.int32)
     lookup[keep] = np.arange(1, int(keep.sum()) + 1)
     # What the opening and the rim took from a region comes back as far as it differs from the glass.
@@ -121,6 +136,18 @@ def _contrast(
         if not background.any():
             background = ~near
     return (residual @ direction / max(float(direction @ direction), 1e-6)).astype(np.float32)
+
+
+def _step(
+    contrast: NDArray[np.float32], inside: NDArray[np.bool_], clear: NDArray[np.bool_], diameter: float
+) -> float:
+    """How much more contrast a region has than the clear glass around it; infinite where cells shut it in."""
+    region = inside.view(np.uint8)
+    near = cv2.dilate(region, _disc(2 * EDGE_GAP * diameter)).view(bool)
+    around = cv2.dilate(region, _disc(2 * EDGE_REACH * diameter)).view(bool) & ~near & clear
+    if np.count_nonzero(around) < MIN_RING:
+        return np.inf
+    return float(np.median(contrast[inside]) - np.median(contrast[around]))
 
 
 def _fill(mask: NDArray) -> NDArray:

@@ -7,7 +7,8 @@ label map see the same one.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 # Without this, importing Albumentations asks a server for a newer release.
@@ -20,32 +21,6 @@ from fvcore.transforms.transform import Transform
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
-
-Pipeline = Sequence[tuple[str, Mapping[str, Any]]]
-
-# Small changes of the kind that two slides or two microscopes differ by. Fill is the grey of empty glass.
-_GLASS = [230, 230, 230]
-PRESETS: dict[str, Pipeline] = {
-    "none": (),
-    "mild": (
-        (
-            "Affine",
-            {
-                "scale": [0.9, 1.1],
-                "translate_percent": [-0.05, 0.05],
-                "rotate": [-10, 10],
-                "fill": _GLASS,
-                "p": 0.3,
-            },
-        ),
-        ("GaussianBlur", {"blur_limit": [3, 5], "p": 0.1}),
-        ("RandomBrightnessContrast", {"brightness_limit": 0.15, "contrast_limit": 0.15, "p": 0.5}),
-        (
-            "HueSaturationValue",
-            {"hue_shift_limit": 8, "sat_shift_limit": 15, "val_shift_limit": 8, "p": 0.3},
-        ),
-    ),
-}
 
 
 def draw_generator() -> np.random.Generator:
@@ -106,17 +81,39 @@ class _Draw(dict[str, Any]):
         self.steps.append((transform_id, params))
 
 
-def _leaves(transform: Any) -> list[A.BasicTransform]:
+def leaves(transform: A.BasicTransform | A.BaseCompose) -> list[A.BasicTransform]:
+    """The transforms of a composition, at every depth, in order."""
     if isinstance(transform, A.BasicTransform):
         return [transform]
-    return [leaf for child in transform.transforms for leaf in _leaves(child)]
+    return [leaf for child in transform.transforms for leaf in leaves(child)]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One transform of a draw.
+
+    Attributes:
+        transform: which one ran.
+        params: with which drawn parameters.
+        fill: colour of what it uncovers, RGB; None keeps the transform's own.
+    """
+
+    transform: A.BasicTransform
+    params: dict[str, Any]
+    fill: tuple[float, ...] | None
+
+    def __call__(self, target: str, value: NDArray[Any]) -> NDArray[Any]:
+        """Repeat on a value; ``target`` says what it is: "image", "mask" or "keypoints"."""
+        if self.fill is not None:
+            self.transform.fill = self.fill
+        return self.transform.apply_with_params(self.params, **{target: value})[target]
 
 
 class AlbumentationsTransform(Transform):
     """One draw of an Albumentations pipeline, to be replayed on images, label maps and points.
 
     Args:
-        steps: the transforms that ran, in order, each with its parameters.
+        steps: the transforms that ran, in order.
         swap_channels: whether images are BGR; Albumentations' colour transforms expect RGB.
         source: the image that the draw was made for ...
         result: ... and what it became, so that it is not computed twice.
@@ -124,7 +121,7 @@ class AlbumentationsTransform(Transform):
 
     def __init__(
         self,
-        steps: Sequence[tuple[A.BasicTransform, dict[str, Any]]],
+        steps: Sequence[Step],
         swap_channels: bool,
         source: NDArray[np.uint8],
         result: NDArray[np.uint8],
@@ -148,14 +145,17 @@ class AlbumentationsTransform(Transform):
         return np.stack(layers, axis=-1)
 
     def apply_coords(self, coords: NDArray[Any]) -> NDArray[Any]:
-        """Transform (N, 2) xy points."""
-        points = np.zeros((len(coords), 5))  # x, y, z, angle, scale
-        points[:, :2] = coords
-        return self._replay("keypoints", points)[:, :2]
+        """Transform (N, 2) xy points, corners of pixels being whole numbers."""
+        # Albumentations' points are pixel centres at whole numbers: x, y, z, angle, scale.
+        points = np.zeros((len(coords), 5))
+        points[:, :2] = coords - 0.5
+        return self._replay("keypoints", points)[:, :2] + 0.5
 
     def _replay(self, target: str, value: NDArray[Any]) -> NDArray[Any]:
-        for transform, params in self.steps:
-            value = transform.apply_with_params(params, **{target: value})[target]
+        for step in self.steps:
+            # Colour transforms know images only.
+            if target in step.transform.available_keys:
+                value = step(target, value)
         return value
 
 
@@ -164,22 +164,27 @@ def _swapped(image: NDArray[np.uint8], swap: bool) -> NDArray[np.uint8]:
 
 
 class AlbumentationsAugmentation(T.Augmentation):
-    """An Albumentations pipeline as a Detectron2 augmentation.
+    """An Albumentations composition as a Detectron2 augmentation.
 
     Args:
-        pipeline: (name, parameters) of Albumentations' transforms, in order.
+        pipeline: the composition; see :func:`bccd_d2.data.pipeline.build_pipeline`.
+        glass_filled: those of its transforms that fill what they uncover with the colour of the glass.
         image_format: "BGR" or "RGB", the colour order of the images.
-
-    Raises:
-        InputError: an entry has no such name or parameter.
     """
 
-    def __init__(self, pipeline: Pipeline, image_format: str = "BGR") -> None:
+    def __init__(
+        self,
+        pipeline: A.Compose,
+        glass_filled: Collection[A.BasicTransform] = (),
+        image_format: str = "BGR",
+    ) -> None:
         super().__init__()
-        self.pipeline = A.Compose([_build(index, *entry) for index, entry in enumerate(pipeline)])
+        self.pipeline = pipeline
+        self.glass_filled = list(glass_filled)
         self.swap_channels = image_format == "BGR"
-        self._leaves = {id(leaf): leaf for leaf in _leaves(self.pipeline)}
-        for leaf in self._leaves.values():
+        self._leaves = leaves(pipeline)
+        # Albumentations' own switch for writing down what it draws.
+        for leaf in self._leaves:
             leaf.deterministic, leaf.save_key = True, "drawn"
 
     def get_transform(self, image: NDArray[np.uint8]) -> Transform:
@@ -187,47 +192,43 @@ class AlbumentationsAugmentation(T.Augmentation):
 
         Args:
             image: (H, W, 3) uint8 in the colour order of the images.
+
+        Raises:
+            InputError: a transform fails on the image, or makes something else than an image of it.
         """
+        source = _swapped(image, self.swap_channels)
+        glass = glass_color(source) if self.glass_filled else None
+        for leaf in self.glass_filled:
+            leaf.fill = glass
         draw = _Draw()
         self.pipeline.set_random_seed(int(draw_generator().integers(2**31)))
-        result = self.pipeline(image=_swapped(image, self.swap_channels), drawn=draw)["image"]
-        steps = [(self._leaves[key], params) for key, params in draw.steps]
+        try:
+            result = self.pipeline(image=source, drawn=draw)["image"]
+        except Exception as error:  # Albumentations' own errors have no common base
+            raise InputError(
+                f"INPUT.AUGMENTATION.PIPELINE fails on an image of shape {image.shape}: {error}"
+            ) from error
+        by_id = {id(leaf): leaf for leaf in self._leaves}
+        filled = {id(leaf) for leaf in self.glass_filled}
+        steps = [Step(by_id[key], params, glass if key in filled else None) for key, params in draw.steps]
+        if result.dtype != np.uint8 or result.ndim != 3 or result.shape[2] != 3:
+            names = ", ".join(type(step.transform).__name__ for step in steps)
+            raise InputError(
+                f"INPUT.AUGMENTATION.PIPELINE makes {result.dtype} of shape {result.shape} of an image "
+                f"({names}); expected uint8 with three channels"
+            )
         return AlbumentationsTransform(steps, self.swap_channels, image, _swapped(result, self.swap_channels))
 
 
-def _build(index: int, name: str, parameters: Mapping[str, Any]) -> A.BasicTransform:
-    where = f"augmentation entry {index} ({name})"
-    transform = getattr(A, str(name), None)
-    if not (isinstance(transform, type) and issubclass(transform, A.BasicTransform)):
-        raise InputError(f"{where}: Albumentations has no transform of this name")
-    try:
-        return transform(**{key: _as_tuple(value) for key, value in parameters.items()}, strict=True)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
-
-
-def build_pipeline(preset: str, pipeline: Sequence[Any]) -> Pipeline:
-    """The Albumentations pipeline that a configuration asks for.
+def glass_color(image: NDArray[np.uint8]) -> tuple[float, ...]:
+    """Colour of empty glass: the median of the quarter of the pixels that is lightest in green.
 
     Args:
-        preset: ``INPUT.AUGMENTATION.PRESET``, a key of :data:`PRESETS`.
-        pipeline: ``INPUT.AUGMENTATION.PIPELINE``, which takes the preset's place when it is not empty.
+        image: (H, W, 3) uint8.
 
-    Raises:
-        InputError: there is no such preset, or an entry is no pair of a name and a mapping.
+    Returns:
+        Three levels in [0, 255], in the image's colour order.
     """
-    if not pipeline:
-        if preset not in PRESETS:
-            raise InputError(f"INPUT.AUGMENTATION.PRESET is {preset!r}; expected one of {', '.join(PRESETS)}")
-        return PRESETS[preset]
-    for index, entry in enumerate(pipeline):
-        if not (isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[1], Mapping)):
-            raise InputError(
-                f"INPUT.AUGMENTATION.PIPELINE entry {index} is {entry!r}; "
-                "expected [name, {parameter: value}]"
-            )
-    return [(name, parameters) for name, parameters in pipeline]
+    sample = image[::4, ::4].reshape(-1, 3)
+    lightest = sample[sample[:, 1] >= np.quantile(sample[:, 1], 0.75)]
+    return tuple(np.median(lightest, axis=0).tolist())

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import detection_utils
+from detectron2.data import detection_utils, get_detection_dataset_dicts
 from detectron2.data import transforms as T  # noqa: N812  Detectron2's own habit
 from numpy.typing import NDArray
-from torch.utils.data import get_worker_info
 
-from bccd_d2.data.augmentation import AlbumentationsAugmentation, RandomRot90, build_pipeline
-from bccd_d2.data.cache import LRUCache
-from bccd_d2.data.label_map import InstanceRuns, instances_from_label_map, resize_labels
+from bccd_d2.data.augmentation import RandomRot90
+from bccd_d2.data.cache import FolderCache, MemoryCache
+from bccd_d2.data.cell_input import CellInput
+from bccd_d2.data.copy_paste import build_copy_paste
+from bccd_d2.data.crop import RandomZoomCrop
+from bccd_d2.data.label_map import InstanceRuns, instances_from_label_map
+from bccd_d2.data.pipeline import build_pipeline, find_preset
 from bccd_d2.data.preprocessing import ImagePreprocessor
-from bccd_d2.data.stain import StainStatistics
+from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
+from bccd_d2.data.stain_augmentation import build_stain_augmentation
+from bccd_d2.data.threads import stop_opencv_threads_at_fork, use_one_opencv_thread_in_workers
 from bccd_d2.errors import InputError
 
 _logger = logging.getLogger(__name__)
@@ -29,23 +34,27 @@ _FLIPS = {
     "vertical": ("vertical",),
     "both": ("horizontal", "vertical"),
 }
+# Runs are about fifty times smaller than the decoded image: 100 kB for 70 cells.
+_RUNS_CACHE_BYTES = 64 * 2**20
 
 
 class BCCDDatasetMapper:
     """Maps a Detectron2 dataset dict to what Detectron2's stock models take.
 
-    In training: a random crop of the native image, resized, stain-normalized with the statistics of the whole
-    image, augmented, with the instances it shows. In testing: the whole image, the same resizing and stain
+    In training: a random crop of the native image with the instances it shows, resized, stain-normalized with
+    the statistics of the whole image, augmented. In testing: the whole image, the same resizing and stain
     step, nothing random and no annotations.
 
     Args:
         is_train: training or testing.
-        preprocessor: resizing and stain normalization.
-        crop: what picks the crop, in native pixels; None takes the whole image.
-        augmentations: applied to the resized crop and its label map, in training.
+        preprocessor: reading, and for testing resizing and stain normalization.
+        crop: draws the window and its size in network pixels; only used in training, as all below.
+        augmentations: applied to the resized crop and its label map, see
+            :class:`bccd_d2.data.cell_input.CellInput`.
+        stain_measure: measures the stain that the augmentations need to know; None where none does.
         min_visible: an instance is kept as long as crop and augmentations leave this share of its area, in
             [0, 1].
-        cache_bytes: decoded images kept in memory by each process that maps, in bytes.
+        image_cache: decoded images.
 
     Raises:
         InputError: ``min_visible`` is out of range.
@@ -57,10 +66,11 @@ class BCCDDatasetMapper:
         is_train: bool,
         *,
         preprocessor: ImagePreprocessor,
-        crop: T.Augmentation | None,
+        crop: RandomZoomCrop,
         augmentations: Sequence[T.Augmentation],
+        stain_measure: ReinhardNormalizer | None,
         min_visible: float,
-        cache_bytes: int,
+        image_cache: MemoryCache | FolderCache,
     ) -> None:
         if not 0 <= min_visible <= 1:
             raise InputError(f"INPUT.CROP.MIN_VISIBLE is {min_visible}; expected a share in [0, 1]")
@@ -68,40 +78,52 @@ class BCCDDatasetMapper:
         self.preprocessor = preprocessor
         self.crop = crop
         self.augmentations = T.AugmentationList(augmentations)
+        self.stain_measure = stain_measure
         self.min_visible = min_visible
-        # Separate, so that images never push out the runs, which are fifty times smaller.
-        self._images = LRUCache(cache_bytes)
-        self._runs = LRUCache(cache_bytes // 20)
+        self._images = image_cache
+        self._runs = MemoryCache(_RUNS_CACHE_BYTES)
         self._statistics: dict[str, StainStatistics | None] = {}
-        self._threads_set = False
-        _logger.info("%s: crop %s, then %s", "training" if is_train else "testing", crop, self.augmentations)
+        stop_opencv_threads_at_fork()
+        if is_train:
+            _logger.info("training crops: %s, then %s", crop, self.augmentations)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Arguments from ``INPUT``."""
-        crop: T.Augmentation | None = None
+        """Arguments from ``INPUT``; copy-paste reads the data sets of ``DATASETS.TRAIN``."""
+        options = cfg.INPUT.AUGMENTATION
+        preset = find_preset(options.PRESET)
+        zoom = tuple(options.ZOOM) or (preset.zoom if not options.PIPELINE else (1.0, 1.0))
+        crop_size = list(cfg.INPUT.CROP.SIZE) if cfg.INPUT.CROP.ENABLED else None
         augmentations: list[T.Augmentation] = []
+        stain_measure = None
         if is_train:
+            if cfg.INPUT.COPY_PASTE.ENABLED:
+                dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=True)
+                augmentations.append(build_copy_paste(cfg, dicts))
+            stain = build_stain_augmentation(cfg)
+            if stain is not None:
+                augmentations.append(stain)
+            if augmentations:
+                stain_measure = ReinhardNormalizer(cfg)
             if cfg.INPUT.RANDOM_FLIP not in _FLIPS:
                 raise InputError(
                     f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; expected one of {', '.join(_FLIPS)}"
                 )
-            if cfg.INPUT.CROP.ENABLED:
-                crop = T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE)
             for direction in _FLIPS[cfg.INPUT.RANDOM_FLIP]:
                 augmentations.append(T.RandomFlip(**{"horizontal": False, direction: True}))
             if cfg.INPUT.ROT90:
                 augmentations.append(RandomRot90())
-            pipeline = build_pipeline(cfg.INPUT.AUGMENTATION.PRESET, cfg.INPUT.AUGMENTATION.PIPELINE)
-            if pipeline:
-                augmentations.append(AlbumentationsAugmentation(pipeline, cfg.INPUT.FORMAT))
+            pipeline = build_pipeline(options.PIPELINE or preset.pipeline, cfg.INPUT.FORMAT)
+            if pipeline is not None:
+                augmentations.append(pipeline)
         return {
             "is_train": is_train,
             "preprocessor": ImagePreprocessor(cfg),
-            "crop": crop,
+            "crop": RandomZoomCrop(crop_size, cfg.INPUT.SCALE, zoom),
             "augmentations": augmentations,
+            "stain_measure": stain_measure,
             "min_visible": cfg.INPUT.CROP.MIN_VISIBLE,
-            "cache_bytes": cfg.INPUT.CACHE_MB * 2**20 if is_train else 0,
+            "image_cache": _image_cache(cfg) if is_train else MemoryCache(0),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +140,7 @@ class BCCDDatasetMapper:
         Raises:
             InputError: the image or an annotation cannot be used.
         """
-        self._use_one_thread_in_workers()
+        use_one_opencv_thread_in_workers()
         sample = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         name = sample["file_name"]
         image = self._images.get(name, lambda: self.preprocessor.read(name))
@@ -126,29 +148,30 @@ class BCCDDatasetMapper:
             detection_utils.check_image_size(sample, image)
         except detection_utils.SizeMismatchError as error:
             raise InputError(f"{name}: {error}") from error
-        if name not in self._statistics:
-            self._statistics[name] = self.preprocessor.statistics(image)
-        statistics = self._statistics[name]
         if not self.is_train:
-            sample["image"] = _as_tensor(self.preprocessor(image, statistics))
+            sample["image"] = self.image_tensor(image)
             return sample
 
+        height, width = image.shape[:2]
         runs = self._runs.get(
             name,
-            lambda: InstanceRuns.from_annotations(
-                dataset_dict.get("annotations", ()), image.shape[0], image.shape[1], name
-            ),
+            lambda: InstanceRuns.from_annotations(dataset_dict.get("annotations", ()), height, width, name),
         )
-        x, y, width, height = self._window(image)
-        labels = runs.label_map(x, y, width, height, self.min_visible)
-        crop = self.preprocessor(image[y : y + height, x : x + width], statistics)
-        labels = resize_labels(labels, *crop.shape[:2])
-
-        augmented = T.AugInput(crop, sem_seg=labels)
+        crop = self.crop.get_transform(image)
+        labels = runs.label_map(crop.x, crop.y, crop.width, crop.height, self.min_visible)
+        augmented = CellInput(
+            crop.apply_image(image),
+            crop.resize_labels(labels),
+            classes=runs.classes,
+            areas=runs.area * crop.area_scale,
+            area_scale=crop.area_scale,
+            stain_statistics=self._stain_statistics(name, image),
+        )
         self.augmentations(augmented)
         sample["image"] = _as_tensor(augmented.image)
-        min_pixels = runs.area * (self.min_visible * self.preprocessor.scale**2)
-        sample["instances"] = instances_from_label_map(augmented.sem_seg, runs.classes, min_pixels)
+        sample["instances"] = instances_from_label_map(
+            augmented.sem_seg, augmented.classes, self.min_visible * augmented.areas
+        )
         return sample
 
     def image_tensor(self, image: NDArray[np.uint8]) -> torch.Tensor:
@@ -162,18 +185,19 @@ class BCCDDatasetMapper:
         """
         return _as_tensor(self.preprocessor(image, self.preprocessor.statistics(image)))
 
-    def _window(self, image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-        """x, y, width and height of the crop, native pixels."""
-        if self.crop is None:
-            return 0, 0, image.shape[1], image.shape[0]
-        crop = self.crop.get_transform(image)
-        return crop.x0, crop.y0, crop.w, crop.h
+    def _stain_statistics(self, name: str, image: NDArray[np.uint8]) -> StainStatistics | None:
+        if self.stain_measure is None:
+            return None
+        if name not in self._statistics:
+            self._statistics[name] = self.stain_measure.statistics(image)
+        return self._statistics[name]
 
-    def _use_one_thread_in_workers(self) -> None:
-        # Each worker's pool of OpenCV threads would fight the others' for the same cores.
-        if not self._threads_set and get_worker_info() is not None:
-            cv2.setNumThreads(1)
-        self._threads_set = True
+
+def _image_cache(cfg: CfgNode) -> MemoryCache | FolderCache:
+    limit = cfg.INPUT.CACHE_MB * 2**20
+    if cfg.INPUT.CACHE_DIR:
+        return FolderCache(Path(cfg.INPUT.CACHE_DIR), limit, cfg.INPUT.FORMAT)
+    return MemoryCache(limit // max(1, cfg.DATALOADER.NUM_WORKERS))
 
 
 def _as_tensor(image: NDArray[np.uint8]) -> torch.Tensor:

@@ -41,8 +41,17 @@ def read_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
 
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
-    """Height and width in network pixels of an image of ``height`` x ``width`` native pixels; at least 1."""
+    """Height and width in network pixels of ``height`` x ``width`` native pixels; at least 1."""
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize (H, W, 3) uint8, averaging over areas when shrinking, which keeps thin membranes."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
 
 
 class ImagePreprocessor:
@@ -68,14 +77,7 @@ class ImagePreprocessor:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments from ``INPUT.SCALE``, ``INPUT.STAIN`` and ``INPUT.FORMAT``."""
-        stain = None
-        if cfg.INPUT.STAIN.ENABLED:
-            stain = ReinhardNormalizer(
-                cfg.INPUT.STAIN.TARGET_MEAN,
-                cfg.INPUT.STAIN.TARGET_STD,
-                image_format=cfg.INPUT.FORMAT,
-                min_std=cfg.INPUT.STAIN.MIN_STD,
-            )
+        stain = ReinhardNormalizer(cfg) if cfg.INPUT.STAIN.ENABLED else None
         return {"scale": cfg.INPUT.SCALE, "stain": stain, "image_format": cfg.INPUT.FORMAT}
 
     def read(self, file_name: str) -> NDArray[np.uint8]:
@@ -96,9 +98,9 @@ class ImagePreprocessor:
         Returns:
             (h, w, 3) uint8 of size ``scaled_size(H, W, scale)``.
         """
-        height, width = scaled_size(image.shape[0], image.shape[1], self.scale)
-        if (height, width) != image.shape[:2]:
-            # Averaging over areas is what keeps thin membranes when shrinking.
-            method = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
-            image = np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+        image = resize_image(image, *scaled_size(image.shape[0], image.shape[1], self.scale))
+        return self.normalize(image, statistics)
+
+    def normalize(self, image: NDArray[np.uint8], statistics: StainStatistics | None) -> NDArray[np.uint8]:
+        """The stain step alone, on an image that has its size already."""
         return self.stain.apply(image, statistics) if self.stain else image

@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
+from bccd_d2.data.loader import build_train_loader
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.coco_evaluation import CellCOCOEvaluator
 from bccd_d2.evaluation.overlap import PixelOverlapEvaluator
@@ -24,10 +26,18 @@ from bccd_d2.modeling.weights import weights_errors
 class BCCDTrainer(DefaultTrainer):
     """``DefaultTrainer`` that maps with :class:`BCCDDatasetMapper` and evaluates cells."""
 
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's hooks; of the periodic checkpoints only the newest ``SOLVER.CHECKPOINTS_KEPT`` stay."""
+        all_hooks = super().build_hooks()
+        for hook in all_hooks:
+            if isinstance(hook, PeriodicCheckpointer):
+                hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_KEPT
+        return all_hooks
+
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Endless batches of mapped training crops."""
-        return build_detection_train_loader(cfg, mapper=BCCDDatasetMapper(cfg, is_train=True))
+        """Endless batches of mapped training crops; the same for the same seed."""
+        return build_train_loader(cfg, BCCDDatasetMapper(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -75,6 +85,18 @@ class BCCDTrainer(DefaultTrainer):
                 weight_decay=solver.WEIGHT_DECAY,
             )
         raise InputError(f"SOLVER.OPTIMIZER: expected 'AdamW' or 'SGD', found {solver.OPTIMIZER!r}")
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """Detectron2's schedule; without ``SOLVER.STEPS`` its steps are ``SOLVER.STEP_SHARES`` of the iterations."""
+        if not cfg.SOLVER.STEPS:
+            cfg = cfg.clone()
+            cfg.defrost()
+            iterations = cfg.SOLVER.MAX_ITER
+            steps = sorted({round(share * iterations) for share in cfg.SOLVER.STEP_SHARES} - {0, iterations})
+            # fvcore wants more iterations than rates, which a trial run of two iterations must not fail on.
+            cfg.SOLVER.STEPS = tuple(steps[: max(0, iterations - 2)])
+        return super().build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:

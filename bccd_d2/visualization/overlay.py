@@ -17,7 +17,7 @@ def draw_cells(
     masks: Sequence[np.ndarray],
     classes: Sequence[int],
     class_names: Sequence[str],
-    fill: float = 0.25,
+    fill: float = 0.15,
 ) -> np.ndarray:
     """Outline and tint every cell in its class's colour, and count each class in a corner.
 

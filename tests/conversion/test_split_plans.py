@@ -44,7 +44,7 @@ def test_official_needs_the_folders() -> None:
 
 def test_prefixes_stay_together() -> None:
     stems = [f"slide{s}_{n}" for s in range(7) for n in range(s + 1)]
-    splits, groups = plan_split(pairs(stems), SplitPlan("prefix"))
+    splits, groups, _ = plan_split(pairs(stems), SplitPlan("prefix"))
     slides = [{stem.split("_")[0] for stem in splits[part]} for part in PARTS]
     assert sum(map(len, slides)) == 7
     assert all(slides)
@@ -62,7 +62,7 @@ def test_a_column_of_a_table(tmp_path: Path) -> None:
     rows = [f"im{n:03}.png,patient {n % 5}" for n in range(20)]
     table.write_text("file_name,patient\n" + "\n".join(rows), encoding="utf-8-sig")
     plan = SplitPlan("table", path=str(table), column="patient")
-    splits, groups = plan_split(pairs(numbered(20)), plan)
+    splits, groups, _ = plan_split(pairs(numbered(20)), plan)
     assert groups is not None
     patients = [{groups[stem] for stem in splits[part]} for part in PARTS]
     assert sum(map(len, patients)) == 5
@@ -126,7 +126,7 @@ def test_stain_clusters_from_files(tmp_path: Path) -> None:
         path = tmp_path / "BCCD Dataset with mask/train/original" / f"a{n}.png"
         write(path, 255 - cv2.imread(str(path)))
     plan = SplitPlan("stain", clusters=2, ratios=(0.5, 0.5, 0.0))
-    splits, groups = plan_split(find_pairs(tmp_path), plan)
+    splits, groups, _ = plan_split(find_pairs(tmp_path), plan)
     assert {tuple(splits["train"]), tuple(splits["val"])} == {("a0", "a1", "a2"), ("a3", "a4", "a5")}
     assert groups is not None
     assert groups["a0"] == "stain 1"

@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
@@ -9,7 +10,7 @@ from bccd_d2.errors import InputError
 from tests.data.shapes import annotation, dataset_dict, disc
 
 
-def config(**changes):
+def config(**changes):  # keys below INPUT, "__" for the dot
     cfg = get_bccd_cfg()
     cfg.INPUT.AUGMENTATION.PRESET = "none"
     cfg.INPUT.RANDOM_FLIP = "none"
@@ -54,7 +55,7 @@ def test_an_image_smaller_than_the_crop_is_taken_whole(cells):
     assert sample["image"].shape == (3, 120, 160)
 
 
-@pytest.mark.parametrize("preset", ["none", "mild"])
+@pytest.mark.parametrize("preset", ["none", "mild", "strong"])
 def test_masks_follow_the_image_through_every_transform(cells, preset):
     record, _ = cells
     changes = {"CROP__ENABLED": True, "CROP__SIZE": [90, 70], "RANDOM_FLIP": "both", "ROT90": True}
@@ -138,6 +139,48 @@ def test_a_seed_repeats_and_a_cache_changes_nothing(cells):
     for one, other in zip(samples(0), samples(10), strict=True):
         assert torch.equal(one["image"], other["image"])
         assert torch.equal(one["instances"].gt_masks.tensor, other["instances"].gt_masks.tensor)
+
+
+def test_an_instance_the_crop_leaves_too_little_of_is_dropped(tmp_path):
+    square = np.zeros((40, 40), dtype=bool)
+    square[10:30, 10:30] = True
+    record = dataset_dict(tmp_path / "square.png", [square])
+    for min_visible in (0.0, 0.5):
+        cfg = config(CROP__ENABLED=True, CROP__SIZE=[20, 20], CROP__MIN_VISIBLE=min_visible)
+        mapper = BCCDDatasetMapper(cfg, True)
+        shares = [mapper(record)["instances"].gt_masks.tensor.sum().item() / 400 for _ in range(60)]
+        assert min((share for share in shares if share), default=1) >= min_visible
+        assert max(shares) > 0.5
+
+
+def test_a_folder_cache_changes_nothing(cells, tmp_path):
+    record, _ = cells
+    changes = {"CROP__ENABLED": True, "CROP__SIZE": [64, 64], "CACHE_MB": 1}
+    plain = BCCDDatasetMapper(config(**changes), True)
+    cached = BCCDDatasetMapper(config(**changes, CACHE_DIR=str(tmp_path / "cache")), True)
+    for seed in range(3):
+        np.random.seed(seed)  # noqa: NPY002
+        one = plain(record)
+        np.random.seed(seed)  # noqa: NPY002
+        other = cached(record)
+        assert torch.equal(one["image"], other["image"])
+        assert torch.equal(one["instances"].gt_masks.tensor, other["instances"].gt_masks.tensor)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+
+
+def test_copy_paste_adds_cells_of_the_training_set(cells):
+    record, _ = cells
+    DatasetCatalog.register("drawn_for_copy_paste", lambda: [record])
+    try:
+        cfg = config(COPY_PASTE__ENABLED=True, COPY_PASTE__MAX_CELLS=3)
+        cfg.DATASETS.TRAIN = ("drawn_for_copy_paste",)
+        mapper = BCCDDatasetMapper(cfg, True)
+    finally:
+        DatasetCatalog.remove("drawn_for_copy_paste")
+    counts = {len(mapper(record)["instances"]) for _ in range(12)}
+    assert min(counts) == 12
+    assert max(counts) > 12
+    assert BCCDDatasetMapper(cfg, False)(record)["image"].shape == (3, 120, 160)
 
 
 def test_bad_input_is_named(cells, tmp_path):

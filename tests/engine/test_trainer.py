@@ -49,6 +49,20 @@ def test_gradients_are_clipped_to_the_norm(model):
     assert (weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
 
 
+@pytest.mark.parametrize(("steps", "halved_at"), [((), [5, 8]), ((3,), [3])])
+def test_the_rate_is_halved_at_the_steps_or_at_their_shares(model, steps, halved_at):
+    cfg = config(MAX_ITER=10, STEPS=steps, STEP_SHARES=[0.5, 0.8], GAMMA=0.5, WARMUP_ITERS=0, BASE_LR=1.0)
+    optimizer = BCCDTrainer.build_optimizer(cfg, model)
+    scheduler = BCCDTrainer.build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert [i for i in range(1, 10) if rates[i] == rates[i - 1] / 2] == halved_at
+    assert rates[-1] == 0.5 ** len(halved_at)
+
+
 def test_an_unknown_optimizer_is_named(model):
     with pytest.raises(InputError, match="expected 'AdamW' or 'SGD', found 'Adamax'"):
         BCCDTrainer.build_optimizer(config(OPTIMIZER="Adamax"), model)

@@ -117,7 +117,12 @@ def test_every_way_to_split(root: Path, tmp_path: Path, run: Run) -> None:
     stems = [f"s{n % 4}_{n}" for n in range(12)] + ["t0", "t1", "t2"]
     table.write_text("stem,slide\n" + "".join(f"{stem},{stem[:2]}\n" for stem in stems), encoding="utf-8")
     lists = tmp_path / "lists.json"
-    lists.write_text(json.dumps({"train": [["/x/s0_0.png", "/y"]], "val": [["/x/t1.png", "/y"]], "test": []}))
+    listed = {
+        "train": [["/x/s0_0.png", "/y"], ["/x/gone.png", "/y"]],
+        "val": [["/x/t1.png", "/y"]],
+        "test": [],
+    }
+    lists.write_text(json.dumps(listed), encoding="utf-8")
     ways = {
         "official": ["--official"],
         "table": ["--group-table", table, "--group-column", "slide"],
@@ -126,10 +131,12 @@ def test_every_way_to_split(root: Path, tmp_path: Path, run: Run) -> None:
     }
     splits = {}
     for way, options in ways.items():
-        run("--root", root, "--out", tmp_path / way, "--workers", 1, *options)
+        said = run("--root", root, "--out", tmp_path / way, "--workers", 1, *options)
+        assert ("no image in test" in said) == (way in ("stain", "file"))
         splits[way] = read_splits(tmp_path / way / "splits.json")
     assert splits["official"]["test"] == ["t0", "t1", "t2"]
     assert sum(map(len, splits["table"].values())) == 15
+    assert json.loads((tmp_path / "file" / "splits.json").read_text(encoding="utf-8"))["missing"] == ["gone"]
     darker, inverted = {f"s{n}_{n}" for n in range(4)}, {f"s{n}_{n + 4}" for n in range(4)}
     for part in PARTS:
         assert len(darker & set(splits["stain"][part])) in (0, 4)

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from pycocotools import mask as mask_util
 
 from bccd_d2.inference.predictor import BCCDPredictor
@@ -24,8 +25,8 @@ TINY = [
         "MODEL.ROI_MASK_HEAD.CONV_DIM",
         "16",
     ),
-    *("INPUT.CROP.SIZE", "[128,128]", "SOLVER.IMS_PER_BATCH", "1", "SOLVER.STEPS", "()"),
-    *("TEST.EVAL_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", "2", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
+    *("INPUT.CROP.SIZE", "[128,128]", "SOLVER.IMS_PER_BATCH", "1"),
+    *("TEST.EVAL_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", "1", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"),
     *("MODEL.RPN.POST_NMS_TOPK_TEST", "40", "TEST.DETECTIONS_PER_IMAGE", "20"),
 ]
 
@@ -33,7 +34,8 @@ TINY = [
 def run(tool: str, *arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own; its exit status must be ``status`` and it must not show a traceback."""
     command = [sys.executable, str(REPOSITORY / "tools" / tool), *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == status, result.stdout[-3000:] + result.stderr[-3000:]
     if status:
@@ -78,14 +80,35 @@ def test_the_run_leaves_what_later_steps_read(folder):
 
 
 def test_resume_goes_on_and_evaluation_alone_agrees(folder):
-    log = train(folder, 4, "--resume").stdout
+    log = train(folder, 5, "--resume").stdout
     assert "Starting training from iteration 2" in log
+    # Two checkpoints of the first run, and the newest two of the three that this one wrote.
+    kept = sorted(path.stem for path in (folder / "model").glob("model_*.pth"))
+    assert kept == ["model_0000000", "model_0000001", "model_0000003", "model_0000004", "model_final"]
     results = folder / "model" / "results.json"
     after_training = results.read_text()
     weights = folder / "model" / "model_final.pth"
-    log = train(folder, 4, "--eval-only", "MODEL.WEIGHTS", str(weights)).stdout
+    log = train(folder, 5, "--eval-only", "MODEL.WEIGHTS", str(weights)).stdout
     assert "Starting training" not in log
     assert results.read_text() == after_training
+
+
+def test_an_ablation_trains_each_row_once(folder, tmp_path):
+    plan = tmp_path / "plan.yaml"
+    options = dict(zip(TINY[::2], TINY[1::2])) | {"SOLVER.MAX_ITER": 2}
+    rows = {"base": {}, "no crop": {"INPUT.CROP.ENABLED": False}}
+    plan.write_text(yaml.safe_dump({"config": str(LITE), "options": options, "seeds": [7], "rows": rows}))
+    arguments = ["--plan", plan, "--data-root", folder / "dataset", "--out", tmp_path / "out"]
+    arguments += ["--also-evaluate", f"again={folder / 'dataset'}"]
+    out = run("ablate.py", *arguments).stdout
+    assert (tmp_path / "out" / "RESULTS.md").read_text().strip() == out.strip()
+    data, again = out.split("again:")
+    assert data.removeprefix("data:").split() == again.split()
+    assert "| no crop |" in out
+    finished = tmp_path / "out" / "base" / "seed7" / "results.json"
+    before = finished.stat().st_mtime_ns
+    assert run("ablate.py", *arguments).stdout == out
+    assert finished.stat().st_mtime_ns == before
 
 
 def test_figures_and_table(folder):
@@ -162,6 +185,8 @@ def test_every_command_has_help(tool):
 
 def test_commands_without_their_arguments_say_which(tmp_path):
     assert "--config-file is needed" in run("train_net.py", status=2).stderr
+    many = run("train_net.py", "--config-file", LITE, "--num-gpus", 99, status=1).stderr
+    assert "error: --num-gpus 99: this machine has" in many
     assert "give --run, or both" in run("predict.py", "--input", "x", "--output", tmp_path, status=2).stderr
     missing = run("plot_results.py", "--run", tmp_path, status=1).stderr
     assert "results.json is not there" in missing

@@ -9,7 +9,7 @@ The modules, in the order of their use: ``slide`` (stain, light, habits), ``outl
 """
 
 from bccd_d2.conversion.synthetic.files import SyntheticSet, write_synthetic_set
-from bccd_d2.conversion.synthetic.slide import Slide, draw_slide
+from bccd_d2.conversion.synthetic.slide import Slide, draw_slide, draw_slides
 from bccd_d2.conversion.synthetic.smear import SyntheticCell, SyntheticSmear, draw_smear
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "SyntheticSet",
     "SyntheticSmear",
     "draw_slide",
+    "draw_slides",
     "draw_smear",
     "write_synthetic_set",
 ]

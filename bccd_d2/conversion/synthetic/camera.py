@@ -10,6 +10,7 @@ from bccd_d2.conversion.synthetic.outlines import Texture
 from bccd_d2.conversion.synthetic.slide import FloatArray, Slide
 
 _MEGAPIXEL = 1e6
+_BURST_CELLS = 0.06  # chance of one on a megapixel at cells of 100 px
 
 
 def _coarse_field(rng: np.random.Generator, height: int, width: int, cell: float) -> FloatArray:
@@ -37,31 +38,41 @@ def draw_dirt(
     scale = slide.diameter / 100.0
     # Counts follow the number of fields of 100 px cells, so that small pictures of small cells look alike.
     area = height * width / _MEGAPIXEL / scale**2
+    # Plasma stains unevenly in each colour.
+    for channel in range(3):
+        density[..., channel] += 0.006 * _coarse_field(rng, height, width, 220 * scale)
     film = np.clip(1 + 0.5 * _coarse_field(rng, height, width, 160 * scale), 0, None)
     density += (slide.film * film)[..., None] * (0.5 * slide.pink_density + 0.15)
     brown = np.array([0.9, 0.8, 0.6], np.float32)
     specks = []
-    for _ in range(int(rng.poisson(40 * slide.dirt * area))):
+    for _ in range(int(rng.poisson(50 * slide.dirt * area))):
         centre = (int(rng.integers(width)), int(rng.integers(height)))
         colour = (slide.pink_density, brown, slide.red_density)[int(rng.choice(3, p=[0.45, 0.25, 0.3]))]
-        size = rng.lognormal(np.log(1.6), 0.5) * scale
+        size = rng.lognormal(np.log(1.8), 0.55) * scale
         axes = (max(1, round(size)), max(1, round(size * rng.uniform(0.5, 1))))
         shade = (rng.uniform(0.08, 0.7) * colour + density[centre[1], centre[0]]).tolist()
         cv2.ellipse(density, centre, axes, rng.uniform(0, 180), 0, 360, shade, -1, cv2.LINE_8)
         specks.append(centre)
-    for _ in range(int(rng.poisson(2.5 * slide.dirt * area))):
-        _smudge(rng, density, slide, texture, scale)
+    for _ in range(int(rng.poisson(5 * slide.dirt * area))):
+        _smudge(rng, density, slide, texture, max(6, int(rng.lognormal(np.log(26), 0.6) * scale)), 0.45)
+    if rng.random() < _BURST_CELLS * area:
+        # A burst white cell: a large cloud of stain that is no cell any more.
+        _smudge(rng, density, slide, texture, int(rng.uniform(0.8, 2.2) * slide.diameter), 1.2)
     if rng.random() < 0.15 * min(slide.dirt, 2):
         _fibre(rng, density, scale)
     return specks
 
 
 def _smudge(
-    rng: np.random.Generator, density: FloatArray, slide: Slide, texture: Texture, scale: float
+    rng: np.random.Generator,
+    density: FloatArray,
+    slide: Slide,
+    texture: Texture,
+    reach: int,
+    strongest: float,
 ) -> None:
-    """A cloud of stain precipitate: textured, without an outline."""
+    """A cloud of stain without an outline, up to ``reach`` pixels from its centre."""
     height, width = density.shape[:2]
-    reach = max(6, int(rng.lognormal(np.log(26), 0.6) * scale))
     left, top = int(rng.integers(-reach, width)), int(rng.integers(-reach, height))
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + 2 * reach, width), min(top + 2 * reach, height)
     if x1 <= x0 or y1 <= y0:
@@ -72,7 +83,7 @@ def _smudge(
     across = (y * np.cos(turn) - x * np.sin(turn)) / (reach * rng.uniform(0.3, 0.9))
     envelope = np.exp(-3 * (along**2 + across**2)).astype(np.float32)
     grain = texture.cut(rng, (y1 - y0, x1 - x0), rng.uniform(1.5, 6))
-    cloud = envelope * np.clip(0.5 + grain, 0, 2) * rng.uniform(0.04, 0.35)
+    cloud = envelope * np.clip(0.5 + grain, 0, 2) * rng.uniform(0.1, 1) * strongest
     colour = slide.pink_density if rng.random() < 0.6 else np.array([0.6, 0.55, 0.5], np.float32)
     density[y0:y1, x0:x1] += cloud[..., None] * colour
 
@@ -135,7 +146,9 @@ def photograph(rng: np.random.Generator, density: FloatArray, slide: Slide) -> N
     if slide.sharpening > 0:
         picture += slide.sharpening * (picture - cv2.GaussianBlur(picture, (0, 0), 2.0 * focus))
     picture = _fringe(picture, slide)
-    picture += _sensor_noise(rng, height, width, slide.noise)
+    # Gamma correction lifts the noise of dark pixels.
+    gain = 1 + slide.dark_noise * (1 - np.clip(picture[..., 1:2], 0, 1))
+    picture += gain * _sensor_noise(rng, height, width, slide.noise)
     coded = np.clip(picture * 255.0 + 0.5, 0, 255).astype(np.uint8)
     if slide.scale_bar:
         _scale_bar(coded, slide)
@@ -159,7 +172,7 @@ def _sensor_noise(rng: np.random.Generator, height: int, width: int, deviation: 
     grey = cv2.GaussianBlur(rng.standard_normal((height, width), dtype=np.float32), (0, 0), 0.7)
     coarse = rng.standard_normal((height // 2 + 1, width // 2 + 1, 3), dtype=np.float32)
     colour = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-    return (deviation * (1.8 * grey[..., None] + 0.6 * colour)).astype(np.float32)
+    return (deviation * (1.6 * grey[..., None] + 1.1 * colour)).astype(np.float32)
 
 
 def _scale_bar(picture: NDArray[np.uint8], slide: Slide) -> None:

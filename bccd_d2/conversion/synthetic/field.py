@@ -15,10 +15,12 @@ from bccd_d2.conversion.synthetic.slide import FloatArray, Slide
 # A cell of which less than this share would stay visible is not laid there: its outline could not be known.
 _MIN_VISIBLE = 0.5
 _MIN_WHOLE = 0.97  # share of the visible part that must be one piece; the truth leaves crumbs out
+_FREE = 1.06  # least distance of free-standing cells, as share of the sum of their radii
 _ATTEMPTS_PER_CELL = 25
 _WHITE_CELLS = 0.8  # expected number on a picture of 1600x1200 at cells of 100 px; likewise the next two
 _PLATELETS = 5.0
 _PLATELET_CLUMPS = 0.3
+_PLATELET_ATTEMPTS = 8
 _INFECTED = 0.02  # share of red cells
 
 
@@ -31,7 +33,8 @@ class Field:
         self.density: FloatArray = np.zeros((height, width, 3), np.float32)
         self.labels = np.zeros((height, width), np.int32)
         self.specks = draw_dirt(rng, self.density, slide, self.texture)
-        self.centres: list[tuple[float, float, float]] = []
+        self.covered = 0  # pixels of cells
+        self._centres = np.empty((64, 3))  # x, y, radius; grows
         self.categories: list[str] = []
         self.full_areas: list[int] = []  # pixels within the picture
         self.areas: list[int] = []  # of these, the uncovered ones
@@ -74,14 +77,9 @@ class Field:
         label = len(self.categories) + 1
         if on_free_glass and any(self.categories[other - 1] != "platelet" for other in covered):
             return False
-        visible = inside
+        visible, veil = inside, np.ones(inside.shape, np.float32)
         if len(covered):
-            contact = self.rng.random()
-            if contact < self.slide.abutting and not on_free_glass:
-                visible = inside & ~(labels > 0)
-                density = density * self._room(labels)[..., None]
-            elif contact < 0.5 + 0.5 * self.slide.abutting:
-                visible = inside & ~(labels > 0)
+            visible, density, veil = self._contact(inside, density, labels, soft=not on_free_glass)
         area = int(visible.sum())
         if not self._stays_whole(visible, area, full):
             return False
@@ -93,13 +91,35 @@ class Field:
                 return False
         for other in covered:
             self.areas[other - 1] -= int((labels == other).sum()) - int((after == other).sum())
-        self.labels[there] = after
-        self.density[there] += density
-        self.centres.append((*centre, radius))
+        self.covered += int((after > 0).sum()) - int((labels > 0).sum())
+        self.labels[there] = after  # changes ``labels``, a view
+        self.density[there] = veil[..., None] * self.density[there] + density
+        if label > len(self._centres):
+            self._centres = np.concatenate([self._centres, np.empty_like(self._centres)])
+        self._centres[label - 1] = (*centre, radius)
         self.categories.append(cell.category)
         self.full_areas.append(full)
         self.areas.append(area)
         return True
+
+    def _contact(
+        self, inside: NDArray[np.bool_], density: FloatArray, labels: NDArray[np.int32], soft: bool
+    ) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
+        """How a cell meets the ones that lie there: flat against them (if ``soft``), below or above them.
+
+        Returns:
+            The pixels that show the cell, its density, and the share of the others' density that stays.
+        """
+        common = inside & (labels > 0)
+        veil = np.ones(inside.shape, np.float32)
+        if soft and self.rng.random() < self.slide.abutting:
+            return inside & ~common, density * self._room(labels)[..., None], veil
+        # Densities add up; but less of the lower cell shows where the upper one is thick or in better focus.
+        shows = 1.0 if self.rng.random() < 0.5 else self.rng.uniform(0.3, 0.9)
+        share = np.where(common, np.float32(shows), np.float32(1))
+        if self.rng.random() < 0.5:
+            return inside & ~common, density * share[..., None], veil
+        return inside, density, share
 
     def _stays_whole(self, visible: NDArray[np.bool_], area: int, full: int) -> bool:
         """Whether ``area`` pixels are enough of a ``full`` cell, and its ``visible`` ones here one piece."""
@@ -114,7 +134,9 @@ class Field:
     def _room(self, labels: NDArray[np.int32]) -> FloatArray:
         """What is left of a soft cell's stain beside earlier cells: 0 on them, 1 away from them."""
         taken = cv2.dilate((labels > 0).astype(np.float32), np.ones((3, 3), np.uint8))
-        return (1 - cv2.GaussianBlur(taken, (0, 0), 0.012 * self.slide.diameter)).astype(np.float32)
+        depth = self.rng.uniform(0.4, 1.0)
+        soft = cv2.GaussianBlur(taken, (0, 0), self.slide.gap * self.slide.diameter)
+        return np.where(labels > 0, 0, 1 - depth * soft).astype(np.float32)
 
     def place(self, radius: float, closest: float) -> tuple[float, float] | None:
         """A place for a cell of ``radius``: beside another or free-standing; None if the one drawn is taken.
@@ -124,7 +146,7 @@ class Field:
             closest: smallest allowed distance of two centres as share of the sum of their radii.
         """
         height, width = self.labels.shape
-        known = np.array(self.centres, dtype=float).reshape(-1, 3)
+        known = self._centres[: len(self.categories)]
         beside = len(known) > 0 and self.rng.random() < self.slide.clustering
         if beside:
             x, y, other = known[self.rng.integers(len(known))]
@@ -143,7 +165,7 @@ class Field:
             return None
         if len(known):
             gaps = np.hypot(known[:, 0] - x, known[:, 1] - y) / (known[:, 2] + radius)
-            if gaps.min() < (closest if beside else 1.0):
+            if gaps.min() < (closest if beside else _FREE):
                 return None
         return float(x), float(y)
 
@@ -163,7 +185,7 @@ def fill(field: Field) -> None:
     mean_area = np.pi / 4 * slide.diameter**2
     # Attempts end the loop, not a count: cells cut by the border or covered fill less than a whole cell.
     for _ in range(int(_ATTEMPTS_PER_CELL * (crowding * height * width / mean_area + 2))):
-        if cv2.countNonZero(field.labels[::4, ::4].astype(np.uint8)) * 16 >= crowding * height * width:
+        if field.covered >= crowding * height * width:
             break
         radius = 0.5 * slide.diameter * float(np.clip(rng.normal(1, slide.diameter_spread), 0.6, 1.4))
         place = field.place(radius, 1 - slide.overlap)
@@ -181,9 +203,19 @@ def _scatter_platelets(field: Field, fields: float) -> None:
     groups = [1] * int(rng.poisson(_PLATELETS * fields))
     groups += [int(rng.integers(3, 12)) for _ in range(int(rng.poisson(_PLATELET_CLUMPS * fields)))]
     for number in groups:
-        x, y = rng.uniform(0, width), rng.uniform(0, height)
-        spread = 0.0 if number == 1 else 0.14 * slide.diameter * np.sqrt(number)
-        for _ in range(number):
-            centre = (float(x + rng.normal(0, spread)), float(y + rng.normal(0, spread)))
-            radius = slide.diameter * rng.uniform(0.09, 0.19)
-            field.lay(draw_platelet(rng, slide, field.texture, centre, radius), centre, radius, True)
+        # In a crowded field the first place is often taken by a cell.
+        for _ in range(_PLATELET_ATTEMPTS):
+            x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
+            if _lay_platelet(field, (x, y)):
+                break
+        else:
+            continue
+        spread = 0.14 * slide.diameter * np.sqrt(number)
+        for _ in range(number - 1):
+            _lay_platelet(field, (float(x + rng.normal(0, spread)), float(y + rng.normal(0, spread))))
+
+
+def _lay_platelet(field: Field, centre: tuple[float, float]) -> bool:
+    radius = field.slide.diameter * field.rng.uniform(0.09, 0.19)
+    platelet = draw_platelet(field.rng, field.slide, field.texture, centre, radius)
+    return field.lay(platelet, centre, radius, on_free_glass=True)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.conversion.synthetic.slide import draw_slide
-from bccd_d2.conversion.synthetic.smear import CELL_DIAMETER, SyntheticSmear, draw_smear
+from bccd_d2.conversion.synthetic.slide import CELL_DIAMETER, check_diameter, draw_slides
+from bccd_d2.conversion.synthetic.smear import SyntheticSmear, check_size, draw_smear
 from bccd_d2.errors import InputError
 
 DATASET_FOLDER = "BCCD Dataset with mask"
@@ -69,6 +69,8 @@ class SyntheticSet:
             raise InputError(f"test fraction: found {self.test_fraction}, expected 0 <= fraction < 1")
         if self.images_per_slide < 1:
             raise InputError(f"images per slide: found {self.images_per_slide}, expected at least 1")
+        check_size(self.width, self.height)
+        check_diameter(self.cell_diameter)
         unknown = sorted(set(self.extras) - set(EXTRAS))
         if unknown:
             raise InputError(f"extras: found {', '.join(unknown)}, expected any of {', '.join(EXTRAS)}")
@@ -158,19 +160,22 @@ def _draw_all(folder: Path, plan: SyntheticSet) -> Counter[str]:
     names = [str(uuid.UUID(bytes=rng.bytes(16), version=4)) for _ in range(plan.images)]
     in_test = set(rng.permutation(plan.images)[: round(plan.images * plan.test_fraction)].tolist())
     as_jpeg = set(rng.permutation(plan.images)[: math.floor(plan.images * _JPEG_SHARE + 0.5)].tolist())
+    slides = draw_slides(
+        np.random.default_rng([plan.seed, 1]),
+        math.ceil(plan.images / plan.images_per_slide),
+        plan.cell_diameter,
+    )
     for part in ("train", "test"):
         for kind in ("original", "mask", *_extra_folders(plan)):
             (folder / DATASET_FOLDER / part / kind).mkdir(parents=True)
     counts: Counter[str] = Counter()
     boxes = []
     for index in tqdm(range(plan.images), desc="drawing smears", unit="image"):
-        slide_rng = np.random.default_rng([plan.seed, 1, index // plan.images_per_slide])
         smear = draw_smear(
             [plan.seed, 2, index],
             plan.width,
             plan.height,
-            slide=draw_slide(slide_rng, plan.cell_diameter),
-            cell_diameter=plan.cell_diameter,
+            slide=slides[index // plan.images_per_slide],
             platelets_in_mask=plan.platelets_in_mask,
         )
         counts.update(cell.class_name for cell in smear.cells)
@@ -183,7 +188,8 @@ def _draw_all(folder: Path, plan: SyntheticSet) -> Counter[str]:
             _write(place / CLASS_FOLDER / mask_name, cv2.cvtColor(class_mask(smear), cv2.COLOR_RGB2BGR))
         if "instances" in plan.extras:
             _write(place / INSTANCE_FOLDER / mask_name, smear.instances)
-        boxes.append(bbbc041_entry(smear, image_name))
+        if "boxes" in plan.extras:
+            boxes.append(bbbc041_entry(smear, image_name))
     if "boxes" in plan.extras:
         (folder / BOXES_FILE).write_text(json.dumps(boxes), encoding="utf-8")
     return counts

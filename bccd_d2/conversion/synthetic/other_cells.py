@@ -36,7 +36,7 @@ def draw_infected_cell(
         fill = rng.uniform(0.35, 0.8)
         whole = category == "gametocyte" or rng.random() < 0.4
         blob = 1.2 - away / (0.85 if whole else 0.5) + 0.35 * texture.cut(rng, canvas.shape, radius / 5)
-        purple += rng.uniform(0.4, 0.85) * np.clip(3 * blob, 0, 1)
+        purple += rng.uniform(0.4, 0.85) * np.clip(1.8 * blob, 0, 1)
         grains = texture.cut(rng, canvas.shape, radius / 16)
         purple += rng.uniform(0.3, 1.0) * np.clip(3 * (grains - 1.3), 0, 1) * np.clip(2 * blob, 0, 1)
     cover = canvas.cover()
@@ -71,8 +71,8 @@ def draw_white_cell(
         number = 2 if kind == "eosinophil" else int(rng.integers(3, 6))
         spread = rng.uniform(3.2, 5.2) if number > 2 else np.pi
         for step in np.linspace(0, spread, number):
-            away = rng.uniform(0.36, 0.48)
-            lobes.append((away * np.cos(turn + step), away * np.sin(turn + step), rng.uniform(0.24, 0.36)))
+            away = rng.uniform(0.36, 0.46)
+            lobes.append((away * np.cos(turn + step), away * np.sin(turn + step), rng.uniform(0.33, 0.46)))
     field = np.zeros(canvas.shape, np.float32)
     for x, y, size in lobes:
         # Lobes as a sum of blobs (Blinn 1982), so that neighbours join by bridges.
@@ -91,7 +91,7 @@ def draw_white_cell(
         "eosinophil": (0.8, 0.4, 0.02),
         "basophil": (0.3, 0.2, 0.45),
     }[kind]
-    plasma = cover * (1 - 0.7 * nucleus)
+    plasma = rng.uniform(0.5, 1.1) * cover * (1 - 0.7 * nucleus)
     speckle = np.clip(grain, 0, 2) * granules
     density = (plasma * (pink + speckle))[..., None] * slide.pink_density
     dark_grains = blue + (np.clip(3 * grain, 0, 1.2) if kind == "basophil" else 0.0)

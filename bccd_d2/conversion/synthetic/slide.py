@@ -14,12 +14,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.errors import InputError
+
 FloatArray = NDArray[np.float32]
+CELL_DIAMETER = (70.0, 130.0)
+"""Usual range of the mean diameter of red cells, pixels."""
+_DIAMETERS = (
+    12,
+    1000,
+)  # a smaller cell has less area than an instance needs; a larger one no microscope shows
 
 # Colours are sampled around a family in CIELAB with these standard deviations (L, a, b): the spread between
 # slides of one stain and camera.
 _BACKGROUND_SPREAD = np.array([1.5, 0.8, 1.2])
 _CELL_SPREAD = np.array([4.0, 2.5, 3.5])
+_LEAST_CONTRAST = 9.0  # least difference in L between glass and red cells: real slides show 10 and more
 _NUCLEUS_LAB = np.array([30.0, 36.0, -34.0])
 _PINK_LAB = np.array([52.0, 42.0, -18.0])
 
@@ -33,19 +42,19 @@ class _Family(NamedTuple):
     pallor: tuple[float, float]
     crenated: float
     pointed: float
-    nucleus_strength: float = 1.0
+    contrast: float = 1.0  # of everything but red cells, whose colour says it
 
 
 _FAMILIES = {
-    "navy on cream": _Family(0.10, (88, -4, 6), (27, 5, -20), (-0.25, 0.15), 0.55, 0.2),
-    "navy on white": _Family(0.20, (91, -1.5, 0), (36, 8, -24), (-0.1, 0.45), 0.65, 0.08),
-    "navy, flat": _Family(0.12, (89.5, -1, 0), (34, 10, -24), (-0.35, 0.05), 0.05, 0.4),
-    "violet": _Family(0.12, (91, 1, -1), (41, 15, -27), (0.25, 0.65), 0.03, 0.06),
-    "grey": _Family(0.13, (91, -1, 2.5), (52, 1.5, -8), (0.05, 0.5), 0.06, 0.08),
-    "pale grey": _Family(0.07, (62, -1, 2.5), (50, -0.5, -3), (-0.1, 0.2), 0.0, 0.12, 0.45),
-    "magenta rings": _Family(0.05, (91, 2, -2), (30, 23, -20), (0.6, 0.85), 0.02, 0.08),
-    "overexposed violet": _Family(0.07, (102, 0, 0), (60, 20, -32), (0.1, 0.6), 0.05, 0.08),
-    "deep violet": _Family(0.05, (89, 1.5, -3), (23, 28, -42), (-0.1, 0.3), 0.35, 0.1),
+    "navy on cream": _Family(0.10, (90, -4, 6), (27, 5, -20), (-0.25, 0.15), 0.55, 0.2),
+    "navy on white": _Family(0.20, (93, -1.5, 0), (36, 8, -24), (-0.1, 0.45), 0.65, 0.08),
+    "navy, flat": _Family(0.12, (91.5, -1, 0), (34, 10, -24), (-0.35, 0.05), 0.05, 0.4),
+    "violet": _Family(0.12, (93, 1, -1), (41, 15, -27), (0.35, 0.8), 0.03, 0.06),
+    "grey": _Family(0.13, (93, -1, 2.5), (52, 1.5, -8), (0.05, 0.5), 0.06, 0.08),
+    "pale grey": _Family(0.08, (62, -1, 2.5), (50, -0.5, -3), (-0.1, 0.2), 0.0, 0.12, 0.45),
+    "magenta rings": _Family(0.05, (93, 2, -2), (30, 23, -20), (0.7, 0.9), 0.02, 0.08),
+    "overexposed violet": _Family(0.07, (102, 0, 0), (60, 20, -32), (0.15, 0.75), 0.05, 0.08),
+    "deep violet": _Family(0.05, (91, 1.5, -3), (23, 28, -42), (-0.1, 0.3), 0.35, 0.1),
     "eosin": _Family(0.05, (86, -2, 5), (63, 17, 13), (0.1, 0.6), 0.03, 0.05),
 }
 _FREE_STAIN = (
@@ -68,15 +77,20 @@ class Slide:
         pallor: how much thinner the middle of a typical cell is, relative; negative where it is thicker.
         crenated: share of cells with spikes.
         pointed: share of cells with one or two tips.
-        unevenness: how much the stain varies inside a cell, relative.
+        unevenness: how much the stain varies inside a cell, 1 is usual.
+        grain: standard deviation of the finest grain of the stain, relative.
+        rim: width of the margin towards which red cells grow thinner, as share of their radius.
+        bubbles: share of red cells with a refracting bubble.
         crowding: share of the picture that cells cover.
         clustering: share of cells that are laid beside another one.
         overlap: greatest overlap of neighbours, as share of the sum of their radii.
         abutting: share of contacts in which cells flatten against each other instead of overlapping.
+        gap: softness of the light line between such cells, as share of the cell diameter.
         blur: standard deviation of the optics' point spread in pixels.
         sharpening: strength of the camera's unsharp mask, which draws a bright rim around cells.
         fringe: shift of red against blue by the lens, (x, y) in pixels.
-        noise: standard deviation of the camera's noise, image white is 1.
+        noise: standard deviation of the camera's noise on the glass, image white is 1.
+        dark_noise: by which factor, less 1, noise is stronger where the picture is black.
         jpeg_quality: quality at which the camera compressed the picture.
         vignette: loss of light at the corners, relative.
         light_centre: brightest point, (x, y) as share of width and height.
@@ -97,14 +111,19 @@ class Slide:
     crenated: float
     pointed: float
     unevenness: float
+    grain: float
+    rim: float
+    bubbles: float
     crowding: float
     clustering: float
     overlap: float
     abutting: float
+    gap: float
     blur: float
     sharpening: float
     fringe: tuple[float, float]
     noise: float
+    dark_noise: float
     jpeg_quality: int
     vignette: float
     light_centre: tuple[float, float]
@@ -126,30 +145,82 @@ def _density(background: FloatArray, colour: FloatArray) -> FloatArray:
     return np.maximum(np.log(background / np.maximum(colour, 0.03)), 0.0).astype(np.float32)
 
 
-def draw_slide(rng: np.random.Generator, cell_diameter: tuple[float, float]) -> Slide:
+def check_diameter(cell_diameter: tuple[float, float]) -> None:
+    """Raise :class:`InputError` for a range that is not two increasing numbers from 12 to 1000 pixels."""
+    low, high = _DIAMETERS
+    if not low <= cell_diameter[0] < cell_diameter[1] <= high:
+        raise InputError(
+            f"cell diameter: found {cell_diameter[0]} to {cell_diameter[1]}, expected two increasing numbers "
+            f"from {low} to {high} pixels"
+        )
+
+
+def _draw_family(rng: np.random.Generator, quantile: float) -> _Family:
+    """The family at ``quantile`` of their weights; the last ones belong to stains that follow no family."""
+    if quantile >= 1 - _FREE_STAIN:
+        cell = (rng.uniform(25, 65), rng.uniform(-8, 35), rng.uniform(-40, 20))
+        return _Family(1, (rng.uniform(70, 98), 0, 1), cell, (-0.3, 0.7), rng.choice([0.02, 0.5]), 0.1)
+    families = list(_FAMILIES.values())
+    weights = np.cumsum([family.weight for family in families])
+    place = np.searchsorted(weights / weights[-1], quantile / (1 - _FREE_STAIN), side="right")
+    return families[min(int(place), len(families) - 1)]
+
+
+def _draw_diameter(quantile: float, cell_diameter: tuple[float, float]) -> float:
+    """The value at ``quantile`` of a triangular distribution over the range."""
+    low, high = cell_diameter
+    # One size is likelier than others, as in real sets; it is large because covered parts make cells smaller.
+    peak = 0.75
+    if quantile < peak:
+        return low + (high - low) * float(np.sqrt(quantile * peak))
+    return high - (high - low) * float(np.sqrt((1 - quantile) * (1 - peak)))
+
+
+def draw_slides(rng: np.random.Generator, number: int, cell_diameter: tuple[float, float]) -> list[Slide]:
+    """Draw slides that share out stains and cell sizes evenly (a Latin hypercube; McKay et al. 1979).
+
+    A few slides drawn one by one would often lack the rarer stains.
+
+    Args:
+        rng: source of all randomness.
+        number: of slides.
+        cell_diameter: smallest and greatest mean diameter of red cells, in pixels.
+
+    Returns:
+        The slides, in random order.
+    """
+    strata = [(rng.permutation(number) + rng.random(number)) / number for _ in range(2)]
+    return [draw_slide(rng, cell_diameter, (float(stain), float(size))) for stain, size in zip(*strata)]
+
+
+def draw_slide(
+    rng: np.random.Generator,
+    cell_diameter: tuple[float, float],
+    quantiles: tuple[float, float] | None = None,
+) -> Slide:
     """Draw the look of a slide.
 
     Args:
         rng: source of all randomness.
         cell_diameter: smallest and greatest mean diameter of red cells, in pixels.
+        quantiles: where in their distributions stain and cell diameter lie, in [0, 1); None draws them too.
 
     Returns:
         The slide.
+
+    Raises:
+        InputError: see :func:`check_diameter`.
     """
-    if rng.random() < _FREE_STAIN:
-        cell = (rng.uniform(25, 65), rng.uniform(-8, 35), rng.uniform(-40, 20))
-        family = _Family(1, (rng.uniform(70, 98), 0, 1), cell, (-0.3, 0.7), rng.choice([0.02, 0.5]), 0.1)
-    else:
-        weights = np.array([family.weight for family in _FAMILIES.values()])
-        family = list(_FAMILIES.values())[rng.choice(len(weights), p=weights / weights.sum())]
+    check_diameter(cell_diameter)
+    stain_quantile, size_quantile = quantiles or (rng.random(), rng.random())
+    family = _draw_family(rng, stain_quantile)
     background = _bgr_from_lab(family.background + rng.normal(0, _BACKGROUND_SPREAD))
-    red = _bgr_from_lab(family.red_cell + rng.normal(0, _CELL_SPREAD))
-    # A dull picture dulls nuclei too: their colour is pulled towards the background.
+    red_lab = family.red_cell + family.contrast * rng.normal(0, _CELL_SPREAD)
+    red_lab[0] = min(red_lab[0], family.background[0] - _LEAST_CONTRAST)
+    red = _bgr_from_lab(red_lab)
     nucleus = _bgr_from_lab(_NUCLEUS_LAB + rng.normal(0, 5, 3))
     pink = _bgr_from_lab(_PINK_LAB + rng.normal(0, 5, 3))
-    strength = family.nucleus_strength
-    # The middle of the range is likelier than its ends, as in real sets.
-    diameter = rng.triangular(cell_diameter[0], float(np.mean(cell_diameter)), cell_diameter[1])
+    diameter = _draw_diameter(size_quantile, cell_diameter)
     # Optics scale with the cells, so that small pictures of small cells stay legible.
     magnification = min(1.0, diameter / 100.0)
     angle = rng.uniform(0, 2 * np.pi)
@@ -158,25 +229,30 @@ def draw_slide(rng: np.random.Generator, cell_diameter: tuple[float, float]) -> 
     return Slide(
         background=background,
         red_density=_density(background, red),
-        nucleus_density=strength * _density(background, nucleus),
-        pink_density=strength * _density(background, pink),
+        nucleus_density=family.contrast * _density(background, nucleus),
+        pink_density=family.contrast * _density(background, pink),
         diameter=diameter,
         diameter_spread=rng.uniform(0.05, 0.11),
-        elongation=rng.uniform(0.06, 0.2),
+        elongation=rng.uniform(0.1, 0.28),
         pallor=rng.uniform(*family.pallor),
         crenated=float(np.clip(family.crenated * rng.uniform(0.4, 1.5), 0, 0.9)),
         pointed=float(np.clip(family.pointed * rng.uniform(0.3, 1.5), 0, 0.6)),
-        unevenness=rng.uniform(0.3, 1.0),
-        crowding=float(np.clip(rng.lognormal(np.log(0.28), 0.35), 0.1, 0.5)),
-        clustering=rng.uniform(0.2, 0.75),
-        overlap=rng.uniform(0.05, 0.4),
+        unevenness=rng.uniform(0.4, 1.2),
+        grain=rng.uniform(0.02, 0.08),
+        bubbles=float(rng.choice([0.01, 0.12])),
+        rim=rng.uniform(0.1, 0.35),
+        crowding=float(np.clip(rng.lognormal(np.log(0.28), 0.33), 0.12, 0.46)),
+        clustering=rng.uniform(0.0, 0.42),
+        overlap=rng.uniform(0.1, 0.42),
         abutting=rng.uniform(0, 0.8),
-        blur=float(np.clip(rng.lognormal(np.log(1.9), 0.2), 1.2, 3.2)) * magnification,
+        gap=rng.uniform(0.006, 0.02),
+        blur=float(np.clip(rng.lognormal(np.log(2.35), 0.2), 1.4, 3.6)) * magnification,
         sharpening=rng.uniform(0.0, 0.5),
         fringe=(fringe * np.cos(angle), fringe * np.sin(angle)),
-        noise=rng.uniform(0.004, 0.018),
+        noise=family.contrast * rng.uniform(0.006, 0.016),
+        dark_noise=rng.uniform(0.0, 2.0),
         jpeg_quality=int(rng.integers(80, 97)),
-        vignette=rng.uniform(0.0, 0.06 if overexposed else 0.16),
+        vignette=rng.uniform(0.0, 0.04 if overexposed else 0.1),
         light_centre=(rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7)),
         dirt=float(rng.lognormal(0, 0.7)),
         film=rng.uniform(0, 0.035),

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from bccd_d2.conversion.synthetic.camera import photograph
 from bccd_d2.conversion.synthetic.field import Field, fill
-from bccd_d2.conversion.synthetic.slide import Slide, draw_slide
+from bccd_d2.conversion.synthetic.slide import CELL_DIAMETER, Slide, draw_slide
 from bccd_d2.errors import InputError
 
-CELL_DIAMETER = (70.0, 130.0)
 MIN_AREA = 100  # pixels; what is smaller is no instance, as in the conversion of real masks
 _MIN_SIDE = 32
+_MOST_CELLS = 65535  # a 16-bit instance map holds no more
 _SPECKLED = 0.12  # share of masks with specks
 
 
@@ -66,7 +66,8 @@ class SyntheticSmear:
 
     def masked_cells(self) -> tuple[SyntheticCell, ...]:
         """The cells that are marked in ``mask``: its components of at least 100 pixels are exactly these."""
-        return tuple(cell for cell in self.cells if self.mask[self.instances == cell.label].any())
+        marked = set(np.unique(self.instances[self.mask > 0]).tolist())
+        return tuple(cell for cell in self.cells if cell.label in marked)
 
 
 _CLASS_NAMES = {"leukocyte": "WBC", "platelet": "Platelets"}  # every other category is a red cell
@@ -134,6 +135,12 @@ def _leave_specks(
             cv2.circle(mask, (x, y), reach, 255, -1)
 
 
+def check_size(width: int, height: int) -> None:
+    """Raise :class:`InputError` for a picture that is too small to show a cell."""
+    if min(width, height) < _MIN_SIDE:
+        raise InputError(f"size: found {width}x{height}, expected at least {_MIN_SIDE}x{_MIN_SIDE} pixels")
+
+
 def draw_smear(
     seed: int | Sequence[int],
     width: int = 1600,
@@ -157,19 +164,18 @@ def draw_smear(
         The picture and its truth.
 
     Raises:
-        InputError: a side is under 32 pixels, or the diameters are not two increasing numbers of at least 12.
+        InputError: a side is under 32 pixels, the diameters are not two increasing numbers from 12 to 1000,
+            or more cells fit than an instance map can hold.
     """
-    if min(width, height) < _MIN_SIDE:
-        raise InputError(f"size: found {width}x{height}, expected at least {_MIN_SIDE}x{_MIN_SIDE} pixels")
-    if not 12 <= cell_diameter[0] < cell_diameter[1]:
-        raise InputError(
-            f"cell diameter: found {cell_diameter[0]} to {cell_diameter[1]}, expected two increasing numbers "
-            "of at least 12 pixels"
-        )
+    check_size(width, height)
     rng = np.random.default_rng(seed)
     slide = slide or draw_slide(rng, cell_diameter)
     field = Field(rng, width, height, slide)
     fill(field)
+    if len(field.categories) > _MOST_CELLS:
+        raise InputError(
+            f"size: {width}x{height} pixels hold {len(field.categories)} cells, expected at most {_MOST_CELLS}"
+        )
     image = photograph(rng, field.density, slide)
     instances, kept = _truth(field, line=int(rng.integers(1, 4)))
     masked = [cell.label for cell in kept if platelets_in_mask or cell.class_name != "Platelets"]

@@ -1,0 +1,289 @@
+"""Copy-paste of cells between images.
+
+Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation", CVPR 2021:
+cells of other training images are pasted at random places, with their borders blended, and hide what is
+below. Unlike there, rare classes are pasted more often, stain is adapted, and cells do not pile up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T  # noqa: N812  Detectron2's own habit
+from detectron2.structures import BoxMode
+from fvcore.transforms.transform import Transform
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bccd_d2.data.augmentation import draw_generator
+from bccd_d2.data.label_map import InstanceRuns, resize_labels
+from bccd_d2.data.preprocessing import read_image, resize_image, scaled_size
+from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
+from bccd_d2.errors import InputError
+
+_logger = logging.getLogger(__name__)
+# Around a cell, native pixels; its blended border needs the glass beside it.
+_MARGIN = 4
+# Standard deviation of the blended border, network pixels.
+_BLEND = 1.0
+_PLACES_TRIED = 10
+# Share of a pasted cell that may lie on other cells. Real cells overlap a little.
+_MAX_OVERLAP = 0.1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell, cut out of its image.
+
+    Attributes:
+        image: (h, w, 3) uint8, native pixels, with a margin.
+        mask: (h, w) bool.
+        category: contiguous class.
+        statistics: stain of its image.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    category: int
+    statistics: StainStatistics | None
+
+
+class CellBank:
+    """Cells to paste, by class; a class is drawn the more often the fewer instances the data set has of it.
+
+    Args:
+        cells: at least one.
+        counts: instances of each class in the data set.
+    """
+
+    def __init__(self, cells: Sequence[Cell], counts: Mapping[int, int]) -> None:
+        self._by_class = {c: [cell for cell in cells if cell.category == c] for c in sorted(counts)}
+        self._by_class = {category: found for category, found in self._by_class.items() if found}
+        if not self._by_class:
+            raise InputError("INPUT.COPY_PASTE: no annotated cell lies whole inside its image")
+        weights = np.array([1 / counts[category] for category in self._by_class])
+        self.probabilities = dict(zip(self._by_class, (weights / weights.sum()).tolist()))
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset_dicts: Sequence[Mapping[str, Any]],
+        per_class: int,
+        normalizer: ReinhardNormalizer,
+        seed: int,
+        read: Callable[[str, str], NDArray[np.uint8]] = read_image,
+    ) -> CellBank:
+        """Cut out up to ``per_class`` cells of each class, evenly drawn from those the image border does not
+        cut.
+
+        Args:
+            dataset_dicts: in Detectron2's format.
+            per_class: memory is about 40 kB for a red cell, 200 kB for a white one.
+            normalizer: measures stain.
+            seed: of the drawing.
+            read: reads an image in a colour order.
+
+        Raises:
+            InputError: no cell can be used, or an image cannot be read.
+        """
+        counts: Counter[int] = Counter()
+        candidates: dict[int, list[tuple[int, int]]] = {}
+        for image_index, record in enumerate(dataset_dicts):
+            for index, annotation in enumerate(record["annotations"]):
+                if annotation.get("iscrowd", 0):
+                    continue
+                counts[annotation["category_id"]] += 1
+                x0, y0, x1, y1 = BoxMode.convert(
+                    annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS
+                )
+                if x0 > 0 and y0 > 0 and x1 < record["width"] and y1 < record["height"]:
+                    candidates.setdefault(annotation["category_id"], []).append((image_index, index))
+        generator = np.random.default_rng(seed)
+        chosen: dict[int, list[int]] = {}
+        for category in sorted(candidates):
+            found = candidates[category]
+            for k in generator.permutation(len(found))[:per_class]:
+                chosen.setdefault(found[k][0], []).append(found[k][1])
+        cells = []
+        for image_index in tqdm(sorted(chosen), desc="cells to paste", unit="image", leave=False):
+            record = dataset_dicts[image_index]
+            image = read(record["file_name"], normalizer.image_format)
+            statistics = normalizer.statistics(image)
+            for index in chosen[image_index]:
+                cells.append(_cut_out(image, record, index, statistics))
+        bank = cls(cells, counts)
+        _logger.info(
+            "%d cells to paste from %d images; share of each class: %s",
+            len(cells),
+            len(chosen),
+            {category: round(share, 3) for category, share in bank.probabilities.items()},
+        )
+        return bank
+
+    def draw(self, generator: np.random.Generator) -> Cell:
+        """One cell."""
+        classes = list(self.probabilities)
+        category = int(generator.choice(classes, p=list(self.probabilities.values())))
+        found = self._by_class[category]
+        return found[int(generator.integers(len(found)))]
+
+
+def _cut_out(
+    image: NDArray[np.uint8], record: Mapping[str, Any], index: int, statistics: StainStatistics | None
+) -> Cell:
+    annotation = record["annotations"][index]
+    height, width = image.shape[:2]
+    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    x0, y0 = max(int(box[0]) - _MARGIN, 0), max(int(box[1]) - _MARGIN, 0)
+    x1 = min(int(np.ceil(box[2])) + _MARGIN, width)
+    y1 = min(int(np.ceil(box[3])) + _MARGIN, height)
+    runs = InstanceRuns.from_annotations([annotation], height, width, record["file_name"])
+    mask = runs.label_map(x0, y0, x1 - x0, y1 - y0)[..., 0] > 0
+    return Cell(image[y0:y1, x0:x1].copy(), mask, int(annotation["category_id"]), statistics)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A cell at its place: image (h, w, 3) uint8, mask (h, w) bool, opacity (h, w) float32, left and top."""
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    opacity: NDArray[np.float32]
+    x: int
+    y: int
+
+
+class PasteTransform(Transform):
+    """Pastes patches, in order; their labels follow on those that are there.
+
+    Args:
+        patches: inside the image.
+        classes: of each.
+        first_label: of the first.
+    """
+
+    def __init__(self, patches: Sequence[Patch], classes: Sequence[int], first_label: int) -> None:
+        super().__init__()
+        self.patches = patches
+        self.first_label = first_label
+        self.added_classes = np.array(classes, dtype=np.int64)
+        self.added_areas = np.array([patch.mask.sum() for patch in patches], dtype=np.float64)
+
+    def apply_image(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Blend the cells into (H, W, 3) uint8."""
+        result = img.copy()
+        for patch in self.patches:
+            window = _window(result, patch)
+            opacity = patch.opacity[..., None]
+            window[:] = np.rint(opacity * patch.image + (1 - opacity) * window)
+        return result
+
+    def apply_segmentation(self, segmentation: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """Draw the labels into a (H, W, L) label map; what they hide is gone."""
+        result = segmentation.copy()
+        for k, patch in enumerate(self.patches):
+            window = _window(result, patch)
+            window[patch.mask] = 0
+            window[..., 0][patch.mask] = self.first_label + k
+        return result
+
+    def apply_coords(self, coords: NDArray[Any]) -> NDArray[Any]:
+        """Points stay."""
+        return coords
+
+
+def _window(array: NDArray[Any], patch: Patch) -> NDArray[Any]:
+    height, width = patch.mask.shape
+    return array[patch.y : patch.y + height, patch.x : patch.x + width]
+
+
+class CopyPaste(T.Augmentation):
+    """Pastes up to ``max_cells`` cells, each number from 0 as likely.
+
+    Args:
+        bank: where they come from.
+        max_cells: fewer are pasted where no free place is found.
+        normalizer: brings a pasted cell from its image's stain to that of the crop.
+
+    Raises:
+        InputError: ``max_cells`` is below 1.
+    """
+
+    def __init__(self, bank: CellBank, max_cells: int, normalizer: ReinhardNormalizer) -> None:
+        super().__init__()
+        if max_cells < 1:
+            raise InputError(f"INPUT.COPY_PASTE.MAX_CELLS is {max_cells}; expected at least 1")
+        self.bank, self.max_cells, self.normalizer = bank, max_cells, normalizer
+
+    def __repr__(self) -> str:
+        return f"CopyPaste(max_cells={self.max_cells}, classes={self.bank.probabilities})"
+
+    def get_transform(
+        self,
+        image: NDArray[np.uint8],
+        sem_seg: NDArray[np.uint16],
+        classes: NDArray[np.int64],
+        area_scale: float,
+        stain_statistics: StainStatistics | None,
+    ) -> Transform:
+        """Draw cells and free places for them; see :class:`bccd_d2.data.cell_input.CellInput`."""
+        generator = draw_generator()
+        taken = np.asarray(np.any(sem_seg, axis=-1))
+        patches, added = [], []
+        for _ in range(int(generator.integers(self.max_cells + 1))):
+            cell = self.bank.draw(generator)
+            picture, mask = self._prepare(cell, area_scale, stain_statistics, int(generator.integers(8)))
+            place = _free_place(taken, mask, generator)
+            if place is None:
+                continue
+            x, y = place
+            opacity = np.maximum(cv2.GaussianBlur(mask.astype(np.float32), (0, 0), _BLEND), 0)
+            patches.append(Patch(picture, mask, opacity, x, y))
+            added.append(cell.category)
+            taken[y : y + mask.shape[0], x : x + mask.shape[1]] |= mask
+        return PasteTransform(patches, added, len(classes) + 1) if patches else T.NoOpTransform()
+
+    def _prepare(
+        self, cell: Cell, area_scale: float, statistics: StainStatistics | None, orientation: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Cell in network pixels, in the crop's stain, in one of the eight orientations."""
+        height, width = scaled_size(cell.mask.shape[0], cell.mask.shape[1], float(np.sqrt(area_scale)))
+        picture = resize_image(cell.image, height, width)
+        mask = resize_labels(cell.mask[..., None].astype(np.uint16), height, width)[..., 0] > 0
+        if statistics is not None:
+            picture = self.normalizer.apply(picture, cell.statistics, statistics)
+        picture, mask = np.rot90(picture, orientation % 4), np.rot90(mask, orientation % 4)
+        if orientation >= 4:
+            picture, mask = picture[:, ::-1], mask[:, ::-1]
+        return np.ascontiguousarray(picture), np.ascontiguousarray(mask)
+
+
+def _free_place(
+    taken: NDArray[np.bool_], mask: NDArray[np.bool_], generator: np.random.Generator
+) -> tuple[int, int] | None:
+    """x and y where the mask lies inside and on little that is taken; None where a few tries find none."""
+    height, width = mask.shape
+    if not mask.any() or height > taken.shape[0] or width > taken.shape[1]:
+        return None
+    for _ in range(_PLACES_TRIED):
+        y = int(generator.integers(taken.shape[0] - height + 1))
+        x = int(generator.integers(taken.shape[1] - width + 1))
+        if taken[y : y + height, x : x + width][mask].sum() <= _MAX_OVERLAP * mask.sum():
+            return x, y
+    return None
+
+
+def build_copy_paste(cfg: CfgNode, dataset_dicts: Sequence[Mapping[str, Any]]) -> CopyPaste:
+    """Copy-paste as ``INPUT.COPY_PASTE`` asks for, from the given training data."""
+    normalizer = ReinhardNormalizer(cfg)
+    bank = CellBank.from_dataset(
+        dataset_dicts, cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS, normalizer, seed=max(cfg.SEED, 0)
+    )
+    return CopyPaste(bank, cfg.INPUT.COPY_PASTE.MAX_CELLS, normalizer)

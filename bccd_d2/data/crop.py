@@ -1,0 +1,111 @@
+"""Random windows of native images, resized to network pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.data import transforms as T  # noqa: N812  Detectron2's own habit
+from fvcore.transforms.transform import Transform
+from numpy.typing import NDArray
+
+from bccd_d2.data.augmentation import draw_generator
+from bccd_d2.data.label_map import resize_labels
+from bccd_d2.data.preprocessing import resize_image, scaled_size
+from bccd_d2.errors import InputError
+
+_MIN_ZOOM, _MAX_ZOOM = 0.1, 10.0
+
+
+class CropResizeTransform(Transform):
+    """Takes a window and resizes it.
+
+    Args:
+        x: left edge of the window, native pixels.
+        y: top edge.
+        width: of the window, native pixels.
+        height: of the window.
+        new_width: of the result, network pixels.
+        new_height: of the result.
+    """
+
+    def __init__(self, x: int, y: int, width: int, height: int, new_width: int, new_height: int) -> None:
+        super().__init__()
+        self.x, self.y, self.width, self.height = x, y, width, height
+        self.new_width, self.new_height = new_width, new_height
+
+    @property
+    def area_scale(self) -> float:
+        """Network pixels per native pixel, in area."""
+        return self.new_width * self.new_height / (self.width * self.height)
+
+    def apply_image(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Crop and resize (H, W, 3) uint8."""
+        return resize_image(self._window(img), self.new_height, self.new_width)
+
+    def apply_segmentation(self, segmentation: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """Crop and resize a (H, W, L) label map with nearest neighbour."""
+        return self.resize_labels(self._window(segmentation))
+
+    def resize_labels(self, labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """What :meth:`apply_segmentation` does with a label map that was drawn for the window alone."""
+        return resize_labels(labels, self.new_height, self.new_width)
+
+    def apply_coords(self, coords: NDArray[Any]) -> NDArray[Any]:
+        """Move (N, 2) xy points, corners of pixels being whole numbers."""
+        scale = np.array([self.new_width / self.width, self.new_height / self.height])
+        return (coords - np.array([self.x, self.y])) * scale
+
+    def _window(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array[self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+class RandomZoomCrop(T.Augmentation):
+    """A window anywhere in the image, at a random magnification around the fixed scale.
+
+    The crop is as large in network pixels whatever the magnification: more of the native image is taken for a
+    smaller one, so no border has to be made up. Where the image is smaller than the window, all of it is
+    taken.
+
+    Args:
+        size: (height, width) of the window at magnification 1, native pixels; None takes the whole image.
+        scale: network pixels per native pixel at magnification 1.
+        zoom: (smallest, largest) magnification; drawn evenly in its logarithm, so that 0.5 and 2 are as
+            likely.
+
+    Raises:
+        InputError: a size or magnification is out of range.
+    """
+
+    def __init__(
+        self, size: Sequence[int] | None, scale: float, zoom: tuple[float, float] = (1.0, 1.0)
+    ) -> None:
+        super().__init__()
+        if size is not None and (len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size)):
+            raise InputError(f"INPUT.CROP.SIZE is {list(size)}; expected [height, width] in native pixels")
+        if scale <= 0:
+            raise InputError(f"INPUT.SCALE is {scale}; expected a number above 0")
+        if not (len(zoom) == 2 and _MIN_ZOOM <= zoom[0] <= zoom[1] <= _MAX_ZOOM):
+            raise InputError(
+                f"INPUT.AUGMENTATION.ZOOM is {list(zoom)}; "
+                f"expected [smallest, largest] in [{_MIN_ZOOM}, {_MAX_ZOOM}]"
+            )
+        self.size, self.scale, self.zoom = size, scale, zoom
+
+    def get_transform(self, image: NDArray[np.uint8]) -> CropResizeTransform:
+        """Draw a window and a magnification."""
+        generator = draw_generator()
+        zoom = float(np.exp(generator.uniform(*np.log(self.zoom))))
+        height, width = image.shape[:2]
+        wanted = scaled_size(self.size[0], self.size[1], 1 / zoom) if self.size else (height, width)
+        crop_height, crop_width = min(wanted[0], height), min(wanted[1], width)
+        new_height, new_width = scaled_size(crop_height, crop_width, self.scale * zoom)
+        if self.size:
+            # Rounding must not make crops differ by a pixel: they would be padded to one batch.
+            full_height, full_width = scaled_size(self.size[0], self.size[1], self.scale)
+            new_height = full_height if crop_height == wanted[0] else new_height
+            new_width = full_width if crop_width == wanted[1] else new_width
+        y = int(generator.integers(height - crop_height + 1))
+        x = int(generator.integers(width - crop_width + 1))
+        return CropResizeTransform(x, y, crop_width, crop_height, new_width, new_height)

@@ -1,0 +1,110 @@
+"""The training loader: the same seed gives the same batches, with any number of workers.
+
+Detectron2 seeds each worker, so a sample's crop depends on which worker makes it and on what that worker made
+before. Here it depends on the run's seed and on the sample's number alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetFromList,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import Dataset, Sampler
+
+from bccd_d2.errors import InputError
+
+
+class NumberedSampler(Sampler[tuple[int, int]]):
+    """Yields (number, index): the indices of another sampler, counted from 0."""
+
+    def __init__(self, sampler: Sampler[int]) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return enumerate(self.sampler)
+
+
+class SeededDataset(Dataset[Any]):
+    """Maps dataset dicts, each with NumPy's global generator seeded by the number of the sample.
+
+    Args:
+        dataset_dicts: in Detectron2's format.
+        mapper: draws from NumPy's global generator.
+        seed: of the run; each process of a distributed run adds its rank.
+    """
+
+    def __init__(
+        self, dataset_dicts: Sequence[dict[str, Any]], mapper: Callable[[dict[str, Any]], Any], seed: int
+    ) -> None:
+        # Detectron2's serialized list: forked workers do not copy it by counting references.
+        self._dicts = DatasetFromList(list(dataset_dicts), copy=False)
+        self._mapper = mapper
+        self._seed = (seed, comm.get_rank())
+
+    def __len__(self) -> int:
+        return len(self._dicts)
+
+    def __getitem__(self, numbered: tuple[int, int]) -> Any:
+        number, index = numbered
+        with numpy_seeded(*self._seed, number):
+            return self._mapper(self._dicts[index])
+
+
+@contextmanager
+def numpy_seeded(*seeds: int) -> Iterator[None]:
+    """Seed NumPy's global generator, and give it back its state afterwards."""
+    state = np.random.get_state()  # noqa: NPY002  what Detectron2's augmentations draw from
+    np.random.seed(np.random.SeedSequence(seeds).generate_state(4))  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any]) -> Any:
+    """Detectron2's training loader on :class:`SeededDataset`.
+
+    Args:
+        cfg: ``DATASETS.TRAIN``, ``DATALOADER``, ``SOLVER.IMS_PER_BATCH`` and ``SEED``; a negative seed is drawn.
+        mapper: maps one dataset dict.
+
+    Returns:
+        Endless batches, lists of mapped samples.
+
+    Raises:
+        InputError: ``DATALOADER.SAMPLER_TRAIN`` is unknown.
+    """
+    dicts = get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    )
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler":
+        sampler = TrainingSampler(len(dicts), seed=seed)
+    elif cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            dicts, cfg.DATALOADER.REPEAT_THRESHOLD
+        )
+        sampler = RepeatFactorTrainingSampler(factors, seed=seed)
+    else:
+        raise InputError(
+            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; "
+            "expected TrainingSampler or RepeatFactorTrainingSampler"
+        )
+    return build_detection_train_loader(
+        SeededDataset(dicts, mapper, seed),
+        mapper=None,
+        sampler=NumberedSampler(sampler),
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )

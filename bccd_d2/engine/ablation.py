@@ -1,0 +1,138 @@
+"""Ablations: the same training with one thing changed a row, over several seeds, in one table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from tabulate import tabulate
+from tqdm import tqdm
+
+from bccd_d2.errors import InputError
+
+TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
+METRICS = (("segm", "AP"), ("segm", "AP50"), ("segm", "AP75"), ("overlap", "IoU"), ("overlap", "Dice"))
+
+
+@dataclass(frozen=True)
+class AblationPlan:
+    """What to train.
+
+    Attributes:
+        config: the model's YAML file.
+        options: configuration keys and values of every row.
+        seeds: one training a row and seed.
+        rows: by name, the configuration keys and values that only this row has.
+    """
+
+    config: Path
+    options: Mapping[str, Any]
+    seeds: Sequence[int]
+    rows: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> AblationPlan:
+        """Read a plan; ``config`` is relative to the working directory.
+
+        Raises:
+            InputError: the file is no YAML, or a key is missing, unknown or of another type.
+        """
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise InputError(f"{path}: expected a YAML plan, cannot read it ({error})") from error
+        expected = {"config": str, "options": dict, "seeds": list, "rows": dict}
+        if not isinstance(content, dict) or set(content) != set(expected):
+            found = sorted(content) if isinstance(content, dict) else type(content).__name__
+            raise InputError(f"{path}: expected the keys {', '.join(expected)}, found {found}")
+        for key, kind in expected.items():
+            if not isinstance(content[key], kind) or (not content[key] and key != "options"):
+                raise InputError(f"{path}: {key}: expected a {kind.__name__}, found {content[key]!r}")
+        for name, changes in content["rows"].items():
+            if not isinstance(changes, dict):
+                raise InputError(
+                    f"{path}: rows: {name}: expected a dict of configuration keys, found {changes!r}"
+                )
+        return cls(Path(content["config"]), content["options"], content["seeds"], content["rows"])
+
+
+def run_ablation(
+    plan: AblationPlan, out: Path, data_root: Path, also_evaluate: Mapping[str, Path]
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Train and evaluate every row with every seed; what is finished already is not done again.
+
+    Args:
+        plan: see :class:`AblationPlan`.
+        out: one folder a row and seed is made in it.
+        data_root: folder that ``tools/convert_bccd.py`` wrote.
+        also_evaluate: more such folders by name, on whose ``DATASETS.TEST`` each model is evaluated too.
+
+    Returns:
+        The content of ``results.json`` by data (``"data"``, then the names of ``also_evaluate``) and row, one a seed.
+
+    Raises:
+        InputError: a training failed; the message names its log.
+    """
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for name, changes, seed in tqdm(
+        [(n, c, s) for n, c in plan.rows.items() for s in plan.seeds], unit="training"
+    ):
+        folder = out / name.replace(" ", "_") / f"seed{seed}"
+        options = {**plan.options, **changes, "SEED": seed}
+        trained = _train_net(plan.config, data_root, folder, options, "--resume")
+        results.setdefault("data", {}).setdefault(name, []).append(trained)
+        for data, root in also_evaluate.items():
+            weights = {**options, "MODEL.WEIGHTS": str(folder / "model_final.pth")}
+            evaluated = _train_net(plan.config, root, folder / data, weights, "--eval-only")
+            results.setdefault(data, {}).setdefault(name, []).append(evaluated)
+    return results
+
+
+def _train_net(
+    config: Path, data_root: Path, folder: Path, options: Mapping[str, Any], flag: str
+) -> dict[str, Any]:
+    """The results of one run of tools/train_net.py, which is skipped where they are there."""
+    result_file = folder / "results.json"
+    if not result_file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        pairs = [str(word) for pair in options.items() for word in pair]
+        command = [
+            sys.executable,
+            str(TRAIN_NET),
+            "--config-file",
+            str(config),
+            "--data-root",
+            str(data_root),
+        ]
+        command += [flag, "OUTPUT_DIR", str(folder), *pairs]
+        with (folder / "output.txt").open("w", encoding="utf-8") as log:
+            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+        if status:
+            raise InputError(f"training failed with status {status}; {folder / 'output.txt'} says why")
+    return json.loads(result_file.read_text(encoding="utf-8"))
+
+
+def ablation_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """A Markdown table of fractions, mean +- sample standard deviation over the seeds, one line a row.
+
+    Args:
+        results: by row, the content of ``results.json`` of each seed; of several data sets the first counts.
+    """
+    rows = []
+    for name, runs in results.items():
+        first = [next(iter(run.values())) for run in runs]
+        row = [name, len(runs)]
+        for group, metric in METRICS:
+            values = np.array([metrics[group][metric] / 100 for metrics in first])
+            spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+            row.append(f"{values.mean():.3f}{spread}")
+        rows.append(row)
+    headers = ["row", "seeds", *(f"{'mask ' if group == 'segm' else ''}{name}" for group, name in METRICS)]
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)

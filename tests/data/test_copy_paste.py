@@ -1,0 +1,153 @@
+import cv2
+import numpy as np
+import pytest
+
+from bccd_d2.config import get_bccd_cfg
+from bccd_d2.data.cell_input import CellInput
+from bccd_d2.data.copy_paste import CellBank, CopyPaste, PasteTransform, Patch, build_copy_paste
+from bccd_d2.data.label_map import instances_from_label_map
+from bccd_d2.data.stain import ReinhardNormalizer
+from bccd_d2.errors import InputError
+from tests.data.shapes import annotation, dataset_dict, disc
+
+COMMON = [disc(150, 200, x, y, 12) for x in (30, 70, 110, 150) for y in (30, 70, 110)]
+RARE = disc(150, 200, 178, 70, 16)
+
+
+@pytest.fixture
+def record(tmp_path):
+    found = dataset_dict(tmp_path / "cells.png", [*COMMON, RARE])
+    for one in found["annotations"]:
+        one["category_id"] = 0
+    found["annotations"][-1]["category_id"] = 2
+    return found
+
+
+def build(record, **changes):
+    cfg = get_bccd_cfg()
+    for key, value in changes.items():
+        cfg.merge_from_list([f"INPUT.COPY_PASTE.{key}", value])
+    return build_copy_paste(cfg, [record])
+
+
+def empty_input(height=120, width=140, area_scale=1.0):
+    return CellInput(
+        np.full((height, width, 3), 228, np.uint8),
+        np.zeros((height, width, 1), np.uint16),
+        np.zeros(0, np.int64),
+        np.zeros(0),
+        area_scale,
+        None,
+    )
+
+
+def test_rare_classes_are_favoured(record):
+    bank = build(record).bank
+    assert bank.probabilities == pytest.approx({0: 1 / 13, 2: 12 / 13})
+    generator = np.random.default_rng(0)
+    drawn = [bank.draw(generator).category for _ in range(300)]
+    assert 0.86 < np.mean(np.array(drawn) == 2) < 0.97
+
+
+def test_pasted_cells_look_and_measure_as_annotated(record):
+    paste = build(record, MAX_CELLS=6)
+    pasted = 0
+    np.random.seed(0)  # noqa: NPY002  what Detectron2 seeds
+    for _ in range(20):
+        crop = empty_input()
+        paste(crop)
+        instances = instances_from_label_map(crop.sem_seg, crop.classes, 0 * crop.areas)
+        pasted += len(instances)
+        # Alone or with a tenth hidden, in any orientation: discs of 441 or 797 pixels.
+        for mask, category in zip(instances.gt_masks.tensor.numpy(), instances.gt_classes.tolist()):
+            assert mask.sum() in range(*{0: (380, 442), 2: (700, 798)}[category])
+            assert crop.image[mask][:, 1].mean() < 150
+        outside = ~cv2.dilate(crop.sem_seg.any(-1).astype(np.uint8), np.ones((13, 13))).astype(bool)
+        assert (crop.image[outside] == 228).all()
+        assert crop.areas.tolist() == [{0: 441.0, 2: 797.0}[c] for c in crop.classes.tolist()]
+    assert 30 < pasted < 90
+
+
+def test_cells_are_scaled_with_the_crop(record):
+    paste = build(record)
+    np.random.seed(1)  # noqa: NPY002
+    areas = []
+    for _ in range(10):
+        crop = empty_input(area_scale=0.25)
+        paste(crop)
+        areas += crop.areas.tolist()
+    assert areas
+    assert all(abs(area - 441 / 4) < 15 or abs(area - 797 / 4) < 20 for area in areas)
+
+
+def test_what_a_pasted_cell_hides_is_gone():
+    labels = np.zeros((10, 10, 2), np.uint16)
+    labels[2:8, 2:8, 0], labels[4:6, :, 1] = 1, 2
+    square = np.ones((4, 4), bool)
+    patch = Patch(np.full((4, 4, 3), 9, np.uint8), square, np.ones((4, 4), np.float32), 3, 3)
+    tfm = PasteTransform([patch], [5], first_label=3)
+    result = tfm.apply_segmentation(labels)
+    assert [(result == k).sum() for k in (1, 2, 3)] == [36 - 16, 20 - 8, 16]
+    assert (tfm.apply_image(np.zeros((10, 10, 3), np.uint8)).sum(-1) == 27).sum() == 16
+    assert labels.max() == 2  # the input stays
+
+
+def test_borders_are_blended():
+    mask = disc(21, 21, 10, 10, 6)
+    opacity = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.0)
+    patch = Patch(np.full((21, 21, 3), 200, np.uint8), mask, opacity, 0, 0)
+    row = PasteTransform([patch], [0], 1).apply_image(np.zeros((21, 21, 3), np.uint8))[10, :, 0]
+    assert row[10] == 200
+    assert row[0] == 0
+    assert len(np.unique(row[:11])) > 4
+
+
+def test_a_crowded_crop_takes_none(record):
+    crop = empty_input()
+    crop.sem_seg[:] = 1
+    crop.classes, crop.areas = np.zeros(1, np.int64), np.ones(1)
+    for _ in range(5):
+        build(record)(crop)
+    assert crop.classes.tolist() == [0]
+    assert (crop.image == 228).all()
+
+
+def test_a_cell_takes_on_the_stain_of_the_crop(record):
+    paste = build(record, MAX_CELLS=8)
+    measure = ReinhardNormalizer(get_bccd_cfg())
+    pale = np.clip(cv2.imread(record["file_name"]).astype(int) + (20, 45, 60), 0, 255).astype(np.uint8)
+    wanted = measure.statistics(pale)
+    crop = empty_input(300, 300)
+    crop.image[:] = (250, 250, 250)
+    crop.stain_statistics = wanted
+    np.random.seed(3)  # noqa: NPY002
+    while not crop.sem_seg.any():
+        paste(crop)
+    inside = cv2.erode(crop.sem_seg.any(-1).astype(np.uint8), np.ones((5, 5))).astype(bool)
+    lab = cv2.cvtColor(crop.image.astype(np.float32) / 255, cv2.COLOR_BGR2LAB)[inside].mean(0)
+    np.testing.assert_allclose(lab, wanted.mean, atol=4)
+
+
+def test_cut_and_crowd_cells_are_not_taken(tmp_path):
+    at_border = disc(60, 60, 5, 30, 12)
+    record = dataset_dict(tmp_path / "cut.png", [at_border])
+    record["annotations"].append(annotation(disc(60, 60, 40, 40, 8), iscrowd=1))
+    with pytest.raises(InputError, match="no annotated cell lies whole inside its image"):
+        build(record)
+
+
+def test_the_same_seed_takes_the_same_cells(record):
+    measure = ReinhardNormalizer(get_bccd_cfg())
+
+    def masks(seed):
+        bank = CellBank.from_dataset([record], 3, measure, seed)
+        generator = np.random.default_rng(0)
+        return [bank.draw(generator).image.tobytes() for _ in range(20)]
+
+    assert masks(1) == masks(1)
+    assert masks(1) != masks(2)
+
+
+def test_bad_limits_are_named(record):
+    with pytest.raises(InputError, match=r"INPUT\.COPY_PASTE\.MAX_CELLS is 0"):
+        CopyPaste(build(record).bank, 0, ReinhardNormalizer(get_bccd_cfg()))

@@ -1,0 +1,120 @@
+import itertools
+import os
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from torch.utils.data import DataLoader, Dataset
+
+from bccd_d2.config import get_bccd_cfg
+from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
+from bccd_d2.data.loader import build_train_loader, numpy_seeded
+from bccd_d2.data.threads import stop_opencv_threads_at_fork, use_one_opencv_thread_in_workers
+from bccd_d2.errors import InputError
+from tests.data.shapes import dataset_dict, disc
+
+NAME = "drawn_for_the_loader"
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    dicts = []
+    for k in range(5):
+        masks = [disc(90, 110, x, y, 9) for x in (20 + k, 60, 95) for y in (20, 60)]
+        dicts.append(dataset_dict(tmp_path / f"{k}.png", masks, image_id=k))
+    DatasetCatalog.register(NAME, lambda: dicts)
+    cfg = get_bccd_cfg()
+    cfg.DATASETS.TRAIN = (NAME,)
+    cfg.SEED = 42
+    cfg.SOLVER.IMS_PER_BATCH = 3
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "absolute", [48, 48]
+    cfg.INPUT.AUGMENTATION.PRESET = "strong"
+    cfg.INPUT.STAIN.JITTER_STD = 0.2
+    yield cfg
+    DatasetCatalog.remove(NAME)
+
+
+def batches(cfg, workers, count=5):
+    cfg.DATALOADER.NUM_WORKERS = workers
+    loader = build_train_loader(cfg, BCCDDatasetMapper(cfg, is_train=True))
+    return list(itertools.chain(*itertools.islice(iter(loader), count)))
+
+
+def same(one, other):
+    return [
+        a["image_id"] == b["image_id"]
+        and torch.equal(a["image"], b["image"])
+        and torch.equal(a["instances"].gt_masks.tensor, b["instances"].gt_masks.tensor)
+        and torch.equal(a["instances"].gt_classes, b["instances"].gt_classes)
+        for a, b in zip(one, other, strict=True)
+    ]
+
+
+class ThreadsOfWorker(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        use_one_opencv_thread_in_workers()
+        blurred = cv2.GaussianBlur(np.zeros((800, 800, 3), np.uint8), (9, 9), 0)
+        return cv2.getNumThreads(), blurred.shape[0]
+
+
+@pytest.mark.timeout(120)  # a thread pool that a worker inherits makes it wait forever
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_forked_workers_have_one_opencv_thread_and_the_main_process_keeps_its_own():
+    stop_opencv_threads_at_fork()
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(3)
+        cv2.GaussianBlur(np.zeros((800, 800, 3), np.uint8), (9, 9), 0)  # starts the pool
+        loader = DataLoader(ThreadsOfWorker(), num_workers=2, multiprocessing_context="fork")
+        assert [(threads.item(), size.item()) for threads, size in loader] == [(1, 800)] * 2
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("grouping", [False, True])
+def test_the_same_seed_gives_the_same_batches_with_any_number_of_workers(cfg, grouping):
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = grouping
+    expected = batches(cfg, 0)
+    assert len(expected) == 15
+    assert all(same(expected, batches(cfg, 0)))
+    if not grouping:
+        assert all(same(expected, batches(cfg, 1)))
+    assert all(same(expected, batches(cfg, 3)))
+    cfg.SEED = 43
+    assert not any(same(expected, batches(cfg, 0)))
+
+
+def test_the_same_image_is_cropped_anew_each_time(cfg):
+    samples = [sample for sample in batches(cfg, 0, 10) if sample["image_id"] == 0]
+    assert len(samples) == 6
+    assert len({sample["image"].numpy().tobytes() for sample in samples}) == 6
+
+
+def test_rare_categories_can_be_repeated(cfg):
+    cfg.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
+    assert len(batches(cfg, 0, 2)) == 6
+
+
+def test_an_unknown_sampler_is_named(cfg):
+    cfg.DATALOADER.SAMPLER_TRAIN = "Guess"
+    with pytest.raises(InputError, match=r"DATALOADER\.SAMPLER_TRAIN is 'Guess'"):
+        batches(cfg, 0)
+
+
+def test_seeding_leaves_no_trace():
+    np.random.seed(1)  # noqa: NPY002
+    expected = np.random.rand(3)  # noqa: NPY002
+    np.random.seed(1)  # noqa: NPY002
+    with pytest.raises(RuntimeError), numpy_seeded(4, 5):
+        inside = np.random.rand()  # noqa: NPY002
+        raise RuntimeError
+    np.testing.assert_array_equal(np.random.rand(3), expected)  # noqa: NPY002
+    with numpy_seeded(4, 5):
+        assert np.random.rand() == inside  # noqa: NPY002

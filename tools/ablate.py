@@ -1,0 +1,46 @@
+"""Train every row of an ablation plan with every seed and print one table; finished trainings are not repeated."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bccd_d2.engine.ablation import AblationPlan, ablation_table, run_ablation
+from bccd_d2.errors import run_command
+from bccd_d2.files import replacing
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    name, separator, folder = text.partition("=")
+    if not (name and separator and folder):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected NAME=DIR")
+    return name, Path(folder)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the plan and write RESULTS.md beside the trainings."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--plan", type=Path, required=True, metavar="YAML", help="for example configs/ablations/stain.yaml"
+    )
+    parser.add_argument(
+        "--data-root", type=Path, required=True, metavar="DIR", help="what tools/convert_bccd.py wrote"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="one folder a row and seed goes there"
+    )
+    parser.add_argument(
+        "--also-evaluate", type=_named_folder, action="append", default=[], metavar="NAME=DIR",
+        help="evaluate every model on this data too; may be given several times",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    plan = AblationPlan.read(options.plan)
+    results = run_ablation(plan, options.out, options.data_root, dict(options.also_evaluate))
+    text = "\n\n".join(f"{name}:\n\n{ablation_table(rows)}" for name, rows in results.items()) + "\n"
+    with replacing(options.out / "RESULTS.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,78 @@
+"""Look at a data set of images and masks: what is in it and what is doubtful, as a page for people and as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from bccd_d2.conversion.arguments import add_workers
+from bccd_d2.conversion.audit.run import JSON_FILE, PAGE_FILE, STAIN_CLUSTERS, AuditOptions, audit_dataset
+from bccd_d2.conversion.dialects import known_dialects, read_dialect
+from bccd_d2.conversion.instances import MIN_AREA
+from bccd_d2.errors import run_command
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, epilog="docs/audit.md says what the numbers mean.")
+    add = parser.add_argument
+    add(
+        "--root",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with the data, searched at every depth",
+    )
+    add("--out", type=Path, required=True, metavar="DIR", help=f"folder for {PAGE_FILE} and {JSON_FILE}")
+    coco_help = "what tools/convert_bccd.py made of the same data: adds train, val, test and classes"
+    add("--coco", type=Path, metavar="DIR", help=coco_help)
+    dialect_help = "what the masks mean and where they lie: a YAML file, or one of configs/datasets: "
+    add(
+        "--dialect",
+        default="kaggle",
+        metavar="NAME|FILE",
+        help=f"{dialect_help}{', '.join(known_dialects())} (default kaggle)",
+    )
+    add("--min-area", type=int, metavar="PX", help=f"smaller components are specks (default {MIN_AREA})")
+    connectivity_help = "whether pixels that touch by a corner belong together (default 8)"
+    add("--connectivity", type=int, choices=(4, 8), help=connectivity_help)
+    add("--worst", type=int, default=12, metavar="N", help="images to show (default %(default)s)")
+    cluster_help = f"groups of alike stain (default {STAIN_CLUSTERS}, fewer where there are few images)"
+    add("--stain-clusters", type=int, metavar="N", help=cluster_help)
+    add(
+        "--max-images", type=int, metavar="N", help="look at N images only, spread over the set (default all)"
+    )
+    add("--name", help="of the data set, as the page's title (default: that of the folder)")
+    add("--overwrite", action="store_true", help="replace an earlier audit")
+    add_workers(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Audit, and print the summary."""
+    args = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    dialect = read_dialect(args.dialect)
+    given = {
+        name: getattr(args, name) for name in ("min_area", "connectivity") if getattr(args, name) is not None
+    }
+    dialect = replace(dialect, instances=replace(dialect.instances, **given))
+    document = audit_dataset(
+        args.root,
+        args.out,
+        AuditOptions(dialect, args.worst, args.stain_clusters, args.max_images, args.name),
+        coco=args.coco,
+        workers=args.workers,
+        overwrite=args.overwrite,
+    )
+    print("\n".join(document["summary"]))
+    for fault in document["faults"]:
+        print(f"left out: {fault}")
+    print(f"written to {args.out / PAGE_FILE} and {args.out / JSON_FILE}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,89 @@
+"""Fit the target of the stain normalization to a data set and write it as YAML that a configuration includes.
+
+The target is the median, over the images, of the mean and standard deviation of each CIELAB channel over the
+cells. Include the file beside a model's, later ones winning:
+
+    _BASE_: ["mask_rcnn_R_50_FPN.yaml", "stain.yaml"]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bccd_d2.config import get_bccd_cfg
+from bccd_d2.data.preprocessing import read_image
+from bccd_d2.data.stain import CHANNELS, FOREGROUNDS, ReinhardNormalizer, StainTarget, median_target
+from bccd_d2.errors import run_command
+from bccd_d2.files import replacing
+from bccd_d2.inference.images import find_images
+
+_TEMPLATE = """\
+# Stain target fitted by tools/fit_stain.py: the median over {used} images ({skipped} without cells left out).
+# CIELAB of sRGB images, white point D65: L in [0, 100], a and b signed. Statistics over {over}.
+INPUT:
+  STAIN:
+    ENABLED: True
+    FOREGROUND: "{foreground}"
+    CHANNEL: "{channel}"
+    TARGET_MEAN: {mean}
+    TARGET_STD: {std}
+"""
+
+
+def render(target: StainTarget, used: int, skipped: int, foreground: str, channel: str) -> str:
+    """The YAML file's text."""
+    over = "all pixels" if foreground == "all" else f"the cells that Otsu's threshold finds in {channel}"
+    return _TEMPLATE.format(
+        used=used,
+        skipped=skipped,
+        over=over,
+        foreground=foreground,
+        channel=channel,
+        mean=[round(value, 2) for value in target.mean],
+        std=[round(value, 2) for value in target.std],
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure every image, write the median."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="images, or folders that are searched for them: the training images, not their masks",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="YAML file to write")
+    parser.add_argument(
+        "--foreground", choices=FOREGROUNDS, default="otsu", help="cells, or all pixels (default otsu)"
+    )
+    parser.add_argument(
+        "--channel", choices=CHANNELS, default="green", help="where Otsu separates cells (default green)"
+    )
+    options = parser.parse_args(arguments)
+
+    cfg = get_bccd_cfg()
+    cfg.INPUT.STAIN.FOREGROUND, cfg.INPUT.STAIN.CHANNEL = options.foreground, options.channel
+    measure = ReinhardNormalizer(cfg)
+    found, empty = [], []
+    for path, name in tqdm(find_images(options.input), desc="images", unit="image"):
+        statistics = measure.statistics(read_image(str(path), cfg.INPUT.FORMAT))
+        if statistics is None:
+            empty.append(name)
+        else:
+            found.append(statistics)
+    if empty:
+        print(f"{len(empty)} images show no cells and are left out: {', '.join(empty[:5])}")
+    target = median_target(found)
+    text = render(target, len(found), len(empty), options.foreground, options.channel)
+    with replacing(options.output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"{text}written to {options.output}")
+
+
+if __name__ == "__main__":
+    run_command(main)
