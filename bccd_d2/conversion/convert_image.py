@@ -107,6 +107,37 @@ class ImageConverter:
             InputError: image or mask cannot be used.
         """
         height, width = read_image_size(pair.image)
+        content = self._read_mask(pair, height, width)
+        file_name = pair.image.relative_to(self.root).as_posix()
+        record = ImageRecord(number, pair.stem, file_name, pair.image, height, width)
+        labelled = self._label(content)
+        assignment = self._assign(record, content, labelled.labels)
+        encoded = encode_labels(assignment.labels)
+        annotations = [
+            self._annotation(record, assignment, instance)
+            for instance in encoded
+            if instance.label in assignment.category_ids
+        ]
+        unclassed = assignment.ignored - assignment.category_ids.keys()
+        annotations += self._ignore_regions(record, [i for i in encoded if i.label in unclassed])
+        counts = Counter(assignment.counts)
+        if not annotations:
+            counts["images without an instance"] += 1
+        counts["instances at the border"] += sum(annotation["border"] for annotation in annotations)
+        if self.rule.unlabelled is not None:
+            regions = encode_labels(
+                find_unlabelled(read_rgb(pair.image), assignment.labels, self.rule.unlabelled)
+            )
+            annotations += self._ignore_regions(record, regions, {"unlabelled": True})
+            counts["unlabelled regions to ignore"] += len(regions)
+        return ConvertedImage(record, annotations, labelled.counts, counts)
+
+    def _read_mask(self, pair: ImageMaskPair, height: int, width: int) -> MaskContent:
+        """The mask of a pair; an empty one where the data set has boxes only."""
+        if not pair.has_mask:
+            if self.class_source is None:
+                raise InputError(f"{pair.image}: no mask for it; expected one, or boxes to guess masks from")
+            return MaskContent("instances", np.zeros((height, width), np.int32))
         content = read_mask(pair.mask, self.dialect.mask)
         if content.array.shape != (height, width):
             found_height, found_width = content.array.shape
@@ -114,26 +145,7 @@ class ImageConverter:
                 f"{pair.mask}: mask of {found_width}x{found_height} pixels, "
                 f"expected {width}x{height} as its image {pair.image.name}"
             )
-        file_name = pair.image.relative_to(self.root).as_posix()
-        record = ImageRecord(number, pair.stem, file_name, pair.image, height, width)
-        labelled = self._label(content)
-        assignment = self._assign(record, content, labelled.labels)
-        annotations = [
-            self._annotation(record, assignment, instance)
-            for instance in encode_labels(assignment.labels)
-            if instance.label in assignment.category_ids
-        ]
-        counts = Counter(assignment.counts)
-        if not annotations:
-            counts["images without an instance"] += 1
-        counts["instances at the border"] += sum(annotation["border"] for annotation in annotations)
-        if self.rule.unlabelled is not None:
-            regions = encode_labels(
-                find_unlabelled(read_rgb(pair.image), labelled.labels, self.rule.unlabelled)
-            )
-            annotations += self._ignore_regions(record, regions)
-            counts["unlabelled regions to ignore"] += len(regions)
-        return ConvertedImage(record, annotations, labelled.counts, counts)
+        return content
 
     def _label(self, content: MaskContent) -> LabelledInstances:
         rule = self.dialect.instances
@@ -161,6 +173,7 @@ class ImageConverter:
             x, y, width, height = instance.bbox
             inside = assignment.labels[y : y + height, x : x + width] == instance.label
             segmentation = mask_to_polygons(inside, x, y)
+        marks = {"weak": True} if instance.label in assignment.weak else {}
         return {
             "image_id": record.id,
             "category_id": assignment.category_ids[instance.label],
@@ -169,9 +182,12 @@ class ImageConverter:
             "segmentation": segmentation,
             "iscrowd": int(ignored),
             "border": instance.border,
+            **marks,
         }
 
-    def _ignore_regions(self, record: ImageRecord, regions: list[EncodedInstance]) -> list[dict[str, Any]]:
+    def _ignore_regions(
+        self, record: ImageRecord, regions: list[EncodedInstance], marks: dict[str, bool] | None = None
+    ) -> list[dict[str, Any]]:
         # Evaluation runs a category at a time and knows only regions of that category.
         return [
             {
@@ -182,7 +198,7 @@ class ImageConverter:
                 "segmentation": region.segmentation,
                 "iscrowd": 1,
                 "border": region.border,
-                "unlabelled": True,
+                **(marks or {}),
             }
             for region in regions
             for category in self.categories

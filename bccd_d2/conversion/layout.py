@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class ImageMaskPair:
         stem: what names the pair everywhere else (splits, class sources): the part of the file name that image and
             mask share, with the folder in front (``train/0001``) where several folders hold the same.
         image: path of the image file.
-        mask: path of the mask file.
+        mask: path of the mask file; the image itself where there are no masks.
         part: the official part it lies in (``train``, ``val`` or ``test``), ``None`` in a flat layout.
     """
 
@@ -38,6 +38,11 @@ class ImageMaskPair:
     mask: Path
     part: str | None = None
 
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is a mask file."""
+        return self.mask != self.image
+
 
 @dataclass(frozen=True)
 class FolderPair:
@@ -45,14 +50,14 @@ class FolderPair:
 
     Attributes:
         image: folder of the images, ``.`` for the parent itself; ``{part}`` stands for train, val or test.
-        mask: folder of the masks.
+        mask: folder of the masks; ``None`` where there are none, but boxes from which they are guessed.
         image_glob: file names of the images with one ``*``; what it stands for is the stem. Without an extension
             every image format is taken.
         mask_glob: the same for masks, for instance ``*_mask.png``.
     """
 
     image: str
-    mask: str
+    mask: str | None = None
     image_glob: str = "*"
     mask_glob: str = "*"
 
@@ -60,6 +65,8 @@ class FolderPair:
         for key, value in (("image_glob", self.image_glob), ("mask_glob", self.mask_glob)):
             if value.count("*") != 1 or "/" in value:
                 raise InputError(f"{key}: {value!r}, expected a file name with exactly one *")
+        if self.mask is None:
+            return
         if (PART_FIELD in self.image) != (PART_FIELD in self.mask):
             raise InputError(f"{PART_FIELD} in only one of image {self.image!r} and mask {self.mask!r}")
         if (self.image, self.image_glob) == (self.mask, self.mask_glob):
@@ -113,9 +120,31 @@ def find_pairs(
     if faults is not None:
         faults += problems
     if not pairs:
-        wanted = " or ".join(f"{rule.image}/ with {rule.mask}/" for rule in folders)
+        wanted = " or ".join(
+            f"{rule.image}/" + (f" with {rule.mask}/" if rule.mask else "") for rule in folders
+        )
         raise InputError(f"{root}: no image with a mask; expected folders {wanted} and files of equal stems")
     return _with_unique_stems(pairs, root)
+
+
+def find_below(root: Path, path: str) -> Path:
+    """The file or folder ``path`` in ``root`` or in the one folder below it that has it.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    if (root / path).exists():
+        return root / path
+    found = sorted(root.glob(f"**/{path}"))
+    if len(found) != 1:
+        what = list_names(f"{root}: {path} is there {len(found)} times", [str(p) for p in found])
+        raise InputError(what if found else f"{root}: no {path} here or below")
+    return found[0]
+
+
+def take_parts(pairs: list[ImageMaskPair], part_of: Mapping[str, str]) -> list[ImageMaskPair]:
+    """``pairs`` with the official part that lists name for their stem, ``None`` for those that are in no list."""
+    return [replace(pair, part=part_of.get(pair.stem)) for pair in pairs]
 
 
 def relative_posix(path: Path, start: Path) -> str:
@@ -143,7 +172,7 @@ def _folder_pairs(
         for rule in folders:
             for part in PART_NAMES if PART_FIELD in rule.image else [None]:
                 image = _descend(parent, rule.image, part)
-                mask = _descend(parent, rule.mask, part)
+                mask = _descend(parent, rule.mask, part) if rule.mask is not None else image
                 if image is not None and mask is not None:
                     inside = image.relative_to(root).parts[:-1]
                     named = [PART_NAMES[p.lower()] for p in [*inside, part or ""] if p.lower() in PART_NAMES]
@@ -166,6 +195,9 @@ def _descend(parent: Path, folder: str, part: str | None) -> Path | None:
 def _images_and_masks(
     rule: FolderPair, image_folder: Path, mask_folder: Path, problems: list[str]
 ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    if rule.mask is None:
+        images = _files_by_stem(image_folder, rule.image_glob, IMAGE_SUFFIXES, problems, frozenset())
+        return images, images
     masks = _files_by_stem(mask_folder, rule.mask_glob, MASK_SUFFIXES, problems, frozenset())
     if image_folder != mask_folder:
         return _files_by_stem(image_folder, rule.image_glob, IMAGE_SUFFIXES, problems, frozenset()), masks

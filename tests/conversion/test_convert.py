@@ -166,6 +166,10 @@ class LeftAndRight:
     def categories(self) -> list[dict[str, Any]]:
         return [{"id": 1, "name": "left"}, {"id": 2, "name": "right"}]
 
+    @property
+    def info(self) -> dict[str, Any]:
+        return {"ignore_left": self.ignore_left}
+
     def __call__(self, image: ImageRecord, labels: np.ndarray) -> ClassAssignment:
         assert image.path.is_file()
         assert labels.shape == (image.height, image.width)
@@ -182,9 +186,7 @@ def test_a_class_source_decides(root: Path, tmp_path: Path, workers: int) -> Non
     annotations = all_entries(tmp_path / "out", "annotations")
     assert [(a["category_id"], a["iscrowd"]) for a in annotations[:2]] == [(1, 1), (2, 0)]
     assert summary.events["asked"] == 20
-    assert (
-        documents(tmp_path / "out")[0]["info"]["options"]["class_source"] == "LeftAndRight(ignore_left=True)"
-    )
+    assert documents(tmp_path / "out")[0]["info"]["options"]["class_source"] == {"ignore_left": True}
 
 
 def test_two_sources_of_classes_are_one_too_many(root: Path, tmp_path: Path) -> None:
