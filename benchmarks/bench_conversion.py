@@ -33,12 +33,14 @@ from bccd_d2.conversion.encode import EncodedInstance, encode_labels
 from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.layout import ImageMaskPair, find_pairs
 from bccd_d2.conversion.masks import read_mask
+from bccd_d2.conversion.pool import map_in_order
 from bccd_d2.conversion.split_plans import SplitPlan
 from bccd_d2.conversion.synthetic import SyntheticSet, write_synthetic_set
 from bccd_d2.errors import run_command
 
 ROUNDS = 4
 MIN_AREA = 100
+MANY = 300
 
 
 def usual_loop(mask: NDArray[np.uint8]) -> list[dict[str, Any]]:
@@ -118,17 +120,16 @@ def one_core(root: Path, pairs: list[ImageMaskPair]) -> None:
         print(f"| {name} | {1000 * seconds:.1f} | {seconds / decoding:.2f} | {loop / seconds:.1f} |")
 
 
-def many_cores(root: Path, workers: int) -> None:
-    """Print the time of the whole command for one and for several processes."""
-    for count in dict.fromkeys((1, workers)):
-        with tempfile.TemporaryDirectory() as out:
-            start = time.perf_counter()
-            summary = convert_dataset(root, Path(out) / "out", workers=count)
-            seconds = time.perf_counter() - start
-        images = sum(summary.images.values())
-        print(
-            f"whole set, {count} processes: {images} images in {seconds:.2f} s, start of the processes included"
-        )
+def many_cores(root: Path, pairs: list[ImageMaskPair], most: int) -> None:
+    """Print images a second for 1, 2, 4, ... processes that have started, over enough images to tell."""
+    numbered = list(enumerate(pairs * max(1, -(-MANY // len(pairs)))))
+    for workers in [w for w in (1, 2, 4, 8, 16) if w <= most]:
+        results = map_in_order(ImageConverter(root), numbered, workers)
+        for _ in range(4 * workers):
+            next(results)
+        start = time.perf_counter()
+        count = sum(1 for _ in results)
+        print(f"{workers} processes: {count / (time.perf_counter() - start):.1f} images a second")
 
 
 def memory(root: Path, pairs: list[ImageMaskPair]) -> None:
@@ -165,7 +166,7 @@ def main() -> int:
             write_synthetic_set(root, SyntheticSet(images=args.images))
         pairs = find_pairs(root)
         one_core(root, pairs[: args.images])
-        many_cores(root, args.workers)
+        many_cores(root, pairs, args.workers)
         memory(root, pairs)
     return 0
 

@@ -48,23 +48,19 @@ class ClassAssignment:
         category_ids: category id by label.
         ignored: labels written with ``iscrowd`` 1; those without a category id once for each category. Labels that
             are in neither are not written.
-        counts: what happened, by name ("components without box", ...), summed and logged by the conversion.
         weak: labels written with ``"weak": true``, because their outline was guessed from a box.
+        counts: what happened, by name ("components without box", ...), summed and logged by the conversion.
     """
 
     labels: NDArray[np.int32]
     category_ids: dict[int, int]
     ignored: set[int] = field(default_factory=set)
-    counts: Counter[str] = field(default_factory=Counter)
     weak: set[int] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 class ClassSource(Protocol):
-    """Anything that tells the class of each instance of an image.
-
-    ``str(source)`` is written to the JSON's ``info``, so it says what the source is and is the same in every
-    run (that of a dataclass does). Where a source cannot use a file, it raises :class:`bccd_d2.errors.InputError`.
-    """
+    """Anything that tells the class of each instance of an image."""
 
     @property
     def categories(self) -> list[dict[str, Any]]:

@@ -83,6 +83,10 @@ class ImageConverter:
             raise InputError(
                 "the masks hold classes already; expected no other source of classes beside them"
             )
+        if self.class_source is None and self.dialect.classes is not None:
+            raise InputError("the dialect takes classes from boxes; expected boxes")
+        if self.class_source is None and self.dialect.mask.kind == "none":
+            raise InputError("the dialect knows no masks; expected boxes or another source of instances")
 
     @property
     def categories(self) -> list[dict[str, Any]]:
@@ -107,7 +111,13 @@ class ImageConverter:
             InputError: image or mask cannot be used.
         """
         height, width = read_image_size(pair.image)
-        content = self._read_mask(pair, height, width)
+        content = read_mask(pair.mask, self.dialect.mask)
+        if content.array.shape != (height, width):
+            found_height, found_width = content.array.shape
+            raise InputError(
+                f"{pair.mask}: mask of {found_width}x{found_height} pixels, "
+                f"expected {width}x{height} as its image {pair.image.name}"
+            )
         file_name = pair.image.relative_to(self.root).as_posix()
         record = ImageRecord(number, pair.stem, file_name, pair.image, height, width)
         labelled = self._label(content)
@@ -131,21 +141,6 @@ class ImageConverter:
             annotations += self._ignore_regions(record, regions, {"unlabelled": True})
             counts["unlabelled regions to ignore"] += len(regions)
         return ConvertedImage(record, annotations, labelled.counts, counts)
-
-    def _read_mask(self, pair: ImageMaskPair, height: int, width: int) -> MaskContent:
-        """The mask of a pair; an empty one where the data set has boxes only."""
-        if not pair.has_mask:
-            if self.class_source is None:
-                raise InputError(f"{pair.image}: no mask for it; expected one, or boxes to guess masks from")
-            return MaskContent("instances", np.zeros((height, width), np.int32))
-        content = read_mask(pair.mask, self.dialect.mask)
-        if content.array.shape != (height, width):
-            found_height, found_width = content.array.shape
-            raise InputError(
-                f"{pair.mask}: mask of {found_width}x{found_height} pixels, "
-                f"expected {width}x{height} as its image {pair.image.name}"
-            )
-        return content
 
     def _label(self, content: MaskContent) -> LabelledInstances:
         rule = self.dialect.instances
@@ -173,7 +168,6 @@ class ImageConverter:
             x, y, width, height = instance.bbox
             inside = assignment.labels[y : y + height, x : x + width] == instance.label
             segmentation = mask_to_polygons(inside, x, y)
-        marks = {"weak": True} if instance.label in assignment.weak else {}
         return {
             "image_id": record.id,
             "category_id": assignment.category_ids[instance.label],
@@ -182,7 +176,7 @@ class ImageConverter:
             "segmentation": segmentation,
             "iscrowd": int(ignored),
             "border": instance.border,
-            **marks,
+            **({"weak": True} if instance.label in assignment.weak else {}),
         }
 
     def _ignore_regions(

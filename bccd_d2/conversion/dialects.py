@@ -64,6 +64,14 @@ class Dialect:
     classes: Mapping[str, Any] | None = None
     image_sets: str | None = None
 
+    def __post_init__(self) -> None:
+        for folder in self.folders:
+            if (folder.mask is None) != (self.mask.kind == "none"):
+                raise InputError(
+                    f"folders: {folder.image!r} {'without' if folder.mask is None else 'with'} masks, "
+                    f"but mask: kind: {self.mask.kind}; expected 'none' just where folders name no masks"
+                )
+
 
 def known_dialects() -> list[str]:
     """Names of the dialects that come with the project."""
@@ -117,12 +125,7 @@ def _dialect(content: Any) -> Dialect:
         raise InputError(f"image_sets: {given['image_sets']!r}, expected the path of a folder")
     if given.get("classes") is not None and not isinstance(given["classes"], Mapping):
         raise InputError(f"classes: {given['classes']!r}, expected a mapping")
-    dialect = Dialect(**given)
-    if dialect.classes is None and any(rule.mask is None for rule in dialect.folders):
-        raise InputError(
-            "folders: image given without mask, expected one, or a section 'classes' to guess it from"
-        )
-    return dialect
+    return Dialect(**given)
 
 
 def _section(where: str, content: Any, kind: type) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class ImageMaskPair:
         stem: what names the pair everywhere else (splits, class sources): the part of the file name that image and
             mask share, with the folder in front (``train/0001``) where several folders hold the same.
         image: path of the image file.
-        mask: path of the mask file; the image itself where there are no masks.
+        mask: path of the mask file; the image itself in a data set without masks.
         part: the official part it lies in (``train``, ``val`` or ``test``), ``None`` in a flat layout.
     """
 
@@ -38,11 +38,6 @@ class ImageMaskPair:
     mask: Path
     part: str | None = None
 
-    @property
-    def has_mask(self) -> bool:
-        """Whether there is a mask file."""
-        return self.mask != self.image
-
 
 @dataclass(frozen=True)
 class FolderPair:
@@ -50,7 +45,7 @@ class FolderPair:
 
     Attributes:
         image: folder of the images, ``.`` for the parent itself; ``{part}`` stands for train, val or test.
-        mask: folder of the masks; ``None`` where there are none, but boxes from which they are guessed.
+        mask: folder of the masks; ``None`` where there are none, only images.
         image_glob: file names of the images with one ``*``; what it stands for is the stem. Without an extension
             every image format is taken.
         mask_glob: the same for masks, for instance ``*_mask.png``.
@@ -135,7 +130,7 @@ def find_below(root: Path, path: str) -> Path:
     """
     if (root / path).exists():
         return root / path
-    found = sorted(root.glob(f"**/{path}"))
+    found = sorted(Path(folder, path) for folder, _, _ in os.walk(root) if Path(folder, path).exists())
     if len(found) != 1:
         what = list_names(f"{root}: {path} is there {len(found)} times", [str(p) for p in found])
         raise InputError(what if found else f"{root}: no {path} here or below")
@@ -172,7 +167,7 @@ def _folder_pairs(
         for rule in folders:
             for part in PART_NAMES if PART_FIELD in rule.image else [None]:
                 image = _descend(parent, rule.image, part)
-                mask = _descend(parent, rule.mask, part) if rule.mask is not None else image
+                mask = image if rule.mask is None else _descend(parent, rule.mask, part)
                 if image is not None and mask is not None:
                     inside = image.relative_to(root).parts[:-1]
                     named = [PART_NAMES[p.lower()] for p in [*inside, part or ""] if p.lower() in PART_NAMES]

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bccd_d2.conversion.colours import colour_codes, nearest_class
-from bccd_d2.conversion.images import image_errors
+from bccd_d2.conversion.images import image_errors, read_image_size
 from bccd_d2.errors import InputError
 
-MaskKind = Literal["binary", "classes", "instances"]
-MASK_KINDS: tuple[MaskKind, ...] = ("binary", "classes", "instances")
+MaskKind = Literal["binary", "classes", "instances", "none"]
+MASK_KINDS: tuple[MaskKind, ...] = ("binary", "classes", "instances", "none")
 CHANNELS = {"red": 0, "green": 1, "blue": 2, "alpha": 3}
 ALL_COLOURS = "rgb"
 BACKGROUND = "background"
@@ -30,7 +30,7 @@ class MaskRule:
 
     Attributes:
         kind: ``binary``: cell or not. ``classes``: each value or colour is a class. ``instances``: each value is a
-            cell, 0 is background.
+            cell, 0 is background. ``none``: there are no masks, only images.
         threshold: binary only: values above it are cells; ``None`` wants masks of exactly two values.
         invert: binary only: the dark value is the cells.
         channel: ``red``, ``green``, ``blue`` or ``alpha``; ``None`` takes the one channel there is, or equal ones;
@@ -80,7 +80,7 @@ class MaskContent(NamedTuple):
     """A mask that has been read.
 
     ``array`` is (height, width): for ``binary`` uint8 with 1 for cells; for ``classes`` uint8 with 0 for background
-    and k for the k-th of the rule's ``class_names``; for ``instances`` integers, one a cell.
+    and k for the k-th of the rule's ``class_names``; for ``instances`` integers, one a cell; for ``none`` uint8 0.
     """
 
     kind: MaskKind
@@ -94,6 +94,8 @@ def read_mask(path: Path, rule: MaskRule | None = None) -> MaskContent:
         InputError: the file is empty, truncated or no image, or its values are not those the rule expects.
     """
     rule = rule or MaskRule()
+    if rule.kind == "none":
+        return MaskContent("none", np.zeros(read_image_size(path), np.uint8))
     if rule.colours:
         return MaskContent("classes", _classes_by_colour(path, _load(path, colour=True), rule))
     if rule.channel == ALL_COLOURS:

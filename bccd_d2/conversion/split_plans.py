@@ -175,7 +175,7 @@ def _measure_stain(pair: ImageMaskPair, rule: MaskRule) -> tuple[NDArray[np.floa
     """Stain features and size of a pair, or what is wrong with it."""
     try:
         image = read_rgb(pair.image)
-        mask = read_mask(pair.mask, rule).array if pair.has_mask else find_foreground(image)
+        mask = read_mask(pair.mask, rule).array if rule.kind != "none" else find_foreground(image)
     except (InputError, OSError) as error:
         return str(error)
     height, width = mask.shape

@@ -18,6 +18,8 @@ from bccd_d2.conversion.convert import ConversionOptions, annotation_file, conve
 from bccd_d2.conversion.convert_image import AnnotationRule
 from bccd_d2.conversion.dialects import Dialect, read_dialect
 from bccd_d2.conversion.instances import InstanceRule
+from bccd_d2.conversion.layout import FolderPair
+from bccd_d2.conversion.masks import MaskRule
 from bccd_d2.conversion.split_plans import SplitPlan
 from bccd_d2.conversion.splits import PARTS, read_splits
 from bccd_d2.conversion.unlabelled import UnlabelledRule
@@ -168,7 +170,7 @@ class LeftAndRight:
 
     @property
     def info(self) -> dict[str, Any]:
-        return {"ignore_left": self.ignore_left}
+        return {"source": "halves", "ignore_left": self.ignore_left}
 
     def __call__(self, image: ImageRecord, labels: np.ndarray) -> ClassAssignment:
         assert image.path.is_file()
@@ -177,7 +179,7 @@ class LeftAndRight:
         for label in range(1, int(labels.max()) + 1):
             classes[label] = 1 if np.nonzero(labels == label)[1].mean() < image.width / 2 else 2
         ignored = {label for label, kind in classes.items() if kind == 1 and self.ignore_left}
-        return ClassAssignment(labels, classes, ignored, Counter({"asked": len(classes)}))
+        return ClassAssignment(labels, classes, ignored, {2}, Counter({"asked": len(classes)}))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -186,7 +188,41 @@ def test_a_class_source_decides(root: Path, tmp_path: Path, workers: int) -> Non
     annotations = all_entries(tmp_path / "out", "annotations")
     assert [(a["category_id"], a["iscrowd"]) for a in annotations[:2]] == [(1, 1), (2, 0)]
     assert summary.events["asked"] == 20
-    assert documents(tmp_path / "out")[0]["info"]["options"]["class_source"] == {"ignore_left": True}
+    written = documents(tmp_path / "out")[0]["info"]["options"]["class_source"]
+    assert written == {"source": "halves", "ignore_left": True}
+    assert ["weak" in annotation for annotation in annotations[:2]] == [False, True]
+
+
+@dataclass(frozen=True)
+class OneSquare:
+    """A class source that makes the instances itself, for images without masks."""
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        return [{"id": 1, "name": "square"}]
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, image: ImageRecord, labels: np.ndarray) -> ClassAssignment:
+        assert not labels.any()
+        drawn = np.zeros((image.height, image.width), np.int32)
+        drawn[10:20, 10:20] = 1
+        return ClassAssignment(drawn, {1: 1}, weak={1})
+
+
+def test_images_without_masks_take_instances_from_the_source(tmp_path: Path) -> None:
+    write(tmp_path / "data/JPEGImages/a.jpg", draw_image(draw_mask()))
+    dialect = Dialect(folders=(FolderPair("JPEGImages"),), mask=MaskRule("none"))
+    options = ConversionOptions(dialect, split=SplitPlan(ratios=(1.0, 0.0, 0.0)))
+    convert_dataset(tmp_path / "data", tmp_path / "out", options, class_source=OneSquare())
+    (annotation,) = all_entries(tmp_path / "out", "annotations")
+    assert (annotation["bbox"], annotation["weak"]) == ([10, 10, 10, 10], True)
+    with pytest.raises(InputError, match="knows no masks; expected boxes"):
+        convert_dataset(tmp_path / "data", tmp_path / "none", options)
+    with pytest.raises(InputError, match="expected 'none' just where folders name no masks"):
+        Dialect(folders=(FolderPair("JPEGImages"),))
 
 
 def test_two_sources_of_classes_are_one_too_many(root: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from bccd_d2.conversion.coco import read_coco
 from bccd_d2.conversion.convert import annotation_file
 from bccd_d2.conversion.splits import PARTS, read_splits
+from bccd_d2.conversion.unlabelled import UnlabelledRule
 from bccd_d2.errors import run_command
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs
 
@@ -90,7 +92,7 @@ def test_options_reach_the_conversion(root: Path, tmp_path: Path, run: Run) -> N
         "cut": {"method": "min-distance", "distance": 0.4},
     }
     assert written["annotations"]["border"] == "ignore"
-    assert written["annotations"]["unlabelled"] == {"min_area": 0.15, "certainty": 0.5}
+    assert written["annotations"]["unlabelled"] == asdict(UnlabelledRule())
     assert written["split"]["mode"] == "prefix"
     assert [len(stems) for stems in read_splits(out / "splits.json").values()] == [6, 3, 3]
 
