@@ -69,8 +69,9 @@ def read_voc(path: Path | str) -> ImageBoxes:
         ) from error
     except (ParseError, ValueError, LookupError) as error:  # the last two: encodings that are none
         raise InputError(f"{path}: not XML ({error})") from error
-    if root.tag != "annotation":
-        raise InputError(f"{path}: <{root.tag}> at the top, expected a VOC <annotation>")
+    if root is None or root.tag != "annotation":
+        found = "nothing" if root is None else f"<{root.tag}>"
+        raise InputError(f"{path}: {found} at the top, expected a VOC <annotation>")
     corners, names, difficult = [], [], []
     for number, element in enumerate(root.findall("object"), start=1):
         where = f"{path}: object {number}"
