@@ -180,9 +180,15 @@ def _info(
 
 def _log(summary: ConversionSummary) -> None:
     counts = summary.counts
-    logger.info(
-        "%d components, %d instances; dropped as specks: %d", counts.components, counts.kept, counts.specks
-    )
+    if (
+        counts.components or not summary.instances.total()
+    ):  # instances of images without masks come from boxes
+        logger.info(
+            "%d components, %d instances; dropped as specks: %d",
+            counts.components,
+            counts.kept,
+            counts.specks,
+        )
     if counts.holes_filled:
         logger.info("%d holes filled", counts.holes_filled)
     if counts.cut:
