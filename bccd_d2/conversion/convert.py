@@ -103,7 +103,7 @@ def convert_dataset(
     targets = [*map(annotation_file, PARTS), SPLITS_FILE]
     with staged_output(out, targets, overwrite=overwrite) as staging:
         pairs = find_pairs(root, summary.faults if skip_bad else None, dialect.folders)
-        if dialect.image_sets is not None:
+        if dialect.image_sets is not None and options.split.mode == "official":
             pairs = take_parts(pairs, read_image_sets(find_below(root, dialect.image_sets)))
         splits, groups, missing = plan_split(
             pairs, options.split, dialect.mask, workers, summary.faults if skip_bad else None

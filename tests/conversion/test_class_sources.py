@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from bccd_d2.conversion.class_sources import make_class_source
 from bccd_d2.conversion.coco import decode_segmentation, read_coco
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
 from bccd_d2.conversion.dialects import Dialect, read_dialect
-from bccd_d2.conversion.split_plans import SplitPlan
+from bccd_d2.conversion.layout import find_pairs
+from bccd_d2.conversion.split_plans import SplitPlan, plan_split
 from bccd_d2.conversion.splits import PARTS, read_splits
 from bccd_d2.errors import InputError
 from tests.conversion.drawn import draw_image, write, write_pairs
@@ -140,6 +142,22 @@ def test_an_image_in_no_list_has_no_official_part(voc_root: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_lists_are_only_needed_for_an_official_split(voc_root: Path, tmp_path: Path) -> None:
+    shutil.rmtree(voc_root / "ImageSets")
+    assert convert(voc_root, tmp_path / "out", read_dialect("bccd_voc")).images["train"] == 4
+    with pytest.raises(InputError, match="no ImageSets/Main here or below"):
+        convert(voc_root, tmp_path / "official", read_dialect("bccd_voc"), split=SplitPlan("official"))
+
+
+def test_listed_images_that_are_not_here_are_said(
+    voc_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (voc_root / "ImageSets" / "Main" / "val.txt").open("a") as file:
+        file.write("smear_9\n")
+    convert(voc_root, tmp_path / "out", read_dialect("bccd_voc"), split=SplitPlan("official"))
+    assert "listed images that are not here (1):\n  smear_9" in caplog.text
+
+
 def test_a_broken_annotation_ends_the_run_or_is_left_out(voc_root: Path, tmp_path: Path) -> None:
     (voc_root / "Annotations" / "smear_1.xml").write_bytes(b"")
     (voc_root / "Annotations" / "smear_2.xml").unlink()
@@ -205,6 +223,20 @@ def test_boxes_and_table_belong_together(
 ) -> None:
     with pytest.raises(InputError, match=message):
         make_class_source(read_dialect(dialect), tmp_path, tmp_path / boxes if boxes else None)
+
+
+def test_stains_are_told_apart_without_masks(tmp_path: Path) -> None:
+    """Cells of three stains on the same glass: nothing but the cells tells them apart."""
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    cv2.circle(mask, (80, 60), 30, 1, -1)
+    for number in range(9):
+        colour = [(150, 60, 110), (110, 60, 200), (60, 120, 60)][number % 3]
+        pixels = np.where(mask[..., None] > 0, np.uint8(colour), np.uint8([235, 240, 238]))
+        write(tmp_path / "JPEGImages" / f"{number}.png", pixels)
+    dialect = read_dialect("bccd_voc")
+    pairs = find_pairs(tmp_path, folders=dialect.folders)
+    groups = plan_split(pairs, SplitPlan("stain", clusters=3), dialect.mask).groups
+    assert groups == {str(number): f"stain {number % 3 + 1}" for number in range(9)}
 
 
 def test_a_dialect_with_boxes_is_not_converted_without_them(tmp_path: Path) -> None:
