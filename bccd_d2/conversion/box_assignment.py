@@ -22,8 +22,6 @@ from bccd_d2.conversion.class_table import DROP, IGNORE, WEAK, ClassTable, Named
 from bccd_d2.conversion.images import read_rgb
 from bccd_d2.conversion.weak_masks import guess_masks
 
-MOSTLY_INSIDE = 0.7
-"""A component with less of it inside its only box is taken for several cells, of which one has a box."""
 MIN_REST = 0.25
 """Least size of a rest that is cut off, in median areas of the components with a box of their own."""
 
@@ -81,7 +79,7 @@ class _Assigner:
     def take_boxes(self, image: ImageRecord) -> None:
         """Give classes to all components that boxes tell something about."""
         by_component = self.match.by_component
-        own = [component for component, claims in by_component.items() if self._is_own(claims)]
+        own = [component for component in by_component if self.match.is_one_cell(component)]
         for component in own:
             self._mark(component, by_component[component][0])
         if own:
@@ -102,9 +100,6 @@ class _Assigner:
             elif outcome == IGNORE:
                 self.assignment.ignored.add(label)
         self.unclaimed.clear()
-
-    def _is_own(self, claims: list[int]) -> bool:
-        return len(claims) == 1 and bool(self.match.inside[claims[0]] >= MOSTLY_INSIDE)
 
     def _mark(self, label: int, box: int) -> None:
         """Give a label the class of a box."""

@@ -103,7 +103,7 @@ def convert_dataset(
     targets = [*map(annotation_file, PARTS), SPLITS_FILE]
     with staged_output(out, targets, overwrite=overwrite) as staging:
         pairs = find_pairs(root, summary.faults if skip_bad else None, dialect.folders)
-        if dialect.image_sets is not None:
+        if dialect.image_sets is not None and options.split.mode == "official":
             pairs = take_parts(pairs, read_image_sets(find_below(root, dialect.image_sets)))
         splits, groups, missing = plan_split(
             pairs, options.split, dialect.mask, workers, summary.faults if skip_bad else None
@@ -180,9 +180,15 @@ def _info(
 
 def _log(summary: ConversionSummary) -> None:
     counts = summary.counts
-    logger.info(
-        "%d components, %d instances; dropped as specks: %d", counts.components, counts.kept, counts.specks
-    )
+    if (
+        counts.components or not summary.instances.total()
+    ):  # instances of images without masks come from boxes
+        logger.info(
+            "%d components, %d instances; dropped as specks: %d",
+            counts.components,
+            counts.kept,
+            counts.specks,
+        )
     if counts.holes_filled:
         logger.info("%d holes filled", counts.holes_filled)
     if counts.cut:

@@ -6,6 +6,7 @@ keeps 119 JPEG images whose masks are PNG, and a search for ``*.png`` loses them
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from bccd_d2.errors import InputError
 
+logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -139,6 +141,9 @@ def find_below(root: Path, path: str) -> Path:
 
 def take_parts(pairs: list[ImageMaskPair], part_of: Mapping[str, str]) -> list[ImageMaskPair]:
     """``pairs`` with the official part that lists name for their stem, ``None`` for those that are in no list."""
+    missing = sorted(part_of.keys() - {pair.stem for pair in pairs})
+    if missing:
+        logger.warning("%s", list_names(f"listed images that are not here ({len(missing)})", missing))
     return [replace(pair, part=part_of.get(pair.stem)) for pair in pairs]
 
 

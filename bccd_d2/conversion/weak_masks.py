@@ -165,7 +165,8 @@ def _draw(
 ) -> bool:
     """Add the mask of one box to ``labels``, unless it misses the cell."""
     x0, y0, x1, y1 = corners.tolist()
-    window = _window(x0, y0, x1, y1, (REACH - 1) / 2)
+    # A mask may run a little over its box, but not along a neighbour out of it.
+    window = _window(x0, y0, x1, y1, (OUTSIDE - 1) / 2)
     own = owners[window] == box + 1
     found = _hull(_smooth(own & foreground[window], min(x1 - x0, y1 - y0)))
     # The hull may cover what nobody has, but not what is a neighbour's.
