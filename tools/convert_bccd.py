@@ -10,12 +10,14 @@ from pathlib import Path
 
 from bccd_d2.conversion.arguments import (
     add_annotation_arguments,
+    add_class_arguments,
     add_instance_arguments,
     add_split_arguments,
     add_workers,
     conversion_options,
 )
 from bccd_d2.conversion.check import check_coco
+from bccd_d2.conversion.class_sources import make_class_source
 from bccd_d2.conversion.coco import read_coco, read_json
 from bccd_d2.conversion.convert import convert_dataset
 from bccd_d2.conversion.label_masks import LABEL_FORMATS, write_label_masks
@@ -44,6 +46,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--mask-format", choices=LABEL_FORMATS, default="png", help="for --to-masks (default png)"
     )
     add_instance_arguments(parser)
+    add_class_arguments(parser)
     add_annotation_arguments(parser)
     add_split_arguments(parser)
     args = parser.parse_args(arguments)
@@ -58,10 +61,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def convert(args: argparse.Namespace) -> int:
     """Convert and print what came out."""
+    options = conversion_options(args)
     summary = convert_dataset(
         args.root,
         args.out,
-        conversion_options(args),
+        options,
+        class_source=make_class_source(options.dialect, args.root, args.boxes),
         workers=args.workers,
         overwrite=args.overwrite,
         skip_bad=args.skip_bad,

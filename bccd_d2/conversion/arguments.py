@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
+from pathlib import Path
 
 from bccd_d2.conversion.convert import ConversionOptions
 from bccd_d2.conversion.convert_image import BORDER_POLICIES, AnnotationRule
@@ -72,6 +73,18 @@ def add_instance_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_class_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what decides which class an instance is."""
+    group = parser.add_argument_group("classes")
+    group.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE|DIR",
+        help="hand-drawn boxes with classes, BBBC041's JSON or a folder of VOC XML; needs a --dialect that says what "
+        "their categories mean (default: where the dialect says)",
+    )
+
+
 def add_annotation_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what decides how instances are written."""
     group = parser.add_argument_group("annotations")
@@ -94,7 +107,9 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("train, val and test (random unless one of the first five is given)")
     mode = group.add_mutually_exclusive_group()
     mode.add_argument(
-        "--official", action="store_true", help="by the folders train/ and test/; val is carved from train"
+        "--official",
+        action="store_true",
+        help="by the data set's own lists, or the folders train/ and test/; without a val, some of train is val",
     )
     mode.add_argument(
         "--group-prefix", metavar="SEP", help="keep images together whose names agree up to this text"

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,9 +24,15 @@ from bccd_d2.errors import InputError
 
 @dataclass(frozen=True)
 class Bbbc041Boxes:
-    """Boxes by the stem (the UUID) of their image."""
+    """Boxes by the stem (the UUID) of their image.
 
-    by_stem: Mapping[str, ImageBoxes]
+    Attributes:
+        path: where they were read from.
+        by_stem: all boxes.
+    """
+
+    path: Path
+    by_stem: Mapping[str, ImageBoxes] = field(repr=False)
 
     @classmethod
     def read(cls, path: Path | str) -> Bbbc041Boxes:
@@ -44,7 +51,11 @@ class Bbbc041Boxes:
                 if stem in by_stem:
                     raise InputError(f"{boxes.source}: {stem} has boxes in {by_stem[stem].source} too")
                 by_stem[stem] = boxes
-        return cls(by_stem)
+        return cls(path, by_stem)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The boxes of the whole set would go to a worker process with every image; it reads the file once instead.
+        return _read_once, (self.path,)
 
     def find(self, image: ImageRecord) -> ImageBoxes | None:
         """Boxes of the image, ``None`` where the file has no entry for it.
@@ -57,6 +68,11 @@ class Bbbc041Boxes:
         if boxes is not None and stem != image.stem:
             raise shared_stem_error(image, boxes.source)
         return boxes
+
+
+@lru_cache(maxsize=1)
+def _read_once(path: Path) -> Bbbc041Boxes:
+    return Bbbc041Boxes.read(path)
 
 
 def read_bbbc041(path: Path | str) -> dict[str, ImageBoxes]:

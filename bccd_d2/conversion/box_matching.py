@@ -15,6 +15,8 @@ from bccd_d2.conversion.boxes import ImageBoxes
 
 MIN_FILL = 0.2
 """Least share of a box's ellipse that its components fill; real cells fill 0.5 and more, strangers slip below."""
+MOSTLY_INSIDE = 0.7
+"""A component with less of it inside its only box is taken for several cells, of which one has a box."""
 MIN_INSIDE = 0.9
 """Least share of a component inside a box to be taken for a piece of the cell in it."""
 
@@ -38,6 +40,11 @@ class BoxMatch:
     areas: NDArray[np.int64]
     by_component: dict[int, list[int]] = field(default_factory=dict)
     pieces: dict[int, int] = field(default_factory=dict)
+
+    def is_one_cell(self, component: int) -> bool:
+        """Whether one box claims the component and holds most of it."""
+        claims = self.by_component[component]
+        return len(claims) == 1 and bool(self.inside[claims[0]] >= MOSTLY_INSIDE)
 
 
 def match_boxes(labels: NDArray[np.integer], boxes: ImageBoxes) -> BoxMatch:

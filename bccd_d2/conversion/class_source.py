@@ -1,9 +1,8 @@
 """How the class of an instance gets into the conversion.
 
 A class source is any picklable object with ``categories`` and ``info`` that can be called with an image and its label
-map (:class:`ClassSource`). :class:`bccd_d2.conversion.box_assignment.BoxClasses` takes classes from hand-drawn boxes,
-:class:`bccd_d2.conversion.weak_masks.WeakMasks` makes the masks of boxes too; without a source, every instance is a
-``cell``.
+map (:class:`ClassSource`). :class:`bccd_d2.conversion.box_assignment.BoxClasses` takes classes, and at need the masks,
+from hand-drawn boxes; without a source, every instance is a ``cell``.
 """
 
 from __future__ import annotations
@@ -46,9 +45,10 @@ class ClassAssignment:
     Attributes:
         labels: int32 (height, width) label map; the one given, or a changed copy where the source split or joined
             components or added regions.
-        category_ids: category id by label; labels not named here are not written.
-        ignored: labels written with ``iscrowd`` 1.
-        weak: labels written with ``"weak": true``, because a machine guessed their outline from a box.
+        category_ids: category id by label.
+        ignored: labels written with ``iscrowd`` 1; those without a category id once for each category. Labels that
+            are in neither are not written.
+        weak: labels written with ``"weak": true``, because their outline was guessed from a box.
         counts: what happened, by name ("components without box", ...), summed and logged by the conversion.
     """
 

@@ -10,17 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bccd_d2.conversion.box_splitting import CUT_METHODS
-from bccd_d2.conversion.boxes import ImageBoxes
+from bccd_d2.conversion.boxes import BoxFile, ImageBoxes, fit_boxes, make_boxes
+from bccd_d2.conversion.class_source import ImageRecord
 from bccd_d2.errors import InputError
 
 BOX_FORMATS = ("voc", "bbbc041")
 IGNORE = "ignore"
 DROP = "drop"
+WEAK = "weak"
 OUTCOMES = {
     "shared": (*CUT_METHODS, "whole", IGNORE),
     "pieces": ("join", "keep", IGNORE),
     "without_box": ("keep", IGNORE, DROP),
-    "without_component": (DROP, IGNORE, "weak"),
+    "without_component": (DROP, IGNORE, WEAK),
     "difficult": (IGNORE, "keep", DROP),
     "image_without_boxes": ("error", "keep"),
 }
@@ -32,9 +34,11 @@ class ClassTable:
 
     Attributes:
         format: how the boxes are written, ``voc`` or ``bbbc041``.
+        boxes: where they lie, seen from the root of the data or a folder below it; the command's ``--boxes`` overrules
+            it.
         categories: class by category of the box file; ``ignore`` makes an ignore region (``iscrowd``) of what lies
             in the box, ``drop`` forgets the box. A category that is not listed is an error.
-        default: class of instances that no box tells anything about, and of ignore regions.
+        default: class of instances that no box tells anything about.
         shared: what becomes of a component that several boxes claim, or that reaches far out of its only box:
             ``watershed`` or ``nearest`` cut it, see :func:`bccd_d2.conversion.box_splitting.cut_by_boxes`; ``whole``
             keeps it as one instance, with the class of the box that it fills best; ``ignore``.
@@ -43,15 +47,15 @@ class ClassTable:
         without_box: what becomes of a component that no box claims: ``keep`` as ``default``, ``ignore`` or ``drop``.
         without_component: what becomes of a box with no component: ``drop``, ``ignore`` (its pixels become an ignore
             region, as far as no instance has them), or ``weak`` (a mask is guessed from the image, see
-            :mod:`bccd_d2.conversion.weak_masks`).
+            :mod:`bccd_d2.conversion.weak_masks`, and where that fails, as ``ignore``).
         difficult: what becomes of boxes that a VOC file flags as difficult: as ``ignore`` or ``drop`` in
             ``categories``, or ``keep`` to take them for what they are called.
-        image_without_boxes: an image that the boxes do not know of at all is an ``error``, or all of its components
-            are treated as ``without_box`` (``keep``).
+        image_without_boxes: an image that the boxes do not know of at all is an ``error``, or has none (``keep``).
     """
 
     format: str
     categories: Mapping[str, str]
+    boxes: str | None = None
     default: str = "cell"
     shared: str = "watershed"
     pieces: str = "join"
@@ -64,6 +68,8 @@ class ClassTable:
     def __post_init__(self) -> None:
         if self.format not in BOX_FORMATS:
             raise InputError(f"format: {self.format!r}, expected {' or '.join(BOX_FORMATS)}")
+        if self.boxes is not None and (not isinstance(self.boxes, str) or not self.boxes):
+            raise InputError(f"boxes: {self.boxes!r}, expected the path of a file or folder")
         if not isinstance(self.categories, Mapping) or not self.categories:
             raise InputError(f"categories: {self.categories!r}, expected a mapping to class names")
         for category, name in self.categories.items():
@@ -133,25 +139,33 @@ class ClassTable:
 
 
 class NamedBoxes(NamedTuple):
-    """Boxes that the table knows, the class or ``ignore`` of each, and how many it drops."""
+    """Boxes of one image that the table keeps, the class or ``ignore`` of each, and what happened to the others."""
 
     boxes: ImageBoxes
     classes: list[str]
     counts: Counter[str]
 
 
-def name_boxes(boxes: ImageBoxes, table: ClassTable) -> NamedBoxes:
-    """Look up boxes in the table and leave out those it drops.
+def named_boxes(file: BoxFile, table: ClassTable, image: ImageRecord) -> NamedBoxes:
+    """Find the boxes of an image, fit them to it and look up their classes.
 
     Raises:
-        InputError: a category is not listed.
+        InputError: the boxes are broken or belong to another image; a category is not listed; or there are none and
+            the table calls that an error.
     """
+    found = file.find(image)
+    if found is None:
+        if table.image_without_boxes == "error":
+            raise InputError(
+                f"{image.path}: nobody drew boxes for it; expected some, or 'image_without_boxes: keep' in the table"
+            )
+        return NamedBoxes(make_boxes("", [], [], [], None), [], Counter({"images without boxes": 1}))
+    boxes, counts = fit_boxes(found, image)
     classes = [
         table.class_of(category, bool(difficult), boxes.source)
         for category, difficult in zip(boxes.names, boxes.difficult)
     ]
     kept = np.array([name != DROP for name in classes], bool)
-    counts: Counter[str] = Counter()
     if dropped := int((~kept).sum()):
         counts["boxes dropped by the table"] = dropped
     return NamedBoxes(boxes.only(kept), [name for name in classes if name != DROP], counts)

@@ -19,11 +19,12 @@ from bccd_d2.conversion.coco_writer import CocoWriter
 from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, ImageConverter
 from bccd_d2.conversion.dialects import Dialect
 from bccd_d2.conversion.instances import InstanceCounts
-from bccd_d2.conversion.layout import ImageMaskPair, find_pairs, relative_posix
+from bccd_d2.conversion.layout import ImageMaskPair, find_below, find_pairs, relative_posix, take_parts
 from bccd_d2.conversion.pool import map_in_order
 from bccd_d2.conversion.split_plans import SplitPlan, plan_split
 from bccd_d2.conversion.splits import PARTS, write_splits
 from bccd_d2.conversion.staging import staged_output
+from bccd_d2.conversion.voc import read_image_sets
 from bccd_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -102,6 +103,8 @@ def convert_dataset(
     targets = [*map(annotation_file, PARTS), SPLITS_FILE]
     with staged_output(out, targets, overwrite=overwrite) as staging:
         pairs = find_pairs(root, summary.faults if skip_bad else None, dialect.folders)
+        if dialect.image_sets is not None and options.split.mode == "official":
+            pairs = take_parts(pairs, read_image_sets(find_below(root, dialect.image_sets)))
         splits, groups, missing = plan_split(
             pairs, options.split, dialect.mask, workers, summary.faults if skip_bad else None
         )
@@ -177,9 +180,15 @@ def _info(
 
 def _log(summary: ConversionSummary) -> None:
     counts = summary.counts
-    logger.info(
-        "%d components, %d instances; dropped as specks: %d", counts.components, counts.kept, counts.specks
-    )
+    if (
+        counts.components or not summary.instances.total()
+    ):  # instances of images without masks come from boxes
+        logger.info(
+            "%d components, %d instances; dropped as specks: %d",
+            counts.components,
+            counts.kept,
+            counts.specks,
+        )
     if counts.holes_filled:
         logger.info("%d holes filled", counts.holes_filled)
     if counts.cut:

@@ -83,6 +83,8 @@ class ImageConverter:
             raise InputError(
                 "the masks hold classes already; expected no other source of classes beside them"
             )
+        if self.class_source is None and self.dialect.classes is not None:
+            raise InputError("the dialect takes classes from boxes; expected boxes")
         if self.class_source is None and self.dialect.mask.kind == "none":
             raise InputError("the dialect knows no masks; expected boxes or another source of instances")
 
@@ -120,20 +122,23 @@ class ImageConverter:
         record = ImageRecord(number, pair.stem, file_name, pair.image, height, width)
         labelled = self._label(content)
         assignment = self._assign(record, content, labelled.labels)
+        encoded = encode_labels(assignment.labels)
         annotations = [
             self._annotation(record, assignment, instance)
-            for instance in encode_labels(assignment.labels)
+            for instance in encoded
             if instance.label in assignment.category_ids
         ]
+        unclassed = assignment.ignored - assignment.category_ids.keys()
+        annotations += self._ignore_regions(record, [i for i in encoded if i.label in unclassed])
         counts = Counter(assignment.counts)
         if not annotations:
             counts["images without an instance"] += 1
         counts["instances at the border"] += sum(annotation["border"] for annotation in annotations)
         if self.rule.unlabelled is not None:
             regions = encode_labels(
-                find_unlabelled(read_rgb(pair.image), labelled.labels, self.rule.unlabelled)
+                find_unlabelled(read_rgb(pair.image), assignment.labels, self.rule.unlabelled)
             )
-            annotations += self._ignore_regions(record, regions)
+            annotations += self._ignore_regions(record, regions, {"unlabelled": True})
             counts["unlabelled regions to ignore"] += len(regions)
         return ConvertedImage(record, annotations, labelled.counts, counts)
 
@@ -174,7 +179,9 @@ class ImageConverter:
             **({"weak": True} if instance.label in assignment.weak else {}),
         }
 
-    def _ignore_regions(self, record: ImageRecord, regions: list[EncodedInstance]) -> list[dict[str, Any]]:
+    def _ignore_regions(
+        self, record: ImageRecord, regions: list[EncodedInstance], marks: dict[str, bool] | None = None
+    ) -> list[dict[str, Any]]:
         # Evaluation runs a category at a time and knows only regions of that category.
         return [
             {
@@ -185,7 +192,7 @@ class ImageConverter:
                 "segmentation": region.segmentation,
                 "iscrowd": 1,
                 "border": region.border,
-                "unlabelled": True,
+                **(marks or {}),
             }
             for region in regions
             for category in self.categories

@@ -13,7 +13,8 @@ code. Every key is optional::
     instances:                   # see bccd_d2.conversion.instances.InstanceRule; the command line overrules it
       min_area: 100
       cut: {method: h-maxima, distance: 0.01}
-    classes: {...}               # handed to the class source, see bccd_d2.conversion.class_source
+    image_sets: ImageSets/Main   # folder with lists train.txt, val.txt, test.txt of stems, the official split
+    classes: {...}               # classes from boxes, see bccd_d2.conversion.class_table.ClassTable
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Dialect:
         folders: where images and masks lie.
         mask: what the pixels of a mask mean.
         instances: how instances are made of it.
-        classes: settings of the class source, as they stand in the file.
+        classes: classes from boxes, as they stand in the file, see :class:`bccd_d2.conversion.class_table.ClassTable`.
+        image_sets: folder with the lists of the official split, seen from the root or a folder below it; without it,
+            folders named train and test tell the official part.
     """
 
     description: str = "two-valued masks, as in the Kaggle set 'BCCD Dataset with mask'"
@@ -59,6 +62,7 @@ class Dialect:
     mask: MaskRule = field(default_factory=MaskRule)
     instances: InstanceRule = field(default_factory=InstanceRule)
     classes: Mapping[str, Any] | None = None
+    image_sets: str | None = None
 
     def __post_init__(self) -> None:
         for folder in self.folders:
@@ -117,6 +121,8 @@ def _dialect(content: Any) -> Dialect:
         if instances.get("cut") is not None:
             instances["cut"] = _build("instances: cut", instances["cut"], CutRule)
         given["instances"] = _build("instances", instances, InstanceRule)
+    if given.get("image_sets") is not None and not isinstance(given["image_sets"], str):
+        raise InputError(f"image_sets: {given['image_sets']!r}, expected the path of a folder")
     if given.get("classes") is not None and not isinstance(given["classes"], Mapping):
         raise InputError(f"classes: {given['classes']!r}, expected a mapping")
     return Dialect(**given)

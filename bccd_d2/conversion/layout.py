@@ -6,14 +6,16 @@ keeps 119 JPEG images whose masks are PNG, and a search for ``*.png`` loses them
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bccd_d2.errors import InputError
 
+logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -120,6 +122,29 @@ def find_pairs(
         )
         raise InputError(f"{root}: no image with a mask; expected folders {wanted} and files of equal stems")
     return _with_unique_stems(pairs, root)
+
+
+def find_below(root: Path, path: str) -> Path:
+    """The file or folder ``path`` in ``root`` or in the one folder below it that has it.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    if (root / path).exists():
+        return root / path
+    found = sorted(Path(folder, path) for folder, _, _ in os.walk(root) if Path(folder, path).exists())
+    if len(found) != 1:
+        what = list_names(f"{root}: {path} is there {len(found)} times", [str(p) for p in found])
+        raise InputError(what if found else f"{root}: no {path} here or below")
+    return found[0]
+
+
+def take_parts(pairs: list[ImageMaskPair], part_of: Mapping[str, str]) -> list[ImageMaskPair]:
+    """``pairs`` with the official part that lists name for their stem, ``None`` for those that are in no list."""
+    missing = sorted(part_of.keys() - {pair.stem for pair in pairs})
+    if missing:
+        logger.warning("%s", list_names(f"listed images that are not here ({len(missing)})", missing))
+    return [replace(pair, part=part_of.get(pair.stem)) for pair in pairs]
 
 
 def relative_posix(path: Path, start: Path) -> str:

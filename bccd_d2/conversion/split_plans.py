@@ -31,6 +31,7 @@ from bccd_d2.conversion.splits import (
     split_stems,
 )
 from bccd_d2.conversion.stain_clusters import cluster_stains, stain_features
+from bccd_d2.conversion.weak_masks import find_foreground
 from bccd_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -127,10 +128,13 @@ def _official(pairs: Sequence[ImageMaskPair], plan: SplitPlan) -> Splits:
     by_part: Splits = {part: [] for part in PARTS}
     for pair in pairs:
         if pair.part is None:
-            raise InputError(f"{pair.image}: in no folder train or test, expected them for an official split")
+            raise InputError(
+                f"{pair.image}: in no folder train or test and no list of the data set's image_sets, expected one for "
+                "an official split"
+            )
         by_part[pair.part].append(pair.stem)
     if not by_part["train"]:
-        raise InputError("no image below a folder train, expected some for an official split")
+        raise InputError("no image in the official part train, expected some for an official split")
     if not by_part["val"] and plan.ratios[1] > 0:
         # val is carved from train in the proportion the two have to each other
         train, val, _ = plan.ratios
@@ -170,7 +174,8 @@ def _groups_by_stain(
 def _measure_stain(pair: ImageMaskPair, rule: MaskRule) -> tuple[NDArray[np.float64], tuple[int, int]] | str:
     """Stain features and size of a pair, or what is wrong with it."""
     try:
-        image, mask = read_rgb(pair.image), read_mask(pair.mask, rule).array
+        image = read_rgb(pair.image)
+        mask = read_mask(pair.mask, rule).array if rule.kind != "none" else find_foreground(image)
     except (InputError, OSError) as error:
         return str(error)
     height, width = mask.shape

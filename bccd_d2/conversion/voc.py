@@ -69,8 +69,9 @@ def read_voc(path: Path | str) -> ImageBoxes:
         ) from error
     except (ParseError, ValueError, LookupError) as error:  # the last two: encodings that are none
         raise InputError(f"{path}: not XML ({error})") from error
-    if root.tag != "annotation":
-        raise InputError(f"{path}: <{root.tag}> at the top, expected a VOC <annotation>")
+    if root is None or root.tag != "annotation":
+        found = "nothing" if root is None else f"<{root.tag}>"
+        raise InputError(f"{path}: {found} at the top, expected a VOC <annotation>")
     corners, names, difficult = [], [], []
     for number, element in enumerate(root.findall("object"), start=1):
         where = f"{path}: object {number}"
@@ -87,8 +88,7 @@ def read_image_sets(folder: Path | str) -> dict[str, str]:
     """Official part of each stem from lists ``train.txt``, ``val.txt`` and ``test.txt``.
 
     Args:
-        folder: usually ``ImageSets/Main``. A list that is absent names nobody. Lines may carry more words after
-            the stem, as VOC's lists by class do; only the stem counts.
+        folder: usually ``ImageSets/Main``; one stem a line, which may hold spaces. A list that is absent names nobody.
 
     Raises:
         InputError: there is no list, none names an image, a list is not UTF-8, or a stem is in two lists.
@@ -100,11 +100,10 @@ def read_image_sets(folder: Path | str) -> dict[str, str]:
         if not path.is_file():
             continue
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: not UTF-8 ({error}), expected one stem a line") from error
-        for line in filter(None, map(str.split, lines)):
-            stem = line[0]
+        for stem in filter(None, map(str.strip, lines)):
             if part_of.setdefault(stem, part) != part:
                 raise InputError(f"{path}: {stem!r} is in {part_of[stem]}.txt too, expected one part")
     if not part_of:

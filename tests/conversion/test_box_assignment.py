@@ -123,7 +123,7 @@ def test_a_component_that_two_boxes_share_is_kept_whole_with_the_class_it_fills_
 
 def test_a_component_that_two_boxes_share_is_ignored():
     result = assign(draw(*OVERLAPPING), boxes_of(["ring"] * 2, around(*OVERLAPPING)), shared="ignore")
-    assert (result.category_ids, result.ignored) == ({1: RED}, {1})
+    assert (result.category_ids, result.ignored) == ({}, {1})
 
 
 def test_the_cell_without_box_in_a_merged_component_is_cut_off():
@@ -147,7 +147,7 @@ def test_the_cell_without_box_in_a_merged_component_is_cut_off():
     ("outcome", "category_ids", "ignored"),
     [
         ("keep", {1: INFECTED, 2: RED}, set()),
-        ("ignore", {1: INFECTED, 2: RED}, {2}),
+        ("ignore", {1: INFECTED}, {2}),
         ("drop", {1: INFECTED}, set()),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_box_without_component_becomes_an_ignore_region_around_the_cells():
     result = assign(
         labels, boxes_of(["ring", "ring"], [*around(A), (40, 10, 60, 30)]), without_component="ignore"
     )
-    assert (result.category_ids, result.ignored) == ({1: INFECTED, 2: RED}, {2})
+    assert (result.category_ids, result.ignored) == ({1: INFECTED}, {2})
     expected = np.zeros((HEIGHT, WIDTH), bool)
     expected[10:30, 40:60] = True
     assert np.array_equal(result.labels == 2, expected & (labels == 0))
@@ -213,13 +213,11 @@ def test_ignored_and_dropped_categories():
     C = (150, 30, 15)  # noqa: N806
     labels = draw(A, B, C)
     result = assign(labels, boxes_of(["difficult", "dirt", "leukocyte"], around(A, B, C)), without_box="drop")
-    assert (result.category_ids, result.ignored) == ({1: RED, 3: WHITE}, {1})
+    assert (result.category_ids, result.ignored) == ({3: WHITE}, {1})
     assert result.counts["boxes dropped by the table"] == 1
 
 
-@pytest.mark.parametrize(
-    ("outcome", "expected"), [("ignore", {1: RED}), ("keep", {1: INFECTED}), ("drop", {})]
-)
+@pytest.mark.parametrize(("outcome", "expected"), [("ignore", {}), ("keep", {1: INFECTED}), ("drop", {})])
 def test_boxes_flagged_as_difficult(outcome, expected):
     boxes = boxes_of(["ring"], around(A), difficult=[True])
     result = assign(draw(A), boxes, difficult=outcome, without_box="drop")
@@ -283,14 +281,9 @@ def test_no_pixel_of_a_cell_is_lost_whatever_the_boxes(discs, corners, shared, p
     boxes = boxes_of(["ring"] * len(corners), [(x, y, x + w, y + h) for x, y, w, h in corners])
     result = assign(labels, boxes, shared=shared, pieces=pieces, without_component="ignore")
     present = set(np.unique(result.labels)) - {0}
-    assert present <= set(result.category_ids)
-    instances = [
-        label
-        for label in present
-        if label not in result.ignored or (labels[result.labels == label] > 0).any()
-    ]
-    assert np.array_equal(np.isin(result.labels, instances) & (labels > 0), labels > 0)
-    assert result.ignored <= set(result.category_ids)
+    assert present <= set(result.category_ids) | result.ignored
+    assert not result.ignored & set(result.category_ids)
+    assert (result.labels[labels > 0] > 0).all()
 
 
 def test_each_box_of_a_cut_gets_a_connected_piece():

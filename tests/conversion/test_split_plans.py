@@ -38,7 +38,7 @@ def test_an_official_val_is_kept() -> None:
 def test_official_needs_the_folders() -> None:
     with pytest.raises(InputError, match="in no folder train or test"):
         plan_split(pairs(["a"]), SplitPlan("official"))
-    with pytest.raises(InputError, match="no image below a folder train"):
+    with pytest.raises(InputError, match="no image in the official part train"):
         plan_split(pairs(["a"], "test"), SplitPlan("official"))
 
 

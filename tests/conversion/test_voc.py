@@ -150,10 +150,10 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 
 def test_image_sets_name_the_part_of_each_stem(tmp_path):
-    (tmp_path / "train.txt").write_text("b 1\n\na  -1\n")
+    (tmp_path / "train.txt").write_text("b 1\n\n  a\n")
     (tmp_path / "val.txt").write_text("c\r\n")
     (tmp_path / "trainval.txt").write_text("a\nb\nc\n")
-    assert read_image_sets(tmp_path) == {"b": "train", "a": "train", "c": "val"}
+    assert read_image_sets(tmp_path) == {"b 1": "train", "a": "train", "c": "val"}
 
 
 def test_image_sets_that_contradict_each_other_are_refused(tmp_path):
