@@ -11,16 +11,17 @@ from pathlib import Path
 from bccd_d2.conversion.arguments import (
     add_annotation_arguments,
     add_class_arguments,
+    add_file_arguments,
     add_instance_arguments,
     add_split_arguments,
     add_workers,
     conversion_options,
 )
-from bccd_d2.conversion.check import check_coco
+from bccd_d2.conversion.check import check_file
 from bccd_d2.conversion.class_sources import make_class_source
-from bccd_d2.conversion.coco import read_coco, read_json
+from bccd_d2.conversion.coco import read_coco
 from bccd_d2.conversion.convert import convert_dataset
-from bccd_d2.conversion.label_masks import LABEL_FORMATS, write_label_masks
+from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import run_command
 
@@ -37,14 +38,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--skip-bad", action="store_true", help="leave out unusable files and list them at the end"
     )
     add_workers(parser)
-    other = parser.add_argument_group("instead of converting")
-    other.add_argument("--check", type=Path, metavar="JSON", help="list all faults of a COCO instance file")
-    other.add_argument(
-        "--to-masks", type=Path, metavar="JSON", help="write its instances as label images to --out"
-    )
-    other.add_argument(
-        "--mask-format", choices=LABEL_FORMATS, default="png", help="for --to-masks (default png)"
-    )
+    add_file_arguments(parser)
     add_instance_arguments(parser)
     add_class_arguments(parser)
     add_annotation_arguments(parser)
@@ -81,14 +75,7 @@ def convert(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Print all faults; status 1 if there are any."""
-    document = read_json(args.check)
-    info = document.get("info") if isinstance(document, dict) else None
-    image_root = info.get("image_root") if isinstance(info, dict) else None
-    # image_root is seen from the output folder, in which the JSON lies in annotations/
-    root = args.root or (
-        args.check.resolve().parent.parent / image_root if isinstance(image_root, str) else None
-    )
-    faults = check_coco(document, root)
+    faults, root = check_file(args.check, args.root)
     print("\n".join(faults))
     images = "images looked at too" if root else "images not looked at; --root says where they are"
     print(f"{args.check}: {len(faults) or 'no'} faults ({images})", file=sys.stderr)

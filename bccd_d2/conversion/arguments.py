@@ -11,6 +11,7 @@ from bccd_d2.conversion.convert import ConversionOptions
 from bccd_d2.conversion.convert_image import BORDER_POLICIES, AnnotationRule
 from bccd_d2.conversion.dialects import known_dialects, read_dialect
 from bccd_d2.conversion.instances import InstanceRule
+from bccd_d2.conversion.label_masks import LABEL_FORMATS
 from bccd_d2.conversion.split_plans import SplitPlan
 from bccd_d2.conversion.splits import RATIOS, SEED
 from bccd_d2.conversion.splitting import CUT_METHODS, CutRule
@@ -25,6 +26,18 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     default = min(os.cpu_count() or 1, MAX_WORKERS)
     parser.add_argument(
         "--workers", type=int, default=default, metavar="N", help=f"processes (default {default}, one a core)"
+    )
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what does something with a COCO file instead of converting."""
+    group = parser.add_argument_group("instead of converting")
+    group.add_argument("--check", type=Path, metavar="JSON", help="list all faults of a COCO instance file")
+    group.add_argument(
+        "--to-masks", type=Path, metavar="JSON", help="write its instances as label images to --out"
+    )
+    group.add_argument(
+        "--mask-format", choices=LABEL_FORMATS, default="png", help="for --to-masks (default png)"
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.conversion.coco import REQUIRED_LISTS, decode_segmentation
+from bccd_d2.conversion.coco import REQUIRED_LISTS, decode_segmentation, read_json
 from bccd_d2.conversion.images import read_image_size
 from bccd_d2.conversion.rle import rle_extent
 from bccd_d2.errors import InputError
@@ -22,6 +22,28 @@ BOX_SLACK = 1.0
 POLYGON_SLACK = 0.1
 """Share by which the area of a polygon may differ from its pixels; outlines are not pixels."""
 Entry = Mapping[str, Any]
+
+
+def check_file(path: Path, image_root: Path | None = None) -> tuple[list[str], Path | None]:
+    """All faults of a COCO instance file.
+
+    Args:
+        path: of the JSON.
+        image_root: folder that ``file_name`` is relative to; where not given, that of ``info`` in files of ours.
+
+    Returns:
+        ``(faults, image_root)``; the folder is ``None`` where it is not known and the images were not looked at.
+
+    Raises:
+        InputError: there is no such file or it holds no JSON.
+    """
+    document = read_json(path)
+    info = document.get("info") if isinstance(document, Mapping) else None
+    written = info.get("image_root") if isinstance(info, Mapping) else None
+    if image_root is None and isinstance(written, str):
+        # It is seen from the output folder, in which the JSON lies in annotations/.
+        image_root = path.resolve().parent.parent / written
+    return check_coco(document, image_root), image_root
 
 
 def check_coco(document: Any, image_root: Path | None = None) -> list[str]:
