@@ -27,6 +27,7 @@ $(STAMP): setup.py bccd_d2/installation.py
 	touch $@
 
 demo: $(DEMO)/model/results.json ## data -> COCO JSON -> train -> evaluate -> figures; BCCD_ROOT=DIR takes real pairs
+	$(BIN)/python tools/visualize.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --output $(DEMO)/model/viz
 	$(BIN)/python tools/plot_results.py --run $(DEMO)/model
 	@echo "cells of your own image: $(BIN)/python tools/predict.py --run $(DEMO)/model --input IMAGE --output FOLDER"
 

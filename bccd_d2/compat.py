@@ -15,6 +15,7 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -97,6 +98,9 @@ def _restore_dropped_names() -> None:
 
 
 def _adapt(version: str) -> None:
+    # What Detectron2 calls and newer torch would rather it did not; no user can do anything about it.
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", r"torch\.meshgrid: in an upcoming release", UserWarning)
     if tuple(int(part) for part in version.split(".")[:2]) >= _FIRST_PLAIN_PYTHON_VERSION:
         return
     _restore_dropped_names()

@@ -19,6 +19,15 @@ _UNUSED_INPUT_KEYS = (
     "MIN_SIZE_TEST",
     "MAX_SIZE_TEST",
 )
+# Where weights lie that were trained on BGR images with COCO's mean subtracted.
+_DETECTRON2_WEIGHTS = (
+    "detectron2://COCO",
+    "detectron2://LVIS",
+    "detectron2://ImageNetPretrained/MSRA",
+    "detectron2://ImageNetPretrained/FAIR",
+    "https://dl.fbaipublicfiles.com/detectron2/COCO",
+    "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA",
+)
 
 
 def add_bccd_config(cfg: CN) -> None:
@@ -43,6 +52,9 @@ def add_bccd_config(cfg: CN) -> None:
     # Beside Detectron2's "horizontal", "vertical" and "none" also "both", each flip with a probability of one
     # half: a smear has no upper side.
     cfg.INPUT.RANDOM_FLIP = "both"
+    # What the network sees: "coco" (BGR, COCO's mean subtracted, as Detectron2's own weights expect), "unit"
+    # (levels in [0, 1]), or "custom": what MODEL.PIXEL_MEAN and PIXEL_STD say, which the other two set.
+    cfg.INPUT.PIXELS = "custom"
     # Rotate training crops by a random multiple of 90 degrees.
     cfg.INPUT.ROT90 = True
     # Decoded training images to keep, in MB (5.5 for one of 1600x1200), the first that are read; 0 keeps none.
@@ -137,6 +149,7 @@ def load_config(config_file: str | Path, options: Sequence[str] = ()) -> CN:
         cfg.merge_from_list(list(options))
     except (AssertionError, KeyError, ValueError) as error:
         raise InputError(f"options: {_first_argument(error)}") from error
+    _apply_pixels(cfg)
     _fit_to_machine(cfg)
     check_config(cfg)
     return cfg
@@ -162,6 +175,33 @@ def check_config(cfg: CN) -> None:
         raise InputError(
             f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
             f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
+        )
+
+
+def _apply_pixels(cfg: CN) -> None:
+    """Set ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD`` as ``INPUT.PIXELS`` says, and check it against the weights.
+
+    Raises:
+        InputError: the switch is unknown, contradicts a value that was set, or is not what the weights expect.
+    """
+    stock = get_cfg().MODEL
+    coco = (list(stock.PIXEL_MEAN), list(stock.PIXEL_STD))
+    found = (list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD))
+    known = {"coco": coco, "unit": ([0.0] * 3, [255.0] * 3), "custom": found}
+    pixels = cfg.INPUT.PIXELS
+    if pixels not in known:
+        raise InputError(f"INPUT.PIXELS: expected one of {', '.join(known)}, found {pixels!r}")
+    if found not in (coco, known[pixels]):
+        raise InputError(
+            f"MODEL.PIXEL_MEAN and PIXEL_STD are {found[0]} and {found[1]}, but INPUT.PIXELS is {pixels!r}, which "
+            "sets them: expected 'custom'"
+        )
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = known[pixels]
+    from_detectron2 = cfg.MODEL.WEIGHTS.startswith(_DETECTRON2_WEIGHTS)
+    if from_detectron2 and (known[pixels] != coco or cfg.INPUT.FORMAT != "BGR"):
+        raise InputError(
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} expects INPUT.PIXELS 'coco' and INPUT.FORMAT 'BGR', "
+            f"found {pixels!r} and {cfg.INPUT.FORMAT!r}"
         )
 
 

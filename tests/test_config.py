@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from bccd_d2.config import check_config, get_bccd_cfg, load_config
+from bccd_d2.data.pipeline import build_pipeline
 from bccd_d2.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -83,3 +84,57 @@ def test_model_files_are_short_and_say_what_they_are():
         text = path.read_text()
         assert text.startswith("#"), path.name
         assert yaml.safe_load(text)["_BASE_"] == "Base-BCCD-MaskRCNN-FPN.yaml"
+
+
+LITE = CONFIGS / "mask_rcnn_R_18_FPN_lite.yaml"
+COCO = ([103.53, 116.28, 123.675], [1.0, 1.0, 1.0])
+UNIT = ([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])
+COCO_WEIGHTS = "detectron2://COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("mask_rcnn_R_18_FPN_lite", [], UNIT),
+        ("mask_rcnn_R_50_FPN_scratch", [], UNIT),
+        ("mask_rcnn_R_50_FPN", [], COCO),
+        ("mask_rcnn_R_18_FPN_lite", ["INPUT.PIXELS", "coco", "MODEL.WEIGHTS", COCO_WEIGHTS], COCO),
+        ("mask_rcnn_R_18_FPN_lite", ["INPUT.PIXELS", "custom", "MODEL.PIXEL_MEAN", "[1.0,2.0,3.0]"], None),
+    ],
+)
+def test_one_switch_sets_what_the_network_sees(name, options, expected):
+    model = load_config(CONFIGS / f"{name}.yaml", options).MODEL
+    expected = expected or ([1.0, 2.0, 3.0], COCO[1])
+    assert (list(model.PIXEL_MEAN), list(model.PIXEL_STD)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["INPUT.PIXELS", "grey"], "INPUT.PIXELS: expected one of coco, unit, custom, found 'grey'"),
+        (["MODEL.PIXEL_MEAN", "[1.0,2.0,3.0]"], "INPUT.PIXELS is 'unit', which sets them"),
+        (["MODEL.WEIGHTS", COCO_WEIGHTS], "expects INPUT.PIXELS 'coco' and INPUT.FORMAT 'BGR', found 'unit'"),
+        (
+            ["MODEL.WEIGHTS", COCO_WEIGHTS, "INPUT.PIXELS", "coco", "INPUT.FORMAT", "RGB"],
+            "found 'coco' and 'RGB'",
+        ),
+    ],
+)
+def test_the_switch_is_checked_against_values_and_weights(options, message):
+    with pytest.raises(InputError, match=message):
+        load_config(LITE, options)
+
+
+def test_an_augmentation_pipeline_survives_yaml(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"_BASE_: {LITE}\nINPUT:\n  AUGMENTATION:\n    PIPELINE:\n"
+        "      - [Affine, {rotate: [-20, 20], fill: glass, p: 0.5}]\n"
+        "      - [OneOf, {transforms: [[Blur, {}], [GaussNoise, {std_range: [0.1, 0.2]}]], p: 1.0}]\n"
+    )
+    cfg = load_config(path)
+    again = tmp_path / "dump.yaml"
+    again.write_text(cfg.dump())
+    for one in (cfg, load_config(again)):
+        augmentation = build_pipeline(one.INPUT.AUGMENTATION.PIPELINE)
+        assert [type(t).__name__ for t in augmentation.pipeline.transforms] == ["Affine", "OneOf"]

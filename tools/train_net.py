@@ -44,7 +44,9 @@ def argument_parser() -> ArgumentParser:
 
 def main(arguments: Namespace) -> Any:
     """Train or evaluate in one process of the launch."""
-    cfg = setup_config(arguments.config_file, arguments.opts or [], arguments.data_root)
+    cfg = setup_config(
+        arguments.config_file, arguments.opts or [], arguments.data_root, training=not arguments.eval_only
+    )
     cfg.freeze()
     default_setup(cfg, arguments)
     if arguments.eval_only:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.conversion.glass import glass_surface
 from bccd_d2.errors import InputError
 
 WORKING_DIAMETER = 24
@@ -109,33 +110,19 @@ def find_unlabelled(
 def _contrast(
     lab: NDArray[np.float32], labelled: NDArray[np.bool_], near: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """How far each pixel is from the background towards the cells: 0 is background, about 1 the median cell.
-
-    The background is a quadratic surface a channel, because the light of a microscope falls off to the corners.
-    """
-    height, width = labelled.shape
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    """How far each pixel is from the background towards the cells: 0 is background, about 1 the median cell."""
     cells = np.median(lab[labelled], axis=0)
-    residual = lab - np.median(lab[~near], axis=0)
-    direction = np.zeros(3, np.float32)
+    along = np.zeros(labelled.shape, np.float32)
     background = ~near
     for _ in range(4):
-        surface = np.stack(
-            [
-                terms @ np.linalg.lstsq(terms[background], lab[..., c][background], rcond=None)[0]
-                for c in range(3)
-            ],
-            axis=-1,
-        )
-        residual = lab - surface
+        surface = glass_surface(lab, background)
         direction = cells - np.median(surface[labelled], axis=0)
-        along = residual @ direction / max(float(direction @ direction), 1e-6)
+        along = ((lab - surface) @ direction / max(float(direction @ direction), 1e-6)).astype(np.float32)
         # Unlabelled cells are among these pixels; they must not bend the surface.
         background = ~near & (along < 0.3)
         if not background.any():
             background = ~near
-    return (residual @ direction / max(float(direction @ direction), 1e-6)).astype(np.float32)
+    return along
 
 
 def _step(

@@ -7,6 +7,7 @@ label map see the same one.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -201,7 +202,10 @@ class AlbumentationsAugmentation(T.Augmentation):
         for leaf in self.glass_filled:
             leaf.fill = glass
         draw = _Draw()
-        self.pipeline.set_random_seed(int(draw_generator().integers(2**31)))
+        # Not set_random_seed: it gives each transform a generator of its own with the same seed, so that all of
+        # them run or none.
+        generator = draw_generator()
+        self.pipeline.set_random_state(generator, random.Random(int(generator.integers(2**31))))
         try:
             result = self.pipeline(image=source, drawn=draw)["image"]
         except Exception as error:  # Albumentations' own errors have no common base

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from bccd_d2.data.augmentation import RandomRot90
 from bccd_d2.data.cache import FolderCache, MemoryCache
 from bccd_d2.data.cell_input import CellInput
 from bccd_d2.data.copy_paste import build_copy_paste
-from bccd_d2.data.crop import RandomZoomCrop
+from bccd_d2.data.crop import CropResizeTransform, RandomZoomCrop
 from bccd_d2.data.label_map import InstanceRuns, instances_from_label_map
 from bccd_d2.data.pipeline import build_pipeline, find_preset
 from bccd_d2.data.preprocessing import ImagePreprocessor
@@ -142,16 +142,31 @@ class BCCDDatasetMapper:
         """
         use_one_opencv_thread_in_workers()
         sample = {key: value for key, value in dataset_dict.items() if key != "annotations"}
-        name = sample["file_name"]
-        image = self._images.get(name, lambda: self.preprocessor.read(name))
-        try:
-            detection_utils.check_image_size(sample, image)
-        except detection_utils.SizeMismatchError as error:
-            raise InputError(f"{name}: {error}") from error
         if not self.is_train:
-            sample["image"] = self.image_tensor(image)
+            sample["image"] = self.image_tensor(self._read(sample))
             return sample
+        _, augmented = self.take_crop(dataset_dict)
+        self.augmentations(augmented)
+        sample["image"] = _as_tensor(augmented.image)
+        sample["instances"] = instances_from_label_map(
+            augmented.sem_seg, augmented.classes, self.min_visible * augmented.areas
+        )
+        return sample
 
+    def take_crop(self, dataset_dict: Mapping[str, Any]) -> tuple[CropResizeTransform, CellInput]:
+        """Draw a window of an image; what augmentations then change.
+
+        Args:
+            dataset_dict: in Detectron2's dataset format.
+
+        Returns:
+            The window, and the resized crop with the instances that it shows.
+
+        Raises:
+            InputError: the image or an annotation cannot be used.
+        """
+        name = dataset_dict["file_name"]
+        image = self._read(dict(dataset_dict))
         height, width = image.shape[:2]
         runs = self._runs.get(
             name,
@@ -159,7 +174,7 @@ class BCCDDatasetMapper:
         )
         crop = self.crop.get_transform(image)
         labels = runs.label_map(crop.x, crop.y, crop.width, crop.height, self.min_visible)
-        augmented = CellInput(
+        return crop, CellInput(
             crop.apply_image(image),
             crop.resize_labels(labels),
             classes=runs.classes,
@@ -167,12 +182,6 @@ class BCCDDatasetMapper:
             area_scale=crop.area_scale,
             stain_statistics=self._stain_statistics(name, image),
         )
-        self.augmentations(augmented)
-        sample["image"] = _as_tensor(augmented.image)
-        sample["instances"] = instances_from_label_map(
-            augmented.sem_seg, augmented.classes, self.min_visible * augmented.areas
-        )
-        return sample
 
     def image_tensor(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """Prepare a whole native image as a test sample's is.
@@ -184,6 +193,16 @@ class BCCDDatasetMapper:
             (3, h, w) uint8 tensor.
         """
         return _as_tensor(self.preprocessor(image, self.preprocessor.statistics(image)))
+
+    def _read(self, sample: dict[str, Any]) -> NDArray[np.uint8]:
+        """The native image; ``sample`` gets its height and width where it has none."""
+        name = sample["file_name"]
+        image = self._images.get(name, lambda: self.preprocessor.read(name))
+        try:
+            detection_utils.check_image_size(sample, image)
+        except detection_utils.SizeMismatchError as error:
+            raise InputError(f"{name}: {error}") from error
+        return image
 
     def _stain_statistics(self, name: str, image: NDArray[np.uint8]) -> StainStatistics | None:
         if self.stain_measure is None:

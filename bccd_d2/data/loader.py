@@ -1,7 +1,8 @@
 """The training loader: the same seed gives the same batches, with any number of workers.
 
 Detectron2 seeds each worker, so a sample's crop depends on which worker makes it and on what that worker made
-before. Here it depends on the run's seed and on the sample's number alone.
+before. Here it depends on the run's seed and on the sample's number alone. Detectron2's grouping by aspect ratio,
+which crops do not need, makes batches of the same samples in an order that depends on the number of workers.
 """
 
 from __future__ import annotations

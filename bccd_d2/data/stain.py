@@ -199,6 +199,10 @@ class ReinhardNormalizer:
         result.reshape(-1, 3)[index] = moved[0]
         return result
 
+    def foreground_mask(self, image: NDArray[np.uint8], statistics: StainStatistics) -> NDArray[np.bool_]:
+        """(H, W) bool: what of an image, or of a part of it, counts as foreground."""
+        return np.asarray(self._levels(image) <= statistics.threshold)
+
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Normalize a whole image: :meth:`statistics`, then :meth:`apply`."""
         return self.apply(image, self.statistics(image))

@@ -20,9 +20,9 @@ from bccd_d2.data.augmentation import draw_generator
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics, StainTarget
 from bccd_d2.errors import InputError
 
-# One affine map a channel moves all cells of an image, so classes keep their order, and their distances
-# shrink by no more than the smallest factor on the deviations. Between a white cell's nucleus and red cells
-# lie 10 to 40 units; with half of that they stay apart.
+# One affine map a channel moves all cells of an image, so classes keep their order, and their distances shrink by
+# no more than the smallest factor on the deviations. In normalized images of the BCCD detection set 15 to 43 units
+# lie between nuclei of white cells and red cells; the strongest jitter left at least half of that.
 _MAX_STD_JITTER = 0.5
 # A shift by more would push dark nuclei (L about 20) against black, where their texture is lost.
 _MAX_MEAN_JITTER = 15.0

@@ -13,7 +13,11 @@ from bccd_d2.errors import InputError
 
 
 def setup_config(
-    config_file: str | Path, options: Sequence[str] = (), data_root: str | None = None
+    config_file: str | Path,
+    options: Sequence[str] = (),
+    data_root: str | None = None,
+    *,
+    training: bool = True,
 ) -> CfgNode:
     """Configuration of a run on registered data.
 
@@ -21,6 +25,7 @@ def setup_config(
         config_file: YAML file.
         options: ``["KEY", "VALUE", ...]``, which win over the file.
         data_root: folder that ``tools/convert_bccd.py`` wrote; wins over ``DATASETS.ROOT``.
+        training: whether ``DATASETS.TRAIN`` is needed beside ``DATASETS.TEST``.
 
     Returns:
         The checked configuration, not frozen, with ``DATASETS.ROOT`` and ``DATASETS.CLASS_NAMES`` filled in.
@@ -33,7 +38,7 @@ def setup_config(
     if data_root is not None:
         cfg.DATASETS.ROOT = data_root
     registered = register_bccd(Path(cfg.DATASETS.ROOT) if cfg.DATASETS.ROOT else None)
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+    for name in (*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST):
         if name.startswith("bccd_") and name not in registered:
             raise InputError(
                 f"DATASETS: {name} has no annotation file; found {', '.join(sorted(registered))}"

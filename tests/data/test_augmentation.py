@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.draw import polygon2mask
 
-from bccd_d2.data.augmentation import RandomRot90, Rot90Transform, glass_color
+from bccd_d2.data.augmentation import RandomRot90, Rot90Transform, glass_color, leaves
 from bccd_d2.data.crop import CropResizeTransform, RandomZoomCrop
 from bccd_d2.data.pipeline import PRESETS, build_pipeline, find_preset
 from bccd_d2.errors import InputError
@@ -154,6 +154,28 @@ def test_a_draw_is_replayed_the_same(preset):
         labels = np.random.default_rng(0).integers(0, 500, (HEIGHT, WIDTH)).astype(np.uint16)
         np.testing.assert_array_equal(tfm.apply_segmentation(labels), tfm.apply_segmentation(labels))
     assert len({tfm.apply_image(image).tobytes() for tfm in transforms}) > 5
+
+
+@pytest.mark.parametrize("preset", ["mild", "strong"])
+def test_transforms_are_drawn_independently_of_each_other(preset):
+    entries = find_preset(preset).pipeline
+    augmentation = build_pipeline(entries)
+    image = smear(32, 32, [])
+    ran = np.zeros((600, len(entries)), bool)
+    for seed in range(600):
+        seeded(seed)
+        steps = augmentation.get_transform(image).steps
+        tops = [augmentation.pipeline.transforms.index(_top(augmentation, step)) for step in steps]
+        ran[seed, tops] = True
+    expected = np.array([parameters["p"] for _, parameters in entries])
+    np.testing.assert_allclose(ran.mean(0), expected, atol=0.08)
+    correlation = np.corrcoef(ran.T) - np.eye(len(entries))
+    assert np.abs(correlation).max() < 0.15
+
+
+def _top(augmentation, step):
+    """The entry of the pipeline that a step belongs to."""
+    return next(t for t in augmentation.pipeline.transforms if step.transform in leaves(t))
 
 
 def test_layers_are_transformed_alike_and_no_label_is_invented():

@@ -31,6 +31,13 @@ def test_the_configuration_learns_classes_and_folder_from_the_data(data_root):
     assert {"bccd_train", "bccd_val"} <= set(DatasetCatalog.list())
 
 
+def test_evaluation_alone_needs_no_training_data(data_root):
+    (Path(data_root) / "annotations" / "instances_train.json").unlink()
+    assert setup_config(LITE, data_root=data_root, training=False).DATASETS.TEST == ("bccd_val",)
+    with pytest.raises(InputError, match="bccd_train has no annotation file; found bccd_val"):
+        setup_config(LITE, data_root=data_root)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

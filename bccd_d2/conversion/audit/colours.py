@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.conversion.glass import glass_surface
+
 SAMPLED_PIXELS = 60_000
 """Statistics use a regular sample of about this many pixels, some hundred a cell."""
 RIM = 2
@@ -24,8 +26,9 @@ class ColourStatistics:
         cell_std: float64 (3,).
         glass_mean: float64 (3,) of pixels that neither carry a label nor look like an unlabelled cell.
         glass_std: float64 (3,).
-        separation: chance that a labelled pixel looks more like the labelled cells than a pixel without a label does
-            (area under the ROC curve): 1 where colours tell the two apart, 0.5 where the mask might lie anywhere.
+        separation: how well a threshold on the colour tells labelled pixels from all others, as the share of the
+            former beyond it less that of the latter (Youden, "Index for rating diagnostic tests", Cancer 3, 1950):
+            1 where cells and only cells are labelled, near 0 where the mask might lie anywhere.
         strengths: float64 (labels.max() + 1,), by label, how far the mean colour of the instance lies on the way from
             the glass around it (0) to the typical cell (1).
     """
@@ -60,7 +63,7 @@ def colour_statistics(
     separation, strengths = float("nan"), np.full(int(labels.max(initial=0)) + 1, np.nan)
     if cells.any() and rest.any():
         # Everything without a label, since under a wrong mask the glass itself looks like unlabelled cells.
-        separation = _roc_area(*(_distance(lab, cells, rest)[where] for where in (cells, rest)))
+        separation = _youden(*(_distance(lab, cells, rest)[where] for where in (cells, rest)))
     if cells.any() and glass.any():
         distance = _distance(lab, cells, glass)
         sums = np.bincount(numbers.ravel(), weights=distance.ravel(), minlength=len(strengths))
@@ -82,7 +85,8 @@ def _distance(
     """How far each pixel lies on the way from the glass around it (0) to the mean cell (1)."""
     towards = lab[cells].mean(0) - lab[glass].mean(0)
     return np.asarray(
-        (lab - _surface(lab, glass)) @ towards / max(float(towards @ towards), 1e-6), np.float32
+        (lab - glass_surface(lab, glass, degree=1)) @ towards / max(float(towards @ towards), 1e-6),
+        np.float32,
     )
 
 
@@ -93,19 +97,11 @@ def _statistics(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArr
     return pixels.mean(0, dtype=np.float64), pixels.std(0, dtype=np.float64)
 
 
-def _surface(lab: NDArray[np.float32], glass: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Colour of the glass everywhere, a plane a channel: the light of a microscope is not even."""
-    height, width = glass.shape
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    terms = np.stack([np.ones_like(x), x, y], axis=-1)
-    return np.asarray(terms @ np.linalg.lstsq(terms[glass], lab[glass], rcond=None)[0], np.float32)
-
-
-def _roc_area(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> float:
-    """Area under the ROC curve from histograms."""
+def _youden(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> float:
+    """Largest excess of the share of ``positive`` above a threshold over that of ``negative``."""
     low, high = float(min(positive.min(), negative.min())), float(max(positive.max(), negative.max()))
     if high <= low:
-        return 0.5
+        return 0.0
     above = np.histogram(positive, LEVELS, (low, high))[0] / positive.size
     below = np.histogram(negative, LEVELS, (low, high))[0] / negative.size
-    return float(np.sum(above * (np.cumsum(below) - below / 2)))
+    return float(max(0.0, np.max(np.cumsum(below) - np.cumsum(above))))

@@ -31,7 +31,7 @@ def render_page(document: Mapping[str, Any], pictures: Mapping[str, Pictures]) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, swatch=_swatch, options=_options)
+    environment.filters.update(number=_number, swatch=_swatch, lab=_lab, options=_options)
     environment.globals.update(count=count)
     images = {image["stem"]: image for image in document["images"]}
     return environment.get_template("page.html").render(
@@ -110,6 +110,10 @@ def _number(value: float | None, decimals: int = 0) -> str:
 def _options(text: str) -> Markup:
     """Command-line options in a sentence, set as code that does not break."""
     return Markup(re.sub(r"--[a-z-]*[a-z]", r"<code>\g<0></code>", str(escape(text))))
+
+
+def _lab(lab: Sequence[float | None]) -> str:
+    return "CIELAB " + ", ".join(_number(value, 1) for value in lab)
 
 
 def _swatch(lab: Sequence[float | None]) -> str:

@@ -27,6 +27,8 @@ DETAIL_MARGIN = 0.6
 """A detail shows this much around its subject, in lengths of the subject."""
 TOLERANCE = 1.0
 """Outlines are drawn to this many pixels of the image."""
+MAX_OUTLINED = 400
+"""Suspects outlined on one image, the largest first: a mask full of specks would make a page that no browser opens."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _outlined(
         if place is not None and label not in named and _meets(place, view)
     )
     ElementTree.SubElement(svg, "path", {"class": "cell", "d": others})
-    for suspect in suspects:
+    for suspect in sorted(suspects, key=lambda suspect: -suspect.area)[:MAX_OUTLINED]:
         group = ElementTree.SubElement(svg, "g", {"class": suspect.kind})
         ElementTree.SubElement(group, "title").text = suspect.why
         if suspect.kind == "speck":

@@ -23,9 +23,9 @@ FRAGMENT_AREA = 0.2
 """An outline inside the image below this many typical cells is a scrap, or a platelet among cells."""
 FAINT_STRENGTH = 0.3
 """An outline whose pixels differ from the glass by less than this share of what typical cells do shows no cell."""
-MISFIT_SEPARATION = 0.65
-"""Below this a mask does not follow the colours of its image. On 60 real pairs it is 0.94 and more, with nine of ten
-outlines erased still 0.72 and more; with the mask of another image it is below 0.58."""
+MISFIT_SEPARATION = 0.35
+"""Below this a mask does not follow the colours of its image. On 60 real pairs it is 0.82 and more, with nine of ten
+outlines erased still 0.44 and more; with the mask of another image at most 0.16."""
 MIN_INNER_CELLS = 8
 """From this many whole cells on an image knows its own typical cell; else images of the same size say it."""
 WEIGHTS: Mapping[Kind, float] = {

@@ -66,7 +66,7 @@ KINDS: Mapping[Kind, KindWords] = {
         "Specks",
         "speck of a few pixels",
         "specks of a few pixels",
-        "None, as long as they are dropped: the conversion does so by default.",
+        "Nothing, as long as they are dropped, as the conversion does by default.",
         "Erase them in the mask if it is used by other programs.",
     ),
 }
@@ -103,8 +103,12 @@ def verdict_sentence(verdict: Verdict, cells: int) -> str:
     for kind, words in KINDS.items():
         found = verdict.counts[kind]
         if found:
-            of = f"{number(found)} of {number(cells)}" if kind in ("merged", "faint") else number(found)
-            parts.append(f"{of} {words.one if found == 1 else words.many}")
+            text = count(found, words.one, words.many)
+            if kind in ("merged", "faint"):  # "1 of 14 outlines seems"
+                text = f"{number(found)} of {number(cells)} " + text.split(" ", 1)[1].replace(
+                    "outline ", "outlines ", 1
+                )
+            parts.append(text)
     if parts:
         sentences.append(f"{join(parts)}.")
     return " ".join(sentences) or "Nothing doubtful."
@@ -157,12 +161,17 @@ def _doubtful(document: Mapping[str, Any]) -> str:
     wrong = counts["merged"] + counts["faint"] + counts["fragment"]
     missing, cut = counts["unlabelled"], counts["cut_unlabelled"]
     parts = []
+    merged = counts["merged"]
     if wrong:
-        share = wrong / document["cells"]["total"]
-        parts.append(
-            f"{count(wrong, 'outline looks', 'outlines look')} wrong ({share:.1%} of all), "
-            f"{number(counts['merged'])} of them because they seem to hold more than one cell"
-        )
+        share = f"({wrong / document['cells']['total']:.1%} of all)"
+        if merged == wrong:
+            parts.append(f"{count(wrong, KINDS['merged'].one, KINDS['merged'].many)} {share}")
+        else:
+            why = "it seems to hold" if merged == 1 else "they seem to hold"
+            parts.append(
+                f"{count(wrong, 'outline looks', 'outlines look')} wrong {share}"
+                + (f", {number(merged)} of them because {why} more than one cell" if merged else "")
+            )
     if missing + cut:
         where = "all of them" if not missing else f"{number(cut)} of them"
         parts.append(

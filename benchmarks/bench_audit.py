@@ -1,0 +1,158 @@
+"""How far the audit's findings can be trusted, and what they cost.
+
+    python benchmarks/bench_audit.py --root FOLDER_OF_THE_PAIRS --boxes bbbc041_boxes.json
+
+1. Outlines with several cells: components with two hand-made boxes or more (see bench_cutting.py) against rules on
+   area and shape. Components without a box, mostly at the border, are not judged.
+2. Cells without an outline: a share of the outlines is erased at random, and the search must find the erased cells.
+   "elsewhere" counts regions that are on no erased cell: at share 0 those are real omissions and mistakes.
+3. Masks that do not fit: separation of each image with its own mask and with that of another image.
+4. CPU time of one image, against decoding its two files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from bench_cutting import boxes_by_component, read_boxes
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bccd_d2.conversion.audit.colours import colour_statistics
+from bccd_d2.conversion.audit.measure import measure_pair
+from bccd_d2.conversion.audit.shapes import instance_shapes
+from bccd_d2.conversion.audit.verdicts import MERGED_AREA, MERGED_DISC
+from bccd_d2.conversion.dialects import Dialect
+from bccd_d2.conversion.images import read_rgb
+from bccd_d2.conversion.instances import label_instances
+from bccd_d2.conversion.layout import ImageMaskPair, find_pairs
+from bccd_d2.conversion.masks import read_mask
+from bccd_d2.conversion.unlabelled import find_unlabelled
+from bccd_d2.errors import run_command
+
+ERASED = (0.0, 0.1, 0.3, 0.6)
+FOUND = 0.5
+"""An erased cell is found if regions cover this share of it."""
+ON_A_CELL = 0.2
+
+
+def merged_table(pairs: Sequence[ImageMaskPair], boxes_file: Path) -> None:
+    """Precision and recall of rules for outlines with several cells."""
+    boxes = read_boxes(boxes_file)
+    rows = []
+    for pair in tqdm(pairs, "merged", unit="image", disable=None):
+        labels = _labels(pair)
+        shapes = instance_shapes(labels)
+        typical = np.median(shapes.areas[~shapes.border])
+        owned = boxes_by_component(labels, boxes[pair.stem])
+        for label, area, solidity, disc in zip(
+            shapes.labels, shapes.areas, shapes.solidities, shapes.disc_shares
+        ):
+            rows.append((area / typical, solidity, disc, len(owned.get(int(label), ()))))
+    times, solidity, disc, owned_boxes = np.array(rows).T
+    several, judged = owned_boxes >= 2, owned_boxes >= 1
+    print(f"\n{len(rows)} components, {judged.sum()} with a box, {several.sum()} with two or more\n")
+    print("| rule | marked | precision | recall |\n|---|---:|---:|---:|")
+    rules = {f"area > {least} median": times > least for least in (1.3, 1.5, 1.8)}
+    rules |= {
+        f"area > {least}, solidity < {most}": (times > least) & (solidity < most)
+        for least in (1.3, 1.5)
+        for most in (0.92, 0.94, 0.96)
+    }
+    rules |= {
+        f"area > {MERGED_AREA}, disc < {most}": (times > MERGED_AREA) & (disc < most)
+        for most in (0.6, MERGED_DISC, 0.7)
+    }
+    for name, marked in rules.items():
+        precision = (marked & several).sum() / max(1, (marked & judged).sum())
+        print(
+            f"| {name} | {marked.sum()} | {precision:.2f} | {(marked & several).sum() / several.sum():.2f} |"
+        )
+
+
+def unlabelled_table(pairs: Sequence[ImageMaskPair]) -> None:
+    """Recall of erased cells."""
+    print(
+        "\n| erased | cells | found inside | found at the border | regions elsewhere |\n|---:|---:|---:|---:|---:|"
+    )
+    for share in ERASED:
+        found, total, elsewhere = np.zeros(2), np.zeros(2), 0
+        for number, pair in enumerate(tqdm(pairs, f"erase {share:.0%}", unit="image", disable=None)):
+            image, labels = read_rgb(pair.image), _labels(pair)
+            shapes = instance_shapes(labels)
+            erased = np.random.default_rng(number).random(labels.max() + 1) < share
+            erased[0] = False
+            regions = find_unlabelled(image, np.where(erased[labels], 0, labels))
+            covered = np.bincount(labels[regions > 0], minlength=len(erased)) / np.bincount(labels.ravel())
+            for label, border in zip(shapes.labels, shapes.border):
+                total[int(border)] += erased[label]
+                found[int(border)] += erased[label] and covered[label] > FOUND
+            sizes = np.bincount(regions.ravel())[1:]
+            on_cells = np.bincount(regions[erased[labels]], minlength=len(sizes) + 1)[1:]
+            elsewhere += int((on_cells < ON_A_CELL * sizes).sum())
+        inner, border = (f"{100 * f / t:.1f} %" if t else "" for f, t in zip(found, total))
+        print(f"| {share:.0%} | {int(total.sum())} | {inner} | {border} | {elsewhere} |")
+
+
+def fit_table(pairs: Sequence[ImageMaskPair]) -> None:
+    """Separation with the right mask and with a wrong one."""
+    labels = [_labels(pair) for pair in pairs]
+    own, other = [], []
+    for number, pair in enumerate(tqdm(pairs, "fit", unit="image", disable=None)):
+        image, wrong = read_rgb(pair.image), labels[(number + 7) % len(pairs)]
+        nothing = np.zeros_like(labels[number])
+        own.append(colour_statistics(image, labels[number], nothing).separation)
+        if wrong.shape == nothing.shape:
+            other.append(colour_statistics(image, wrong, nothing).separation)
+    print("\n| mask | images | lowest | median | highest |\n|---|---:|---:|---:|---:|")
+    for name, values in (("its own", own), ("of another image", other)):
+        low, middle, high = np.quantile(values, (0, 0.5, 1))
+        print(f"| {name} | {len(values)} | {low:.2f} | {middle:.2f} | {high:.2f} |")
+
+
+def time_table(pairs: Sequence[ImageMaskPair], root: Path) -> None:
+    """CPU time of measuring an image, and of decoding alone."""
+    cv2.setNumThreads(1)
+    chosen = pairs[:: max(1, len(pairs) // 20)]
+    measure_pair(chosen[0], root, Dialect())  # once for nothing, to have everything loaded
+    start = time.process_time()
+    for pair in chosen:
+        read_rgb(pair.image)
+        read_mask(pair.mask)
+    decoded = time.process_time()
+    for pair in chosen:
+        measure_pair(pair, root, Dialect())
+    measured = time.process_time()
+    decode, measure = (decoded - start) / len(chosen), (measured - decoded) / len(chosen)
+    print(
+        f"\nCPU time an image: decode {decode:.3f} s, measure {measure:.3f} s, {measure / decode:.1f} times decoding"
+    )
+
+
+def _labels(pair: ImageMaskPair) -> NDArray[np.int32]:
+    return np.ascontiguousarray(label_instances(read_mask(pair.mask).array).labels)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, required=True, help="folder of the pairs")
+    parser.add_argument("--boxes", type=Path, required=True, help="their boxes in the format of BBBC041")
+    args = parser.parse_args(arguments)
+    pairs = find_pairs(args.root)
+    merged_table(pairs, args.boxes)
+    unlabelled_table(pairs)
+    fit_table(pairs)
+    time_table(pairs, args.root)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
