@@ -40,7 +40,7 @@ class ClassTable:
             in the box, ``drop`` forgets the box. A category that is not listed is an error.
         default: class of instances that no box tells anything about.
         shared: what becomes of a component that several boxes claim, or that reaches far out of its only box:
-            ``watershed`` or ``nearest`` cut it, see :func:`bccd_d2.conversion.box_splitting.cut_by_boxes`; ``whole``
+            ``nearest`` or ``watershed`` cut it, see :func:`bccd_d2.conversion.box_splitting.cut_by_boxes`; ``whole``
             keeps it as one instance, with the class of the box that it fills best; ``ignore``.
         pieces: what becomes of further components inside a box that has its cell: ``join`` adds them to that cell,
             ``keep`` makes each an instance of the box's class; ``ignore``.
@@ -57,7 +57,7 @@ class ClassTable:
     categories: Mapping[str, str]
     boxes: str | None = None
     default: str = "cell"
-    shared: str = "watershed"
+    shared: str = "nearest"
     pieces: str = "join"
     without_box: str = "keep"
     without_component: str = DROP

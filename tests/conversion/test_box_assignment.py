@@ -139,7 +139,7 @@ def test_the_cell_without_box_in_a_merged_component_is_cut_off():
     assert columns[0] == 22
     assert 54 <= columns[-1] <= 62
     assert result.counts["rests cut off beyond the boxes"] == 1
-    assert result.counts["components reaching out of their only box: watershed"] == 1
+    assert result.counts["components reaching out of their only box: nearest"] == 1
     assert result.counts["components without box: drop"] == 1
 
 
@@ -250,7 +250,7 @@ def test_the_source_says_what_it_is_and_travels_to_other_processes():
     source = BoxClasses(OneImage(boxes_of(["ring"], around(A))), TABLE)
     assert [c["name"] for c in source.categories] == ["RBC", "infected RBC", "WBC"]
     assert source.info["categories"]["ring"] == "infected RBC"
-    assert source.info["shared"] == "watershed"
+    assert source.info["shared"] == "nearest"
     copy = pickle.loads(pickle.dumps(source))
     assert copy(RECORD, draw(A)).category_ids == {1: INFECTED}
 
@@ -300,7 +300,7 @@ def test_each_box_of_a_cut_gets_a_connected_piece():
 
 
 def test_an_unknown_way_to_cut_is_refused():
-    with pytest.raises(ValueError, match="method 'axe', expected one of watershed, nearest"):
+    with pytest.raises(ValueError, match="method 'axe', expected one of nearest, watershed"):
         cut_by_boxes(np.ones((5, 5), bool), np.array([[0, 0, 5, 5]]), "axe")
 
 

@@ -33,7 +33,7 @@ def test_ids_follow_the_order_of_the_table_and_the_default_comes_last():
         ({**RIGHT, "categories": {1: "RBC"}}, "1: 'RBC', expected a class name"),
         ({**RIGHT, "default": "ignore"}, "default: 'ignore', expected a class name"),
         ({**RIGHT, "default": ["RBC"]}, "default: .*, expected a class name"),
-        ({**RIGHT, "shared": "axe"}, "shared: 'axe', expected one of watershed, nearest, whole, ignore"),
+        ({**RIGHT, "shared": "axe"}, "shared: 'axe', expected one of nearest, watershed, whole, ignore"),
         ({**RIGHT, "pieces": True}, "pieces: True, expected one of"),
         ({**RIGHT, "without_box": []}, "without_box: .*, expected one of keep, ignore, drop"),
     ],
