@@ -34,12 +34,16 @@ def test_importing_the_package_stays_free_of_torch():
     assert heavy == "[]"
 
 
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch):
-    code = "import bccd_d2, os; print(os.environ['OMP_WAIT_POLICY'])"
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert run(code) == "PASSIVE"
+def test_waiting_threads_soon_sleep_unless_the_user_says_otherwise(monkeypatch):
+    code = "import bccd_d2, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert run(code) == "1000"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert run(code) == "ACTIVE"
+    assert run(code) == "None"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert run(code) == "7"
 
 
 def test_detectron2_imports_and_names_are_there():
