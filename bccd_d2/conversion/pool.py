@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -17,6 +19,7 @@ from bccd_d2.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AHEAD = 4
 """Items a process that are under way or wait to be taken: enough to keep all busy, few enough to stay small."""
 
@@ -42,13 +45,17 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
     remaining = iter(items)
     waiting: deque[Future[Result]] = deque()
+
+    def submit(count: int) -> None:
+        for item in islice(remaining, count):
+            with _signals_held_back():
+                waiting.append(pool.submit(function, item))
+
     try:
-        for item in islice(remaining, workers * AHEAD):
-            waiting.append(pool.submit(function, item))
+        submit(workers * AHEAD)
         while waiting:
             result = waiting.popleft().result()
-            for item in islice(remaining, 1):
-                waiting.append(pool.submit(function, item))
+            submit(1)
             yield result
     except BrokenProcessPool as error:
         raise InputError(
@@ -58,8 +65,37 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM when the block ends.
+
+    Submitting starts threads and processes, and a pool that is interrupted half-way through that can neither go on nor
+    be shut down. Processes that are started inside the block hold both signals back, until :func:`_start_worker`.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone receives signals
+        yield
+        return
+    received: list[int] = []
+    previous = {number: signal.signal(number, lambda got, _: received.append(got)) for number in _SIGNALS}
+    _mask("SIG_BLOCK")
+    try:
+        yield
+    finally:
+        _mask("SIG_UNBLOCK")
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for number in received:
+            signal.raise_signal(number)
+
+
+def _mask(how: str) -> None:
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(getattr(signal, how), _SIGNALS)
+
+
 def _start_worker() -> None:
     # OpenCV's own threads on top of one process a core make everything slower.
     cv2.setNumThreads(1)
     # Ctrl-C reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _mask("SIG_UNBLOCK")

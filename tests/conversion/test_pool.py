@@ -1,7 +1,12 @@
 """Results come in order, no faster than they are taken, and a dead worker is said."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +60,41 @@ def test_an_error_comes_through(workers: int) -> None:
 def test_no_workers() -> None:
     with pytest.raises(InputError, match="workers 0"):
         list(map_in_order(square, [1], 0))
+
+
+INTERRUPTED = """
+import time
+from bccd_d2.conversion.pool import map_in_order
+from bccd_d2.errors import run_command
+
+
+def main():
+    print("started", flush=True)
+    for _ in map_in_order(time.sleep, [0.05] * 1000, 2):
+        pass
+
+
+if __name__ == "__main__":
+    run_command(main)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8])
+def test_an_interrupt_at_any_moment_ends_it_cleanly(tmp_path: Path, delay: float) -> None:
+    """While threads and processes start, too."""
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)  # all processes of the group, as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted; finished files are intact\n")
