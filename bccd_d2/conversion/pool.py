@@ -76,7 +76,7 @@ def _signals_held_back() -> Iterator[None]:
         yield
         return
     received: list[int] = []
-    previous = {number: signal.signal(number, lambda got, _: received.append(got)) for number in _SIGNALS}
+    previous = {number: signal.signal(number, lambda got, _frame: received.append(got)) for number in _SIGNALS}
     _mask("SIG_BLOCK")
     try:
         yield
@@ -84,8 +84,8 @@ def _signals_held_back() -> Iterator[None]:
         _mask("SIG_UNBLOCK")
         for number, handler in previous.items():
             signal.signal(number, handler)
-        for number in received:
-            signal.raise_signal(number)
+        for got in received:
+            signal.raise_signal(got)
 
 
 def _mask(how: str) -> None:
