@@ -76,7 +76,9 @@ def _signals_held_back() -> Iterator[None]:
         yield
         return
     received: list[int] = []
-    previous = {number: signal.signal(number, lambda got, _frame: received.append(got)) for number in _SIGNALS}
+    previous = {
+        number: signal.signal(number, lambda got, _frame: received.append(got)) for number in _SIGNALS
+    }
     _mask("SIG_BLOCK")
     try:
         yield
