@@ -7,7 +7,8 @@ STAMP  := $(VENV)/.installed
 # The demo's data: synthetic smears, or the real pairs below BCCD_ROOT. Each has a folder of its own, and what is
 # there already is kept: make clean starts anew.
 BCCD_ROOT  ?=
-DEMO       := output/demo$(if $(BCCD_ROOT),-$(notdir $(patsubst %/,%,$(BCCD_ROOT))))
+EMPTY      :=
+DEMO       := output/demo$(if $(BCCD_ROOT),-$(notdir $(subst $(EMPTY) ,_,$(patsubst %/,%,$(BCCD_ROOT)))))
 DEMO_ROOT  := $(or $(BCCD_ROOT),$(DEMO)/smears)
 DEMO_DATA  := $(if $(BCCD_ROOT),,$(DEMO)/smears/.drawn)
 DEMO_STEPS ?= 400
