@@ -12,7 +12,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
-from pycocotools import mask as mask_util
+
+from bccd_d2.conversion.coco import decode_segmentation
 
 
 class PixelCounts(NamedTuple):
@@ -86,7 +87,7 @@ class PixelOverlapEvaluator(DatasetEvaluator):
     def __init__(self, dataset_name: str, score_threshold: float, *, distributed: bool = True) -> None:
         """
         Args:
-            dataset_name: a registered data set with RLE masks.
+            dataset_name: a registered data set with masks, RLE or polygons.
             score_threshold: predictions below it do not count.
             distributed: gather the counts of all processes.
         """
@@ -112,7 +113,7 @@ class PixelOverlapEvaluator(DatasetEvaluator):
             instances = instances[instances.scores >= self._score_threshold]
             annotations = [a for a in self._annotations[image["image_id"]] if not a.get("iscrowd")]
             shape = (image["height"], image["width"])
-            true = _union((mask_util.decode(a["segmentation"]) for a in annotations), shape)
+            true = _union((decode_segmentation(a["segmentation"], *shape) for a in annotations), shape)
             predicted = _union((mask for mask in instances.pred_masks.numpy()), shape)
             counts = PixelCounts(int((true & predicted).sum()), int(predicted.sum()), int(true.sum()))
             true_boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]

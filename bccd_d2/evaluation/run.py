@@ -7,9 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as mask_util
-
 from bccd_d2.config import load_config
+from bccd_d2.conversion.coco import decode_segmentation
 from bccd_d2.data.preprocessing import read_image
 from bccd_d2.data.registration import annotation_file, default_root
 from bccd_d2.errors import InputError
@@ -48,11 +47,12 @@ def load_predictions(run: Path, dataset: str, score_threshold: float) -> dict[st
         for p in json.loads(prediction_file.read_text(encoding="utf-8"))
         if p["image_id"] == image["id"] and p["score"] >= score_threshold
     ]
+    size = (image["height"], image["width"])
     return {
         "image": read_image(str(root / truth["info"].get("image_root", ".") / image["file_name"])),
-        "true_masks": [mask_util.decode(a["segmentation"]) for a in true],
+        "true_masks": [decode_segmentation(a["segmentation"], *size) for a in true],
         "true_classes": [class_index[a["category_id"]] for a in true],
-        "predicted_masks": [mask_util.decode(p["segmentation"]) for p in predicted],
+        "predicted_masks": [decode_segmentation(p["segmentation"], *size) for p in predicted],
         "predicted_classes": [class_index[p["category_id"]] for p in predicted],
         "class_names": [category["name"] for category in categories],
     }

@@ -96,7 +96,12 @@ def dataset():
                 annotation(rectangle(40, 20, 10, 10), iscrowd=1),
             ],
         },
-        {"image_id": 2, "annotations": [annotation(rectangle(20, 20, 10, 20))]},
+        {
+            "image_id": 2,
+            "annotations": [
+                annotation(rectangle(20, 20, 10, 20), segmentation=[[20, 20, 30, 20, 30, 40, 20, 40]])
+            ],
+        },
     ]
     DatasetCatalog.register("overlap_test", lambda: dicts)
     yield "overlap_test"
