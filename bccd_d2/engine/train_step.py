@@ -115,9 +115,12 @@ class TrainStep(TrainerBase):
             self._scaler.load_state_dict(state_dict["grad_scaler"])
 
     def _losses(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        device = next(self.model.parameters()).device.type
-        with torch.autocast(device, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
-            return self.model(batch)
+        device = next(self.model.parameters()).device
+        try:
+            with torch.autocast(device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+                return self.model(batch)
+        except FloatingPointError:  # Detectron2's, of boxes that the RPN predicts
+            return {"predicted boxes": torch.tensor(math.nan, device=device)}
 
     def _without_reduction(self) -> contextlib.AbstractContextManager[Any]:
         """Gradients of all but the last batch stay in their process."""
