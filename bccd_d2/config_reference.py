@@ -11,8 +11,8 @@ from bccd_d2 import config
 _HEADER = """# Configuration reference
 
 Every key that this project adds to Detectron2's, or gives another default. Detectron2's own keys are explained in its
-documentation. A key is set in a YAML file of `configs/`, or as `KEY VALUE` at the end of a command line; a key that does not
-exist, or that would have no effect, is an error.
+documentation. A key is set in a YAML file of `configs/`, or as `KEY VALUE` at the end of a command line; one that does
+not exist, or that would have no effect, is an error.
 
 *Made from the comments in [bccd_d2/config.py](../bccd_d2/config.py) by `python tools/config_reference.py`.*
 """
