@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,44 +31,41 @@ class TimmBackbone(Backbone):
 
     def __init__(self, name: str, pretrained: bool, in_channels: int = 3) -> None:
         super().__init__()
+        import timm  # takes two seconds
+
+        if not timm.is_model(name):
+            near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
+            raise InputError(
+                f"MODEL.TIMM.NAME: timm {timm.__version__} knows no model {name!r}; near it are "
+                f"{', '.join(near) or 'none'}, and timm.list_models() has all"
+            )
         self.name, self.pretrained = name, pretrained
-        self._arguments: dict[str, Any] = {"features_only": True, "in_chans": in_channels}
-        self.model = self._create()
-        strides = self.model.feature_info.reduction()
+        self._create = partial(timm.create_model, name, features_only=True, in_chans=in_channels)
+        try:
+            self.model = self._create()
+        except (RuntimeError, TypeError, AssertionError) as error:
+            raise InputError(f"MODEL.TIMM.NAME: {name} gives no feature maps ({error})") from error
+        info: Any = self.model.feature_info
+        strides, channels = info.reduction(), info.channels()
         if not set(_STRIDES.values()) <= set(strides):
             raise InputError(
                 f"MODEL.TIMM.NAME: {name} has features at strides {strides}, expected {list(_STRIDES.values())} among "
                 "them"
             )
+        if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
+            self._create = partial(self._create, strict_img_size=False)  # those that can then take any size
+            try:
+                self.model = self._create()
+            except TypeError as error:
+                raise InputError(
+                    f"MODEL.TIMM.NAME: {name} takes images of one size only ({error})"
+                ) from error
         # The last one of each stride has seen most of the network.
-        self._arguments["out_indices"] = [
-            len(strides) - 1 - strides[::-1].index(stride) for stride in _STRIDES.values()
-        ]
-        self.model = self._create()
+        self._indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in _STRIDES.values()]
         self._channels_last = str(getattr(self.model, "output_fmt", "")).endswith("NHWC")
         self._out_features = list(_STRIDES)
         self._out_feature_strides = dict(_STRIDES)
-        self._out_feature_channels = dict(zip(_STRIDES, self.model.feature_info.channels()))
-
-    def _create(self, pretrained: bool = False) -> torch.nn.Module:
-        import timm  # takes two seconds
-
-        if not timm.is_model(self.name):
-            near = difflib.get_close_matches(self.name, timm.list_models(), n=3, cutoff=0.4)
-            raise InputError(
-                f"MODEL.TIMM.NAME: timm {timm.__version__} knows no model {self.name!r}; near it are "
-                f"{', '.join(near) or 'none'}, and timm.list_models() has all"
-            )
-        # What lets the transformers that can do it take images of any size.
-        fixed = getattr(timm.get_pretrained_cfg(self.name), "fixed_input_size", False)
-        arguments = {**self._arguments, **({"strict_img_size": False} if fixed else {})}
-        try:
-            return timm.create_model(self.name, pretrained=pretrained, **arguments)
-        except (TypeError, RuntimeError, AssertionError, IndexError) as error:
-            if pretrained:
-                raise
-            what = "takes images of one size only" if fixed else "gives no feature maps"
-            raise InputError(f"MODEL.TIMM.NAME: {self.name} {what} ({error})") from error
+        self._out_feature_channels = {stage: channels[index] for stage, index in zip(_STRIDES, self._indices)}
 
     def load_pretrained(self) -> None:
         """Load timm's weights, from its cache or the network.
@@ -90,6 +88,7 @@ class TimmBackbone(Backbone):
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Features (N, C, H / stride, W / stride) by name, of normalized images (N, C, H, W)."""
         features = self.model(images)
+        features = [features[index] for index in self._indices]
         if self._channels_last:
             features = [feature.permute(0, 3, 1, 2).contiguous() for feature in features]
         return dict(zip(self._out_features, features))

@@ -185,8 +185,9 @@ def load_pretrained_backbone(model: torch.nn.Module) -> None:
         InputError: the weights cannot be had.
     """
     for module in model.modules():
-        if hasattr(module, "load_pretrained"):
-            module.load_pretrained()
+        load: Any = getattr(module, "load_pretrained", None)
+        if load is not None:
+            load()
 
 
 def _without_constants(keys: Iterator[str] | Sequence[str]) -> list[str]:
