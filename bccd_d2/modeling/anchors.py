@@ -123,6 +123,8 @@ class Anchors:
         sizes, ratios = (
             [[float(value) for value in one] for one in lists] for lists in (self.sizes, self.ratios)
         )
+        if ratios == ratios[:1] * len(ratios):
+            ratios = ratios[:1]  # one list stands for all levels
         return f"# {comment}\nMODEL:\n  ANCHOR_GENERATOR:\n    SIZES: {sizes}\n    ASPECT_RATIOS: {ratios}\n"
 
     def fitted(

@@ -64,7 +64,7 @@ def test_fitted_anchors_are_printed_written_and_drawn(fit_anchors, dataset, tmp_
     row = next(line.split() for line in printed.splitlines() if line.startswith("all"))
     assert row == ["all", "25", "100.0", "0.0", "0.640", "100.0", "100.0", "1.000"]
     fitted = yaml.safe_load((out / "anchors.yaml").read_text())["MODEL"]["ANCHOR_GENERATOR"]
-    assert fitted == {"SIZES": [[24], [60], [96], [192], [384]], "ASPECT_RATIOS": [[0.5, 1, 2]] * 5}
+    assert fitted == {"SIZES": [[24], [60], [96], [192], [384]], "ASPECT_RATIOS": [[0.5, 1, 2]]}
     picture = cv2.imread(str(out / "viz" / "step3_anchor_preview.png"))
     # BGR of what is drawn: the left panel's boxes are missed, the right one's are not.
     red = (picture == (0, 0, 255)).all(axis=2)
