@@ -1,8 +1,9 @@
 """Time and memory of a training step of the models in configs/, against Mask R-CNN R50-FPN.
 
-A step is forward, backward and SGD on a crop of 512x512 with 25 cells of 90 px, on one thread of the CPU; the time
-is the CPU's, of the shortest of several steps, the memory is what the process took at most beyond what it had before the model was built. Each model has
-a process of its own. Alone it compares masks of 28x28 and 56x56; --all compares every model.
+A step is forward, backward and SGD on a crop of 512x512 with 25 cells of 90 px, on one thread of the CPU. The time is
+the CPU's, of the shortest of several steps; the memory is what the process took at most beyond what it had before the
+model was built. Each model has a process of its own. Alone it compares masks of 28x28 and 56x56; --all compares every
+model.
 """
 
 from __future__ import annotations
