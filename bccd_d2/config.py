@@ -21,7 +21,11 @@ _UNUSED_INPUT_KEYS = (
     "MAX_SIZE_TEST",
 )
 # Keys of ours that only one backbone reads.
-_BACKBONE_SECTIONS = {"TIMM": "build_timm_fpn_backbone", "VIT": "build_vit_sfp_backbone"}
+_BACKBONE_SECTIONS = {
+    "TIMM": "build_timm_fpn_backbone",
+    "VIT": "build_vit_sfp_backbone",
+    "SLIM_RESNET": "build_slim_resnet_fpn_backbone",
+}
 
 
 def add_bccd_config(cfg: CN) -> None:
@@ -81,8 +85,8 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.INPUT.STAIN.JITTER_MEAN = [0.0, 0.0, 0.0]
     cfg.INPUT.STAIN.JITTER_STD = 0.0
 
-    # Augmentation of the training crops: a preset of bccd_d2/data/pipeline.py ("none", "mild", "strong") ...
     cfg.INPUT.AUGMENTATION = CN()
+    # Augmentation of the training crops: a preset of bccd_d2/data/pipeline.py ("none", "mild", "strong") ...
     cfg.INPUT.AUGMENTATION.PRESET = "mild"
     # ... or, when not empty, this list of [name, {parameter: value}] of Albumentations in its place, ...
     cfg.INPUT.AUGMENTATION.PIPELINE = []
@@ -90,39 +94,54 @@ def add_bccd_config(cfg: CN) -> None:
     # PIPELINE.
     cfg.INPUT.AUGMENTATION.ZOOM = []
 
-    # Paste cells of other training images into crops (Ghiasi et al. 2021), rare classes more often.
     cfg.INPUT.COPY_PASTE = CN()
+    # Paste cells of other training images into crops (Ghiasi et al. 2021), rare classes more often.
     cfg.INPUT.COPY_PASTE.ENABLED = False
     # At most this many cells a crop; the number is drawn evenly from 0 on.
     cfg.INPUT.COPY_PASTE.MAX_CELLS = 4
     # Cells of each class that are cut out when training starts and kept in memory (40 to 200 kB each).
     cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS = 64
 
-    # Backbone "build_timm_fpn_backbone": a model of timm with features at strides 4, 8, 16 and 32, by timm's name, ...
+    # MODEL.BACKBONE.NAME "build_timm_fpn_backbone": a model of timm under Detectron2's FPN.
     cfg.MODEL.TIMM = CN()
+    # timm's name of a model with features at strides 4, 8, 16 and 32, with or without the tag of its weights.
     cfg.MODEL.TIMM.NAME = ""
-    # ... from timm's own weights (downloaded once) when training starts without MODEL.WEIGHTS, else from random ones.
+    # Training without MODEL.WEIGHTS starts from timm's own weights (downloaded once), else from random ones.
     cfg.MODEL.TIMM.PRETRAINED = True
+    # Batch norms keep their statistics, scale and offset, as Detectron2's "FrozenBN" does: for pretrained models with
+    # batch norm, whose statistics few images would spoil. ConvNeXt and Swin have none.
+    cfg.MODEL.TIMM.FREEZE_BN = False
 
-    # Backbone "build_vit_sfp_backbone": a plain vision transformer; the defaults are those of ViT-L/16 as UNI has it.
+    # MODEL.BACKBONE.NAME "build_vit_sfp_backbone": a plain vision transformer under a simple feature pyramid; the
+    # defaults are those of ViT-L/16 as UNI has it.
     cfg.MODEL.VIT = CN()
     # State dict of the transformer alone, read when training starts without MODEL.WEIGHTS; empty: random ones.
     cfg.MODEL.VIT.WEIGHTS = ""
-    cfg.MODEL.VIT.PATCH_SIZE = 16  # network pixels a token: 8 or 16
+    # Side of a token in network pixels: 8 or 16.
+    cfg.MODEL.VIT.PATCH_SIZE = 16
+    # Width of a token.
     cfg.MODEL.VIT.EMBED_DIM = 1024
-    cfg.MODEL.VIT.DEPTH = 24  # blocks
+    # Number of blocks.
+    cfg.MODEL.VIT.DEPTH = 24
+    # Attention heads of each block.
     cfg.MODEL.VIT.NUM_HEADS = 16
+    # Width of each block's hidden layer, in widths of a token.
     cfg.MODEL.VIT.MLP_RATIO = 4.0
     # Where LayerScale starts (Touvron et al. 2021); 0 leaves it out.
     cfg.MODEL.VIT.INIT_VALUES = 1e-5
     # Side in pixels of the square that the position embedding was trained on; it is interpolated to other sizes.
     cfg.MODEL.VIT.IMG_SIZE = 224
-    # Keep only the blocks' inputs for the backward pass and compute the rest again: far less memory, a third slower.
+    # Keep only the blocks' inputs for the backward pass and compute the rest again: less memory, a third more time.
     cfg.MODEL.VIT.CHECKPOINTING = True
     # So many first blocks keep their weights, and with them the embedding; 0 trains all.
     cfg.MODEL.VIT.FREEZE_BLOCKS = 0
     # The learning rate of each block is this times that of the next one (Clark et al. 2020); 1 for the same everywhere.
     cfg.MODEL.VIT.LR_DECAY = 1.0
+
+    # MODEL.BACKBONE.NAME "build_slim_resnet_fpn_backbone": channels and number of blocks of the stages res2 to res5.
+    cfg.MODEL.SLIM_RESNET = CN()
+    cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 192]
+    cfg.MODEL.SLIM_RESNET.BLOCKS = [2, 2, 2, 2]
 
     # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
     # that a shorter run needs only another MAX_ITER.

@@ -23,15 +23,17 @@ class TimmBackbone(Backbone):
     Args:
         name: as in ``timm.list_models()``, with or without the tag of its weights.
         pretrained: whether :meth:`load_pretrained` loads timm's weights.
+        freeze_bn: whether batch norms keep statistics, scale and offset.
         in_channels: of the images.
 
     Raises:
         InputError: timm does not know the name, or the model gives no such features or takes one image size only.
     """
 
-    def __init__(self, name: str, pretrained: bool, in_channels: int = 3) -> None:
+    def __init__(self, name: str, pretrained: bool, freeze_bn: bool = False, in_channels: int = 3) -> None:
         super().__init__()
         import timm  # takes two seconds
+        from timm.utils.model import freeze_batch_norm_2d
 
         if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
@@ -60,6 +62,8 @@ class TimmBackbone(Backbone):
                 raise InputError(
                     f"MODEL.TIMM.NAME: {name} takes images of one size only ({error})"
                 ) from error
+        if freeze_bn:
+            self.model = freeze_batch_norm_2d(self.model)
         # The last one of each stride has seen most of the network.
         self._indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in _STRIDES.values()]
         self._channels_last = str(getattr(self.model, "output_fmt", "")).endswith("NHWC")
@@ -83,7 +87,10 @@ class TimmBackbone(Backbone):
                 f"({str(error).partition(chr(10))[0]}). Run once where there is a network and copy the cache folder "
                 "(HF_HOME, by default ~/.cache/huggingface), or add 'MODEL.TIMM.PRETRAINED False'"
             ) from error
-        self.model.load_state_dict(source.state_dict())
+        wanted = self.model.state_dict()  # without the counters of batches, where batch norms are frozen
+        self.model.load_state_dict(
+            {key: value for key, value in source.state_dict().items() if key in wanted}
+        )
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Features (N, C, H / stride, W / stride) by name, of normalized images (N, C, H, W)."""
@@ -97,7 +104,8 @@ class TimmBackbone(Backbone):
 @BACKBONE_REGISTRY.register()
 def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """``MODEL.TIMM`` under ``MODEL.FPN``, giving p2 to p6 at strides 4 to 64."""
-    bottom_up = TimmBackbone(cfg.MODEL.TIMM.NAME, cfg.MODEL.TIMM.PRETRAINED, input_shape.channels)
+    timm = cfg.MODEL.TIMM
+    bottom_up = TimmBackbone(timm.NAME, timm.PRETRAINED, timm.FREEZE_BN, input_shape.channels)
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,

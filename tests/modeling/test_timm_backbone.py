@@ -73,6 +73,22 @@ def offline_cache(monkeypatch, tmp_path):
     return tmp_path
 
 
+def snapshot_of(name, cache):
+    return cache / f"models--timm--{name}.r160_in1k" / "snapshots" / "0"
+
+
+def save_to_cache(name, cache):
+    """A model of random weights, and these as if timm had downloaded them."""
+    torch.manual_seed(1)
+    model = timm.create_model(name, pretrained=False)
+    snapshot = snapshot_of(name, cache)
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0")
+    timm.models.save_for_hf(model, snapshot, safe_serialization=True)
+    return model
+
+
 def test_weights_that_cannot_be_downloaded_say_what_to_do(offline_cache):
     backbone = TimmBackbone("test_convnext", pretrained=True)
     with pytest.raises(
@@ -82,13 +98,7 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(offline_cache):
 
 
 def test_weights_come_from_the_cache_and_only_when_asked_for(offline_cache):
-    torch.manual_seed(1)
-    source = timm.create_model("test_convnext", pretrained=False)
-    snapshot = offline_cache / "models--timm--test_convnext.r160_in1k" / "snapshots" / "0"
-    snapshot.mkdir(parents=True)
-    (snapshot.parent.parent / "refs").mkdir()
-    (snapshot.parent.parent / "refs" / "main").write_text("0")
-    timm.models.save_for_hf(source, snapshot, safe_serialization=True)
+    source = save_to_cache("test_convnext", offline_cache)
     images = torch.rand(1, 3, 64, 64)
     expected = source.eval().forward_intermediates(images, intermediates_only=True)[-1]
     torch.manual_seed(2)
@@ -96,3 +106,18 @@ def test_weights_come_from_the_cache_and_only_when_asked_for(offline_cache):
         backbone = TimmBackbone("test_convnext", pretrained=pretrained).eval()
         backbone.load_pretrained()
         assert torch.allclose(backbone(images)["res5"], expected, atol=1e-5) == pretrained
+
+
+def test_frozen_batch_norms_keep_everything_and_take_pretrained_statistics(offline_cache):
+    source = save_to_cache("test_resnet", offline_cache)
+    source.bn1.running_mean.fill_(0.5)
+    timm.models.save_for_hf(source, snapshot_of("test_resnet", offline_cache), safe_serialization=True)
+    backbone = TimmBackbone("test_resnet", pretrained=True, freeze_bn=True)
+    backbone.load_pretrained()
+    norm = backbone.model.bn1
+    assert norm.running_mean.tolist() == [0.5] * len(norm.running_mean)
+    assert not {name for name, _ in backbone.named_parameters() if "bn" in name}
+    images = torch.rand(2, 3, 64, 64)
+    trained = backbone.train()(images)["res5"]
+    assert norm.running_mean.tolist() == [0.5] * len(norm.running_mean)
+    assert torch.equal(trained, backbone.eval()(images)["res5"])

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import timm
 import torch
@@ -9,6 +11,7 @@ from bccd_d2.config import get_bccd_cfg
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.vit import OUTPUT, ViT
+from bccd_d2.modeling.weights import BCCDCheckpointer
 
 SMALL = {"embed_dim": 32, "depth": 3, "num_heads": 2, "img_size": 32}
 
@@ -159,3 +162,21 @@ def test_the_pyramid_has_detectron2s_levels(patch_size):
 def test_a_pyramid_needs_a_patch_of_8_or_16():
     with pytest.raises(InputError, match="PATCH_SIZE: expected 8 or 16, found 32"):
         build_backbone(small_config(PATCH_SIZE=32))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_training_starts_from_the_file_unless_there_are_weights_of_the_whole_model(source, tmp_path, whole):
+    _, path = source
+    cfg = small_config(WEIGHTS=str(path))
+    torch.manual_seed(2)
+    model = build_backbone(cfg)
+    if whole:
+        BCCDCheckpointer(model, str(tmp_path)).save("whole")
+        cfg.MODEL.WEIGHTS = str(tmp_path / "whole.pth")
+    before = model.bottom_up.model.pos_embed.clone()
+    trainer = BCCDTrainer.__new__(BCCDTrainer)  # without its data
+    trainer.cfg, trainer.checkpointer = cfg, BCCDCheckpointer(model)
+    trainer._trainer = SimpleNamespace(model=model)
+    trainer.resume_or_load(resume=False)
+    expected = before if whole else torch.load(path, weights_only=True)["pos_embed"]
+    assert torch.equal(model.bottom_up.model.pos_embed, expected)
