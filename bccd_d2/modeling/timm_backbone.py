@@ -22,7 +22,7 @@ class TimmBackbone(Backbone):
 
     Args:
         name: as in ``timm.list_models()``, with or without the tag of its weights.
-        pretrained: whether :meth:`load_pretrained` loads timm's weights.
+        pretrained: whether :meth:`initialize_from_pretrained` loads timm's weights.
         freeze_bn: whether batch norms keep statistics, scale and offset.
         in_channels: of the images.
 
@@ -71,7 +71,7 @@ class TimmBackbone(Backbone):
         self._out_feature_strides = dict(_STRIDES)
         self._out_feature_channels = {stage: channels[index] for stage, index in zip(_STRIDES, self._indices)}
 
-    def load_pretrained(self) -> None:
+    def initialize_from_pretrained(self) -> None:
         """Load timm's weights, from its cache or the network.
 
         Raises:

@@ -26,7 +26,7 @@ class ViT(Backbone):
     the work of ViT-L, so windows would save little. The position embedding is interpolated to the image.
 
     Args:
-        weights: state dict of the transformer that :meth:`load_pretrained` loads; empty for none.
+        weights: state dict of the transformer that :meth:`initialize_from_pretrained` loads; empty for none.
         patch_size: pixels a token.
         embed_dim: width.
         depth: number of blocks.
@@ -108,7 +108,7 @@ class ViT(Backbone):
             "in_channels": input_shape.channels,
         }
 
-    def load_pretrained(self) -> None:
+    def initialize_from_pretrained(self) -> None:
         """Load the state dict ``weights``, which must fit in every tensor.
 
         Raises:

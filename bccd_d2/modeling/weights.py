@@ -71,6 +71,9 @@ class BCCDCheckpointer(DetectionCheckpointer):
         return read_checkpoint(Path(filename))
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        # Without the layers' version numbers: a frozen batch norm takes that of a trained one for an old one of its
+        # own, and changes variances, or fails where some have other shapes.
+        checkpoint["model"] = dict(checkpoint["model"])
         offered = len(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         shapes = [
@@ -185,7 +188,7 @@ def load_pretrained_backbone(model: torch.nn.Module) -> None:
         InputError: the weights cannot be had.
     """
     for module in model.modules():
-        load: Any = getattr(module, "load_pretrained", None)
+        load: Any = getattr(module, "initialize_from_pretrained", None)
         if load is not None:
             load()
 

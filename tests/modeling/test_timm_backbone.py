@@ -94,7 +94,7 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(offline_cache):
     with pytest.raises(
         InputError, match=r"the weights of test_convnext cannot be downloaded .* copy the cache folder"
     ):
-        backbone.load_pretrained()
+        backbone.initialize_from_pretrained()
 
 
 def test_weights_come_from_the_cache_and_only_when_asked_for(offline_cache):
@@ -104,7 +104,7 @@ def test_weights_come_from_the_cache_and_only_when_asked_for(offline_cache):
     torch.manual_seed(2)
     for pretrained in (True, False):
         backbone = TimmBackbone("test_convnext", pretrained=pretrained).eval()
-        backbone.load_pretrained()
+        backbone.initialize_from_pretrained()
         assert torch.allclose(backbone(images)["res5"], expected, atol=1e-5) == pretrained
 
 
@@ -113,7 +113,7 @@ def test_frozen_batch_norms_keep_everything_and_take_pretrained_statistics(offli
     source.bn1.running_mean.fill_(0.5)
     timm.models.save_for_hf(source, snapshot_of("test_resnet", offline_cache), safe_serialization=True)
     backbone = TimmBackbone("test_resnet", pretrained=True, freeze_bn=True)
-    backbone.load_pretrained()
+    backbone.initialize_from_pretrained()
     norm = backbone.model.bn1
     assert norm.running_mean.tolist() == [0.5] * len(norm.running_mean)
     assert not {name for name, _ in backbone.named_parameters() if "bn" in name}

@@ -43,7 +43,7 @@ def source(tmp_path):
 def test_features_are_timms_own(source, shape):
     model, path = source
     vit = ViT(**SMALL, weights=str(path)).eval()
-    vit.load_pretrained()
+    vit.initialize_from_pretrained()
     images = torch.rand(2, 3, *shape)
     with torch.no_grad():
         features, tokens = vit(images)[OUTPUT], model.forward_features(images)
@@ -90,13 +90,13 @@ def test_without_the_file_the_error_says_how_to_get_it(tmp_path):
     with pytest.raises(
         InputError, match=r"uni\.bin is not there.*'MahmoodLab/UNI' .* 'MODEL\.VIT\.WEIGHTS FILE'"
     ):
-        vit.load_pretrained()
+        vit.initialize_from_pretrained()
 
 
 def test_weights_of_another_layout_are_refused(source):
     _, path = source
     with pytest.raises(InputError, match=r"pos_embed \(1, 5, 32\) in the file, \(1, 17, 32\) here"):
-        ViT(**{**SMALL, "img_size": 64}, weights=str(path)).load_pretrained()
+        ViT(**{**SMALL, "img_size": 64}, weights=str(path)).initialize_from_pretrained()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from detectron2.layers import Conv2d, get_norm
 from safetensors import safe_open
 
 from bccd_d2.config import get_bccd_cfg
@@ -165,6 +166,21 @@ def test_weights_of_another_architecture_are_refused(tmp_path, resume):
         checkpointer.resume_or_load(str(tmp_path / "foreign.pth"), resume=resume)
 
 
+def test_batch_norms_are_frozen_with_the_variances_they_have(tmp_path):
+    def convolution(channels, norm):
+        return Conv2d(1, channels, 1, norm=get_norm(norm, channels))
+
+    trained, frozen = convolution(4, "BN"), convolution(4, "FrozenBN")
+    trained.norm.running_var.fill_(1e-4)
+    BCCDCheckpointer(trained, str(tmp_path)).save("trained")
+    load_weights(frozen, str(tmp_path / "trained.pth"))
+    assert torch.equal(frozen.norm.running_var, trained.norm.running_var)
+    with pytest.raises(
+        InputError, match=r"no tensor in it fits .* norm\.bias \(4,\) in the file, \(5,\) here"
+    ):
+        load_weights(convolution(5, "FrozenBN"), str(tmp_path / "trained.pth"))
+
+
 def test_a_run_goes_on_with_optimizer_and_iteration(tmp_path):
     def step(model, optimizer):
         optimizer.zero_grad()
@@ -188,7 +204,7 @@ def test_a_run_goes_on_with_optimizer_and_iteration(tmp_path):
 
 def test_only_backbones_with_weights_of_their_own_are_asked_for_them():
     class Pretrained(torch.nn.Linear):
-        def load_pretrained(self):
+        def initialize_from_pretrained(self):
             torch.nn.init.ones_(self.weight)
 
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(Pretrained(2, 2)))
