@@ -17,10 +17,13 @@ TINY = {
     "mask_rcnn_R_101_FPN.yaml": ["MODEL.RESNETS.RES2_OUT_CHANNELS", "32"],
     "mask_rcnn_X_101_32x8d_FPN.yaml": [
         *("MODEL.RESNETS.RES2_OUT_CHANNELS", "32"),
-        *("MODEL.RESNETS.WIDTH_PER_GROUP", "1"),
+        *("MODEL.RESNETS.WIDTH_PER_GROUP", "1", "MODEL.RESNETS.DEPTH", "50"),
+        *("MODEL.FPN.OUT_CHANNELS", "32"),
     ],
     "cascade_mask_rcnn_R_50_FPN.yaml": ["MODEL.ROI_BOX_HEAD.FC_DIM", "64"],
-    "mask_rcnn_ConvNeXt_T_FPN.yaml": ["MODEL.TIMM.NAME", "test_convnext"],
+    "mask_rcnn_ConvNeXt_T_FPN.yaml": [
+        *("MODEL.TIMM.NAME", "test_convnext", "MODEL.FPN.OUT_CHANNELS", "32"),
+    ],
     "mask_rcnn_UNI_ViT_L_SFP.yaml": [
         *("MODEL.VIT.EMBED_DIM", "32", "MODEL.VIT.DEPTH", "2", "MODEL.VIT.NUM_HEADS", "2"),
         *("MODEL.FPN.OUT_CHANNELS", "32"),
