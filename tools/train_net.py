@@ -70,7 +70,7 @@ def main(arguments: Namespace) -> None:
         start_run(cfg, arguments)
         if not training:
             model = build_model(cfg)
-            load_weights(model, cfg.MODEL.WEIGHTS)
+            load_weights(model, cfg.MODEL.WEIGHTS, cfg)
             BCCDTrainer.test(cfg, model)
             return
         trainer = BCCDTrainer(cfg)

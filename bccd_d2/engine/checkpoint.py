@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
 
 from bccd_d2.files import replacing
+from bccd_d2.modeling.weights import BCCDCheckpointer
 
 
-class RunCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, whose files appear under their names when they are complete.
+class RunCheckpointer(BCCDCheckpointer):
+    """``BCCDCheckpointer`` of a run: its files appear under their names when they are complete.
 
     ``model`` in a checkpoint holds the weights that are evaluated: the averaged ones where there is an average.
 
@@ -22,6 +23,7 @@ class RunCheckpointer(DetectionCheckpointer):
         model: maybe wrapped for distributed training.
         save_dir: the run's ``OUTPUT_DIR``.
         evaluated: a context in which the model has the weights that are evaluated.
+        config: of the run, see :class:`BCCDCheckpointer`.
         checkpointables: as Detectron2's.
     """
 
@@ -30,9 +32,12 @@ class RunCheckpointer(DetectionCheckpointer):
         model: torch.nn.Module,
         save_dir: str,
         evaluated: Callable[[], AbstractContextManager[None]],
+        *,
+        config: CfgNode,
         **checkpointables: Any,
     ) -> None:
-        super().__init__(model, save_dir, **checkpointables)
+        super().__init__(model, save_dir, config=config, **checkpointables)
+        self._config = config
         self._evaluated = evaluated
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -74,4 +79,4 @@ class RunCheckpointer(DetectionCheckpointer):
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
         with replacing(path) as temporary:
-            torch.save(content, temporary)
+            torch.save({**content, "config": self._config.dump()}, temporary)

@@ -41,7 +41,8 @@ from bccd_d2.errors import InputError
 from bccd_d2.evaluation.coco_evaluation import CellCOCOEvaluator
 from bccd_d2.evaluation.overlap import PixelOverlapEvaluator
 from bccd_d2.files import write_json
-from bccd_d2.modeling.weights import weights_errors
+from bccd_d2.modeling.vit import decay_layer_rates
+from bccd_d2.modeling.weights import load_pretrained_backbone, weights_errors
 
 _logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class BCCDTrainer(DefaultTrainer):
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RunCheckpointer(
-            model, cfg.OUTPUT_DIR, self.evaluated_weights, trainer=weakref.proxy(self)
+            model, cfg.OUTPUT_DIR, self.evaluated_weights, config=cfg, trainer=weakref.proxy(self)
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -235,6 +236,7 @@ class BCCDTrainer(DefaultTrainer):
             bias_lr_factor=solver.BIAS_LR_FACTOR,
             weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         )
+        parameters = decay_layer_rates(parameters, model, cfg.MODEL.VIT.LR_DECAY)
         if solver.OPTIMIZER == "AdamW":
             optimizer_class = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
             return optimizer_class(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
@@ -272,16 +274,14 @@ class BCCDTrainer(DefaultTrainer):
         return results
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As ``DefaultTrainer.resume_or_load``; what cannot be read is an :class:`InputError`."""
-        resume = resume and self.checkpointer.has_checkpoint()
-        with weights_errors(self.checkpointer.get_checkpoint_file() if resume else self.cfg.MODEL.WEIGHTS):
-            super().resume_or_load(resume=resume)
+        """As ``DefaultTrainer.resume_or_load``; what cannot be read is an :class:`InputError`.
 
-
-def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """The lower precision that ``SOLVER.AMP`` asks for; None where it is off."""
-    if not cfg.SOLVER.AMP.ENABLED:
-        return None
-    if cfg.SOLVER.AMP.DTYPE == "auto":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"float16": torch.float16, "bfloat16": torch.bfloat16}[cfg.SOLVER.AMP.DTYPE]
+        Without ``MODEL.WEIGHTS`` a backbone with weights of its own starts from those.
+        """
+        if resume and self.checkpointer.has_checkpoint():
+            super().resume_or_load(resume=True)
+            return
+        if not self.cfg.MODEL.WEIGHTS:
+            load_pretrained_backbone(self.model)
+        with weights_errors(self.cfg.MODEL.WEIGHTS):
+            super().resume_or_load(resume=False)

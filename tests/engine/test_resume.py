@@ -44,7 +44,10 @@ def run(cfg, *hooks, resume=False):
 
 
 def checkpoint(folder, name):
-    return torch.load(folder / f"{name}.pth", weights_only=True)
+    """Its content but for the configuration, which names the folder."""
+    content = torch.load(folder / f"{name}.pth", weights_only=True)
+    assert str(folder) in content.pop("config")
+    return content
 
 
 def same(one, other):
