@@ -285,3 +285,12 @@ class BCCDTrainer(DefaultTrainer):
             load_pretrained_backbone(self.model)
         with weights_errors(self.cfg.MODEL.WEIGHTS):
             super().resume_or_load(resume=False)
+
+
+def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """The lower precision that ``SOLVER.AMP`` asks for; None where it is off."""
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    if cfg.SOLVER.AMP.DTYPE == "auto":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"float16": torch.float16, "bfloat16": torch.bfloat16}[cfg.SOLVER.AMP.DTYPE]
