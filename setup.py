@@ -31,6 +31,8 @@ TRAIN = [
     "tabulate>=0.9",
     # The COCO metrics in a tenth of the time of pycocotools, which takes its place where it is missing (Apache-2.0).
     "faster-coco-eval>=1.6",
+    "timm>=1.0.9",
+    "safetensors>=0.4",
     # What Detectron2 itself imports at run time.
     "fvcore>=0.1.5.post20221221",
     "iopath>=0.1.10",

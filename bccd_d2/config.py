@@ -11,6 +11,7 @@ from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habi
 from detectron2.config import get_cfg
 
 from bccd_d2.errors import InputError
+from bccd_d2.pixels import apply_pixels
 
 _UNUSED_INPUT_KEYS = (
     "MIN_SIZE_TRAIN",
@@ -19,15 +20,12 @@ _UNUSED_INPUT_KEYS = (
     "MIN_SIZE_TEST",
     "MAX_SIZE_TEST",
 )
-# Where weights lie that were trained on BGR images with COCO's mean subtracted.
-_DETECTRON2_WEIGHTS = (
-    "detectron2://COCO",
-    "detectron2://LVIS",
-    "detectron2://ImageNetPretrained/MSRA",
-    "detectron2://ImageNetPretrained/FAIR",
-    "https://dl.fbaipublicfiles.com/detectron2/COCO",
-    "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA",
-)
+# Keys of ours that only one backbone reads.
+_BACKBONE_SECTIONS = {
+    "TIMM": "build_timm_fpn_backbone",
+    "VIT": "build_vit_sfp_backbone",
+    "SLIM_RESNET": "build_slim_resnet_fpn_backbone",
+}
 
 
 def add_bccd_config(cfg: CN) -> None:
@@ -52,8 +50,10 @@ def add_bccd_config(cfg: CN) -> None:
     # Beside Detectron2's "horizontal", "vertical" and "none" also "both", each flip with a probability of one
     # half: a smear has no upper side.
     cfg.INPUT.RANDOM_FLIP = "both"
-    # What the network sees: "coco" (BGR, COCO's mean subtracted, as Detectron2's own weights expect), "unit"
-    # (levels in [0, 1]), or "custom": what MODEL.PIXEL_MEAN and PIXEL_STD say, which the other two set.
+    # What the network sees: "coco" (BGR, COCO's mean subtracted, as Detectron2's own weights expect), "coco_std" (that
+    # divided by the standard deviation, as its X-101 weights expect), "imagenet" and "timm" (INPUT.FORMAT "RGB",
+    # ImageNet's mean and deviation or those of MODEL.TIMM.NAME), "unit" (levels in [0, 1]), or "custom": what
+    # MODEL.PIXEL_MEAN and PIXEL_STD say, which the others set.
     cfg.INPUT.PIXELS = "custom"
     # Rotate training crops by a random multiple of 90 degrees.
     cfg.INPUT.ROT90 = True
@@ -101,6 +101,42 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.INPUT.COPY_PASTE.MAX_CELLS = 4
     # Cells of each class that are cut out when training starts and kept in memory (40 to 200 kB each).
     cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS = 64
+
+    # MODEL.BACKBONE.NAME "build_timm_fpn_backbone": a model of timm under Detectron2's FPN.
+    cfg.MODEL.TIMM = CN()
+    # timm's name of a model with features at strides 4, 8, 16 and 32, with or without the tag of its weights.
+    cfg.MODEL.TIMM.NAME = ""
+    # Training without MODEL.WEIGHTS starts from timm's own weights (downloaded once), else from random ones.
+    cfg.MODEL.TIMM.PRETRAINED = True
+    # Batch norms keep their statistics, scale and offset, as Detectron2's "FrozenBN" does: for pretrained models with
+    # batch norm, whose statistics few images would spoil. ConvNeXt and Swin have none.
+    cfg.MODEL.TIMM.FREEZE_BN = False
+
+    # MODEL.BACKBONE.NAME "build_vit_sfp_backbone": a plain vision transformer under a simple feature pyramid; the
+    # defaults are those of ViT-L/16 as UNI has it.
+    cfg.MODEL.VIT = CN()
+    # State dict of the transformer alone, read when training starts without MODEL.WEIGHTS; empty: random ones.
+    cfg.MODEL.VIT.WEIGHTS = ""
+    # Side of a token in network pixels: 8 or 16.
+    cfg.MODEL.VIT.PATCH_SIZE = 16
+    # Width of a token.
+    cfg.MODEL.VIT.EMBED_DIM = 1024
+    # Number of blocks.
+    cfg.MODEL.VIT.DEPTH = 24
+    # Attention heads of each block.
+    cfg.MODEL.VIT.NUM_HEADS = 16
+    # Width of each block's hidden layer, in widths of a token.
+    cfg.MODEL.VIT.MLP_RATIO = 4.0
+    # Where LayerScale starts (Touvron et al. 2021); 0 leaves it out.
+    cfg.MODEL.VIT.INIT_VALUES = 1e-5
+    # Side in pixels of the square that the position embedding was trained on; it is interpolated to other sizes.
+    cfg.MODEL.VIT.IMG_SIZE = 224
+    # Keep only the blocks' inputs for the backward pass and compute the rest again: less memory, a third more time.
+    cfg.MODEL.VIT.CHECKPOINTING = True
+    # So many first blocks keep their weights, and with them the embedding; 0 trains all.
+    cfg.MODEL.VIT.FREEZE_BLOCKS = 0
+    # The learning rate of each block is this times that of the next one (Clark et al. 2020); 1 for the same everywhere.
+    cfg.MODEL.VIT.LR_DECAY = 1.0
 
     # MODEL.BACKBONE.NAME "build_slim_resnet_fpn_backbone": channels and number of blocks of the stages res2 to res5.
     cfg.MODEL.SLIM_RESNET = CN()
@@ -166,7 +202,7 @@ def load_config(config_file: str | Path, options: Sequence[str] = ()) -> CN:
         cfg.merge_from_list(list(options))
     except (AssertionError, KeyError, ValueError) as error:
         raise InputError(f"options: {_first_argument(error)}") from error
-    _apply_pixels(cfg)
+    apply_pixels(cfg)
     _fit_to_machine(cfg)
     check_config(cfg)
     return cfg
@@ -193,32 +229,41 @@ def check_config(cfg: CN) -> None:
             f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
             f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
         )
+    _check_backbone(cfg)
+    _check_anchors(cfg)
 
 
-def _apply_pixels(cfg: CN) -> None:
-    """Set ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD`` as ``INPUT.PIXELS`` says, and check it against the weights.
-
-    Raises:
-        InputError: the switch is unknown, contradicts a value that was set, or is not what the weights expect.
-    """
-    stock = get_cfg().MODEL
-    coco = (list(stock.PIXEL_MEAN), list(stock.PIXEL_STD))
-    found = (list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD))
-    known = {"coco": coco, "unit": ([0.0] * 3, [255.0] * 3), "custom": found}
-    pixels = cfg.INPUT.PIXELS
-    if pixels not in known:
-        raise InputError(f"INPUT.PIXELS: expected one of {', '.join(known)}, found {pixels!r}")
-    if found not in (coco, known[pixels]):
+def _check_backbone(cfg: CN) -> None:
+    stock, name = get_bccd_cfg().MODEL, cfg.MODEL.BACKBONE.NAME
+    for section, backbone in _BACKBONE_SECTIONS.items():
+        if name != backbone and cfg.MODEL[section] != stock[section]:
+            raise InputError(
+                f"MODEL.{section} has no effect with MODEL.BACKBONE.NAME {name!r}: expected {backbone!r}"
+            )
+    if name in _BACKBONE_SECTIONS.values() and cfg.MODEL.BACKBONE.FREEZE_AT != 0:
         raise InputError(
-            f"MODEL.PIXEL_MEAN and PIXEL_STD are {found[0]} and {found[1]}, but INPUT.PIXELS is {pixels!r}, which "
-            "sets them: expected 'custom'"
+            f"MODEL.BACKBONE.FREEZE_AT has no effect with MODEL.BACKBONE.NAME {name!r}: expected 0, "
+            f"found {cfg.MODEL.BACKBONE.FREEZE_AT}"
         )
-    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = known[pixels]
-    from_detectron2 = cfg.MODEL.WEIGHTS.startswith(_DETECTRON2_WEIGHTS)
-    if from_detectron2 and (known[pixels] != coco or cfg.INPUT.FORMAT != "BGR"):
+
+
+def _check_anchors(cfg: CN) -> None:
+    """As many lists of sizes and ratios as there are levels, or one for all, and as many anchors on each level."""
+    levels = len(cfg.MODEL.RPN.IN_FEATURES)
+    counts = []
+    for key in ("SIZES", "ASPECT_RATIOS"):
+        lists = cfg.MODEL.ANCHOR_GENERATOR[key]
+        if len(lists) not in (1, levels) or not all(isinstance(one, list | tuple) and one for one in lists):
+            raise InputError(
+                f"MODEL.ANCHOR_GENERATOR.{key}: expected one list of numbers, or one a level of MODEL.RPN.IN_FEATURES "
+                f"({levels}), found {lists}"
+            )
+        counts.append([len(one) for one in lists] * (levels // len(lists)))
+    anchors = [sizes * ratios for sizes, ratios in zip(*counts)]
+    if len(set(anchors)) > 1:
         raise InputError(
-            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} expects INPUT.PIXELS 'coco' and INPUT.FORMAT 'BGR', "
-            f"found {pixels!r} and {cfg.INPUT.FORMAT!r}"
+            f"MODEL.ANCHOR_GENERATOR: expected as many anchors on every level, which share one head, found {anchors} "
+            "(sizes times aspect ratios)"
         )
 
 

@@ -51,7 +51,7 @@ def main(arguments: Namespace) -> Any:
     default_setup(cfg, arguments)
     if arguments.eval_only:
         model = build_model(cfg)
-        load_weights(model, cfg.MODEL.WEIGHTS)
+        load_weights(model, cfg.MODEL.WEIGHTS, cfg)
         return BCCDTrainer.test(cfg, model)
     trainer = BCCDTrainer(cfg)
     trainer.resume_or_load(resume=arguments.resume)

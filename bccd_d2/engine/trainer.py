@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from bccd_d2.errors import InputError
 from bccd_d2.evaluation.evaluator import CellEvaluator
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
-from bccd_d2.modeling.weights import weights_errors
+from bccd_d2.modeling.vit import decay_layer_rates
+from bccd_d2.modeling.weights import BCCDCheckpointer, load_pretrained_backbone, weights_errors
 
 
 class BCCDTrainer(DefaultTrainer):
@@ -27,6 +29,9 @@ class BCCDTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks; of the periodic checkpoints only the newest ``SOLVER.CHECKPOINTS_KEPT`` stay."""
+        self.checkpointer = BCCDCheckpointer(
+            self.model, self.cfg.OUTPUT_DIR, config=self.cfg, trainer=weakref.proxy(self)
+        )
         all_hooks = super().build_hooks()
         for hook in all_hooks:
             if isinstance(hook, PeriodicCheckpointer):
@@ -66,6 +71,7 @@ class BCCDTrainer(DefaultTrainer):
             bias_lr_factor=solver.BIAS_LR_FACTOR,
             weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         )
+        parameters = decay_layer_rates(parameters, model, cfg.MODEL.VIT.LR_DECAY)
         if solver.OPTIMIZER == "AdamW":
             optimizer_class = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
             return optimizer_class(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
@@ -107,9 +113,14 @@ class BCCDTrainer(DefaultTrainer):
         return results
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As ``DefaultTrainer.resume_or_load``; weights that cannot be had are an :class:`InputError`."""
+        """As ``DefaultTrainer.resume_or_load``; weights that cannot be had are an :class:`InputError`.
+
+        Without ``MODEL.WEIGHTS`` a backbone with weights of its own starts from those.
+        """
         if resume and self.checkpointer.has_checkpoint():
             super().resume_or_load(resume=True)
             return
+        if not self.cfg.MODEL.WEIGHTS:
+            load_pretrained_backbone(self.model)
         with weights_errors(self.cfg.MODEL.WEIGHTS):
             super().resume_or_load(resume=False)

@@ -40,7 +40,7 @@ class BCCDPredictor:
             f"class {index}" for index in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
         ]
         self.model = build_model(cfg)
-        load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS))
+        load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS), cfg)
         self.model.eval()
         self._preprocessor = ImagePreprocessor(cfg)
 
