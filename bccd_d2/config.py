@@ -10,7 +10,7 @@ import yaml
 from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habit
 from detectron2.config import get_cfg
 
-from bccd_d2.config_heads import check_heads
+from bccd_d2.config_heads import add_head_keys, check_heads
 from bccd_d2.errors import InputError
 
 _UNUSED_INPUT_KEYS = (
@@ -103,50 +103,11 @@ def add_bccd_config(cfg: CN) -> None:
     # Cells of each class that are cut out when training starts and kept in memory (40 to 200 kB each).
     cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS = 64
 
-    # Factors of the five losses, whose sum is trained on; of a cascade each stage has CLS and BOX_REG. They stand for
-    # Detectron2's MODEL.RPN.LOSS_WEIGHT and *.BBOX_REG_LOSS_WEIGHT.
-    cfg.MODEL.LOSS_WEIGHTS = CN()
-    cfg.MODEL.LOSS_WEIGHTS.RPN_CLS = 1.0
-    cfg.MODEL.LOSS_WEIGHTS.RPN_LOC = 1.0
-    cfg.MODEL.LOSS_WEIGHTS.CLS = 1.0
-    cfg.MODEL.LOSS_WEIGHTS.BOX_REG = 1.0
-    cfg.MODEL.LOSS_WEIGHTS.MASK = 1.0
-    # Anchors and proposals of which more than this share lies in regions to ignore (iscrowd) are neither cell nor
-    # background; 1 takes the regions for background.
-    cfg.MODEL.IGNORE_THRESH = 0.5
-    # "bce" of a sample of anchors, or "focal" (Lin et al. 2017) of all anchors, with alpha the weight of the positive
-    # ones and 1 - alpha that of the others.
-    cfg.MODEL.RPN.OBJECTNESS_LOSS = "bce"
-    cfg.MODEL.RPN.FOCAL_ALPHA = 0.25
-    cfg.MODEL.RPN.FOCAL_GAMMA = 2.0
-    # "cross_entropy" or "focal", with alpha the weight of the classes and 1 - alpha that of the background.
-    cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS = "cross_entropy"
-    cfg.MODEL.ROI_BOX_HEAD.FOCAL_ALPHA = 0.5
-    cfg.MODEL.ROI_BOX_HEAD.FOCAL_GAMMA = 2.0
-    # Weight of each class in the box classifier's loss: [] for all alike, a number a class and one for the background,
-    # or [name, number] pairs, where who is not named (a class or "background") has 1.
-    cfg.MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS = []
-    # "bce", "dice", "bce_dice" (their sum) or "boundary_bce", see bccd_d2/modeling/mask_losses.py, which weighs
-    # pixels by 1 + BOUNDARY_WEIGHT |mean of the target over BOUNDARY_WIDTH^2 mask pixels - target|.
-    cfg.MODEL.ROI_MASK_HEAD.LOSS = "bce"
-    cfg.MODEL.ROI_MASK_HEAD.BOUNDARY_WEIGHT = 5.0
-    cfg.MODEL.ROI_MASK_HEAD.BOUNDARY_WIDTH = 5
-    # How boxes suppress worse ones: "hard" (removed above NMS_THRESH_TEST), "soft_linear" or "soft_gaussian" (scores
-    # lowered, Bodla et al. 2017); NMS_SIGMA is the Gaussian's.
-    cfg.MODEL.ROI_HEADS.NMS_KIND = "hard"
-    cfg.MODEL.ROI_HEADS.NMS_SIGMA = 0.5
-    # Boxes of different classes suppress each other too.
-    cfg.MODEL.ROI_HEADS.NMS_CLASS_AGNOSTIC = False
-    # After the mask head: remove cells whose mask overlaps a better one's by more than THRESH, in "iou" or in
-    # "containment" (intersection over the smaller area).
-    cfg.MODEL.ROI_HEADS.MASK_NMS = CN()
-    cfg.MODEL.ROI_HEADS.MASK_NMS.ENABLED = False
-    cfg.MODEL.ROI_HEADS.MASK_NMS.METRIC = "iou"
-    cfg.MODEL.ROI_HEADS.MASK_NMS.THRESH = 0.5
-    cfg.MODEL.ROI_HEADS.MASK_NMS.CLASS_AGNOSTIC = False
-    # The model outputs no detection of a class below this score: a number a class, or [name, number] pairs; [] and who
-    # is not named: MODEL.ROI_HEADS.SCORE_THRESH_TEST. tools/tune_thresholds.py finds them.
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS = []
+    # MODEL.BACKBONE.NAME "build_slim_resnet_fpn_backbone": channels and number of blocks of the stages res2 to res5.
+    cfg.MODEL.SLIM_RESNET = CN()
+    cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 192]
+    cfg.MODEL.SLIM_RESNET.BLOCKS = [2, 2, 2, 2]
+    add_head_keys(cfg)
 
     # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
     # that a shorter run needs only another MAX_ITER.

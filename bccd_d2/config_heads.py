@@ -1,4 +1,4 @@
-"""What the keys of losses, heads and suppression mean together, and numbers given by class."""
+"""The keys of losses, heads and suppression: what each means, what they mean together, and numbers given by class."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habit
 
 from bccd_d2.errors import InputError
 
@@ -69,6 +70,54 @@ _REPLACED = {
     "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": ("MODEL.LOSS_WEIGHTS.RPN_LOC", "MODEL.PROPOSAL_GENERATOR.NAME"),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": ("MODEL.LOSS_WEIGHTS.BOX_REG", "MODEL.ROI_HEADS.NAME"),
 }
+
+
+def add_head_keys(cfg: CfgNode) -> None:
+    """Add the keys of losses, heads and suppression, in place; part of :func:`bccd_d2.config.add_bccd_config`."""
+    # Factors of the five losses, whose sum is trained on; of a cascade each stage has CLS and BOX_REG. They stand for
+    # Detectron2's MODEL.RPN.LOSS_WEIGHT and *.BBOX_REG_LOSS_WEIGHT.
+    cfg.MODEL.LOSS_WEIGHTS = CN()
+    cfg.MODEL.LOSS_WEIGHTS.RPN_CLS = 1.0
+    cfg.MODEL.LOSS_WEIGHTS.RPN_LOC = 1.0
+    cfg.MODEL.LOSS_WEIGHTS.CLS = 1.0
+    cfg.MODEL.LOSS_WEIGHTS.BOX_REG = 1.0
+    cfg.MODEL.LOSS_WEIGHTS.MASK = 1.0
+    # Anchors and proposals of which more than this share lies in regions to ignore (iscrowd) are neither cell nor
+    # background; 1 takes the regions for background.
+    cfg.MODEL.IGNORE_THRESH = 0.5
+    # "bce" of a sample of anchors, or "focal" (Lin et al. 2017) of all anchors, with alpha the weight of the positive
+    # ones and 1 - alpha that of the others.
+    cfg.MODEL.RPN.OBJECTNESS_LOSS = "bce"
+    cfg.MODEL.RPN.FOCAL_ALPHA = 0.25
+    cfg.MODEL.RPN.FOCAL_GAMMA = 2.0
+    # "cross_entropy" or "focal", with alpha the weight of the classes and 1 - alpha that of the background.
+    cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS = "cross_entropy"
+    cfg.MODEL.ROI_BOX_HEAD.FOCAL_ALPHA = 0.5
+    cfg.MODEL.ROI_BOX_HEAD.FOCAL_GAMMA = 2.0
+    # Weight of each class in the box classifier's loss: [] for all alike, a number a class and one for the background,
+    # or [name, number] pairs, where who is not named (a class or "background") has 1.
+    cfg.MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS = []
+    # "bce", "dice", "bce_dice" (their sum) or "boundary_bce", see bccd_d2/modeling/mask_losses.py, which weighs
+    # pixels by 1 + BOUNDARY_WEIGHT |mean of the target over BOUNDARY_WIDTH^2 mask pixels - target|.
+    cfg.MODEL.ROI_MASK_HEAD.LOSS = "bce"
+    cfg.MODEL.ROI_MASK_HEAD.BOUNDARY_WEIGHT = 5.0
+    cfg.MODEL.ROI_MASK_HEAD.BOUNDARY_WIDTH = 5
+    # How boxes suppress worse ones: "hard" (removed above NMS_THRESH_TEST), "soft_linear" or "soft_gaussian" (scores
+    # lowered, Bodla et al. 2017); NMS_SIGMA is the Gaussian's.
+    cfg.MODEL.ROI_HEADS.NMS_KIND = "hard"
+    cfg.MODEL.ROI_HEADS.NMS_SIGMA = 0.5
+    # Boxes of different classes suppress each other too.
+    cfg.MODEL.ROI_HEADS.NMS_CLASS_AGNOSTIC = False
+    # After the mask head: remove cells whose mask overlaps a better one's by more than THRESH, in "iou" or in
+    # "containment" (intersection over the smaller area).
+    cfg.MODEL.ROI_HEADS.MASK_NMS = CN()
+    cfg.MODEL.ROI_HEADS.MASK_NMS.ENABLED = False
+    cfg.MODEL.ROI_HEADS.MASK_NMS.METRIC = "iou"
+    cfg.MODEL.ROI_HEADS.MASK_NMS.THRESH = 0.5
+    cfg.MODEL.ROI_HEADS.MASK_NMS.CLASS_AGNOSTIC = False
+    # The model outputs no detection of a class below this score: a number a class, or [name, number] pairs; [] and who
+    # is not named: MODEL.ROI_HEADS.SCORE_THRESH_TEST. tools/tune_thresholds.py finds them.
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS = []
 
 
 def check_heads(cfg: CfgNode, stock: CfgNode) -> None:
