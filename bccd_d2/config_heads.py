@@ -74,50 +74,65 @@ _REPLACED = {
 
 def add_head_keys(cfg: CfgNode) -> None:
     """Add the keys of losses, heads and suppression, in place; part of :func:`bccd_d2.config.add_bccd_config`."""
-    # Factors of the five losses, whose sum is trained on; of a cascade each stage has CLS and BOX_REG. They stand for
-    # Detectron2's MODEL.RPN.LOSS_WEIGHT and *.BBOX_REG_LOSS_WEIGHT.
+    # Factors of the five losses, whose sum is trained on. They stand for Detectron2's MODEL.RPN.LOSS_WEIGHT and
+    # *.BBOX_REG_LOSS_WEIGHT.
     cfg.MODEL.LOSS_WEIGHTS = CN()
+    # Objectness of anchors.
     cfg.MODEL.LOSS_WEIGHTS.RPN_CLS = 1.0
+    # Boxes of anchors.
     cfg.MODEL.LOSS_WEIGHTS.RPN_LOC = 1.0
+    # Classes of proposals; of a cascade, in each stage.
     cfg.MODEL.LOSS_WEIGHTS.CLS = 1.0
+    # Boxes of proposals; of a cascade, in each stage.
     cfg.MODEL.LOSS_WEIGHTS.BOX_REG = 1.0
+    # Masks.
     cfg.MODEL.LOSS_WEIGHTS.MASK = 1.0
+
     # Anchors and proposals of which more than this share lies in regions to ignore (iscrowd) are neither cell nor
     # background; 1 takes the regions for background.
     cfg.MODEL.IGNORE_THRESH = 0.5
-    # "bce" of a sample of anchors, or "focal" (Lin et al. 2017) of all anchors, with alpha the weight of the positive
-    # ones and 1 - alpha that of the others.
+
+    # "bce" of a sample of anchors, or "focal" (Lin et al. 2017) of all anchors.
     cfg.MODEL.RPN.OBJECTNESS_LOSS = "bce"
+    # Weight of the positive anchors in focal loss, that of the others being 1 - alpha.
     cfg.MODEL.RPN.FOCAL_ALPHA = 0.25
+    # Exponent of focal loss; 0 leaves cross entropy.
     cfg.MODEL.RPN.FOCAL_GAMMA = 2.0
-    # "cross_entropy" or "focal", with alpha the weight of the classes and 1 - alpha that of the background.
+    # "cross_entropy" or "focal".
     cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS = "cross_entropy"
+    # Weight of the classes in focal loss, that of the background being 1 - alpha.
     cfg.MODEL.ROI_BOX_HEAD.FOCAL_ALPHA = 0.5
+    # Exponent of focal loss; 0 leaves cross entropy.
     cfg.MODEL.ROI_BOX_HEAD.FOCAL_GAMMA = 2.0
     # Weight of each class in the box classifier's loss: [] for all alike, a number a class and one for the background,
     # or [name, number] pairs, where who is not named (a class or "background") has 1.
     cfg.MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS = []
-    # "bce", "dice", "bce_dice" (their sum) or "boundary_bce", see bccd_d2/modeling/mask_losses.py, which weighs
-    # pixels by 1 + BOUNDARY_WEIGHT |mean of the target over BOUNDARY_WIDTH^2 mask pixels - target|.
+    # "bce", "dice", "bce_dice" (their sum) or "boundary_bce", see bccd_d2/modeling/mask_losses.py.
     cfg.MODEL.ROI_MASK_HEAD.LOSS = "bce"
+    # "boundary_bce" weighs a pixel by 1 + this times the distance of the target from its mean around the pixel.
     cfg.MODEL.ROI_MASK_HEAD.BOUNDARY_WEIGHT = 5.0
+    # Side of the square that this mean is taken over, odd, in pixels of the mask head (28 to a box).
     cfg.MODEL.ROI_MASK_HEAD.BOUNDARY_WIDTH = 5
-    # How boxes suppress worse ones: "hard" (removed above NMS_THRESH_TEST), "soft_linear" or "soft_gaussian" (scores
-    # lowered, Bodla et al. 2017); NMS_SIGMA is the Gaussian's.
+
+    # How boxes suppress worse ones: "hard" (removed above MODEL.ROI_HEADS.NMS_THRESH_TEST), "soft_linear" or
+    # "soft_gaussian" (scores lowered, Bodla et al. 2017).
     cfg.MODEL.ROI_HEADS.NMS_KIND = "hard"
+    # Of "soft_gaussian": scores are multiplied by exp(-IoU^2 / sigma).
     cfg.MODEL.ROI_HEADS.NMS_SIGMA = 0.5
     # Boxes of different classes suppress each other too.
     cfg.MODEL.ROI_HEADS.NMS_CLASS_AGNOSTIC = False
-    # After the mask head: remove cells whose mask overlaps a better one's by more than THRESH, in "iou" or in
-    # "containment" (intersection over the smaller area).
-    cfg.MODEL.ROI_HEADS.MASK_NMS = CN()
-    cfg.MODEL.ROI_HEADS.MASK_NMS.ENABLED = False
-    cfg.MODEL.ROI_HEADS.MASK_NMS.METRIC = "iou"
-    cfg.MODEL.ROI_HEADS.MASK_NMS.THRESH = 0.5
-    cfg.MODEL.ROI_HEADS.MASK_NMS.CLASS_AGNOSTIC = False
     # The model outputs no detection of a class below this score: a number a class, or [name, number] pairs; [] and who
     # is not named: MODEL.ROI_HEADS.SCORE_THRESH_TEST. tools/tune_thresholds.py finds them.
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS = []
+    # After the mask head, remove cells whose mask overlaps that of a better one.
+    cfg.MODEL.ROI_HEADS.MASK_NMS = CN()
+    cfg.MODEL.ROI_HEADS.MASK_NMS.ENABLED = False
+    # "iou", or "containment": the intersection over the smaller area.
+    cfg.MODEL.ROI_HEADS.MASK_NMS.METRIC = "iou"
+    # An overlap above this removes the worse of two.
+    cfg.MODEL.ROI_HEADS.MASK_NMS.THRESH = 0.5
+    # Masks of different classes suppress each other too.
+    cfg.MODEL.ROI_HEADS.MASK_NMS.CLASS_AGNOSTIC = False
 
 
 def check_heads(cfg: CfgNode, stock: CfgNode) -> None:
