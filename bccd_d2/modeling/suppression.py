@@ -79,28 +79,31 @@ class BoxSuppression:
         groups: NDArray[np.int64],
         min_score: float,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The paper takes the best box that is left, again and again. As scores only fall, a box that is better than
+        all which overlap it keeps its score whatever happens elsewhere: all such boxes are taken at once.
+        """
         first, second, iou = box_overlaps(boxes, groups)
         if self.kind == "soft_linear":
             decay = np.where(iou > self.iou_threshold, 1 - iou, 1.0)
         else:
             decay = np.exp(-(iou**2) / self.sigma)
-        # The neighbours of box i are neighbour[start[i] : start[i + 1]].
-        owner = np.concatenate([first, second])
-        order = np.argsort(owner, kind="stable")
-        neighbour, decay = np.concatenate([second, first])[order], np.concatenate([decay, decay])[order]
-        start = np.searchsorted(owner[order], np.arange(len(boxes) + 1))
-        left = scores.copy()
-        kept, kept_scores = [], []
-        for _ in range(len(boxes)):
-            best = int(left.argmax())
-            if left[best] <= min_score:
-                break
-            kept.append(best)
-            kept_scores.append(left[best])
-            left[best] = -1
-            around = slice(start[best], start[best + 1])
-            left[neighbour[around]] *= decay[around]
-        return np.array(kept, np.int64), np.array(kept_scores, np.float64)
+        # Each pair both ways: the score of the first is compared with, and lowers, that of the second.
+        first, second = np.concatenate([first, second]), np.concatenate([second, first])
+        decay = np.concatenate([decay, decay])
+        left, open_, taken = scores.copy(), scores > min_score, np.zeros(len(boxes), bool)
+        while open_.any():
+            both = open_[first] & open_[second]
+            first, second, decay = first[both], second[both], decay[both]
+            better = (left[first] > left[second]) | ((left[first] == left[second]) & (first < second))
+            best = open_.copy()
+            best[second[better]] = False
+            taken |= best
+            lowered = best[first]
+            np.multiply.at(left, second[lowered], decay[lowered])
+            open_ &= ~best & (left > min_score)
+        kept = np.flatnonzero(taken)
+        kept = kept[np.argsort(-left[kept], kind="stable")]
+        return kept, left[kept]
 
 
 @dataclass(frozen=True)
@@ -176,21 +179,18 @@ def _touching(boxes: NDArray[Any], groups: NDArray[np.int64]) -> tuple[NDArray[n
     In order of their left edges, a box can only overlap those that follow it up to its right edge: in a smear that is a
     small part of all pairs.
     """
-    order = np.argsort(boxes[:, 0], kind="stable")
-    stop = np.searchsorted(boxes[order, 0], boxes[order, 2], side="left")
-    counts = np.maximum(stop - np.arange(len(boxes)) - 1, 0)
-    left = np.repeat(np.arange(len(boxes)), counts)
-    right = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + left + 1
-    a, b = order[left], order[right]
-    overlap = (np.minimum(boxes[a], boxes[b])[:, 3] > np.maximum(boxes[a], boxes[b])[:, 1]) & (
-        groups[a] == groups[b]
-    )
-    # A box without width has no overlap either.
-    overlap &= np.minimum(boxes[a, 2], boxes[b, 2]) > np.maximum(boxes[a, 0], boxes[b, 0])
-    a, b = a[overlap], b[overlap]
-    first, second = np.minimum(a, b), np.maximum(a, b)
-    by_index = np.lexsort((second, first))
-    return first[by_index], second[by_index]
+    solid = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    order = solid[np.argsort(boxes[solid, 0], kind="stable")]
+    x0, y0, x1, y1 = np.ascontiguousarray(boxes[order].T)
+    counts = np.searchsorted(x0, x1, side="left") - np.arange(len(order)) - 1
+    a = np.repeat(np.arange(len(order)), counts)
+    b = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + a + 1
+    groups = groups[order]
+    overlap = (y0[a] < y1[b]) & (y0[b] < y1[a]) & (groups[a] == groups[b])
+    a, b = order[a[overlap]], order[b[overlap]]
+    pairs = np.minimum(a, b) * len(boxes) + np.maximum(a, b)
+    pairs.sort()
+    return pairs // max(len(boxes), 1), pairs % max(len(boxes), 1)
 
 
 def _shared_pixels(cells: Cells, i: int, j: int) -> int:
