@@ -24,6 +24,8 @@ def softmax_focal_loss(
         A scalar; 0 where R is 0 or all weights are.
     """
     log_probabilities = F.log_softmax(logits, dim=1).gather(1, targets[:, None])[:, 0]
-    losses = -log_probabilities * (1 - log_probabilities.exp()) ** gamma
+    # Not quite 0: to a power below 1 it would have no gradient there.
+    doubt = (1 - log_probabilities.exp()).clamp(min=1e-12)
+    losses = -log_probabilities * doubt**gamma
     weights = losses.new_ones(len(losses)) if class_weights is None else class_weights[targets]
     return (weights * losses).sum() / weights.sum().clamp(min=1e-12)

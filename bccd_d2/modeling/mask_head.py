@@ -62,14 +62,15 @@ def true_class_masks(logits: Tensor, instances: Sequence[Instances]) -> tuple[Te
         instances: of each image its proposals, with ``proposal_boxes``, ``gt_classes`` and ``gt_masks``.
 
     Returns:
-        (R, M, M) logits of the true class, and (R, M, M) float targets, 0 or 1: the true mask inside the box.
+        (R, M, M) float32 logits of the true class, and (R, M, M) float32 targets, 0 or 1: the true mask inside the box.
     """
     shown = [one for one in instances if len(one)]
     if not shown:
-        return logits[:, 0], logits[:, 0].detach()
+        return logits[:, 0].float(), logits[:, 0].detach().float()
     classes = cat([one.gt_classes for one in shown]) if logits.shape[1] > 1 else 0
     targets = cat(
         [one.gt_masks.crop_and_resize(one.proposal_boxes.tensor, logits.shape[-1]) for one in shown]
     )
     rows = torch.arange(len(logits), device=logits.device)
-    return logits[rows, classes], targets.to(logits.dtype)
+    # Sums over a mask are too long for half precision.
+    return logits[rows, classes].float(), targets.float()

@@ -175,7 +175,7 @@ class _CellHeads:
 
     def _suppress(self, found: Instances, suppression: BoxSuppression) -> Instances:
         classes = found.pred_classes.cpu().numpy()
-        boxes, scores = found.pred_boxes.tensor.cpu().numpy(), found.scores.cpu().numpy()
+        boxes, scores = (part.float().cpu().numpy() for part in (found.pred_boxes.tensor, found.scores))
         kept, scores = suppression(boxes, scores, classes, float(self.score_thresholds.min()))
         above = np.flatnonzero(scores > self.score_thresholds[classes[kept]])[: self.max_detections]
         result = found[kept[above].tolist()]

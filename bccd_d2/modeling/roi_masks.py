@@ -66,5 +66,5 @@ def cells_of_instances(instances: Instances) -> Cells:
         origins=[origin for _, origin in pasted],
         boxes=boxes,
         classes=instances.pred_classes.cpu().numpy(),
-        scores=instances.scores.cpu().numpy(),
+        scores=instances.scores.float().cpu().numpy(),
     )

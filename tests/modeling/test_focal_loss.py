@@ -40,6 +40,13 @@ def test_gradients_are_those_of_the_values():
     assert torch.autograd.gradcheck(lambda x: softmax_focal_loss(x, targets, 2.0, weights), logits)
 
 
+def test_certainty_has_a_gradient_of_nought_with_any_focus():
+    for gamma in (0.0, 0.5, 2.0):
+        logits = torch.tensor([[100.0, 0.0, 0.0]], requires_grad=True)
+        softmax_focal_loss(logits, torch.tensor([0]), gamma).backward()
+        assert logits.grad.tolist()[0] == pytest.approx([0, 0, 0], abs=1e-9), gamma
+
+
 def test_no_proposal_and_no_weight_cost_nothing():
     empty = torch.zeros(0, 4, requires_grad=True)
     softmax_focal_loss(empty, torch.zeros(0, dtype=torch.long), 2.0).backward()
