@@ -12,12 +12,15 @@ from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habi
 from bccd_d2.errors import InputError
 
 BACKGROUND = "background"
+MASK_LOSSES = ("bce", "dice", "bce_dice", "boundary_bce")
+NMS_KINDS = ("hard", "soft_linear", "soft_gaussian")
+MASK_METRICS = ("iou", "containment")
 _CHOICES = {
     "MODEL.RPN.OBJECTNESS_LOSS": ("bce", "focal"),
     "MODEL.ROI_BOX_HEAD.CLS_LOSS": ("cross_entropy", "focal"),
-    "MODEL.ROI_MASK_HEAD.LOSS": ("bce", "dice", "bce_dice", "boundary_bce"),
-    "MODEL.ROI_HEADS.NMS_KIND": ("hard", "soft_linear", "soft_gaussian"),
-    "MODEL.ROI_HEADS.MASK_NMS.METRIC": ("iou", "containment"),
+    "MODEL.ROI_MASK_HEAD.LOSS": MASK_LOSSES,
+    "MODEL.ROI_HEADS.NMS_KIND": NMS_KINDS,
+    "MODEL.ROI_HEADS.MASK_NMS.METRIC": MASK_METRICS,
 }
 _SHARES = (
     "MODEL.IGNORE_THRESH",

@@ -147,7 +147,7 @@ def main() -> None:
         (masks_name, "mask NMS on whole frames", lambda: by_whole_frames(frames, found.scores)),
     ]
     assert MaskSuppression("iou", THRESHOLD)(found).tolist() == by_rle(found)
-    rows, baseline = [], {}
+    rows, baseline = [], dict[str, float]()
     for what, name, function in cases:
         slow = "frames" in name
         seconds = best_time(function, 1 if slow else options.repeats)

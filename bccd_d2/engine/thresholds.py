@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,7 +175,7 @@ def render(tuning: Tuning, class_names: Sequence[str], tried_suppressions: bool,
         tried_suppressions: whether mask NMS was chosen too; else its keys are left alone.
         source: said in the first line.
     """
-    pairs = [f'["{name}", {one.threshold:.6f}]' for name, one in zip(class_names, tuning.classes)]
+    pairs = [f"[{json.dumps(name)}, {one.threshold:.6f}]" for name, one in zip(class_names, tuning.classes)]
     lines = [
         f"# Score thresholds chosen by tools/tune_thresholds.py: {source}",
         "MODEL:",

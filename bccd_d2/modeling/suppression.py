@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from torchvision.ops import batched_nms
 
 from bccd_d2.cells import Cells
+from bccd_d2.config_heads import MASK_METRICS, NMS_KINDS
 from bccd_d2.errors import InputError
-
-NMS_KINDS = ("hard", "soft_linear", "soft_gaussian")
-MASK_METRICS = ("iou", "containment")
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,8 @@ def test_images_of_rare_classes_are_repeated_as_their_frequency_asks(cfg):
         for one in record["annotations"]:
             one["category_id"] = 0
         record["annotations"][0]["category_id"] = 2 if k == 3 else 1
+        # A region to ignore is of every category, and shows none.
+        record["annotations"] += [dict(record["annotations"][1], category_id=c, iscrowd=1) for c in range(3)]
     DatasetCatalog.remove(NAME)
     DatasetCatalog.register(NAME, lambda: dicts)
     cfg.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from bccd_d2.config_heads import MASK_LOSSES
 from bccd_d2.modeling.mask_losses import (
     bce_dice_loss,
     bce_loss,
@@ -12,7 +13,6 @@ from bccd_d2.modeling.mask_losses import (
     find_mask_loss,
 )
 
-NAMES = ("bce", "dice", "bce_dice", "boundary_bce")
 # Two masks of 2x2: three pixels at p = 0.5 and one at p = 0.9; all at p = 0.5.
 LOGITS = torch.tensor([[[0.0, 0.0], [0.0, math.log(9)]], [[0.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
 TARGETS = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
@@ -49,7 +49,7 @@ def test_boundary_loss_weighs_errors_at_the_outline_more():
     assert loss == pytest.approx(7 / 3 * math.log(2) / total, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MASK_LOSSES)
 def test_gradients_are_those_of_the_values(name):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 6, 6, dtype=torch.float64, generator=generator, requires_grad=True)
@@ -58,7 +58,7 @@ def test_gradients_are_those_of_the_values(name):
     assert torch.autograd.gradcheck(lambda x: loss(x, targets), logits)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MASK_LOSSES)
 def test_a_perfect_mask_costs_almost_nothing_and_no_mask_nothing(name):
     loss = find_mask_loss(name, 5.0, 5)
     targets = torch.zeros(2, 28, 28)
