@@ -19,6 +19,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
 from bccd_d2.config_heads import class_weights, score_thresholds
+from bccd_d2.errors import InputError
 from bccd_d2.modeling.focal_loss import softmax_focal_loss
 from bccd_d2.modeling.ignore import outside_ignored, split_ignored
 from bccd_d2.modeling.roi_masks import cells_of_instances
@@ -143,6 +144,7 @@ class _CellHeads:
         """As ``ROIHeads.forward``; masks are suppressed here, so that boxes which are given keep theirs."""
         found, losses = super().forward(images, features, proposals, targets)  # type: ignore[misc]
         if self.mask_suppression is not None and not self.training:  # type: ignore[attr-defined]
+            _refuse_tracing("MASK_NMS.ENABLED")
             found = [one[self.mask_suppression(cells_of_instances(one)).tolist()] for one in found]
         return found, losses
 
@@ -174,6 +176,7 @@ class _CellHeads:
         return [self._suppress(one, self.box_suppression) for one in found]
 
     def _suppress(self, found: Instances, suppression: BoxSuppression) -> Instances:
+        _refuse_tracing("NMS_KIND, NMS_CLASS_AGNOSTIC or SCORE_THRESH_PER_CLASS")
         classes = found.pred_classes.cpu().numpy()
         boxes, scores = (part.float().cpu().numpy() for part in (found.pred_boxes.tensor, found.scores))
         kept, scores = suppression(boxes, scores, classes, float(self.score_thresholds.min()))
@@ -181,6 +184,14 @@ class _CellHeads:
         result = found[kept[above].tolist()]
         result.scores = torch.from_numpy(scores[above]).to(found.scores)
         return result
+
+
+def _refuse_tracing(keys: str) -> None:
+    """A trace would keep for ever what was suppressed in the image that it was made with."""
+    if torch.jit.is_tracing():
+        raise InputError(
+            f"MODEL.ROI_HEADS.{keys}: cannot be exported; expected the defaults, and to suppress afterwards"
+        )
 
 
 @ROI_HEADS_REGISTRY.register()

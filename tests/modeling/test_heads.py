@@ -261,3 +261,18 @@ def test_masks_are_suppressed_after_the_mask_head():
     assert 0 < len(expected) < len(plain)
     assert torch.equal(found.pred_masks, plain.pred_masks[expected])
     assert torch.equal(found.scores, plain.scores[expected])
+
+
+@pytest.mark.parametrize("key", ["NMS_KIND", "MASK_NMS.ENABLED"])
+def test_suppression_is_not_frozen_into_an_exported_network(key, monkeypatch):
+    model = tiny_model(f"MODEL.ROI_HEADS.{key}", "soft_linear" if key == "NMS_KIND" else "True")
+    monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
+    with pytest.raises(InputError, match=f"MODEL.ROI_HEADS.{key}.*cannot be exported"):
+        model.roi_heads.eval()(
+            None, {f"p{k}": torch.zeros(1, 16, 128 >> k, 128 >> k) for k in range(2, 6)}, [proposals()]
+        )
+
+
+def proposals():
+    boxes = Boxes(torch.tensor([[10.0, 10, 60, 60], [20, 20, 70, 70]]))
+    return Instances((SIDE, SIDE), proposal_boxes=boxes, objectness_logits=torch.zeros(2))
