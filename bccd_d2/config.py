@@ -10,6 +10,7 @@ import yaml
 from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habit
 from detectron2.config import get_cfg
 
+from bccd_d2.config_heads import add_head_keys, check_heads
 from bccd_d2.errors import InputError
 from bccd_d2.pixels import apply_pixels
 
@@ -142,6 +143,7 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.MODEL.SLIM_RESNET = CN()
     cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 192]
     cfg.MODEL.SLIM_RESNET.BLOCKS = [2, 2, 2, 2]
+    add_head_keys(cfg)
 
     # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
     # that a shorter run needs only another MAX_ITER.
@@ -231,6 +233,7 @@ def check_config(cfg: CN) -> None:
         )
     _check_backbone(cfg)
     _check_anchors(cfg)
+    check_heads(cfg, get_bccd_cfg())
 
 
 def _check_backbone(cfg: CN) -> None:
