@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -70,10 +71,9 @@ class Network:
         found = []
         start = 0
         while start < len(images):
-            batch = images[start : start + self.batch_size]
-            same = [image for image in batch if image.shape == batch[0].shape]
-            # A batch is padded to its largest image, and what lies beside an image is seen by the network.
-            batch = batch[: 1 if len(same) < len(batch) else len(batch)]
+            # Of one size: a batch is padded to its largest image, and the network sees what lies beside an image.
+            shape = images[start].shape
+            batch = list(takewhile(lambda i: i.shape == shape, images[start : start + self.batch_size]))  # noqa: B023
             try:
                 found += self._run(batch)
             except torch.OutOfMemoryError:
