@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import takewhile
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -68,22 +68,24 @@ class Network:
         Returns:
             One an image, in its pixels.
         """
-        found = []
-        start = 0
-        while start < len(images):
-            # Of one size: a batch is padded to its largest image, and the network sees what lies beside an image.
-            shape = images[start].shape
-            batch = list(takewhile(lambda i: i.shape == shape, images[start : start + self.batch_size]))  # noqa: B023
-            try:
-                found += self._run(batch)
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                self.batch_size = len(batch) // 2
-                logging.getLogger(__name__).info("Out of GPU memory: %d images a batch now", self.batch_size)
-                torch.cuda.empty_cache()
-                continue
-            start += len(batch)
+        found: list[Detections] = []
+        # A batch is padded to its largest image, and the network sees what lies beside an image: one size a batch.
+        for _, same_size in groupby(images, key=lambda image: image.shape):
+            waiting = list(same_size)
+            while waiting:
+                batch = waiting[: self.batch_size]
+                try:
+                    found += self._run(batch)
+                except torch.OutOfMemoryError:
+                    if len(batch) == 1:
+                        raise
+                    self.batch_size = len(batch) // 2
+                    logging.getLogger(__name__).info(
+                        "Out of GPU memory: %d images a batch now", self.batch_size
+                    )
+                    torch.cuda.empty_cache()
+                    continue
+                waiting = waiting[len(batch) :]
         return found
 
     def _run(self, batch: Sequence[NDArray[np.uint8]]) -> list[Detections]:
