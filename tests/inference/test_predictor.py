@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import cv2
@@ -203,15 +204,15 @@ def test_an_rgb_model_sees_rgb_and_stain_statistics_of_the_whole(weights, smear,
     assert cell[2] > cell[0]
 
 
-def test_modes_of_the_cpu_agree(weights, smear):
-    image = smear[:160, :192]
-    plain = BCCDPredictor(config(), weights, cpu_mode="plain").predict_cells(image)
+def test_modes_of_the_cpu_agree(real, smear):
+    prepared = cv2.resize(smear[:160, :192], (96, 80), interpolation=cv2.INTER_AREA)
+    (plain,) = Network(real.model, cpu_mode="plain")([prepared])
     for mode, tolerance in (("channels_last", 1e-4), ("bfloat16", 0.2)):
-        predictor = BCCDPredictor(config(), weights, cpu_mode=mode)
-        assert predictor.network.mode == mode
-        found = predictor.predict_cells(image)
+        network = Network(copy.deepcopy(real.model), cpu_mode=mode)
+        assert network.mode == mode
+        (found,) = network([prepared])
         assert abs(found.scores[:5] - plain.scores[:5]).max() < tolerance
-    auto = BCCDPredictor(config(), weights).network.mode
+    auto = Network(copy.deepcopy(real.model), cpu_mode="auto").mode
     assert auto == ("bfloat16" if supports_bfloat16() else "channels_last")
 
 
