@@ -20,8 +20,13 @@ from bccd_d2.errors import InputError
 from bccd_d2.evaluation.evaluator import CellEvaluator
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
+<<<<<<< HEAD
 from bccd_d2.modeling.vit import decay_layer_rates
 from bccd_d2.modeling.weights import BCCDCheckpointer, load_pretrained_backbone, weights_errors
+=======
+from bccd_d2.inference.cell_model import CellModel
+from bccd_d2.modeling.weights import weights_errors
+>>>>>>> inference
 
 
 class BCCDTrainer(DefaultTrainer):
@@ -100,12 +105,12 @@ class BCCDTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
-        """Evaluate on every data set of ``DATASETS.TEST`` and write ``OUTPUT_DIR/results.json``.
+        """Evaluate on every data set of ``DATASETS.TEST``, with ``TEST.TTA``, and write ``OUTPUT_DIR/results.json``.
 
         Returns:
             As ``DefaultTrainer.test``: the metrics in percent, by data set where there are several.
         """
-        results = super().test(cfg, model, evaluators)
+        results = super().test(cfg, CellModel(cfg, model), evaluators)
         if comm.is_main_process():
             names = cfg.DATASETS.TEST
             by_dataset = {names[0]: results} if len(names) == 1 else results
