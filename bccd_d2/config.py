@@ -151,13 +151,39 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.MODEL.SLIM_RESNET.BLOCKS = [2, 2, 2, 2]
     add_head_keys(cfg)
 
-    # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
-    # that a shorter run needs only another MAX_ITER.
-    cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
-    # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
-    cfg.SOLVER.CHECKPOINTS_KEPT = 2
     # "AdamW" or "SGD" (with SOLVER.MOMENTUM).
     cfg.SOLVER.OPTIMIZER = "AdamW"
+    # Length of the training in epochs (each training image once); above 0 it sets SOLVER.MAX_ITER and limits
+    # SOLVER.WARMUP_ITERS to a tenth of it. 0: SOLVER.MAX_ITER counts, in iterations.
+    cfg.SOLVER.MAX_EPOCHS = 0
+    # In epochs, above 0 they set SOLVER.CHECKPOINT_PERIOD and TEST.EVAL_PERIOD (iterations).
+    cfg.SOLVER.CHECKPOINT_EPOCHS = 0
+    cfg.TEST.EVAL_EPOCHS = 0
+    # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
+    # that a shorter run needs only another MAX_ITER. Read by "WarmupMultiStepLR", not by "WarmupCosineLR".
+    cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
+    # Batches of SOLVER.IMS_PER_BATCH whose gradients are averaged for one iteration.
+    cfg.SOLVER.ACCUMULATE = 1
+    # Mixed precision on CUDA (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto": bfloat16 where the card has it.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 2
+
+    # Exponential moving average of the weights; what is evaluated and saved is the average. In its t-th update it
+    # keeps min(DECAY, (1 + t) / (10 + t)) of itself.
+    cfg.MODEL_EMA = CN()
+    cfg.MODEL_EMA.ENABLED = False
+    cfg.MODEL_EMA.DECAY = 0.999
+
+    # The losses on this many crops of the DATASETS.TEST images, always the same ones without augmentation, every so
+    # many iterations and after the last; a period of 0: never.
+    cfg.TEST.VALIDATION_LOSS_PERIOD = 100
+    cfg.TEST.VALIDATION_LOSS_CROPS = 16
+    # With TEST.EVAL_PERIOD: the evaluation in which this metric ("GROUP/NAME" as in results.json, of the first data
+    # set of DATASETS.TEST) is highest is kept as model_best.pth ...
+    cfg.TEST.BEST_METRIC = "segm/AP"
+    # ... and after this many evaluations in a row without a new best one training stops; 0: never.
+    cfg.TEST.PATIENCE = 0
 
     # What an evaluation counts, outlines and puts into error bins are predictions with at least this score; average
     # precision, curves and calibration look at all.
@@ -252,6 +278,7 @@ def check_config(cfg: CN) -> None:
             f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
             f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
         )
+    _check_training(cfg)
     _check_backbone(cfg)
     _check_anchors(cfg)
     check_heads(cfg, get_bccd_cfg())
@@ -270,6 +297,38 @@ def _check_prediction(cfg: CN) -> None:
     if cfg.MODEL.CPU_MODE not in CPU_MODES:
         raise InputError(
             f"MODEL.CPU_MODE: expected one of {', '.join(CPU_MODES)}, found {cfg.MODEL.CPU_MODE!r}"
+        )
+
+
+def _check_training(cfg: CN) -> None:
+    """Refuse what the trainer could not follow."""
+    solver, test = cfg.SOLVER, cfg.TEST
+    for key, value, least in (
+        ("SOLVER.MAX_EPOCHS", solver.MAX_EPOCHS, 0),
+        ("SOLVER.CHECKPOINT_EPOCHS", solver.CHECKPOINT_EPOCHS, 0),
+        ("TEST.EVAL_EPOCHS", test.EVAL_EPOCHS, 0),
+        ("SOLVER.ACCUMULATE", solver.ACCUMULATE, 1),
+        ("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, 1),
+        ("SOLVER.CHECKPOINTS_KEPT", solver.CHECKPOINTS_KEPT, 1),
+        ("TEST.EVAL_PERIOD", test.EVAL_PERIOD, 0),
+        ("TEST.VALIDATION_LOSS_PERIOD", test.VALIDATION_LOSS_PERIOD, 0),
+        ("TEST.VALIDATION_LOSS_CROPS", test.VALIDATION_LOSS_CROPS, 1),
+        ("TEST.PATIENCE", test.PATIENCE, 0),
+    ):
+        if value < least:
+            raise InputError(f"{key}: expected a number from {least} on, found {value}")
+    for key, found, known in (
+        ("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("AdamW", "SGD")),
+        ("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, ("WarmupMultiStepLR", "WarmupCosineLR")),
+        ("SOLVER.AMP.DTYPE", solver.AMP.DTYPE, ("auto", "float16", "bfloat16")),
+    ):
+        if found not in known:
+            raise InputError(f"{key}: expected one of {', '.join(known)}, found {found!r}")
+    if not 0 < cfg.MODEL_EMA.DECAY < 1:
+        raise InputError(f"MODEL_EMA.DECAY: expected a share in (0, 1), found {cfg.MODEL_EMA.DECAY}")
+    if test.PATIENCE and not (test.EVAL_PERIOD or test.EVAL_EPOCHS):
+        raise InputError(
+            f"TEST.PATIENCE is {test.PATIENCE}, but TEST.EVAL_PERIOD is 0: nothing is evaluated that it could count"
         )
 
 

@@ -44,6 +44,14 @@ def test_a_run_reads_its_own_dump(tmp_path):
         (["INPUT.MASK_FORMAT", "polygon"], "INPUT.MASK_FORMAT: expected 'bitmask', found 'polygon'"),
         (["INPUT.CROP.TYPE", "relative"], "INPUT.CROP.TYPE: expected 'absolute', found 'relative'"),
         (["TEST.DETECTIONS_PER_IMAGE", "100000"], "below TEST.DETECTIONS_PER_IMAGE"),
+        (["SOLVER.ACCUMULATE", "0"], "SOLVER.ACCUMULATE: expected a number from 1 on, found 0"),
+        (
+            ["SOLVER.LR_SCHEDULER_NAME", "Step"],
+            "expected one of WarmupMultiStepLR, WarmupCosineLR, found 'Step'",
+        ),
+        (["SOLVER.AMP.DTYPE", "half"], "expected one of auto, float16, bfloat16, found 'half'"),
+        (["MODEL_EMA.DECAY", "1.0"], r"MODEL_EMA.DECAY: expected a share in \(0, 1\), found 1.0"),
+        (["TEST.PATIENCE", "2", "TEST.EVAL_PERIOD", "0"], "TEST.PATIENCE is 2, but TEST.EVAL_PERIOD is 0"),
     ],
 )
 def test_wrong_options_are_named(options, message):
