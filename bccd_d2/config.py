@@ -113,8 +113,6 @@ def add_bccd_config(cfg: CN) -> None:
     # What an evaluation counts, outlines and puts into error bins are predictions with at least this score; average
     # precision, curves and calibration look at all.
     cfg.TEST.SCORE_THRESH = 0.5
-    # Least mask IoU of a cell that is found.
-    cfg.TEST.IOU_THRESH = 0.5
     # Diameters in native pixels (of a disc with the area of the mask) that part small cells from medium and medium from
     # large ones: platelets, red cells, white cells.
     cfg.TEST.SIZE_EDGES = [40.0, 130.0]

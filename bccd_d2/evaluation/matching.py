@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from bccd_d2.evaluation.dataset import EvaluationImage
+from bccd_d2.evaluation.options import FOUND_IOU
 
 MOSTLY = 0.5
 """Share of its area that a prediction must have inside a region or a cell to lie in it "mostly"."""
@@ -22,6 +23,10 @@ class Overlaps:
         shared: (N, M) int64 pixels that a prediction and a true cell share.
         iou: (N, M) mask IoU in [0, 1].
         ignored_share: (N, K) share of the prediction's pixels that lie in each region.
+        scores: (N,) in [0, 1].
+        predicted_classes: (N,) int64.
+        true_classes: (M,) int64.
+        region_classes: (K,) int64.
         predicted_areas: (N,) int64 px.
         true_areas: (M,) int64 px.
         predicted_border: (N,) bool, touches the border.
@@ -31,10 +36,36 @@ class Overlaps:
     shared: NDArray[np.int64]
     iou: NDArray[np.float64]
     ignored_share: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    predicted_classes: NDArray[np.int64]
+    true_classes: NDArray[np.int64]
+    region_classes: NDArray[np.int64]
     predicted_areas: NDArray[np.int64]
     true_areas: NDArray[np.int64]
     predicted_border: NDArray[np.bool_]
     true_border: NDArray[np.bool_]
+
+    def in_ignored(self, class_index: int | None) -> NDArray[np.bool_]:
+        """(N,) whether a prediction lies mostly in an ignore region of a class, or of any for ``None``."""
+        chosen = self.ignored_share if class_index is None else self.ignored_share[:, self.region_classes == class_index]
+        return (chosen >= MOSTLY).any(axis=1)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What counts as right and wrong in one image.
+
+    Attributes:
+        predicted: (P,) indices of the predictions that found a cell.
+        true: (P,) indices of the cells that they found.
+        wrong: indices of the predictions that found none and are not left out.
+        missed: indices of the cells that were not found and are not left out.
+    """
+
+    predicted: NDArray[np.intp]
+    true: NDArray[np.intp]
+    wrong: NDArray[np.intp]
+    missed: NDArray[np.intp]
 
 
 def overlaps(image: EvaluationImage, border_margin: int = 0) -> Overlaps:
@@ -47,11 +78,53 @@ def overlaps(image: EvaluationImage, border_margin: int = 0) -> Overlaps:
         shared,
         shared / np.maximum(union, 1),
         predictions.intersections(image.ignore) / np.maximum(predicted_areas, 1)[:, None],
+        predictions.scores,
+        predictions.classes,
+        truth.classes,
+        image.ignore.classes,
         predicted_areas,
         true_areas,
         predictions.touches_border(border_margin),
         truth.touches_border(border_margin),
     )
+
+
+def judge(
+    overlap: Overlaps,
+    score_threshold: float,
+    *,
+    class_index: int | None = None,
+    interior: bool = False,
+    iou_threshold: float = FOUND_IOU,
+) -> Judgement:
+    """Match predictions and true cells optimally, and leave out what is neither right nor wrong.
+
+    Left out are predictions that match nothing and lie mostly in an ignore region; with ``interior`` also true cells
+    that touch the border, and predictions that match no interior cell but touch the border or match a cell there.
+
+    Args:
+        overlap: of the image.
+        score_threshold: predictions below it do not exist.
+        class_index: only predictions, cells and regions of this class; ``None`` for all, whatever their class.
+        interior: leave out the border.
+        iou_threshold: least mask IoU of a match.
+    """
+    chosen = overlap.scores >= score_threshold
+    cells = np.ones(len(overlap.true_classes), bool)
+    if class_index is not None:
+        chosen &= overlap.predicted_classes == class_index
+        cells &= overlap.true_classes == class_index
+    at_border = cells & overlap.true_border & interior
+    cells &= ~at_border
+    predicted, true = _match_among(overlap.iou, chosen, cells, iou_threshold)
+    rest = chosen.copy()
+    rest[predicted] = False
+    left_out = overlap.in_ignored(class_index)
+    if interior:
+        left_out = left_out | overlap.predicted_border
+        left_out[_match_among(overlap.iou, rest & ~left_out, at_border, iou_threshold)[0]] = True
+    cells[true] = False
+    return Judgement(predicted, true, np.flatnonzero(rest & ~left_out), np.flatnonzero(cells))
 
 
 def box_ious(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -97,3 +170,15 @@ def match_greedy(
             pairs.append((index, best))
     found = np.array(sorted(pairs), np.intp).reshape(-1, 2)
     return found[:, 0], found[:, 1]
+
+
+def _match_among(
+    iou: NDArray[np.float64],
+    predictions: NDArray[np.bool_],
+    cells: NDArray[np.bool_],
+    threshold: float,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """:func:`match_optimal` of chosen rows and columns, in indices of the whole."""
+    rows, columns = np.flatnonzero(predictions), np.flatnonzero(cells)
+    found, true = match_optimal(iou[np.ix_(rows, columns)], threshold)
+    return rows[found], columns[true]

@@ -16,6 +16,8 @@ SIZE_NAMES = ("small", "medium", "large")
 CROWDING_NAMES = ("touching", "near", "apart")
 IOU_THRESHOLDS: NDArray[np.float64] = np.linspace(0.5, 0.95, 10)
 """COCO's ten, 0.50, 0.55, ..., 0.95."""
+FOUND_IOU = 0.5
+"""Least mask IoU of a cell that is found, where no range of thresholds is looked at."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,6 @@ class EvaluationOptions:
         max_detections: predictions that an image may have, ``TEST.DETECTIONS_PER_IMAGE``; more are an error.
         score_threshold: what is counted, outlined or binned are predictions with at least this score,
             ``TEST.SCORE_THRESH``. Average precision, curves and calibration look at all.
-        iou_threshold: least mask IoU of a cell that is found, ``TEST.IOU_THRESH``.
         size_edges: the two diameters in native px that part small from medium and medium from large cells, of a
             disc with the area of the mask, ``TEST.SIZE_EDGES``.
         border_margin: a mask that comes within this many px of the image border touches it, ``TEST.BORDER_MARGIN``.
@@ -39,7 +40,6 @@ class EvaluationOptions:
 
     max_detections: int = 500
     score_threshold: float = 0.5
-    iou_threshold: float = 0.5
     size_edges: tuple[float, float] = (40.0, 130.0)
     border_margin: int = 0
     crowding_edges: tuple[float, float] = (3.0, 20.0)
@@ -52,9 +52,8 @@ class EvaluationOptions:
             edges = getattr(self, name)
             if len(edges) != 2 or not 0 <= edges[0] < edges[1]:
                 raise InputError(f"{name}: expected two rising numbers of pixels, found {list(edges)}")
-        for name in ("score_threshold", "iou_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name}: expected a number in [0, 1], found {getattr(self, name)}")
+        if not 0 <= self.score_threshold <= 1:
+            raise InputError(f"score_threshold: expected a number in [0, 1], found {self.score_threshold}")
         for name in ("max_detections", "boundary_tolerance"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name}: expected a number above 0, found {getattr(self, name)}")
@@ -68,7 +67,6 @@ class EvaluationOptions:
         return cls(
             max_detections=test.DETECTIONS_PER_IMAGE,
             score_threshold=test.SCORE_THRESH,
-            iou_threshold=test.IOU_THRESH,
             size_edges=tuple(test.SIZE_EDGES),
             border_margin=test.BORDER_MARGIN,
             crowding_edges=tuple(test.CROWDING_EDGES),
