@@ -43,7 +43,9 @@ def jpeg_uri(
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(part, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    ok, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(part, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
     if not ok:
         raise RuntimeError(f"OpenCV could not encode a picture of {width}x{height} pixels")
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
