@@ -1,0 +1,20 @@
+"""Colours of the error bins, the same in every figure and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+BIN_COLORS: Mapping[str, str] = {
+    "correct": "#2c9c5a",
+    "under-segmented": "#0057d9",
+    "over-segmented": "#00a0c4",
+    "misclassified": "#7a3fd0",
+    "poorly outlined": "#e09600",
+    "duplicate": "#8b5a2b",
+    "hallucinated": "#e8362b",
+    "missed": "#111111",
+    "border": "#7f8790",
+    "ignored": "#aab0b9",
+}
+"""By the names in :data:`bccd_d2.evaluation.taxonomy.BINS`; strong on pink and purple stain, told apart in greyscale
+print by the line: true cells are dashed, predictions solid."""
