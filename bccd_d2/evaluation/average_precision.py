@@ -88,8 +88,12 @@ class COCOMetrics:
         self._names = class_names
         self._options = options
         coco_class, self._evaluation_class = _engine(engine)
-        truth = [_annotations(i.image_id, i.truth, i.truth.touches_border(options.border_margin)) for i in images]
-        ignored = [_annotations(i.image_id, i.ignore, np.zeros(len(i.ignore), bool), iscrowd=1) for i in images]
+        truth = [
+            _annotations(i.image_id, i.truth, i.truth.touches_border(options.border_margin)) for i in images
+        ]
+        ignored = [
+            _annotations(i.image_id, i.ignore, np.zeros(len(i.ignore), bool), iscrowd=1) for i in images
+        ]
         found = [
             _annotations(i.image_id, i.predictions, i.predictions.touches_border(options.border_margin))
             for i in images
@@ -226,7 +230,7 @@ def _summary(
     """Means over those classes that have ground truth."""
     known = classes[cells[classes] > 0]
     if not known.size:
-        return AveragePrecision(*[NO_GROUND_TRUTH] * 4, 0)
+        return AveragePrecision(NO_GROUND_TRUTH, NO_GROUND_TRUTH, NO_GROUND_TRUTH, NO_GROUND_TRUTH, 0)
     chosen = precision[:, :, known]
     return AveragePrecision(
         float(chosen.mean()),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.matching import Judgement, Overlaps, judge
-from bccd_d2.evaluation.options import IOU_THRESHOLDS, EvaluationOptions
-from bccd_d2.evaluation.outlines import OutlineAgreement, outline_agreement
+from bccd_d2.evaluation.options import IOU_THRESHOLDS
+from bccd_d2.evaluation.outlines import OutlineAgreement
 from bccd_d2.evaluation.values import NO_GROUND_TRUTH, NO_MATCH, Value, mean_value
 
 
@@ -88,9 +87,9 @@ class ImageInstances:
 
 
 def image_instances(
-    image: EvaluationImage,
     overlap: Overlaps,
-    options: EvaluationOptions,
+    outline: Callable[[int, int], OutlineAgreement],
+    score_threshold: float,
     *,
     class_index: int | None = None,
     interior: bool = False,
@@ -98,16 +97,16 @@ def image_instances(
     """Match one image at all thresholds.
 
     Args:
-        image: that ``overlap`` was counted on.
         overlap: of all its predictions and cells.
-        options: ``score_threshold`` and ``boundary_tolerance`` are read.
+        outline: compares the outlines of a prediction and a cell, given by their indices.
+        score_threshold: predictions below it do not exist.
         class_index: only this class; ``None`` for all, whatever their class.
         interior: leave out the border.
     """
     judgements = [
         judge(
             overlap,
-            options.score_threshold,
+            score_threshold,
             class_index=class_index,
             interior=interior,
             iou_threshold=float(threshold),
@@ -121,10 +120,7 @@ def image_instances(
         float(overlap.iou[found.predicted, found.true].sum()),
         aggregated_jaccard(*_areas(overlap, found)) if some else None,
         aggregated_jaccard_plus(*_areas(overlap, found)) if some else None,
-        [
-            outline_agreement(image.predictions, p, image.truth, t, options.boundary_tolerance)
-            for p, t in zip(found.predicted, found.true)
-        ],
+        [outline(p, t) for p, t in zip(found.predicted.tolist(), found.true.tolist())],
     )
 
 
@@ -132,8 +128,8 @@ def instance_metrics(images: Sequence[ImageInstances]) -> InstanceMetrics:
     """Sum up images, at least one."""
     counts = np.sum([image.counts for image in images], axis=0)
     thresholds = [
-        ThresholdMetrics(float(t), *(int(n) for n in row), *precision_recall_f1(*row.tolist()))
-        for t, row in zip(IOU_THRESHOLDS, counts)
+        ThresholdMetrics(threshold, found, wrong, missed, *precision_recall_f1(found, wrong, missed))
+        for threshold, (found, wrong, missed) in zip(IOU_THRESHOLDS.tolist(), counts.tolist())
     ]
     first = thresholds[0]
     cells = first.true_positives + first.false_negatives
@@ -154,7 +150,9 @@ def instance_metrics(images: Sequence[ImageInstances]) -> InstanceMetrics:
         sq if isinstance(sq, str) or isinstance(first.f1, str) else sq * first.f1,
         mean_value([image.aji for image in images if image.aji is not None]),
         mean_value([image.aji_plus for image in images if image.aji_plus is not None]),
-        *outlines,
+        outlines[0],
+        outlines[1],
+        outlines[2],
         thresholds,
     )
 
@@ -210,5 +208,8 @@ def _areas(
     """Shared pixels and areas of the predictions and cells that count."""
     predicted = np.concatenate([judgement.predicted, judgement.wrong])
     true = np.concatenate([judgement.true, judgement.missed])
-    return overlap.shared[np.ix_(predicted, true)], overlap.predicted_areas[predicted], overlap.true_areas[true]
-
+    return (
+        overlap.shared[np.ix_(predicted, true)],
+        overlap.predicted_areas[predicted],
+        overlap.true_areas[true],
+    )

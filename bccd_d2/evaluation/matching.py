@@ -47,8 +47,12 @@ class Overlaps:
 
     def in_ignored(self, class_index: int | None) -> NDArray[np.bool_]:
         """(N,) whether a prediction lies mostly in an ignore region of a class, or of any for ``None``."""
-        chosen = self.ignored_share if class_index is None else self.ignored_share[:, self.region_classes == class_index]
-        return (chosen >= MOSTLY).any(axis=1)
+        chosen = (
+            self.ignored_share
+            if class_index is None
+            else self.ignored_share[:, self.region_classes == class_index]
+        )
+        return np.asarray((chosen >= MOSTLY).any(axis=1))
 
 
 @dataclass(frozen=True)

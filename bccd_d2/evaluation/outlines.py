@@ -51,7 +51,9 @@ def outline_agreement(
     )
 
 
-def _outline(mask: NDArray[np.bool_], corner: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _outline(
+    mask: NDArray[np.bool_], corner: NDArray[np.int64], size: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Outline of a mask whose upper left pixel lies at ``corner`` (x, y) of a window of ``size`` (width, height)."""
     window = np.zeros(size[::-1], np.uint8)
     x, y = corner
@@ -61,4 +63,6 @@ def _outline(mask: NDArray[np.bool_], corner: NDArray[np.int64], size: NDArray[n
 
 def _distances(outline: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Euclidean distance of each pixel to the outline."""
-    return cv2.distanceTransform((~outline).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(
+        cv2.distanceTransform((~outline).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32
+    )

@@ -44,13 +44,17 @@ def discs(centres: Sequence[tuple[float, float, float]], side: int = SIDE, **mor
     return Cells.from_masks(side, side, [disc(*centre, side) for centre in centres], **more)
 
 
-def image(truth: Cells, predictions: Cells, ignore: Cells | None = None, image_id: int = 1) -> EvaluationImage:
+def image(
+    truth: Cells, predictions: Cells, ignore: Cells | None = None, image_id: int = 1
+) -> EvaluationImage:
     """One image to be evaluated."""
     nothing = Cells.from_masks(truth.height, truth.width, [])
     return EvaluationImage(image_id, f"{image_id}.png", None, truth, ignore or nothing, predictions)
 
 
-def evaluation_set(images: Sequence[EvaluationImage], class_names: Sequence[str] = ("cell",)) -> EvaluationSet:
+def evaluation_set(
+    images: Sequence[EvaluationImage], class_names: Sequence[str] = ("cell",)
+) -> EvaluationSet:
     """A data set of such images."""
     return EvaluationSet(images, class_names, list(range(1, len(class_names) + 1)))
 

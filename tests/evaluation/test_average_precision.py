@@ -56,10 +56,16 @@ def test_no_prediction_is_zero_not_missing(engine):
 def test_a_class_without_ground_truth_is_words_and_in_no_mean(engine):
     predictions = rectangles([GRID[0], GRID[5]], classes=[0, 1], scores=[0.9, 0.9])
     found = metrics(rectangles(GRID[:1]), predictions, names=("RBC", "WBC"), engine=engine)
-    assert found.overall.AP == pytest.approx(1)
-    assert found.by_class["RBC"].AP == pytest.approx(1)
+    assert pytest.approx(1) == found.overall.AP
+    assert pytest.approx(1) == found.by_class["RBC"].AP
     words = "no ground truth"
-    assert asdict(found.by_class["WBC"]) == {"AP": words, "AP50": words, "AP75": words, "AR": words, "cells": 0}
+    assert asdict(found.by_class["WBC"]) == {
+        "AP": words,
+        "AP50": words,
+        "AP75": words,
+        "AR": words,
+        "cells": 0,
+    }
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -96,7 +102,7 @@ def test_interior_leaves_out_the_border(engine):
     assert (interior.overall.AP50, interior.overall.cells) == (pytest.approx(1), 1)
     # A prediction inside the picture that matches nothing is wrong in both.
     predictions = rectangles([(100, 100, 20, 20), inside], scores=[0.9, 0.8])
-    assert metrics(truth, predictions, engine=engine, interior=True).overall.AP50 == pytest.approx(0.5)
+    assert pytest.approx(0.5) == metrics(truth, predictions, engine=engine, interior=True).overall.AP50
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -107,7 +113,7 @@ def test_what_lies_in_an_ignore_region_is_neither_right_nor_wrong(engine):
         table = COCOMetrics(
             [image(truth, predictions, ignore)], ("cell",), EvaluationOptions(), engine=engine
         ).table("segm")
-        assert table.overall.AP50 == pytest.approx(expected)
+        assert pytest.approx(expected) == table.overall.AP50
 
 
 @pytest.mark.parametrize("interior", [False, True])
