@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 BIN_COLORS: Mapping[str, str] = {
     "correct": "#2c9c5a",
-    "under-segmented": "#0057d9",
-    "over-segmented": "#00a0c4",
+    "under-segmented": "#e6007e",
+    "over-segmented": "#0aa5e0",
     "misclassified": "#7a3fd0",
     "poorly outlined": "#e09600",
     "duplicate": "#8b5a2b",
-    "hallucinated": "#e8362b",
+    "hallucinated": "#ff4a1c",
     "missed": "#111111",
     "border": "#7f8790",
     "ignored": "#aab0b9",

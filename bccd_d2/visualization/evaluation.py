@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from bccd_d2.evaluation.calibration import PrecisionRecallCurve, Reliability
 from bccd_d2.evaluation.counts import CountAgreement
 from bccd_d2.evaluation.instances import InstanceMetrics
-from bccd_d2.evaluation.taxonomy import ErrorTable
+from bccd_d2.evaluation.error_table import ErrorTable
 from bccd_d2.visualization.bins import BIN_COLORS
 
 LINES = ("#3b4d8f", "#d97706", "#2c9c5a", "#c2188b", "#0a84d8", "#6b7280")
-SPLIT_ORDER = ("touching", "near", "apart", "small", "medium", "large", "low", "high")
+SPLIT_ORDER = ("small", "low", "touching", "near", "medium", "apart", "large", "high")
 
 
 def _axes(width: float = 5.6, height: float = 3.8) -> tuple[Figure, Axes]:
@@ -101,6 +101,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[s
     """
     counts = np.asarray(confusion, float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares[-1] = 0  # of no cell there is no share
     number = len(counts)
     figure = Figure(figsize=(2.2 + 1.0 * number, 1.6 + 0.8 * number), layout="constrained")
     axes = figure.subplots()
@@ -152,7 +153,8 @@ def error_splits(errors: ErrorTable) -> Figure:
     rows: list[tuple[str, Mapping[str, int]]] = []
     for split, groups in errors.splits.items():
         order = sorted(groups, key=lambda g: SPLIT_ORDER.index(g) if g in SPLIT_ORDER else -1)
-        counted = [(f"{split}: {group}", groups[group]["truth"]) for group in order]
+        name = split.removesuffix("_bin")
+        counted = [(f"{name}: {group}", groups[group]["truth"]) for group in order]
         counted = [(label, bins) for label, bins in counted if sum(bins.values())]
         if len(counted) > 1:
             rows += counted
