@@ -84,6 +84,11 @@ def read_source(
     return Source(name, without_classes(dataset) if class_agnostic else dataset, facts)
 
 
+def source_name(part: str) -> str:
+    """``Val`` for ``val``."""
+    return part[:1].upper() + part[1:]
+
+
 def evaluate_sources(sources: Sequence[Source], options: EvaluationOptions) -> list[EvaluatedPart]:
     """Judge each; an error says of which part it is."""
     parts = []

@@ -155,9 +155,8 @@ def _about_counts(evaluation: Evaluation) -> list[str]:
     if isinstance(counts.bias, str) or isinstance(counts.mean_absolute_error, str):
         return []
     average = sum(counts.true) / len(counts.true)
-    direction = "too many" if counts.bias > 0 else "too few"
-    bias = "is right on average" if abs(counts.bias) < 0.05 else f"is {abs(counts.bias):.1f} {direction} on average"
+    lean = f"{abs(counts.bias):.1f} too {'high' if counts.bias > 0 else 'low'}" if abs(counts.bias) >= 0.05 else "right"
     return [
-        f"The count of cells {bias} and off by {counts.mean_absolute_error:.1f} on a single image "
-        f"of {average:.0f} cells."
+        f"On an image of {average:.0f} cells the count is off by {counts.mean_absolute_error:.1f}; on average over the "
+        f"images it is {lean}."
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 BIN_COLORS: Mapping[str, str] = {
-    "correct": "#2c9c5a",
+    "correct": "#1fb866",
     "under-segmented": "#e6007e",
     "over-segmented": "#0aa5e0",
     "misclassified": "#7a3fd0",

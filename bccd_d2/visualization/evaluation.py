@@ -103,9 +103,9 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[s
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shares[-1] = 0  # of no cell there is no share
     number = len(counts)
-    figure = Figure(figsize=(2.2 + 1.0 * number, 1.6 + 0.8 * number), layout="constrained")
+    figure = Figure(figsize=(5.6, 1.6 + 0.75 * number), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(counts):
         if row == column == number - 1:
             text = ""  # what is neither annotated nor predicted has no count
