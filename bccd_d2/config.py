@@ -85,8 +85,8 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.INPUT.STAIN.JITTER_MEAN = [0.0, 0.0, 0.0]
     cfg.INPUT.STAIN.JITTER_STD = 0.0
 
-    # Augmentation of the training crops: a preset of bccd_d2/data/pipeline.py ("none", "mild", "strong") ...
     cfg.INPUT.AUGMENTATION = CN()
+    # Augmentation of the training crops: a preset of bccd_d2/data/pipeline.py ("none", "mild", "strong") ...
     cfg.INPUT.AUGMENTATION.PRESET = "mild"
     # ... or, when not empty, this list of [name, {parameter: value}] of Albumentations in its place, ...
     cfg.INPUT.AUGMENTATION.PIPELINE = []
@@ -94,13 +94,18 @@ def add_bccd_config(cfg: CN) -> None:
     # PIPELINE.
     cfg.INPUT.AUGMENTATION.ZOOM = []
 
-    # Paste cells of other training images into crops (Ghiasi et al. 2021), rare classes more often.
     cfg.INPUT.COPY_PASTE = CN()
+    # Paste cells of other training images into crops (Ghiasi et al. 2021), rare classes more often.
     cfg.INPUT.COPY_PASTE.ENABLED = False
     # At most this many cells a crop; the number is drawn evenly from 0 on.
     cfg.INPUT.COPY_PASTE.MAX_CELLS = 4
     # Cells of each class that are cut out when training starts and kept in memory (40 to 200 kB each).
     cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS = 64
+
+    # MODEL.BACKBONE.NAME "build_slim_resnet_fpn_backbone": channels and number of blocks of the stages res2 to res5.
+    cfg.MODEL.SLIM_RESNET = CN()
+    cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 192]
+    cfg.MODEL.SLIM_RESNET.BLOCKS = [2, 2, 2, 2]
 
     # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
     # that a shorter run needs only another MAX_ITER.
