@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_truth_arguments(parser)
     add_rule_arguments(parser)
     args = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
     (a, base_a), (b, base_b) = read(args.a, args), read(args.b, args)
     options = chosen_options(args, base_a or base_b)
     common = [part for part in a if part in b]

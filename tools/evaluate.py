@@ -54,7 +54,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Read, judge, write, and print the table."""
     args = parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
     if args.run is not None:
         sources, base, config = read_run_sources(args.run, args)
         subject, output = args.run, args.run / "evaluation"

@@ -2,12 +2,13 @@
 
 Detectron2's own command line: a YAML file from configs/ and KEY VALUE pairs that win over it. Training writes
 checkpoints, metrics.json, TensorBoard events, config.yaml and results.json to OUTPUT_DIR; --resume goes on where
-an interrupted run stopped.
+an interrupted run stopped. --eval-only also writes the report of tools/evaluate.py to OUTPUT_DIR/evaluation.
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
@@ -16,11 +17,13 @@ import torch  # isort: skip
 
 from detectron2.engine import default_argument_parser, default_setup, launch  # isort: skip
 from detectron2.modeling import build_model
+from detectron2.utils import comm
 
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.modeling.weights import load_weights
+from bccd_d2.report.run import report_run
 
 EXAMPLES = """examples:
   python tools/train_net.py --config-file configs/mask_rcnn_R_18_FPN_lite.yaml --data-root datasets/bccd
@@ -52,7 +55,10 @@ def main(arguments: Namespace) -> Any:
     if arguments.eval_only:
         model = build_model(cfg)
         load_weights(model, cfg.MODEL.WEIGHTS)
-        return BCCDTrainer.test(cfg, model)
+        results = BCCDTrainer.test(cfg, model)
+        if comm.is_main_process():
+            report_run(Path(cfg.OUTPUT_DIR))
+        return results
     trainer = BCCDTrainer(cfg)
     trainer.resume_or_load(resume=arguments.resume)
     return trainer.train()

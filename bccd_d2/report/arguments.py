@@ -56,23 +56,16 @@ def read_run_sources(
     """Parts, rules and configuration of a run; of the parts those of ``--part``, if it is given.
 
     Raises:
-        InputError: the run was not evaluated on such a part, or see :func:`bccd_d2.evaluation.run.find_run`.
+        InputError: ``--truth`` is given, or see :func:`bccd_d2.report.run.read_run`.
     """
     # Imported where needed: the configuration brings Detectron2 and torch, which foreign predictions do without.
-    from bccd_d2.evaluation.run import find_run
+    from bccd_d2.report.run import read_run
 
     if args.truth is not None:
         raise InputError("--truth does not go with a run, which knows its data; give --data-root if they have moved")
-    files = find_run(run, args.data_root)
-    absent = set(args.part or ()) - set(files.predictions)
-    if absent:
-        raise InputError(f"{run}: not evaluated on {', '.join(sorted(absent))}, only on {', '.join(files.predictions)}")
-    sources = [
-        _read(part, files.truth[part], predictions, args)
-        for part, predictions in files.predictions.items()
-        if not args.part or part in args.part
-    ]
-    return sources, files.options, files.config
+    return read_run(
+        run, args.data_root, args.part, image_root=args.images, class_agnostic=args.class_agnostic
+    )
 
 
 def read_prediction_sources(predictions: Sequence[Path], args: argparse.Namespace) -> list[Source]:

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from bccd_d2 import __version__
+from bccd_d2.evaluation.average_precision import AveragePrecision
 from bccd_d2.evaluation.bootstrap import Interval
 from bccd_d2.evaluation.evaluate import HEADLINE, Evaluation
 from bccd_d2.evaluation.taxonomy import BORDER
@@ -60,6 +61,7 @@ def render_page(parts: Sequence[PagePart], title: str, config: str | None = None
         parts=parts,
         findings={p.part.key: _findings(p.part.evaluation) for p in parts},
         class_rows={p.part.key: _class_rows(p.part.evaluation) for p in parts},
+        precision_rows={p.part.key: _precision_rows(p.part.evaluation) for p in parts},
         bins=BIN_WORDS,
         colors=BIN_COLORS,
         measures=MEASURES,
@@ -113,6 +115,14 @@ def _class_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         }
         for name in names
     ]
+
+
+def _precision_rows(evaluation: Evaluation) -> list[tuple[str, AveragePrecision, AveragePrecision]]:
+    """What cells, their mask and their box precision."""
+    masks, boxes = evaluation.average_precision["segm"], evaluation.average_precision["bbox"]
+    rows = [(name, masks[name].overall, boxes[name].overall) for name in REGIONS]
+    sizes = masks["all"].by_size
+    return rows + [(name, sizes[name], boxes["all"].by_size[name]) for name in sizes]
 
 
 def _options(evaluation: Evaluation) -> Mapping[str, str]:

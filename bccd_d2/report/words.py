@@ -19,10 +19,14 @@ from bccd_d2.evaluation.taxonomy import (
     UNDER,
 )
 from bccd_d2.evaluation.values import ALL_CLASSES, Value
-from bccd_d2.pages.words import count, number
+from bccd_d2.pages.words import count, join, number
 
 BORDER_SHARE = 0.2
 """Share of the wrong predictions from which on the border is spoken of in the summary."""
+
+
+WORTH_SAYING = 0.01
+"""Gain in F1 from which on another score threshold is spoken of."""
 
 
 class BinWords(NamedTuple):
@@ -116,25 +120,29 @@ def summary_sentences(evaluation: Evaluation) -> list[str]:
         )
     ]
     sentences += _about_border(evaluation)
-    worst = commonest_error(evaluation)
-    if worst is not None:
-        bin_ = evaluation.errors.bins[worst]
-        gain = f", worth {bin_.AP50_gain:.2f} of AP50" if bin_.AP50_gain and bin_.AP50_gain >= 0.005 else ""
-        cells = max(bin_.true_cells, bin_.predictions)
-        sentences.append(
-            f"The costliest error away from the border is \N{LEFT DOUBLE QUOTATION MARK}"
-            f"{BIN_WORDS[worst].title.lower()}\N{RIGHT DOUBLE QUOTATION MARK}: {count(cells, 'cell', 'cells')}{gain}."
-        )
-    return sentences + _about_counts(evaluation)
+    return [*sentences, *_about_errors(evaluation), *_about_counts(evaluation), *_about_threshold(evaluation)]
 
 
 def commonest_error(evaluation: Evaluation) -> str | None:
-    """The bin, other than the border, whose mending would gain most AP50, and by cells where that says nothing."""
+    """The bin, other than the border, that holds most annotated cells and outlines; ``None`` without errors."""
     bins = evaluation.errors.bins
-    wrong = [name for name in BIN_WORDS if name != BORDER and bins[name].true_cells + bins[name].predictions]
-    if not wrong:
-        return None
-    return max(wrong, key=lambda name: (bins[name].AP50_gain or 0.0, bins[name].true_cells + bins[name].predictions))
+    sizes = {name: bins[name].true_cells + bins[name].predictions for name in BIN_WORDS if name != BORDER}
+    worst = max(sizes, key=lambda name: sizes[name])
+    return worst if sizes[worst] else None
+
+
+def _about_errors(evaluation: Evaluation) -> list[str]:
+    worst = commonest_error(evaluation)
+    if worst is None:
+        return []
+    found = evaluation.errors.bins[worst]
+    held = [
+        count(found.true_cells, "annotated cell", "annotated cells") if found.true_cells else "",
+        count(found.predictions, "outline", "outlines") if found.predictions else "",
+    ]
+    gain = f"; mending it would add {found.AP50_gain:.2f} to AP50" if (found.AP50_gain or 0) >= 0.005 else ""
+    title = f"\N{LEFT DOUBLE QUOTATION MARK}{BIN_WORDS[worst].title.lower()}\N{RIGHT DOUBLE QUOTATION MARK}"
+    return [f"The commonest error away from the border is {title}: {join([h for h in held if h])}{gain}."]
 
 
 def _about_border(evaluation: Evaluation) -> list[str]:
@@ -159,4 +167,15 @@ def _about_counts(evaluation: Evaluation) -> list[str]:
     return [
         f"On an image of {average:.0f} cells the count is off by {counts.mean_absolute_error:.1f}; on average over the "
         f"images it is {lean}."
+    ]
+
+
+def _about_threshold(evaluation: Evaluation) -> list[str]:
+    curve = evaluation.curves["all"][ALL_CLASSES]
+    used, f1 = evaluation.options.score_threshold, evaluation.instances["all"][ALL_CLASSES].f1
+    if curve.best_threshold is None or curve.best_f1 is None or isinstance(f1, str) or curve.best_f1 < f1 + WORTH_SAYING:
+        return []
+    return [
+        f"A score threshold of {curve.best_threshold:.2f} in place of {used:.2f} would raise F1 on these images from "
+        f"{f1:.3f} to {curve.best_f1:.3f}."
     ]
