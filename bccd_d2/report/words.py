@@ -152,8 +152,9 @@ def _about_border(evaluation: Evaluation) -> list[str]:
     inside = evaluation.instances["interior"][ALL_CLASSES]
     if not border or border < BORDER_SHARE * wrong or isinstance(inside.f1, str):
         return []
+    share = f"All wrong outlines ({number(wrong)})" if border == wrong else f"{number(border)} of the {number(wrong)} wrong outlines"
     return [
-        f"{number(border)} of the {number(wrong)} wrong outlines lie at the image border, where cells are annotated only "
+        f"{share} lie at the image border, where cells are annotated only "
         f"sometimes; away from it {percent(inside.recall)} are found and {percent(inside.precision)} are right."
     ]
 
