@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.evaluation import COCOEvaluator
 
-from bccd_d2.evaluation.dataset import truth_from_coco
+from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
@@ -42,14 +42,13 @@ class CellEvaluator(COCOEvaluator):
 
     def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: list[int] | None = None) -> None:
         results = list(itertools.chain.from_iterable(x["instances"] for x in predictions))
-        dataset_id = {v: k for k, v in self._metadata.thing_dataset_id_to_contiguous_id.items()}
+        truth = read_evaluation_set(Path(self._metadata.json_file))
         for result in results:
-            result["category_id"] = dataset_id[result["category_id"]]
+            result["category_id"] = truth.category_ids[result["category_id"]]
         if self._output_dir:
             write_json(Path(self._output_dir) / "coco_instances_results.json", results)
         if not results:
             self._logger.warning("The model predicted nothing: its AP is 0")
-        truth = truth_from_coco(self._coco_api.dataset, where=self._metadata.json_file)
         evaluation = evaluate(truth.with_results(results), self._options)
         if self._output_dir:
             write_json(Path(self._output_dir) / "metrics.json", evaluation.to_json(), indent=2)

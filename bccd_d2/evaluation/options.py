@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,22 +48,27 @@ class EvaluationOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("size_edges", "crowding_edges"):
-            edges = getattr(self, name)
+        for key, edges in (("SIZE_EDGES", self.size_edges), ("CROWDING_EDGES", self.crowding_edges)):
             if len(edges) != 2 or not 0 <= edges[0] < edges[1]:
-                raise InputError(f"{name}: expected two rising numbers of pixels, found {list(edges)}")
+                raise InputError(f"TEST.{key}: expected two rising numbers of pixels, found {list(edges)}")
         if not 0 <= self.score_threshold <= 1:
-            raise InputError(f"score_threshold: expected a number in [0, 1], found {self.score_threshold}")
-        for name in ("max_detections", "boundary_tolerance"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name}: expected a number above 0, found {getattr(self, name)}")
-        for name in ("border_margin", "bootstrap_samples"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name}: expected a number from 0 on, found {getattr(self, name)}")
+            raise InputError(f"TEST.SCORE_THRESH: expected a number in [0, 1], found {self.score_threshold}")
+        for key, least, value in (
+            ("DETECTIONS_PER_IMAGE", 1, self.max_detections),
+            ("BOUNDARY_TOLERANCE", 0, self.boundary_tolerance),
+            ("BORDER_MARGIN", 0, self.border_margin),
+            ("BOOTSTRAP_SAMPLES", 0, self.bootstrap_samples),
+        ):
+            if value < least:
+                raise InputError(f"TEST.{key}: expected a number from {least} on, found {value}")
 
     @classmethod
     def from_config(cls, test: Any) -> EvaluationOptions:
-        """Options of ``cfg.TEST``, a node with the keys named above."""
+        """Options of ``cfg.TEST``, a node with the keys named above.
+
+        Raises:
+            InputError: a value is out of its range.
+        """
         return cls(
             max_detections=test.DETECTIONS_PER_IMAGE,
             score_threshold=test.SCORE_THRESH,
@@ -87,7 +92,3 @@ class EvaluationOptions:
     def crowding_bins(self, gaps: Sequence[float] | NDArray[np.float64]) -> list[str]:
         """Name of the crowding bin of each gap in px; infinite for a cell that is alone."""
         return [CROWDING_NAMES[i] for i in np.searchsorted(self.crowding_edges, gaps)]
-
-    def changed(self) -> dict[str, Any]:
-        """Those that differ from the defaults, for reports."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}

@@ -5,6 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
+from bccd_d2.cells import Cells
+from bccd_d2.conversion.coco import write_coco
+from bccd_d2.conversion.instances import label_instances
+from bccd_d2.conversion.layout import find_pairs
+from bccd_d2.conversion.masks import read_mask
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate, headline_table
@@ -45,7 +50,7 @@ def test_a_class_without_ground_truth_says_so_everywhere(found):
     for region in ("all", "interior"):
         assert found.instances[region]["Platelets"].f1 == words
         assert found.counts[region]["Platelets"].bias == words
-        assert found.average_precision["bbox"][region].by_class["Platelets"].AP == words
+        assert words == found.average_precision["bbox"][region].by_class["Platelets"].AP
         assert found.curves[region]["Platelets"].best_threshold is None
     assert "AP-Platelets" not in found.detectron2_results()["segm"]
     assert isinstance(found.average_precision["segm"]["all"].overall.AP, float)
@@ -173,12 +178,6 @@ def test_nothing_to_evaluate_is_an_error():
 
 @pytest.mark.real_data
 def test_real_truth_is_perfect_against_itself(real_pairs_root, tmp_path):
-    from bccd_d2.conversion.coco import write_coco
-    from bccd_d2.conversion.layout import find_pairs
-    from bccd_d2.conversion.instances import label_instances
-    from bccd_d2.conversion.masks import read_mask
-    from bccd_d2.cells import Cells
-
     pair = find_pairs(real_pairs_root)[0]
     cells = Cells.from_label_image(label_instances(read_mask(pair.mask).array).labels)
     annotations = [
