@@ -29,6 +29,8 @@ TRAIN = [
     # The last release under MIT; its successor AlbumentationsX is AGPL.
     "albumentations==2.0.8",
     "tabulate>=0.9",
+    # The COCO metrics in a tenth of the time of pycocotools, which takes its place where it is missing (Apache-2.0).
+    "faster-coco-eval>=1.6",
     # What Detectron2 itself imports at run time.
     "fvcore>=0.1.5.post20221221",
     "iopath>=0.1.10",

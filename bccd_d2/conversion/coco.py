@@ -89,6 +89,9 @@ def decode_columns(
 
     Returns:
         uint8 array (height, columns), 1 inside, and the number of the first column.
+
+    Raises:
+        InputError: as :func:`decode_segmentation`.
     """
     return decode_rle_columns(_as_rle(segmentation, height, width))
 

@@ -122,16 +122,13 @@ def intervals(statistics: HeadlineStatistics, samples: int, seed: int) -> Mappin
     return result
 
 
-def differences(
-    both: HeadlineStatistics, samples: int, seed: int, *, permutations: int | None = None
-) -> Mapping[str, Difference]:
+def differences(both: HeadlineStatistics, samples: int, seed: int) -> Mapping[str, Difference]:
     """Compare two runs that were judged on the same images.
 
     Args:
         both: statistics of the images of run A followed by the same images of run B.
-        samples: resamples for the interval; 0 for neither interval nor p value.
+        samples: resamples for the interval and swaps for the p value; 0 for neither.
         seed: of the draws.
-        permutations: swaps for the p value; ``None`` for as many as ``samples``.
     """
     images = both.number_of_images // 2
     nothing, once = np.zeros(images), np.ones(images)
@@ -143,7 +140,7 @@ def differences(
     ]
     generator = np.random.default_rng([seed, 1])
     swapped = []
-    for _ in range(samples if permutations is None else permutations):
+    for _ in range(samples):
         stays = generator.integers(0, 2, images).astype(float)
         swapped.append(
             (

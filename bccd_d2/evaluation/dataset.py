@@ -122,9 +122,8 @@ def truth_from_coco(
     Raises:
         InputError: an annotation lacks a key, has an image or category that is not listed, or its mask another size.
     """
+    _check_lists(document, where)
     categories = sorted(document["categories"], key=lambda category: category["id"])
-    if not categories:
-        raise InputError(f"{where}: no categories")
     class_index = {category["id"]: index for index, category in enumerate(categories)}
     by_image: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
@@ -206,9 +205,35 @@ def _cells(
     return replace(cells, boxes=boxes)
 
 
+def _check_lists(document: Mapping[str, Any], where: str) -> None:
+    if not document["categories"]:
+        raise InputError(f"{where}: no categories")
+    expected: dict[str, dict[str, type]] = {
+        "categories": {"id": int, "name": str},
+        "images": {"id": int, "file_name": str, "height": int, "width": int},
+    }
+    for key, kinds in expected.items():
+        seen = set()
+        for entry in document[key]:
+            for name, kind in kinds.items():
+                value = entry.get(name) if isinstance(entry, Mapping) else None
+                if not isinstance(value, kind):
+                    raise InputError(
+                        f"{where}: one of the {key} has {name} {value!r}, expected {kind.__name__}"
+                    )
+            if entry["id"] in seen:
+                raise InputError(f"{where}: two of the {key} have the id {entry['id']}")
+            seen.add(entry["id"])
+    for image in document["images"]:
+        if image["height"] < 1 or image["width"] < 1:
+            raise InputError(f"{where}: image {image['id']} of {image['height']} x {image['width']} pixels")
+
+
 def _check_annotation(
-    annotation: Mapping[str, Any], where: str, images: Mapping[Any, Any], classes: Mapping[Any, int]
+    annotation: Any, where: str, images: Mapping[Any, Any], classes: Mapping[Any, int]
 ) -> None:
+    if not isinstance(annotation, Mapping):
+        raise InputError(f"{where}: {type(annotation).__name__} among the annotations, expected an object")
     name = f"{where}, annotation {annotation.get('id')!r}"
     if annotation.get("image_id") not in images:
         raise InputError(f"{name}: image {annotation.get('image_id')!r} is not among the images")

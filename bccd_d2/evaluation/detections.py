@@ -63,22 +63,20 @@ class Detections:
     cells: NDArray[np.int64]
 
 
-def scored_image(overlap: Overlaps, *, interior: bool = False, by_class: bool = True) -> ScoredImage:
+def scored_image(overlap: Overlaps, *, interior: bool = False) -> ScoredImage:
     """All predictions of an image, whatever their score.
 
     Args:
         overlap: of the image.
         interior: leave out the border.
-        by_class: whether classes must agree.
     """
     regions = len(overlap.region_classes)
     cells = len(overlap.true_classes)
-    true_classes = np.concatenate([overlap.true_classes, overlap.region_classes])
     return ScoredImage(
         np.hstack([overlap.iou, overlap.ignored_share]),
         overlap.scores,
-        overlap.predicted_classes if by_class else np.zeros_like(overlap.predicted_classes),
-        true_classes if by_class else np.zeros_like(true_classes),
+        overlap.predicted_classes,
+        np.concatenate([overlap.true_classes, overlap.region_classes]),
         np.concatenate([overlap.true_border & interior, np.ones(regions, bool)]),
         np.arange(cells + regions) >= cells,
         overlap.predicted_border & interior,

@@ -52,7 +52,7 @@ def measure(image: EvaluationImage, class_names: Sequence[str], options: Evaluat
         overlap,
         classify_errors(overlap, image.predictions, options.score_threshold),
         pixel_counts(image, options.score_threshold),
-        image_box_precision(image, options.score_threshold),
+        image_box_precision(image, overlap, options.score_threshold),
         {
             region: {
                 name: image_instances(

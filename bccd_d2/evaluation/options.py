@@ -22,7 +22,7 @@ FOUND_IOU = 0.5
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """Everything a user may set; each has its key in the configuration.
+    """Everything a user may set; each has its key in the configuration, but for the seed.
 
     Attributes:
         max_detections: predictions that an image may have, ``TEST.DETECTIONS_PER_IMAGE``; more are an error.

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from bccd_d2.cells import Cells
 from bccd_d2.evaluation.dataset import EvaluationImage
-from bccd_d2.evaluation.matching import box_ious, match_greedy
+from bccd_d2.evaluation.matching import Overlaps, box_ious, match_greedy
+from bccd_d2.evaluation.options import FOUND_IOU
 
 
 class PixelCounts(NamedTuple):
@@ -28,8 +29,8 @@ class PixelOverlap:
 
     ``IoU`` and ``Dice`` compare the union of the predicted masks with the union of the true ones, whatever their class,
     over the pixels of all images together; ``IoU_mean`` and ``Dice_mean`` are means over images. ``mAP50`` is the mean
-    over images of the average precision of boxes at IoU 0.5, see :func:`box_average_precision`. Regions with
-    ``iscrowd`` are left out of the true masks.
+    over images of the average precision of boxes at IoU 0.5, see :func:`box_average_precision`. What lies in ignore
+    regions and in no true cell is neither right nor wrong.
     """
 
     IoU: float
@@ -43,15 +44,25 @@ def pixel_counts(image: EvaluationImage, score_threshold: float) -> PixelCounts:
     """Pixels of the unions of all true cells and of all predictions with at least this score."""
     true = _union(image.truth)
     predicted = _union(image.predictions[image.predictions.scores >= score_threshold])
+    if len(image.ignore):
+        predicted &= true | ~_union(image.ignore)
     return PixelCounts(
         int(np.count_nonzero(true & predicted)), int(np.count_nonzero(predicted)), int(np.count_nonzero(true))
     )
 
 
-def image_box_precision(image: EvaluationImage, score_threshold: float) -> float:
-    """:func:`box_average_precision` of one image, of predictions with at least this score."""
-    kept = image.predictions[image.predictions.scores >= score_threshold]
-    return box_average_precision(kept.scores, kept.boxes, image.truth.boxes)
+def image_box_precision(image: EvaluationImage, overlap: Overlaps, score_threshold: float) -> float:
+    """:func:`box_average_precision` of one image, of predictions with at least this score.
+
+    Predictions that lie mostly in an ignore region and reach no true box do not count.
+    """
+    kept = image.predictions.scores >= score_threshold
+    if len(image.ignore):
+        reached = box_ious(image.predictions.boxes, image.truth.boxes).max(axis=1, initial=0.0)
+        kept &= ~overlap.in_ignored(None) | (reached >= FOUND_IOU)
+    return box_average_precision(
+        image.predictions.scores[kept], image.predictions.boxes[kept], image.truth.boxes
+    )
 
 
 def pixel_overlap(counts: Sequence[PixelCounts], box_precisions: Sequence[float]) -> PixelOverlap:
@@ -73,7 +84,7 @@ def box_average_precision(
     scores: NDArray[np.float64],
     boxes: NDArray[np.float64],
     true_boxes: NDArray[np.float64],
-    iou_threshold: float = 0.5,
+    iou_threshold: float = FOUND_IOU,
 ) -> float:
     """Average precision of boxes of one image, the area under the interpolated precision-recall curve.
 

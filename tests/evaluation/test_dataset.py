@@ -85,6 +85,27 @@ def test_broken_ground_truth_is_refused(document, change, message):
         truth_from_coco(broken)
 
 
+@pytest.mark.parametrize(
+    ("key", "entries", "message"),
+    [
+        ("categories", [], "no categories"),
+        ("categories", [{"id": 1}], "one of the categories has name None, expected str"),
+        ("images", [{"id": 1, "file_name": "a.png"}], "one of the images has height None, expected int"),
+        ("images", [{"id": 1, "file_name": "a", "height": 0, "width": 4}], "image 1 of 0 x 4 pixels"),
+        (
+            "images",
+            [{"id": 1, "file_name": "a", "height": 4, "width": 4}] * 2,
+            "two of the images have the id 1",
+        ),
+        ("images", ["a.png"], "one of the images has id None"),
+        ("annotations", ["a"], "str among the annotations"),
+    ],
+)
+def test_broken_lists_are_refused(document, key, entries, message):
+    with pytest.raises(InputError, match=message):
+        truth_from_coco(document | {key: entries})
+
+
 def test_other_predictions_must_lie_on_images_of_the_same_size(document):
     truth = truth_from_coco(document)
     with pytest.raises(InputError, match=r"a\.png: predictions on an image of 200 x 200, expected 40 x 60"):

@@ -168,6 +168,14 @@ def test_contrast_is_measured_on_the_image(tmp_path):
         evaluate(evaluation_set([drawn]), QUICK)
 
 
+def test_an_empty_mask_is_a_prediction_that_found_nothing(tmp_path):
+    cv2.imwrite(str(tmp_path / "1.png"), np.full((200, 200, 3), 220, np.uint8))
+    empty = Cells.from_masks(200, 200, [np.zeros((200, 200), bool)])
+    found = evaluate(evaluation_set([replace(image(rectangles([A]), empty), path=tmp_path / "1.png")]), QUICK)
+    assert found.errors.bins["hallucinated"].predictions == 1
+    assert (found.headline()["AP"], found.headline()["F1"]) == (0, 0)
+
+
 def test_nothing_to_evaluate_is_an_error():
     with pytest.raises(InputError, match="no image"):
         evaluate(evaluation_set([]), QUICK)

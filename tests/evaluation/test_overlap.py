@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from bccd_d2.evaluation.matching import overlaps
 from bccd_d2.evaluation.overlap import (
     PixelCounts,
     box_average_precision,
@@ -57,7 +58,7 @@ def test_box_average_precision_without_truth():
 
 def measured(images):
     return pixel_overlap(
-        [pixel_counts(i, 0.5) for i in images], [image_box_precision(i, 0.5) for i in images]
+        [pixel_counts(i, 0.5) for i in images], [image_box_precision(i, overlaps(i), 0.5) for i in images]
     )
 
 
@@ -81,6 +82,18 @@ def test_pixels_are_pooled_and_images_averaged():
     assert metrics.IoU_mean == pytest.approx((0.5 + 1) / 2)
     assert metrics.Dice_mean == pytest.approx((2 / 3 + 1) / 2)
     assert metrics.mAP50 == pytest.approx(1)
+
+
+def test_what_lies_in_an_ignore_region_does_not_count():
+    region = rectangles([(100, 100, 50, 50)])
+    cell = (95, 100, 20, 20)
+    # One on the cell, which reaches into the region, and one in the region alone; then one beside it.
+    inside = rectangles([(125, 125, 20, 20), cell], scores=[0.9, 0.8])
+    metrics = measured([image(rectangles([cell]), inside, region)])
+    assert (metrics.IoU, metrics.mAP50) == (1, 1)
+    beside = rectangles([(155, 125, 20, 20), cell], scores=[0.9, 0.8])
+    metrics = measured([image(rectangles([cell]), beside, region)])
+    assert (metrics.IoU, metrics.mAP50) == (0.5, 0.5)
 
 
 def test_an_image_without_predictions():
