@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 from tqdm import tqdm
 
 from bccd_d2.conversion.convert import annotation_file
@@ -61,8 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     for image in tqdm(truth.images, unit="image", disable=None):
         if image.path is None:
             raise InputError(f"{options.data_root}: the image {image.file_name} is not there; convert again")
-        bgr = cv2.cvtColor(read_rgb(image.path), cv2.COLOR_RGB2BGR)
-        cells = otsu_watershed(bgr, rule, options.smoothing)
+        cells = otsu_watershed(read_rgb(image.path)[..., ::-1], rule, options.smoothing)
         for rle, (x0, y0, x1, y1), score in zip(cells.rles(), cells.boxes.tolist(), cells.scores.tolist()):
             entry = {"image_id": image.image_id, "category_id": truth.category_ids[0], "segmentation": rle}
             entries.append({**entry, "bbox": [x0, y0, x1 - x0, y1 - y0], "score": round(score, 4)})

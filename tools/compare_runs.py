@@ -1,7 +1,7 @@
 """Compare two sets of predictions of the same images: is the difference real, or the luck of the images?
 
-Both are judged on the same resamples of the images (paired bootstrap), and a permutation test swaps them image by image.
-A and B are runs of tools/train_net.py, COCO results, or folders of label images.
+Both are judged on the same resamples of the images (paired bootstrap), and a permutation test swaps them image by
+image. A and B are runs of tools/train_net.py, COCO results, or folders of label images.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("a", type=Path, metavar="A", help="what is compared with")
-    parser.add_argument("b", type=Path, metavar="B", help="what is compared: positive differences mean that B is better")
+    parser.add_argument(
+        "b", type=Path, metavar="B", help="what is compared: positive differences mean that B is better"
+    )
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write the comparison to this file")
     add_truth_arguments(parser)
     add_rule_arguments(parser)
@@ -55,14 +57,18 @@ def main(arguments: list[str] | None = None) -> None:
     options = chosen_options(args, base_a or base_b)
     common = [part for part in a if part in b]
     if not common:
-        raise InputError(f"{args.a} is of {', '.join(a)} and {args.b} of {', '.join(b)}, expected a part in common")
+        raise InputError(
+            f"{args.a} is of {', '.join(a)} and {args.b} of {', '.join(b)}, expected a part in common"
+        )
     if base_a and base_b and base_a != base_b:
         logging.warning("the runs have different rules; both are judged by those of %s", args.a)
     document = {}
     for part in common:
         found = compare_runs(a[part].dataset, b[part].dataset, options)
         document[part] = comparison_document(found, a[part], b[part])
-        print(f"\n{part}, {len(a[part].dataset.images)} images. A: {args.a}, B: {args.b}\n\n{comparison_table(found)}")
+        print(
+            f"\n{part}, {len(a[part].dataset.images)} images. A: {args.a}, B: {args.b}\n\n{comparison_table(found)}"
+        )
     if args.output is not None:
         write_json(args.output, document, indent=2)
 

@@ -1,7 +1,7 @@
 """Judge predictions, of this project's models or of any other tool, and write a report.
 
-Written are report.html (opens from disk, needs no network), metrics.json, cells.csv (a line a cell), results.md (a table
-to paste) and figures in viz/.
+Written are report.html (opens from disk, needs no network), metrics.json, cells.csv (a line a cell), results.md (a
+table to paste) and figures in viz/.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     what.add_argument("--predictions", type=Path, nargs="+", metavar="FILE_OR_DIR", help=prediction_help)
     output_help = "folder to write to (default: evaluation in the run, or FILE_OR_DIR with _evaluation added)"
     parser.add_argument("--output", type=Path, metavar="DIR", help=output_help)
-    parser.add_argument("--name", help="of what is judged, as the report's title (default: its file or folder)")
+    parser.add_argument(
+        "--name", help="of what is judged, as the report's title (default: its file or folder)"
+    )
     shown_help = "images a part that the page shows, the worst and the best (default %(default)s)"
     parser.add_argument("--shown", type=int, default=SHOWN, metavar="N", help=shown_help)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")

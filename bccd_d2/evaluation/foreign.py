@@ -60,7 +60,7 @@ def read_coco_predictions(path: Path, truth: EvaluationSet) -> EvaluationSet:
     their ids; annotations without ``score`` count with 1.
 
     Raises:
-        InputError: see :meth:`EvaluationSet.with_results`; or a document names an image or category that the truth lacks.
+        InputError: see :meth:`EvaluationSet.with_results`; or the truth lacks an image or category that is named.
     """
     content = read_json(path)
     if isinstance(content, Mapping):
@@ -106,13 +106,14 @@ def read_label_images(
     example = next(iter(ids), "")
     if suffix is None:
         raise InputError(
-            f"{folder}: {sum(map(len, files.values()))} label images (PNG, TIFF, NPY), none of which belongs to an image "
-            f"of the ground truth; expected names such as {example}{suffixes[0]}.png ({_listed(suffixes)})"
+            f"{folder}: {sum(map(len, files.values()))} label images (PNG, TIFF, NPY), none of which belongs to an "
+            f"image of the ground truth; expected names such as {example}{suffixes[0]}.png ({_listed(suffixes)})"
         )
     absent = [stem for stem in ids if stem + suffix not in files]
     if absent:
         raise InputError(
-            f"{folder}: no label image of {len(absent)} of {len(ids)} images, expected {absent[0]}{suffix}.png (or .tif)"
+            f"{folder}: no label image of {len(absent)} of {len(ids)} images, expected {absent[0]}{suffix}.png "
+            "(or .tif)"
         )
     for stem in ids:
         if len(files[stem + suffix]) > 1:
@@ -150,8 +151,8 @@ def _read_labels(path: Path) -> Cells:
         parts = ndimage.label(labels > 0)[1]
         if parts >= SEMANTIC_PARTS:
             raise InputError(
-                f"{path}: one label in {parts} separate parts, expected a label a cell; this looks like a mask of cell or "
-                "not, which tools/convert_bccd.py turns into instances"
+                f"{path}: one label in {parts} separate parts, expected a label a cell; this looks like a mask of cell "
+                "or not, which tools/convert_bccd.py turns into instances"
             )
     return cells
 

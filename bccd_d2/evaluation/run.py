@@ -61,7 +61,9 @@ def find_run(run: Path, data_root: Path | None = None) -> RunFiles:
     truth = {part: annotation_file(data_root, part) for part in predictions}
     for path in truth.values():
         if not path.is_file():
-            raise InputError(f"{path} is not there: expected what the run {run} was evaluated on; give --data-root")
+            raise InputError(
+                f"{path} is not there: expected what the run {run} was evaluated on; give --data-root"
+            )
     return RunFiles(
         EvaluationOptions.from_config(cfg.TEST), truth, predictions, config_file.read_text(encoding="utf-8")
     )

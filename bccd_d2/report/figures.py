@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -67,7 +67,9 @@ def metrics_bar(parts: Sequence[EvaluatedPart]) -> Figure:
 
 def case_figures(parts: Sequence[EvaluatedPart]) -> Iterator[tuple[str, Figure]]:
     """Name and figure of the best and of the worst images of all parts, as far as their files are there."""
-    ranked = [(part.evaluation.per_image[index]["iou"], part, index) for part in parts for index in ranking(part)]
+    ranked = [
+        (part.evaluation.per_image[index]["iou"], part, index) for part in parts for index in ranking(part)
+    ]
     ranked.sort(key=lambda entry: entry[0])
     if not ranked:
         return
@@ -87,7 +89,6 @@ def save(figure: Figure, path: Path) -> None:
 def svg_uri(figure: Figure) -> str:
     """The figure as a data URI that is the same for the same figure."""
     buffer = io.BytesIO()
-    settings: Mapping[str, str] = {"svg.hashsalt": "bccd_d2"}
-    with matplotlib.rc_context(dict(settings)):
+    with matplotlib.rc_context({"svg.hashsalt": "bccd_d2"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -47,7 +47,9 @@ def ranking(part: EvaluatedPart) -> list[int]:
         f1 = record["f1"]
         return record["iou"], 1.0 if isinstance(f1, str) else f1, index
 
-    return sorted((i for i, image in enumerate(part.source.dataset.images) if image.path is not None), key=badness)
+    return sorted(
+        (i for i, image in enumerate(part.source.dataset.images) if image.path is not None), key=badness
+    )
 
 
 def choose(ranked: Sequence[int], shown: int) -> list[int]:
@@ -94,9 +96,13 @@ def overlay(drawn: Case, records: Iterable[Mapping[str, Any]]) -> str:
     """
     height, width = drawn.image.shape[:2]
     name = drawn.cells.file_name
-    svg = Element("svg", {"viewBox": f"0 0 {width} {height}", "class": "picture", "role": "img", "aria-label": name})
+    svg = Element(
+        "svg", {"viewBox": f"0 0 {width} {height}", "class": "picture", "role": "img", "aria-label": name}
+    )
     frame = {"x": "0", "y": "0", "width": str(width), "height": str(height)}
-    ElementTree.SubElement(svg, "image", {**frame, "href": jpeg_uri(drawn.image, (0, 0, width, height), LONGEST)})
+    ElementTree.SubElement(
+        svg, "image", {**frame, "href": jpeg_uri(drawn.image, (0, 0, width, height), LONGEST)}
+    )
     # What is right lies below what is wrong, and truth below prediction, so that the interesting outline is pointed at.
     order = sorted(records, key=lambda r: (r["bin"] not in (CORRECT, IGNORED), r["kind"] == "prediction"))
     for record in order:
@@ -118,4 +124,3 @@ def describe(record: Mapping[str, Any]) -> str:
         f"{what} {record['class']}{score}: {record['bin']}; area {number(record['area_px'])} px, "
         f"diameter {number(record['diameter_px'])} px, best IoU {record['iou']:.2f}"
     )
-

@@ -76,8 +76,14 @@ def _tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
     inside = evaluation.instances["interior"][ALL_CLASSES]
     counts = evaluation.counts["all"][ALL_CLASSES]
     return [
-        (percent(found.recall), f"of the annotated cells are found ({percent(inside.recall)} away from the border)"),
-        (percent(found.precision), f"of the outlines are annotated cells ({percent(inside.precision)} away from the border)"),
+        (
+            percent(found.recall),
+            f"of the annotated cells are found ({percent(inside.recall)} away from the border)",
+        ),
+        (
+            percent(found.precision),
+            f"of the outlines are annotated cells ({percent(inside.precision)} away from the border)",
+        ),
         (figure(found.sq, 2), "mean overlap (IoU) of an outline with the cell that it matches"),
         (percent(counts.mean_relative_error), "off is the count of cells on an image, on average"),
         (figure(evaluation.intervals["all"]["AP"].value, 2), "mask AP, as COCO defines it"),
@@ -100,7 +106,9 @@ def _findings(evaluation: Evaluation) -> list[dict[str, Any]]:
         for name, words in BIN_WORDS.items()
         if evaluation.errors.bins[name].true_cells + evaluation.errors.bins[name].predictions
     ]
-    return sorted(found, key=lambda f: (f["bin"] == BORDER, -(f["found"].AP50_gain or 0), -f["found"].true_cells))
+    return sorted(
+        found, key=lambda f: (f["bin"] == BORDER, -(f["found"].AP50_gain or 0), -f["found"].true_cells)
+    )
 
 
 def _class_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -129,10 +137,11 @@ def _options(evaluation: Evaluation) -> Mapping[str, str]:
     options = evaluation.options
     small, large = options.size_edges
     return {
-        "Score threshold": f"{options.score_threshold:g} (counts, F1, PQ, error bins; AP and curves look at all scores)",
+        "Score threshold": f"{options.score_threshold:g} (counts, F1, PQ, error bins; AP and curves take all)",
         "Detections": f"at most {options.max_detections} an image",
         "Sizes": f"small below {small:g} px across, large above {large:g} px",
-        "Border": "a cell touches it within "
-        f"{options.border_margin} px" if options.border_margin else "a cell touches it with its outermost pixels",
+        "Border": f"a cell touches it within {options.border_margin} px"
+        if options.border_margin
+        else "a cell touches it with its outermost pixels",
         "Resamples": f"{options.bootstrap_samples} for each interval, seed {options.seed}",
     }

@@ -38,7 +38,9 @@ def read_run(
     files = find_run(run, data_root)
     absent = sorted(set(parts or ()) - set(files.predictions))
     if absent:
-        raise InputError(f"{run}: not evaluated on {', '.join(absent)}, only on {', '.join(files.predictions)}")
+        raise InputError(
+            f"{run}: not evaluated on {', '.join(absent)}, only on {', '.join(files.predictions)}"
+        )
     sources = [
         read_source(
             source_name(part),

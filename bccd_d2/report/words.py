@@ -81,14 +81,29 @@ BIN_WORDS: Mapping[str, BinWords] = {
 }
 """All bins but "correct" and "ignored"."""
 MEASURES = (
-    ("IoU, Dice", "Overlap of the pixels of all predicted cells with those of all annotated ones, whatever the cell."),
+    (
+        "IoU, Dice",
+        "Overlap of the pixels of all predicted cells with those of all annotated ones, whatever the cell.",
+    ),
     ("mAP@0.5", "Mean over images of the average precision of boxes at IoU 0.5."),
-    ("AP, AP50, AP75", "COCO's average precision of masks: over IoU 0.50 to 0.95, at 0.50, at 0.75. Looks at all scores."),
+    (
+        "AP, AP50, AP75",
+        "COCO's average precision of masks: over IoU 0.50 to 0.95, at 0.50, at 0.75. Looks at all scores.",
+    ),
     ("F1", "Harmonic mean of precision and recall; a cell is found if the masks overlap by IoU 0.5 or more."),
     ("PQ", "Panoptic quality: F1 times the mean IoU of the matched cells."),
-    ("Interior", "Without annotated cells that touch the image border and predictions there that match no other cell."),
-    ("Intervals", "95 % bootstrap intervals over images; few images make them wide, and they know nothing of other slides."),
-    ("If mended", "What mask AP50 would gain if the errors of a bin alone were put right (after TIDE, Bolya et al. 2020)."),
+    (
+        "Interior",
+        "Without annotated cells that touch the image border and predictions there that match no other cell.",
+    ),
+    (
+        "Intervals",
+        "95 % bootstrap intervals over images; few images make them wide, and they know nothing of other slides.",
+    ),
+    (
+        "If mended",
+        "What mask AP50 would gain if the errors of a bin alone were put right (after TIDE, Bolya et al. 2020).",
+    ),
 )
 """What the page explains, with its explanation."""
 
@@ -110,9 +125,12 @@ def summary_sentences(evaluation: Evaluation) -> list[str]:
     found = evaluation.instances["all"][ALL_CLASSES]
     images = count(len(evaluation.per_image), "image", "images")
     if not found.cells:
-        return [f"{images} without an annotated cell: there is nothing to compare {found.predicted} predictions with."]
+        return [
+            f"{images} without an annotated cell: there is nothing to compare {found.predicted} predictions with."
+        ]
     sentences = [
-        f"On {images} with {count(found.cells, 'annotated cell', 'annotated cells')}, {percent(found.recall)} of the cells "
+        f"On {images} with {count(found.cells, 'annotated cell', 'annotated cells')}, {percent(found.recall)} of the "
+        "cells "
         + (
             f"are found, and {percent(found.precision)} of the outlines are annotated cells."
             if found.predicted
@@ -152,7 +170,11 @@ def _about_border(evaluation: Evaluation) -> list[str]:
     inside = evaluation.instances["interior"][ALL_CLASSES]
     if not border or border < BORDER_SHARE * wrong or isinstance(inside.f1, str):
         return []
-    share = f"All wrong outlines ({number(wrong)})" if border == wrong else f"{number(border)} of the {number(wrong)} wrong outlines"
+    share = (
+        f"All wrong outlines ({number(wrong)})"
+        if border == wrong
+        else f"{number(border)} of the {number(wrong)} wrong outlines"
+    )
     return [
         f"{share} lie at the image border, where cells are annotated only "
         f"sometimes; away from it {percent(inside.recall)} are found and {percent(inside.precision)} are right."
@@ -164,7 +186,11 @@ def _about_counts(evaluation: Evaluation) -> list[str]:
     if isinstance(counts.bias, str) or isinstance(counts.mean_absolute_error, str):
         return []
     average = sum(counts.true) / len(counts.true)
-    lean = f"{abs(counts.bias):.1f} too {'high' if counts.bias > 0 else 'low'}" if abs(counts.bias) >= 0.05 else "right"
+    lean = (
+        f"{abs(counts.bias):.1f} too {'high' if counts.bias > 0 else 'low'}"
+        if abs(counts.bias) >= 0.05
+        else "right"
+    )
     return [
         f"On an image of {average:.0f} cells the count is off by {counts.mean_absolute_error:.1f}; on average over the "
         f"images it is {lean}."
@@ -174,7 +200,12 @@ def _about_counts(evaluation: Evaluation) -> list[str]:
 def _about_threshold(evaluation: Evaluation) -> list[str]:
     curve = evaluation.curves["all"][ALL_CLASSES]
     used, f1 = evaluation.options.score_threshold, evaluation.instances["all"][ALL_CLASSES].f1
-    if curve.best_threshold is None or curve.best_f1 is None or isinstance(f1, str) or curve.best_f1 < f1 + WORTH_SAYING:
+    if (
+        curve.best_threshold is None
+        or curve.best_f1 is None
+        or isinstance(f1, str)
+        or curve.best_f1 < f1 + WORTH_SAYING
+    ):
         return []
     return [
         f"A score threshold of {curve.best_threshold:.2f} in place of {used:.2f} would raise F1 on these images from "

@@ -47,8 +47,12 @@ def write_report(
     """
     keys = [part.key for part in parts]
     if not parts or len(set(keys)) < len(keys):
-        raise InputError(f"parts to report on: {', '.join(keys) or 'none'}; expected one or more, of different names")
-    with staged_output(out, [PAGE_FILE, METRICS_FILE, CELLS_FILE, TABLE_FILE], overwrite=overwrite) as staging:
+        raise InputError(
+            f"parts to report on: {', '.join(keys) or 'none'}; expected one or more, of different names"
+        )
+    with staged_output(
+        out, [PAGE_FILE, METRICS_FILE, CELLS_FILE, TABLE_FILE], overwrite=overwrite
+    ) as staging:
         figures = staging / FIGURE_FOLDER
         figures.mkdir()
         save(metrics_bar(parts), figures / "step5_metrics_bar.png")
@@ -81,7 +85,11 @@ def metrics_document(parts: Sequence[EvaluatedPart], title: str) -> dict[str, An
 
 def results_markdown(parts: Sequence[EvaluatedPart], title: str) -> str:
     """Markdown to paste: the table of the headline figures, and their intervals."""
-    lines = [f"Evaluation of {title}.", "", headline_table({part.name: part.evaluation for part in parts}).rstrip()]
+    lines = [
+        f"Evaluation of {title}.",
+        "",
+        headline_table({part.name: part.evaluation for part in parts}).rstrip(),
+    ]
     lines += ["", "95 % intervals over images (bootstrap):", ""]
     lines += [f"| | {' | '.join(HEADLINE)} |", "|---|" + "---|" * len(HEADLINE)]
     for part in parts:
@@ -91,7 +99,9 @@ def results_markdown(parts: Sequence[EvaluatedPart], title: str) -> str:
             for name in HEADLINE:
                 low, high = (found[name].low, found[name].high) if name in found else (None, None)
                 cells.append("" if low is None or high is None else f"{words_of(low)} to {words_of(high)}")
-            lines.append(f"| {part.name if region == 'all' else f'{part.name}, {region}'} | {' | '.join(cells)} |")
+            lines.append(
+                f"| {part.name if region == 'all' else f'{part.name}, {region}'} | {' | '.join(cells)} |"
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -66,12 +66,12 @@ def case_grid(cases: Sequence[Case], title: str) -> Figure:
         for name in BINS
         if present[name]
     ]
-    handles += [
-        Line2D([], [], color="0.3", linestyle=style, label=label)
-        for style, label in (("--", "annotated"), ("-", "predicted"))
-    ]
+    handles.append(Line2D([], [], color="0.3", linestyle="--", label="annotated"))
+    handles.append(Line2D([], [], color="0.3", linestyle="-", label="predicted"))
     figure.suptitle(title, fontsize=13)
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=10)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=10
+    )
     return figure
 
 
@@ -82,7 +82,10 @@ def _show(axes: Axes, case: Case) -> None:
     small = cv2.resize(case.image, size, interpolation=cv2.INTER_AREA)
     axes.imshow(small, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     axes.set_title(case.title, fontsize=10)
-    sides = ((case.cells.truth, case.errors.true_bins, "--"), (case.cells.predictions, case.errors.predicted_bins, "-"))
+    sides = (
+        (case.cells.truth, case.errors.true_bins, "--"),
+        (case.cells.predictions, case.errors.predicted_bins, "-"),
+    )
     for cells, bins, style in sides:
         for name in BINS:
             chosen = [index for index, found in enumerate(bins) if found == name]
@@ -92,7 +95,11 @@ def _show(axes: Axes, case: Case) -> None:
             fine = name in ("correct", "ignored")
             axes.add_collection(
                 LineCollection(
-                    lines, colors=BIN_COLORS[name], linewidths=0.9 if fine else 1.9, linestyles=style, zorder=2 + (not fine)
+                    lines,
+                    colors=BIN_COLORS[name],
+                    linewidths=0.9 if fine else 1.9,
+                    linestyles=style,
+                    zorder=2 + (not fine),
                 )
             )
 
@@ -101,7 +108,10 @@ def outlines(cells: Cells, index: int) -> Iterator[NDArray[np.float64]]:
     """Closed outlines of a cell, (P, 2) x and y in native pixels each."""
     x0, y0 = cells.windows[index, :2]
     found, _ = cv2.findContours(
-        cells.masks[index].astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(int(x0), int(y0))
+        cells.masks[index].astype(np.uint8),
+        cv2.RETR_EXTERNAL,
+        cv2.CHAIN_APPROX_NONE,
+        offset=(int(x0), int(y0)),
     )
     for outline in found:
         yield np.concatenate([outline, outline[:1]]).reshape(-1, 2).astype(np.float64)

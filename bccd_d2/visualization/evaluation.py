@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from bccd_d2.evaluation.calibration import PrecisionRecallCurve, Reliability
 from bccd_d2.evaluation.counts import CountAgreement
-from bccd_d2.evaluation.instances import InstanceMetrics
 from bccd_d2.evaluation.error_table import ErrorTable
+from bccd_d2.evaluation.instances import InstanceMetrics
 from bccd_d2.visualization.bins import BIN_COLORS
 
 LINES = ("#3b4d8f", "#d97706", "#2c9c5a", "#c2188b", "#0a84d8", "#6b7280")
@@ -55,7 +55,14 @@ def precision_recall_curves(
             if kept:
                 point = (curve.recall[kept - 1], curve.precision[kept - 1])
                 axes.plot(
-                    *point, marker, color=color, mec="black", ms=7, zorder=4, ls="", label=f"{label} {threshold:.2f}"
+                    *point,
+                    marker,
+                    color=color,
+                    mec="black",
+                    ms=7,
+                    zorder=4,
+                    ls="",
+                    label=f"{label} {threshold:.2f}",
                 )
     if drawn:
         axes.legend(fontsize=8, frameon=False, loc="lower left")
@@ -79,7 +86,9 @@ def reliability_curve(reliability: Reliability) -> Figure:
     if known:
         above.plot(*zip(*known), "o-", color=LINES[0], label="measured")
     error = reliability.expected_error
-    above.set_title("no predictions" if error is None else f"expected calibration error {error:.3f}", fontsize=10)
+    above.set_title(
+        "no predictions" if error is None else f"expected calibration error {error:.3f}", fontsize=10
+    )
     above.legend(fontsize=8, frameon=False, loc="upper left")
     above.set(ylim=(0, 1.03), ylabel="share correct")
     edges = np.asarray(reliability.edges)
@@ -139,9 +148,13 @@ def error_bars(errors: ErrorTable) -> Figure:
         axes.barh(position - 0.19, found.predictions, 0.36, color=color, alpha=0.45)
         gain = "" if found.AP50_gain is None else f"  AP50 {found.AP50_gain:+.3f} if mended"
         longest = max(found.true_cells, found.predictions)
-        axes.text(longest, position, f" {found.true_cells} / {found.predictions}{gain}", va="center", fontsize=8)
+        axes.text(
+            longest, position, f" {found.true_cells} / {found.predictions}{gain}", va="center", fontsize=8
+        )
     axes.set_yticks(positions, names)
-    axes.set_xlim(0, 1.7 * max([max(errors.bins[n].true_cells, errors.bins[n].predictions) for n in names] or [1]))
+    axes.set_xlim(
+        0, 1.7 * max([max(errors.bins[n].true_cells, errors.bins[n].predictions) for n in names] or [1])
+    )
     axes.set_xlabel("annotated cells (full colour) / predictions (pale)")
     if not names:
         _say(axes, "no errors")
@@ -168,10 +181,14 @@ def error_splits(errors: ErrorTable) -> Figure:
         if shares.any():
             axes.barh(positions, shares, 0.72, left=left, color=color, label=name, alpha=0.85)
             left = left + shares
-    axes.set_yticks(positions, [f"{label} ({total:,.0f})" for (label, _), total in zip(rows, totals)], fontsize=8)
+    axes.set_yticks(
+        positions, [f"{label} ({total:,.0f})" for (label, _), total in zip(rows, totals)], fontsize=8
+    )
     axes.set(xlim=(0, 1), xlabel="share of the annotated cells")
     if rows:
-        figure.legend(*axes.get_legend_handles_labels(), fontsize=8, frameon=False, ncols=4, loc="outside upper center")
+        figure.legend(
+            *axes.get_legend_handles_labels(), fontsize=8, frameon=False, ncols=4, loc="outside upper center"
+        )
     else:
         _say(axes, "no groups to compare")
     return figure

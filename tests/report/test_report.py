@@ -39,10 +39,21 @@ def page(out):
 
 
 def test_all_files_are_there(out):
-    assert {path.name for path in out.iterdir()} == {"report.html", "metrics.json", "cells.csv", "results.md", "viz"}
+    assert {path.name for path in out.iterdir()} == {
+        "report.html",
+        "metrics.json",
+        "cells.csv",
+        "results.md",
+        "viz",
+    }
     figures = {path.name for path in (out / "viz").iterdir()}
     assert {"step5_metrics_bar.png", "step6_success_cases.png", "step6_failure_cases.png"} <= figures
-    assert {"precision_recall_val.png", "calibration_test.png", "confusion_val.png", "bland_altman_test.png"} <= figures
+    assert {
+        "precision_recall_val.png",
+        "calibration_test.png",
+        "confusion_val.png",
+        "bland_altman_test.png",
+    } <= figures
     for name in figures:
         picture = cv2.imread(str(out / "viz" / name))
         assert min(picture.shape[:2]) > 150
@@ -112,16 +123,28 @@ def test_the_page_says_what_was_found(page):
 
 
 def test_every_outline_says_what_it_is(page):
-    outlines = [name for name in page.classes if name.split(" ")[0] in ("t", "p") and len(name.split(" ")) == 2]
+    outlines = [
+        name for name in page.classes if name.split(" ")[0] in ("t", "p") and len(name.split(" ")) == 2
+    ]
     # The worst image alone is shown, of each part.
     assert sorted(outlines) == sorted(
         2
         * [
-            *("t under-segmented", "t under-segmented", "t missed", "t misclassified", "t correct", "t correct"),
+            *(
+                "t under-segmented",
+                "t under-segmented",
+                "t missed",
+                "t misclassified",
+                "t correct",
+                "t correct",
+            ),
             *("p under-segmented", "p misclassified", "p correct", "p correct", "p hallucinated"),
         ]
     )
-    assert "predicted RBC, score 0.90: under-segmented; area 3,600 px, diameter 68 px, best IoU 0.44" in page.words
+    assert (
+        "predicted RBC, score 0.90: under-segmented; area 3,600 px, diameter 68 px, best IoU 0.44"
+        in page.words
+    )
     assert "annotated WBC: misclassified" in page.words
 
 
@@ -135,7 +158,12 @@ def test_an_earlier_report_stays_unless_told(scene, out):
 
 def test_images_that_are_gone_are_judged_but_not_shown(scene, tmp_path):
     out = tmp_path / "out"
-    arguments = ["--predictions", str(scene / "val.json"), "--truth", str(scene / "annotations/instances_val.json")]
+    arguments = [
+        "--predictions",
+        str(scene / "val.json"),
+        "--truth",
+        str(scene / "annotations/instances_val.json"),
+    ]
     main([*arguments, "--images", str(tmp_path), "--output", str(out), "--bootstrap-samples", "0"])
     page = Page((out / "report.html").read_text(encoding="utf-8"))
     assert "None of the 2 images is at hand" in page.words
@@ -146,7 +174,10 @@ def test_images_that_are_gone_are_judged_but_not_shown(scene, tmp_path):
     ("arguments", "message"),
     [
         ([], "say what the predictions are compared with"),
-        (["--data-root", "{}", "--part", "val", "test"], "1 files or folders of predictions and --part val test"),
+        (
+            ["--data-root", "{}", "--part", "val", "test"],
+            "1 files or folders of predictions and --part val test",
+        ),
         (["--data-root", "{}", "--part", "train"], r"instances_train\.json: no such file"),
         (["--truth", "{}/annotations/instances_val.json", "--part", "val"], "--truth goes with one file"),
         (["--data-root", "{}", "--max-detections", "4"], "Val: .*4"),
@@ -181,4 +212,3 @@ def test_a_browser_shows_cells_and_changes_images(out):
         assert page.evaluate("document.documentElement.scrollWidth") <= 1200
         browser.close()
     assert problems == []
-

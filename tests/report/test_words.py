@@ -40,7 +40,8 @@ def test_every_bin_has_its_words_and_its_colour():
 
 def test_perfect_predictions_have_no_error_to_speak_of():
     assert summary_sentences(judged((truth(), truth())).evaluation) == [
-        "On 1 image with 6 annotated cells, 100 % of the cells are found, and 100 % of the outlines are annotated cells.",
+        "On 1 image with 6 annotated cells, 100 % of the cells are found, "
+        "and 100 % of the outlines are annotated cells.",
         "On an image of 6 cells the count is off by 0.0; on average over the images it is right.",
     ]
 
@@ -48,12 +49,20 @@ def test_perfect_predictions_have_no_error_to_speak_of():
 def test_the_commonest_error_and_the_counts():
     sentences = summary_sentences(judged((truth(), flawed())).evaluation)
     assert sentences[0].endswith("50 % of the cells are found, and 60 % of the outlines are annotated cells.")
-    assert "“several cells in one outline”: 2 annotated cells and 1 outline; mending it would add" in sentences[1]
-    assert sentences[2] == "On an image of 6 cells the count is off by 1.0; on average over the images it is 1.0 too low."
+    assert (
+        "“several cells in one outline”: 2 annotated cells and 1 outline; mending it would add"
+        in sentences[1]
+    )
+    assert (
+        sentences[2]
+        == "On an image of 6 cells the count is off by 1.0; on average over the images it is 1.0 too low."
+    )
 
 
 def test_the_border_is_spoken_of_where_it_matters():
-    border = Cells.from_masks(HEIGHT, WIDTH, [square(0, 60), square(20, 20)], classes=[0, 0], scores=[0.9, 0.8])
+    border = Cells.from_masks(
+        HEIGHT, WIDTH, [square(0, 60), square(20, 20)], classes=[0, 0], scores=[0.9, 0.8]
+    )
     (sentence,) = [s for s in summary_sentences(judged((truth(), border)).evaluation) if "border, where" in s]
     assert sentence == (
         "All wrong outlines (1) lie at the image border, where cells are annotated only sometimes; "
@@ -72,14 +81,20 @@ def test_a_better_threshold_is_named():
         scores=[0.9] * len(cells) + [0.6] * len(wrong),
     )
     sentence = summary_sentences(judged((cells, predicted)).evaluation)[-1]
-    assert sentence == "A score threshold of 0.90 in place of 0.50 would raise F1 on these images from 0.571 to 1.000."
+    assert (
+        sentence
+        == "A score threshold of 0.90 in place of 0.50 would raise F1 on these images from 0.571 to 1.000."
+    )
 
 
 @pytest.mark.parametrize(
     ("pair", "sentence"),
     [
         ((truth(), NOTHING), "0 % of the cells are found: nothing was predicted at this score threshold."),
-        ((NOTHING, flawed()), "1 image without an annotated cell: there is nothing to compare 5 predictions with."),
+        (
+            (NOTHING, flawed()),
+            "1 image without an annotated cell: there is nothing to compare 5 predictions with.",
+        ),
         ((NOTHING, NOTHING), "1 image without an annotated cell"),
     ],
 )

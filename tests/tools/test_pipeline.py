@@ -134,7 +134,14 @@ def test_a_run_is_judged_as_its_own_predictions_are(folder, tmp_path):
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Configuration of the model" in page and "FILTER_EMPTY_ANNOTATIONS" in page
     predictions = folder / "model" / "inference" / "bccd_val" / "coco_instances_results.json"
-    arguments = [predictions, folder / "model", "--data-root", folder / "dataset", "--output", tmp_path / "same.json"]
+    arguments = [
+        predictions,
+        folder / "model",
+        "--data-root",
+        folder / "dataset",
+        "--output",
+        tmp_path / "same.json",
+    ]
     assert "Val, 1 images" in run("compare_runs.py", *arguments, "--part", "val").stdout
     figures = json.loads((tmp_path / "same.json").read_text())["Val"]["figures"]["all"]
     assert {one["difference"] for one in figures.values()} <= {0, None}
@@ -147,9 +154,10 @@ def test_the_classical_baseline_is_judged_by_the_same_command(folder, tmp_path):
     metrics = json.loads((tmp_path / "classical_evaluation" / "metrics.json").read_text())["parts"]["val"]
     assert metrics["intervals"]["all"]["Dice"]["value"] > 0.8
     assert f"{metrics['intervals']['all']['F1']['value']:.3f}" in printed
-    assert "exists; give --overwrite" in run(
-        "classical_baseline.py", "--data-root", folder / "dataset", "--output", out, status=1
-    ).stderr
+    assert (
+        "exists; give --overwrite"
+        in run("classical_baseline.py", "--data-root", folder / "dataset", "--output", out, status=1).stderr
+    )
 
 
 def test_predict_writes_coco_results_and_overlays(folder):

@@ -23,7 +23,9 @@ def texts(figure):
 def table(**counts):
     bins = {name: ErrorBin(*counts.get(name, (0, 0)), 0.0, 0.0, 0.25, 0.1) for name in BINS}
     splits = {
-        "contrast_bin": {g: {"truth": {"correct": 3, "missed": 1}, "prediction": {}} for g in ("high", "low", "medium")},
+        "contrast_bin": {
+            g: {"truth": {"correct": 3, "missed": 1}, "prediction": {}} for g in ("high", "low", "medium")
+        },
         "class": {"cell": {"truth": {"correct": 9}, "prediction": {}}},
     }
     return ErrorTable(bins, splits, (10.0, 20.0))
@@ -106,4 +108,6 @@ def test_cases_are_outlined_in_the_colours_of_their_bins(number):
     assert len(predicted.get_segments()) == 1, "the second has a score below the threshold"
     outline = truth.get_segments()[0]
     assert (outline.min(axis=0).tolist(), outline.max(axis=0).tolist()) == ([10, 10], [39, 29])
-    assert {"missed", "duplicate", "annotated", "predicted"} <= {t.get_text() for t in figure.legends[0].get_texts()}
+    assert {"missed", "duplicate", "annotated", "predicted"} <= {
+        t.get_text() for t in figure.legends[0].get_texts()
+    }
