@@ -41,15 +41,10 @@ def argument_parser() -> ArgumentParser:
     """Detectron2's arguments and this project's."""
     parser = default_argument_parser(epilog=EXAMPLES)
     parser.description = __doc__
-    parser.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="folder that tools/convert_bccd.py wrote (default: DATASETS.ROOT, else bccd below $DETECTRON2_DATASETS "
-        "or ./datasets)",
-    )
-    parser.add_argument(
-        "--num-processes", type=int, default=1, help="processes *per machine* without GPUs (default 1)"
-    )
+    root_help = "folder that tools/convert_bccd.py wrote (default: DATASETS.ROOT, else bccd below $DETECTRON2_DATASETS "
+    parser.add_argument("--data-root", metavar="DIR", help=f"{root_help}or ./datasets)")
+    process_help = "processes *per machine* without GPUs (default 1)"
+    parser.add_argument("--num-processes", type=int, default=1, help=process_help)
     parser.add_argument(
         "--fast-dev-run", action="store_true",
         help="two iterations, evaluations and checkpoints on two images, into OUTPUT_DIR/fast_dev_run",
