@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.errors import InputError
-from bccd_d2.modeling.checkpoint_files import read_checkpoint
+from bccd_d2.modeling.checkpoint_files import read_checkpoint, write_safetensors
 from bccd_d2.modeling.weights import BCCDCheckpointer, load_pretrained_backbone, load_weights, save_weights
 
 
@@ -145,6 +145,14 @@ def test_a_checkpoint_of_another_configuration_says_what_differs(tmp_path):
         "2 of another shape: 2.weight (3, 4) in the file, (2, 4) here, 2.bias (3,) in the file, (2,) here; "
         "its configuration has MODEL.RESNETS.DEPTH 18 there, 50 here"
     )
+
+
+@pytest.mark.parametrize("foreign", ["{'hidden_size': 3}", "a: [", "7", ""])
+def test_a_foreign_configuration_hides_nothing(tmp_path, foreign):
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, network(classes=3).state_dict(), {"config": foreign})
+    with pytest.raises(InputError, match=r"2\.weight \(3, 4\) in the file, \(2, 4\) here$"):
+        load_weights(network(classes=2), str(path), get_bccd_cfg())
 
 
 def test_fine_tuning_starts_heads_of_other_classes_anew_and_says_so(tmp_path, caplog):
