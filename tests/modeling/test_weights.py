@@ -166,6 +166,20 @@ def test_fine_tuning_starts_heads_of_other_classes_anew_and_says_so(tmp_path, ca
     assert "start anew: 2 of another shape: 2.weight (3, 4) in the file, (2, 4) here" in caplog.text
 
 
+def test_backbones_of_the_model_zoo_fit_by_the_ends_of_their_names(tmp_path, caplog):
+    model = torch.nn.ModuleDict(
+        {"backbone": torch.nn.ModuleDict({"stem": torch.nn.Linear(2, 2)}), "head": torch.nn.Linear(2, 2)}
+    )
+    arrays = {"stem.weight": np.full((2, 2), 3, np.float32), "fc1000.bias": np.zeros(5, np.float32)}
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "MSRA", "matching_heuristics": True}))
+    with caplog.at_level(logging.WARNING):
+        BCCDCheckpointer(model).resume_or_load(str(path), resume=False)
+    assert model["backbone"]["stem"].weight.tolist() == [[3, 3], [3, 3]]
+    assert "1 tensors loaded" in caplog.text
+    assert "3 missing: backbone.stem.bias, head.bias, head.weight; 1 unexpected: fc1000.bias" in caplog.text
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_weights_of_another_architecture_are_refused(tmp_path, resume):
     BCCDCheckpointer(torch.nn.Conv2d(3, 4, 1), str(tmp_path)).save("foreign")
