@@ -10,6 +10,7 @@ import yaml
 from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habit
 from detectron2.config import get_cfg
 
+from bccd_d2.config_heads import add_head_keys, check_heads
 from bccd_d2.errors import InputError
 from bccd_d2.pixels import apply_pixels
 
@@ -26,6 +27,7 @@ _BACKBONE_SECTIONS = {
     "VIT": "build_vit_sfp_backbone",
     "SLIM_RESNET": "build_slim_resnet_fpn_backbone",
 }
+CPU_MODES = ("auto", "plain", "channels_last", "bfloat16")
 
 
 def add_bccd_config(cfg: CN) -> None:
@@ -44,6 +46,11 @@ def add_bccd_config(cfg: CN) -> None:
     # MIN_SIZE_* and MAX_SIZE_*, which shrink a large image more than a small one: a cell's size in pixels is
     # set by the microscope, not by the size of the picture.
     cfg.INPUT.SCALE = 1.0
+    # Median diameter of a cell of the training images in native pixels, of a disc of the same area; 0: taken from the
+    # training annotations and written into the run's config.yaml. Prediction with a diameter resizes images to it.
+    cfg.INPUT.CELL_DIAMETER = 0.0
+    # Microns per native pixel of the training images; 0: not known. Images whose own is known are resized to it.
+    cfg.INPUT.MICRONS_PER_PIXEL = 0.0
     # Size of the training crop [height, width] in native pixels is INPUT.CROP.SIZE with TYPE "absolute".
     # An instance that the crop cuts is kept as long as this share of its pixels is left.
     cfg.INPUT.CROP.MIN_VISIBLE = 0.1
@@ -142,17 +149,70 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.MODEL.SLIM_RESNET = CN()
     cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 192]
     cfg.MODEL.SLIM_RESNET.BLOCKS = [2, 2, 2, 2]
+    add_head_keys(cfg)
 
-    # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
-    # that a shorter run needs only another MAX_ITER.
-    cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
-    # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
-    cfg.SOLVER.CHECKPOINTS_KEPT = 2
     # "AdamW" or "SGD" (with SOLVER.MOMENTUM).
     cfg.SOLVER.OPTIMIZER = "AdamW"
+    # Length of the training in epochs (each training image once); above 0 it sets SOLVER.MAX_ITER and limits
+    # SOLVER.WARMUP_ITERS to a tenth of it. 0: SOLVER.MAX_ITER counts, in iterations.
+    cfg.SOLVER.MAX_EPOCHS = 0
+    # In epochs, above 0 they set SOLVER.CHECKPOINT_PERIOD and TEST.EVAL_PERIOD (iterations).
+    cfg.SOLVER.CHECKPOINT_EPOCHS = 0
+    cfg.TEST.EVAL_EPOCHS = 0
+    # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
+    # that a shorter run needs only another MAX_ITER. Read by "WarmupMultiStepLR", not by "WarmupCosineLR".
+    cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
+    # Batches of SOLVER.IMS_PER_BATCH whose gradients are averaged for one iteration.
+    cfg.SOLVER.ACCUMULATE = 1
+    # Mixed precision on CUDA (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto": bfloat16 where the card has it.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 2
 
-    # Pixel overlap counts predictions with at least this score.
+    # Exponential moving average of the weights; what is evaluated and saved is the average. In its t-th update it
+    # keeps min(DECAY, (1 + t) / (10 + t)) of itself.
+    cfg.MODEL_EMA = CN()
+    cfg.MODEL_EMA.ENABLED = False
+    cfg.MODEL_EMA.DECAY = 0.999
+
+    # The losses on this many crops of the DATASETS.TEST images, always the same ones without augmentation, every so
+    # many iterations and after the last; a period of 0: never.
+    cfg.TEST.VALIDATION_LOSS_PERIOD = 100
+    cfg.TEST.VALIDATION_LOSS_CROPS = 16
+    # With TEST.EVAL_PERIOD: the evaluation in which this metric ("GROUP/NAME" as in results.json, of the first data
+    # set of DATASETS.TEST) is highest is kept as model_best.pth ...
+    cfg.TEST.BEST_METRIC = "segm/AP"
+    # ... and after this many evaluations in a row without a new best one training stops; 0: never.
+    cfg.TEST.PATIENCE = 0
+
+    # What an evaluation counts, outlines and puts into error bins are predictions with at least this score; average
+    # precision, curves and calibration look at all.
     cfg.TEST.SCORE_THRESH = 0.5
+    # Diameters in native pixels (of a disc with the area of the mask) that part small cells from medium and medium from
+    # large ones: platelets, red cells, white cells.
+    cfg.TEST.SIZE_EDGES = [40.0, 130.0]
+    # A mask that comes within this many native pixels of the image border touches it; "interior" figures leave it out.
+    cfg.TEST.BORDER_MARGIN = 0
+    # Gaps in native pixels to the next cell up to which a cell counts as touching another, and as near one.
+    cfg.TEST.CROWDING_EDGES = [3.0, 20.0]
+    # Native pixels by which an outline may be off in boundary F1.
+    cfg.TEST.BOUNDARY_TOLERANCE = 2.0
+    # Resamples of the images for confidence intervals; 0 for none.
+    cfg.TEST.BOOTSTRAP_SAMPLES = 1000
+
+    # Evaluate and predict several views of each image and merge them on masks, see
+    # bccd_d2/inference/test_time_augmentation.py; takes the place of Detectron2's TEST.AUG, which merges boxes.
+    cfg.TEST.TTA = CN()
+    cfg.TEST.TTA.ENABLED = False
+    # Mirror images, and turns by multiples of 90 degrees; with both, the eight symmetries of a square.
+    cfg.TEST.TTA.FLIP = True
+    cfg.TEST.TTA.ROT90 = True
+    # Each of these views at each of these sizes, relative to INPUT.SCALE.
+    cfg.TEST.TTA.SCALES = [1.0]
+
+    # How the network runs on a CPU when it predicts: "plain", "channels_last" (memory layout, same results), "bfloat16"
+    # (a third of the time where the CPU has it in hardware, see docs/inference.md) or "auto" for the fastest here.
+    cfg.MODEL.CPU_MODE = "auto"
 
 
 def get_bccd_cfg() -> CN:
@@ -212,13 +272,64 @@ def check_config(cfg: CN) -> None:
         raise InputError(f"INPUT.MASK_FORMAT: expected 'bitmask', found {cfg.INPUT.MASK_FORMAT!r}")
     if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
         raise InputError(f"INPUT.CROP.TYPE: expected 'absolute', found {cfg.INPUT.CROP.TYPE!r}")
+    _check_prediction(cfg)
     if cfg.MODEL.RPN.POST_NMS_TOPK_TEST < cfg.TEST.DETECTIONS_PER_IMAGE:
         raise InputError(
             f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
             f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
         )
+    _check_training(cfg)
     _check_backbone(cfg)
     _check_anchors(cfg)
+    check_heads(cfg, get_bccd_cfg())
+
+
+def _check_prediction(cfg: CN) -> None:
+    for key in ("CELL_DIAMETER", "MICRONS_PER_PIXEL"):
+        if cfg.INPUT[key] < 0:
+            raise InputError(f"INPUT.{key}: expected 0 (not known) or more, found {cfg.INPUT[key]}")
+    if cfg.TEST.AUG.ENABLED:
+        raise InputError("TEST.AUG.ENABLED has no effect here: use TEST.TTA.ENABLED, which merges masks")
+    if not cfg.TEST.TTA.SCALES or min(cfg.TEST.TTA.SCALES) <= 0:
+        raise InputError(
+            f"TEST.TTA.SCALES: expected one or more numbers above 0, found {list(cfg.TEST.TTA.SCALES)}"
+        )
+    if cfg.MODEL.CPU_MODE not in CPU_MODES:
+        raise InputError(
+            f"MODEL.CPU_MODE: expected one of {', '.join(CPU_MODES)}, found {cfg.MODEL.CPU_MODE!r}"
+        )
+
+
+def _check_training(cfg: CN) -> None:
+    """Refuse what the trainer could not follow."""
+    solver, test = cfg.SOLVER, cfg.TEST
+    for key, value, least in (
+        ("SOLVER.MAX_EPOCHS", solver.MAX_EPOCHS, 0),
+        ("SOLVER.CHECKPOINT_EPOCHS", solver.CHECKPOINT_EPOCHS, 0),
+        ("TEST.EVAL_EPOCHS", test.EVAL_EPOCHS, 0),
+        ("SOLVER.ACCUMULATE", solver.ACCUMULATE, 1),
+        ("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, 1),
+        ("SOLVER.CHECKPOINTS_KEPT", solver.CHECKPOINTS_KEPT, 1),
+        ("TEST.EVAL_PERIOD", test.EVAL_PERIOD, 0),
+        ("TEST.VALIDATION_LOSS_PERIOD", test.VALIDATION_LOSS_PERIOD, 0),
+        ("TEST.VALIDATION_LOSS_CROPS", test.VALIDATION_LOSS_CROPS, 1),
+        ("TEST.PATIENCE", test.PATIENCE, 0),
+    ):
+        if value < least:
+            raise InputError(f"{key}: expected a number from {least} on, found {value}")
+    for key, found, known in (
+        ("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("AdamW", "SGD")),
+        ("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, ("WarmupMultiStepLR", "WarmupCosineLR")),
+        ("SOLVER.AMP.DTYPE", solver.AMP.DTYPE, ("auto", "float16", "bfloat16")),
+    ):
+        if found not in known:
+            raise InputError(f"{key}: expected one of {', '.join(known)}, found {found!r}")
+    if not 0 < cfg.MODEL_EMA.DECAY < 1:
+        raise InputError(f"MODEL_EMA.DECAY: expected a share in (0, 1), found {cfg.MODEL_EMA.DECAY}")
+    if test.PATIENCE and not (test.EVAL_PERIOD or test.EVAL_EPOCHS):
+        raise InputError(
+            f"TEST.PATIENCE is {test.PATIENCE}, but TEST.EVAL_PERIOD is 0: nothing is evaluated that it could count"
+        )
 
 
 def _check_backbone(cfg: CN) -> None:

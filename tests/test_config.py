@@ -44,6 +44,14 @@ def test_a_run_reads_its_own_dump(tmp_path):
         (["INPUT.MASK_FORMAT", "polygon"], "INPUT.MASK_FORMAT: expected 'bitmask', found 'polygon'"),
         (["INPUT.CROP.TYPE", "relative"], "INPUT.CROP.TYPE: expected 'absolute', found 'relative'"),
         (["TEST.DETECTIONS_PER_IMAGE", "100000"], "below TEST.DETECTIONS_PER_IMAGE"),
+        (["SOLVER.ACCUMULATE", "0"], "SOLVER.ACCUMULATE: expected a number from 1 on, found 0"),
+        (
+            ["SOLVER.LR_SCHEDULER_NAME", "Step"],
+            "expected one of WarmupMultiStepLR, WarmupCosineLR, found 'Step'",
+        ),
+        (["SOLVER.AMP.DTYPE", "half"], "expected one of auto, float16, bfloat16, found 'half'"),
+        (["MODEL_EMA.DECAY", "1.0"], r"MODEL_EMA.DECAY: expected a share in \(0, 1\), found 1.0"),
+        (["TEST.PATIENCE", "2", "TEST.EVAL_PERIOD", "0"], "TEST.PATIENCE is 2, but TEST.EVAL_PERIOD is 0"),
     ],
 )
 def test_wrong_options_are_named(options, message):
@@ -149,6 +157,25 @@ def test_one_switch_sets_what_the_network_sees(name, options, expected):
     ],
 )
 def test_the_switch_is_checked_against_values_and_weights(options, message):
+    with pytest.raises(InputError, match=message):
+        load_config(LITE, options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["TEST.AUG.ENABLED", "True"], "TEST.AUG.ENABLED has no effect here: use TEST.TTA.ENABLED"),
+        (["TEST.TTA.SCALES", "[1.0, 0.0]"], r"TEST.TTA.SCALES: expected .* found \[1.0, 0.0\]"),
+        (["TEST.TTA.SCALES", "[]"], r"TEST.TTA.SCALES: expected .* found \[\]"),
+        (["MODEL.CPU_MODE", "fast"], "MODEL.CPU_MODE: expected one of auto, plain, .* found 'fast'"),
+        (
+            ["INPUT.CELL_DIAMETER", "-1.0"],
+            r"INPUT.CELL_DIAMETER: expected 0 \(not known\) or more, found -1.0",
+        ),
+        (["INPUT.MICRONS_PER_PIXEL", "-1.0"], "INPUT.MICRONS_PER_PIXEL: expected 0"),
+    ],
+)
+def test_what_prediction_cannot_do_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         load_config(LITE, options)
 
