@@ -45,9 +45,9 @@ def add_bccd_config(cfg: CN) -> None:
     # half: a smear has no upper side.
     cfg.INPUT.RANDOM_FLIP = "both"
     # What the network sees: "coco" (BGR, COCO's mean subtracted, as Detectron2's own weights expect), "coco_std" (that
-    # divided by the standard deviation, as its X-101 weights expect), "imagenet" and "timm" (INPUT.FORMAT "RGB",
-    # ImageNet's mean and deviation or those of MODEL.TIMM.NAME), "unit" (levels in [0, 1]), or "custom": what
-    # MODEL.PIXEL_MEAN and PIXEL_STD say, which the others set.
+    # divided by the standard deviation, as its X-101 weights and those from scratch expect), "imagenet" and "timm"
+    # (INPUT.FORMAT "RGB", ImageNet's mean and deviation or those of MODEL.TIMM.NAME), "unit" (levels in [0, 1]), or
+    # "custom": what MODEL.PIXEL_MEAN and PIXEL_STD say, which the others set.
     cfg.INPUT.PIXELS = "custom"
     # Rotate training crops by a random multiple of 90 degrees.
     cfg.INPUT.ROT90 = True

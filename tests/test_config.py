@@ -143,6 +143,13 @@ def test_one_switch_sets_what_the_network_sees(name, options, expected):
             ["MODEL.WEIGHTS", X101_WEIGHTS, "INPUT.PIXELS", "coco"],
             "expects INPUT.PIXELS 'coco_std' and INPUT.FORMAT 'BGR', found 'coco' and 'BGR'",
         ),
+        (
+            [
+                "MODEL.WEIGHTS",
+                "detectron2://Misc/scratch_mask_rcnn_R_50_FPN_3x_gn/138602908/model_final_01ca85.pkl",
+            ],
+            "expects INPUT.PIXELS 'coco_std'",
+        ),
         (["INPUT.PIXELS", "imagenet"], "INPUT.PIXELS 'imagenet' expects INPUT.FORMAT 'RGB', found 'BGR'"),
         (
             ["INPUT.PIXELS", "timm", "INPUT.FORMAT", "RGB"],
