@@ -31,6 +31,10 @@ TRAIN = [
     "tabulate>=0.9",
     # The COCO metrics in a tenth of the time of pycocotools, which takes its place where it is missing (Apache-2.0).
     "faster-coco-eval>=1.6",
+    "timm>=1.0.9",
+    "safetensors>=0.4",
+    # Predictions: the compressions of TIFF.
+    "imagecodecs>=2023.7",
     # What Detectron2 itself imports at run time.
     "fvcore>=0.1.5.post20221221",
     "iopath>=0.1.10",
@@ -42,7 +46,10 @@ TRAIN = [
     "tensorboard>=2.12",
     "packaging>=23",
 ]
+# OpenSlide itself (LGPL) comes with openslide-bin.
+SLIDES = ["openslide-python>=1.3", "openslide-bin>=4"]
 DEV = [
+    *SLIDES,
     "pytest>=8",
     "pytest-timeout>=2.2",
     "hypothesis>=6.100",

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import InputError
+from tests.engine.tiny import tiny_config
 
 LITE = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
 
@@ -31,6 +33,26 @@ def test_the_configuration_learns_classes_and_folder_from_the_data(data_root):
     assert {"bccd_train", "bccd_val"} <= set(DatasetCatalog.list())
 
 
+def test_the_configuration_learns_the_diameter_of_a_cell_unless_it_is_given(data_root):
+    path = Path(data_root) / "annotations" / "instances_train.json"
+    document = json.loads(path.read_text())
+    # Discs of radius 10, 20 and 30; a cut one and a crowd do not count.
+    document["annotations"] = [
+        {"area": math.pi * radius**2, "iscrowd": crowd, "border": border}
+        for radius, crowd, border in (
+            (10, 0, False),
+            (20, 0, False),
+            (30, 0, False),
+            (1, 0, True),
+            (1, 1, False),
+        )
+    ]
+    path.write_text(json.dumps(document))
+    assert setup_config(LITE, data_root=data_root).INPUT.CELL_DIAMETER == 40
+    assert setup_config(LITE, ["INPUT.CELL_DIAMETER", "33.0"], data_root).INPUT.CELL_DIAMETER == 33
+    assert setup_config(LITE, data_root=data_root, training=False).INPUT.CELL_DIAMETER == 0
+
+
 def test_evaluation_alone_needs_no_training_data(data_root):
     (Path(data_root) / "annotations" / "instances_train.json").unlink()
     assert setup_config(LITE, data_root=data_root, training=False).DATASETS.TEST == ("bccd_val",)
@@ -50,3 +72,13 @@ def test_evaluation_alone_needs_no_training_data(data_root):
 def test_what_does_not_fit_the_data_is_named(data_root, options, message):
     with pytest.raises(InputError, match=message):
         setup_config(LITE, options, data_root)
+
+
+def test_a_number_of_iterations_that_epochs_would_override_is_an_error(data_root):
+    with pytest.raises(InputError, match=r"MAX_ITER has no effect while SOLVER\.MAX_EPOCHS is 3"):
+        setup_config(LITE, ["SOLVER.MAX_EPOCHS", "3", "SOLVER.MAX_ITER", "7"], data_root)
+
+
+def test_epochs_become_iterations_of_the_training_images(tiny_root, tmp_path):
+    cfg = tiny_config(tiny_root, tmp_path, "SOLVER.MAX_EPOCHS", 4)
+    assert cfg.SOLVER.MAX_ITER == 6  # 4 epochs of 3 images, two at a time
