@@ -29,6 +29,8 @@ TRAIN = [
     # The last release under MIT; its successor AlbumentationsX is AGPL.
     "albumentations==2.0.8",
     "tabulate>=0.9",
+    # The COCO metrics in a tenth of the time of pycocotools, which takes its place where it is missing (Apache-2.0).
+    "faster-coco-eval>=1.6",
     # Predictions: the compressions of TIFF.
     "imagecodecs>=2023.7",
     # What Detectron2 itself imports at run time.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from bccd_d2.conversion.coco import decode_segmentation
+from bccd_d2.conversion.coco import decode_columns
 from bccd_d2.errors import InputError
 
 
@@ -106,8 +106,16 @@ class Cells:
         Raises:
             InputError: an RLE is malformed or of another size.
         """
-        masks = (decode_segmentation(rle, height, width) for rle in rles)
-        return cls.from_masks(height, width, masks, boxes=boxes, classes=classes, scores=scores)
+        strips = [decode_columns(rle, height, width) for rle in rles]
+        return cls.from_masks(
+            height,
+            width,
+            [strip for strip, _ in strips],
+            origins=[(x, 0) for _, x in strips],
+            boxes=boxes,
+            classes=classes,
+            scores=scores,
+        )
 
     @classmethod
     def from_label_image(cls, labels: NDArray[Any], classes: Mapping[int, int] | None = None) -> Cells:
@@ -131,8 +139,10 @@ class Cells:
             compact = compact + 1
         found = ndimage.find_objects(compact.astype(np.int32))
         numbers = numbers[numbers != 0]
+        height, width = labels.shape
         return cls.from_masks(
-            *labels.shape,
+            height,
+            width,
             (compact[window] == index for index, window in enumerate(found, start=1)),
             origins=[(columns.start, rows.start) for rows, columns in found],
             classes=[classes[int(number)] for number in numbers] if classes is not None else None,

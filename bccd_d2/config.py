@@ -121,8 +121,20 @@ def add_bccd_config(cfg: CN) -> None:
     # "AdamW" or "SGD" (with SOLVER.MOMENTUM).
     cfg.SOLVER.OPTIMIZER = "AdamW"
 
-    # Pixel overlap counts predictions with at least this score.
+    # What an evaluation counts, outlines and puts into error bins are predictions with at least this score; average
+    # precision, curves and calibration look at all.
     cfg.TEST.SCORE_THRESH = 0.5
+    # Diameters in native pixels (of a disc with the area of the mask) that part small cells from medium and medium from
+    # large ones: platelets, red cells, white cells.
+    cfg.TEST.SIZE_EDGES = [40.0, 130.0]
+    # A mask that comes within this many native pixels of the image border touches it; "interior" figures leave it out.
+    cfg.TEST.BORDER_MARGIN = 0
+    # Gaps in native pixels to the next cell up to which a cell counts as touching another, and as near one.
+    cfg.TEST.CROWDING_EDGES = [3.0, 20.0]
+    # Native pixels by which an outline may be off in boundary F1.
+    cfg.TEST.BOUNDARY_TOLERANCE = 2.0
+    # Resamples of the images for confidence intervals; 0 for none.
+    cfg.TEST.BOOTSTRAP_SAMPLES = 1000
 
     # Evaluate and predict several views of each image and merge them on masks, see
     # bccd_d2/inference/test_time_augmentation.py; takes the place of Detectron2's TEST.AUG, which merges boxes.

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from bccd_d2.config import load_config
 from bccd_d2.data.registration import class_names, median_diameter, register_bccd
 from bccd_d2.errors import InputError
+from bccd_d2.evaluation.options import EvaluationOptions
 
 
 def setup_config(
@@ -36,6 +37,7 @@ def setup_config(
             data's classes are not those of the configuration, or a data set it names has no annotations.
     """
     cfg = load_config(config_file, options)
+    EvaluationOptions.from_config(cfg.TEST)  # refuses what the evaluation at the end would refuse
     if data_root is not None:
         cfg.DATASETS.ROOT = data_root
     registered = register_bccd(Path(cfg.DATASETS.ROOT) if cfg.DATASETS.ROOT else None)

@@ -10,15 +10,14 @@ from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.engine.hooks import PeriodicCheckpointer
-from detectron2.evaluation import DatasetEvaluators
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.loader import build_train_loader
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.coco_evaluation import CellCOCOEvaluator
-from bccd_d2.evaluation.overlap import PixelOverlapEvaluator
+from bccd_d2.evaluation.evaluator import CellEvaluator
+from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
 from bccd_d2.inference.cell_model import CellModel
 from bccd_d2.modeling.weights import weights_errors
@@ -46,16 +45,11 @@ class BCCDTrainer(DefaultTrainer):
         return build_detection_test_loader(cfg, dataset_name, mapper=BCCDDatasetMapper(cfg, is_train=False))
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
-        """COCO metrics and pixel overlap; files go to ``OUTPUT_DIR/inference/<data set>``."""
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> CellEvaluator:
+        """All metrics of cells; files go to ``OUTPUT_DIR/inference/<data set>``."""
         output_dir = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
-        return DatasetEvaluators(
-            [
-                CellCOCOEvaluator(
-                    dataset_name, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE, output_dir=str(output_dir)
-                ),
-                PixelOverlapEvaluator(dataset_name, score_threshold=cfg.TEST.SCORE_THRESH),
-            ]
+        return CellEvaluator(
+            dataset_name, EvaluationOptions.from_config(cfg.TEST), output_dir=str(output_dir)
         )
 
     @classmethod

@@ -65,6 +65,7 @@ def test_evaluation_alone_needs_no_training_data(data_root):
         (["MODEL.ROI_HEADS.NUM_CLASSES", "3"], r"NUM_CLASSES is 3, but the data has 1 classes \(cell\)"),
         (["DATASETS.CLASS_NAMES", "['RBC']"], r"the data's classes are \['cell'\]"),
         (["DATASETS.TEST", "('bccd_test',)"], "bccd_test has no annotation file; found bccd_train, bccd_val"),
+        (["TEST.SIZE_EDGES", "[90.0, 30.0]"], "TEST.SIZE_EDGES: expected two rising numbers"),
     ],
 )
 def test_what_does_not_fit_the_data_is_named(data_root, options, message):
