@@ -44,7 +44,7 @@ def draw_cells(
     class_names: Sequence[str],
     *,
     colors: Sequence[Color] = CLASS_COLORS,
-    fill: float = 0.15,
+    fill: float = 0.1,
     microns_per_pixel: float | None = None,
 ) -> NDArray[np.uint8]:
     """Outline and tint every cell in its class's colour, and count each class in the emptiest corner.
