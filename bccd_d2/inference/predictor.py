@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,6 +78,7 @@ class BCCDPredictor:
             self.model, half=cfg.SOLVER.AMP.ENABLED, cpu_mode=cpu_mode or cfg.MODEL.CPU_MODE
         )
         self._augmentation = augmentation_from_config(cfg)
+        self._most_detections = cfg.TEST.DETECTIONS_PER_IMAGE
         self._training_diameter = cfg.INPUT.CELL_DIAMETER
         self._training_microns = cfg.INPUT.MICRONS_PER_PIXEL
         self._preprocessor = ImagePreprocessor(cfg)
@@ -145,18 +147,26 @@ class BCCDPredictor:
         )
         statistics = self._statistics(source)
         found: list[Cells] = []
+        full = 0
         for batch, images in _read_ahead(
             lambda tile: self._prepared(source, tile, scale, statistics),
             tiles,
             options.batch_size or self.network.batch_size,
         ):
             for tile, cells in zip(batch, self._predict_tiles(images, batch, options)):
+                full += len(cells) >= self._most_detections
                 cells = cells[(cells.scores >= options.score_threshold) & (cells.areas > 0)]
                 if options.refine:
                     cells = split_merged(cells)
                 found.append(candidates(cells, tile, source.height, source.width, options.overlap / scale))
             if progress is not None:
                 progress(len(found), len(tiles))
+        if full:
+            logging.getLogger(__name__).warning(
+                "%s: in %d of %d tiles the model found as many cells as it may (TEST.DETECTIONS_PER_IMAGE %d); "
+                "smaller tiles find the rest",
+                source.name, full, len(tiles), self._most_detections,
+            )  # fmt: skip
         merged = merge_tiles(tiles, found)
         return without_overlaps(merged) if options.exclusive else merged
 
@@ -213,7 +223,9 @@ class BCCDPredictor:
         else:
             views = views_of(augmentation)
             for image, tile in zip(images, tiles):
-                yield predict_views(self.network, image, views, tile.height, tile.width)
+                yield predict_views(
+                    self.network, image, views, tile.height, tile.width, self._most_detections
+                )
 
 
 def augmentation_from_config(cfg: CfgNode) -> TestTimeAugmentation | None:
