@@ -131,8 +131,10 @@ class Cells:
             compact = compact + 1
         found = ndimage.find_objects(compact.astype(np.int32))
         numbers = numbers[numbers != 0]
+        height, width = labels.shape
         return cls.from_masks(
-            *labels.shape,
+            height,
+            width,
             (compact[window] == index for index, window in enumerate(found, start=1)),
             origins=[(columns.start, rows.start) for rows, columns in found],
             classes=[classes[int(number)] for number in numbers] if classes is not None else None,
