@@ -21,6 +21,7 @@ from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.source import ArraySource
+from bccd_d2.inference.sources import MAX_PIXELS
 from bccd_d2.inference.storage import Storage, is_url
 
 Images = Sequence[tuple[str | Path, str]]
@@ -37,6 +38,7 @@ class Job:
         images: path and name of every file of the batch.
         pending: those of them that are not finished.
         device: "cpu", "cuda", "cuda:1"; ``None`` for what the configuration says.
+        max_pixels: an image that must be decoded whole and claims more is refused.
     """
 
     model: ModelFiles
@@ -45,6 +47,7 @@ class Job:
     images: Images
     pending: Images
     device: str | None = None
+    max_pixels: int = MAX_PIXELS
 
     def load(self, device: str | None = None) -> BCCDPredictor:
         """The predictor, on ``device`` or else the job's own.
@@ -66,6 +69,7 @@ def prepare_job(
     *,
     overwrite: bool = False,
     device: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Job:
     """Find the images, take the output folder, and see what is left to do.
 
@@ -77,6 +81,7 @@ def prepare_job(
         formats: names in :data:`bccd_d2.inference.writers.FORMATS`.
         overwrite: predict everything anew, and delete what another model has left there.
         device: see :class:`Job`.
+        max_pixels: see :class:`Job`.
 
     Raises:
         InputError: there are no images, the model cannot be read, or the folder holds results of another model.
@@ -97,7 +102,7 @@ def prepare_job(
     free = overwrite or not storage.find(RECORDS)
     outputs = Outputs(storage, formats, claim_output(storage, description, free))
     pending = [(path, name) for path, name in images if overwrite or not outputs.is_finished(path, name)]
-    return Job(model, options, outputs, images, pending, device)
+    return Job(model, options, outputs, images, pending, device, max_pixels)
 
 
 def run_job(job: Job, num_gpus: int = 1) -> None:
@@ -126,7 +131,9 @@ def predict_share(job: Job) -> None:
     predictor = share.load(f"cuda:{rank}" if processes > 1 else None)
     # Options that the model cannot follow are refused once, not for every image.
     predictor.scale_of(ArraySource(np.zeros((1, 1, 3), np.uint8)))
-    predict_pending(share.pending, predictor, share.outputs, show_progress=rank == 0)
+    predict_pending(
+        share.pending, predictor, share.outputs, max_pixels=share.max_pixels, show_progress=rank == 0
+    )
 
 
 def _without_results(images: Images, storage: Storage) -> Images:

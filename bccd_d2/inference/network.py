@@ -78,7 +78,7 @@ class Network:
                 batch = waiting[: self.batch_size]
                 try:
                     found += self._run(batch)
-                except torch.OutOfMemoryError:
+                except torch.cuda.OutOfMemoryError:
                     if len(batch) == 1:
                         raise
                     self.batch_size = len(batch) // 2
