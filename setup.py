@@ -29,7 +29,7 @@ TRAIN = [
     # The last release under MIT; its successor AlbumentationsX is AGPL.
     "albumentations==2.0.8",
     "tabulate>=0.9",
-# Predictions: ImageJ's regions, folders in buckets, the compressions of TIFF.
+    # Predictions: ImageJ's regions, folders in buckets, the compressions of TIFF.
     "roifile>=2023.5",
     "fsspec>=2023.6",
     "imagecodecs>=2023.7",

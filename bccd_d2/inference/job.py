@@ -15,11 +15,12 @@ from torch.multiprocessing import ProcessRaisedException
 from bccd_d2.errors import InputError
 from bccd_d2.inference.batch import RECORDS, OutputError, Outputs, predict_pending
 from bccd_d2.inference.collect import CELLS, COUNTS, PREDICTIONS
-from bccd_d2.inference.images import find_images
+from bccd_d2.inference.images import SUFFIXES, find_images
 from bccd_d2.inference.manifest import MANIFEST, claim_output, describe_run, manifest_bytes
 from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.inference.slide_source import SLIDE_SUFFIXES
 from bccd_d2.inference.source import ArraySource
 from bccd_d2.inference.sources import MAX_PIXELS
 from bccd_d2.inference.storage import Storage, is_url
@@ -88,7 +89,7 @@ def prepare_job(
         OSError: the folder cannot be written.
     """
     storage = Storage(str(output))
-    images = _without_results(find_images(inputs), storage)
+    images = _without_results(find_images(inputs, SUFFIXES | SLIDE_SUFFIXES), storage)
     description = describe_run(model, options)
     if overwrite:
         _forget_results(storage, description)
