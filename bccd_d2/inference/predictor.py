@@ -72,7 +72,7 @@ class BCCDPredictor:
         ]
         self.options = options
         self.model = build_model(cfg)
-        load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS))
+        load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS), cfg)
         self.model.eval()
         self.network = Network(
             self.model, half=cfg.SOLVER.AMP.ENABLED, cpu_mode=cpu_mode or cfg.MODEL.CPU_MODE

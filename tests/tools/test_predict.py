@@ -154,9 +154,7 @@ def test_ctrl_c_in_the_middle_of_a_batch(predict, model, images, capsys):
     command = [sys.executable, str(TOOL), *arguments(images, model, "--formats", "csv,labels")]
     # Where the tests run in the background of a shell, Ctrl-C is ignored, which processes inherit.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed)
     try:
         while not list(out.glob("records/*.json")):
             assert process.poll() is None, process.stderr.read()
