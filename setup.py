@@ -33,7 +33,9 @@ TRAIN = [
     "faster-coco-eval>=1.6",
     "timm>=1.0.9",
     "safetensors>=0.4",
-    # Predictions: the compressions of TIFF.
+    # Predictions: ImageJ's regions, folders in buckets, the compressions of TIFF.
+    "roifile>=2023.5",
+    "fsspec>=2023.6",
     "imagecodecs>=2023.7",
     # What Detectron2 itself imports at run time.
     "fvcore>=0.1.5.post20221221",
@@ -53,6 +55,9 @@ DEV = [
     "pytest>=8",
     "pytest-timeout>=2.2",
     "hypothesis>=6.100",
+    # What reads predictions back.
+    "pandas>=2.1",
+    "shapely>=2",
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",
