@@ -1,0 +1,99 @@
+"""Arguments of the commands that predict."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from bccd_d2.inference.model_zoo import ModelFiles, find_model
+from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions, TestTimeAugmentation
+
+DEFAULT_SCORE_THRESHOLD = 0.5
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Add which model to take and where it runs."""
+    group = parser.add_argument_group("model (without these, the one that comes with the repository)")
+    group.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="OUTPUT_DIR of a training run: its config.yaml and model_final.pth",
+    )
+    group.add_argument("--config-file", metavar="FILE", help="configuration, in place of that of --run")
+    group.add_argument("--weights", metavar="FILE", help="checkpoint, in place of that of --run")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 (default: the configuration's MODEL.DEVICE)")
+
+
+def add_prediction_arguments(parser: ArgumentParser) -> None:
+    """Add what :class:`bccd_d2.inference.options.PredictionOptions` holds."""
+    group = parser.add_argument_group("prediction")
+    group.add_argument(
+        "--score-threshold",
+        type=float,
+        default=DEFAULT_SCORE_THRESHOLD,
+        metavar="S",
+        help="leave out cells below this score (default %(default)s)",
+    )
+    group.add_argument(
+        "--diameter",
+        type=float,
+        metavar="PX",
+        help="diameter of a typical cell in the images, which are resized to the size the model was trained at",
+    )
+    group.add_argument(
+        "--mpp",
+        type=float,
+        metavar="UM",
+        help="microns per pixel of the images, in place of what their files say; measures are given in microns too",
+    )
+    group.add_argument(
+        "--tile",
+        type=int,
+        default=DEFAULT_OPTIONS.tile_size,
+        metavar="PX",
+        help="side of the tiles of large images (default %(default)s)",
+    )
+    group.add_argument(
+        "--overlap",
+        type=int,
+        default=DEFAULT_OPTIONS.overlap,
+        metavar="PX",
+        help="overlap of the tiles, more than the largest cell (default %(default)s)",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        default=DEFAULT_OPTIONS.batch_size,
+        metavar="N",
+        help="tiles that go through the network together (default: what fits the memory)",
+    )
+    group.add_argument(
+        "--tta", action="store_true", help="predict flipped and turned images too and merge the masks; slower"
+    )
+    group.add_argument("--refine", action="store_true", help="refine the masks by a watershed")
+    group.add_argument("--exclusive", action="store_true", help="give each pixel to one cell at most")
+
+
+def model_from(given: Namespace) -> ModelFiles:
+    """The files of the model that was asked for, see :func:`bccd_d2.inference.model_zoo.find_model`."""
+    return find_model(given.run, given.config_file, given.weights)
+
+
+def options_from(given: Namespace) -> PredictionOptions:
+    """The options that were asked for.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+    return PredictionOptions(
+        score_threshold=given.score_threshold,
+        tile_size=given.tile,
+        overlap=given.overlap,
+        batch_size=given.batch_size,
+        augmentation=TestTimeAugmentation() if given.tta else None,
+        diameter=given.diameter,
+        microns_per_pixel=given.mpp,
+        refine=given.refine,
+        exclusive=given.exclusive,
+    )
