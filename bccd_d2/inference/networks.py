@@ -1,0 +1,195 @@
+"""Networks in one file that run without Detectron2, and without torch where the file is ONNX."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.errors import InputError
+
+INPUT_NAME = "image"
+OUTPUT_NAMES = ("boxes", "scores", "classes", "masks")
+CARD_NAME = "bccd_d2"
+"""Under this name a file carries its :class:`NetworkCard` as JSON."""
+SUFFIXES = (".onnx", ".ts")
+"""Of ONNX and of TorchScript files."""
+_CARD_VERSION = 1
+
+
+class NetworkOutput(NamedTuple):
+    """What a network finds in one image, in network pixels, best score first.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy.
+        scores: (N,) float32 in [0, 1].
+        classes: (N,) int64 class indices.
+        masks: (N, 1, M, M) float32: probability of being cell, on a grid over the box.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    masks: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NetworkCard:
+    """What a user of an exported network must know beside its weights.
+
+    Attributes:
+        class_names: by class index.
+        scale: network pixels per native pixel.
+        image_format: "BGR" or "RGB", the colour order of the network's input.
+        stain: arguments of :class:`bccd_d2.data.stain.ReinhardNormalizer`; ``None`` where images are not normalized.
+    """
+
+    class_names: tuple[str, ...]
+    scale: float
+    image_format: str
+    stain: dict[str, Any] | None = None
+
+    def to_json(self) -> str:
+        """As JSON."""
+        return json.dumps({"version": _CARD_VERSION, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str | bytes, path: Path) -> NetworkCard:
+        """From what :meth:`to_json` wrote.
+
+        Raises:
+            InputError: the text is something else; ``path`` is where it was found.
+        """
+        try:
+            content = json.loads(text)
+            version = content.pop("version")
+            card = cls(**content | {"class_names": tuple(content["class_names"])})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{path}: not a network that tools/export_model.py wrote (its {CARD_NAME!r} entry cannot be read)"
+            ) from error
+        if version != _CARD_VERSION:
+            raise InputError(f"{path}: export format {version}, expected {_CARD_VERSION}: export it again")
+        return card
+
+
+class ExportedNetwork(ABC):
+    """A network that was loaded from one file.
+
+    Attributes:
+        card: what the file says about itself.
+    """
+
+    card: NetworkCard
+
+    @abstractmethod
+    def __call__(self, image: NDArray[np.uint8]) -> NetworkOutput:
+        """Run the network.
+
+        Args:
+            image: (3, height, width) uint8 in ``card.image_format``, network pixels, of any size.
+        """
+
+
+class OnnxNetwork(ExportedNetwork):
+    """An ONNX file, run by onnxruntime (extra ``onnx``).
+
+    Args:
+        path: that ``tools/export_model.py`` wrote.
+        threads: that one image uses; 0 for one a core.
+        providers: of onnxruntime, first choice first.
+
+    Raises:
+        InputError: onnxruntime is not installed, or the file is not such a network.
+    """
+
+    def __init__(
+        self, path: Path, *, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise InputError(f"{path}: needs onnxruntime; pip install 'bccd_d2[onnx]'") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Warnings about the graph are for who exported it; errors are raised anyway.
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        except Exception as error:  # onnxruntime has a kind of its own for each thing that can be wrong
+            raise InputError(f"{path}: not an ONNX model that onnxruntime can run ({error})") from error
+        entries = self._session.get_modelmeta().custom_metadata_map
+        self.card = NetworkCard.from_json(entries.get(CARD_NAME, ""), path)
+
+    def __call__(self, image: NDArray[np.uint8]) -> NetworkOutput:
+        """See :meth:`ExportedNetwork.__call__`."""
+        return NetworkOutput(*self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: np.ascontiguousarray(image)}))
+
+
+class TorchScriptNetwork(ExportedNetwork):
+    """A TorchScript file, run by torch.
+
+    Args:
+        path: that ``tools/export_model.py`` wrote.
+
+    Raises:
+        InputError: torch is not installed, or the file is not such a network.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import torch
+            import torchvision  # noqa: F401  brings the operators that the file names
+        except ImportError as error:
+            raise InputError(f"{path}: needs torch and torchvision; pip install 'bccd_d2[train]'") from error
+        self._torch = torch
+        entries = {CARD_NAME: b""}
+        try:
+            with warnings.catch_warnings():
+                # torch would rather see torch.export, which cannot export these networks.
+                warnings.filterwarnings("ignore", category=FutureWarning)
+                self._network = torch.jit.load(str(path), map_location="cpu", _extra_files=entries)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{path}: not a TorchScript file ({reason})") from error
+        self.card = NetworkCard.from_json(entries[CARD_NAME], path)
+
+    def __call__(self, image: NDArray[np.uint8]) -> NetworkOutput:
+        """See :meth:`ExportedNetwork.__call__`."""
+        with self._torch.no_grad():
+            outputs = self._network(self._torch.from_numpy(np.ascontiguousarray(image)))
+        return NetworkOutput(*(tensor.numpy() for tensor in outputs))
+
+
+def open_network(path: str | Path, *, threads: int = 0) -> ExportedNetwork:
+    """Load a network by its file's suffix: ``.onnx`` or ``.ts``.
+
+    Args:
+        path: that ``tools/export_model.py`` wrote.
+        threads: see :class:`OnnxNetwork`; TorchScript goes by torch's own setting.
+
+    Raises:
+        InputError: the suffix is another, or the file is not such a network.
+        OSError: the file is not there.
+    """
+    path = Path(path)
+    check_suffix(path)
+    path.open("rb").close()  # onnxruntime's words for a missing file are not as clear as the system's
+    return OnnxNetwork(path, threads=threads) if path.suffix == ".onnx" else TorchScriptNetwork(path)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse what is neither ONNX nor TorchScript by its name.
+
+    Raises:
+        InputError: the suffix is another.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: expected a file that ends with {' or '.join(SUFFIXES)}")
