@@ -63,5 +63,5 @@ setup(
     packages=find_packages(include=["bccd_d2", "bccd_d2.*"]),
     package_data={"bccd_d2.conversion.audit": ["templates/*"]},
     install_requires=BASE,
-    extras_require={"train": TRAIN, "dev": DEV},
+    extras_require={"train": TRAIN, "kaggle": ["kagglehub>=0.3"], "dev": DEV},
 )

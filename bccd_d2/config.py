@@ -102,6 +102,11 @@ def add_bccd_config(cfg: CN) -> None:
     # Cells of each class that are cut out when training starts and kept in memory (40 to 200 kB each).
     cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS = 64
 
+    # MODEL.BACKBONE.NAME "build_slim_resnet_fpn_backbone": channels and number of blocks of the stages res2 to res5.
+    cfg.MODEL.SLIM_RESNET = CN()
+    cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 192]
+    cfg.MODEL.SLIM_RESNET.BLOCKS = [2, 2, 2, 2]
+
     # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
     # that a shorter run needs only another MAX_ITER.
     cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]

@@ -71,3 +71,8 @@ def test_an_empty_crop_is_a_training_sample_too():
 def test_the_lite_model_is_light():
     parameters = sum(p.numel() for p in model_of("mask_rcnn_R_18_FPN_lite.yaml").parameters())
     assert 13e6 < parameters < 15e6
+
+
+def test_the_slim_model_fits_a_repository():
+    parameters = sum(p.numel() for p in model_of("mask_rcnn_slim_FPN_lite.yaml").parameters())
+    assert 2 * parameters < 8 * 2**20  # bytes at half precision

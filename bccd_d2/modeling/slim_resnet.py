@@ -1,0 +1,70 @@
+"""A ResNet of basic blocks with any width, under Detectron2's FPN.
+
+Detectron2 ties ResNet-18 to 64 channels and more. A cell is simpler than COCO's objects, but its outline is only as
+exact as the pixels the network sees: half the channels at twice the resolution costs the same and draws it better.
+"""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
+
+from bccd_d2.errors import InputError
+
+STAGES = ("res2", "res3", "res4", "res5")
+
+
+def build_slim_resnet(
+    channels: tuple[int, ...], blocks: tuple[int, ...], norm: str, input_channels: int = 3
+) -> ResNet:
+    """ResNet (He et al. 2016) of basic blocks.
+
+    Args:
+        channels: of the stages res2 to res5, at strides 4, 8, 16 and 32; the stem has those of res2.
+        blocks: how many blocks each stage has.
+        norm: as Detectron2 names it: "BN", "GN", "FrozenBN" or "".
+        input_channels: of the image.
+
+    Raises:
+        InputError: there are not four positive numbers of each.
+    """
+    for key, values in (("CHANNELS", channels), ("BLOCKS", blocks)):
+        if len(values) != len(STAGES) or not all(isinstance(n, int) and n > 0 for n in values):
+            raise InputError(
+                f"MODEL.SLIM_RESNET.{key}: expected four whole numbers above 0, found {list(values)}"
+            )
+    stages = []
+    previous = channels[0]
+    for index, (width, number) in enumerate(zip(channels, blocks)):
+        stages.append(
+            ResNet.make_stage(
+                BasicBlock,
+                num_blocks=number,
+                stride_per_block=[1 if index == 0 else 2] + [1] * (number - 1),
+                in_channels=previous,
+                out_channels=width,
+                norm=norm,
+            )
+        )
+        previous = width
+    return ResNet(BasicStem(input_channels, channels[0], norm), stages, out_features=list(STAGES))
+
+
+@BACKBONE_REGISTRY.register()
+def build_slim_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """Feature pyramid (Lin et al. 2017) on :func:`build_slim_resnet`, p2 to p6."""
+    slim = cfg.MODEL.SLIM_RESNET
+    bottom_up = build_slim_resnet(
+        tuple(slim.CHANNELS), tuple(slim.BLOCKS), cfg.MODEL.RESNETS.NORM, input_shape.channels
+    )
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

@@ -1,0 +1,78 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bccd_d2.conversion.download import download, take_inventory
+from bccd_d2.errors import InputError
+
+
+@pytest.fixture
+def fetched(tmp_path) -> Path:
+    """What Kaggle's archive holds, with two train pairs and one test pair."""
+    for part, stems in (("train", "ab"), ("test", "c")):
+        for folder in ("original", "mask"):
+            place = tmp_path / "cache" / "BCCD Dataset with mask" / part / folder
+            place.mkdir(parents=True)
+            for stem in stems:
+                Image.fromarray(np.zeros((4, 4), np.uint8)).save(place / f"{stem}.png")
+    return tmp_path / "cache"
+
+
+def test_what_is_fetched_is_copied_and_counted(fetched, tmp_path):
+    out = tmp_path / "data" / "kaggle"
+    asked = []
+    download(out, "owner/name", lambda handle: asked.append(handle) or str(fetched))
+    assert asked == ["owner/name"]
+    assert take_inventory(out, {"train": 2, "test": 1}).complete
+    assert [path.name for path in out.parent.iterdir()] == ["kaggle"]
+    with pytest.raises(InputError, match="kaggle exists; --check"):
+        download(out, fetch=lambda handle: str(fetched))
+
+
+def test_what_is_missing_and_what_is_left_over_is_listed(fetched):
+    next(fetched.rglob("test/original/c.png")).unlink()
+    inventory = take_inventory(fetched, {"train": 3, "test": 1})
+    assert not inventory.complete
+    assert inventory.lines()[:2] == [
+        "test: 0 pairs, expected 1 (1 missing)",
+        "train: 2 pairs, expected 3 (1 missing)",
+    ]
+    assert inventory.lines()[2].endswith("c.png: mask without image")
+
+
+def test_without_a_network_it_says_what_to_do(tmp_path):
+    def offline(handle: str) -> str:
+        raise ConnectionError("no route")
+
+    with pytest.raises(InputError, match=r"ConnectionError: no route.*KAGGLE_USERNAME.*--root"):
+        download(tmp_path / "out", fetch=offline)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_copy_leaves_nothing(fetched, tmp_path, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.copyfile", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        download(tmp_path / "out", fetch=lambda handle: str(fetched))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache"]
+
+
+def test_without_kagglehub_it_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(InputError, match=r"\[kaggle\]"):
+        download(tmp_path / "out")
+
+
+@pytest.mark.real_data
+def test_the_real_pairs_are_known_to_be_a_part_of_the_set(real_pairs_root):
+    inventory = take_inventory(real_pairs_root)
+    assert inventory.found == {"train": 60}
+    assert inventory.lines() == [
+        "test: 0 pairs, expected 159 (159 missing)",
+        "train: 60 pairs, expected 1169 (1109 missing)",
+    ]
