@@ -19,6 +19,7 @@ _UNUSED_INPUT_KEYS = (
     "MIN_SIZE_TEST",
     "MAX_SIZE_TEST",
 )
+CPU_MODES = ("auto", "plain", "channels_last", "bfloat16")
 # Where weights lie that were trained on BGR images with COCO's mean subtracted.
 _DETECTRON2_WEIGHTS = (
     "detectron2://COCO",
@@ -46,6 +47,11 @@ def add_bccd_config(cfg: CN) -> None:
     # MIN_SIZE_* and MAX_SIZE_*, which shrink a large image more than a small one: a cell's size in pixels is
     # set by the microscope, not by the size of the picture.
     cfg.INPUT.SCALE = 1.0
+    # Median diameter of a cell of the training images in native pixels, of a disc of the same area; 0: taken from the
+    # training annotations and written into the run's config.yaml. Prediction with a diameter resizes images to it.
+    cfg.INPUT.CELL_DIAMETER = 0.0
+    # Microns per native pixel of the training images; 0: not known. Images whose own is known are resized to it.
+    cfg.INPUT.MICRONS_PER_PIXEL = 0.0
     # Size of the training crop [height, width] in native pixels is INPUT.CROP.SIZE with TYPE "absolute".
     # An instance that the crop cuts is kept as long as this share of its pixels is left.
     cfg.INPUT.CROP.MIN_VISIBLE = 0.1
@@ -118,6 +124,20 @@ def add_bccd_config(cfg: CN) -> None:
     # Pixel overlap counts predictions with at least this score.
     cfg.TEST.SCORE_THRESH = 0.5
 
+    # Evaluate and predict several views of each image and merge them on masks, see
+    # bccd_d2/inference/test_time_augmentation.py; takes the place of Detectron2's TEST.AUG, which merges boxes.
+    cfg.TEST.TTA = CN()
+    cfg.TEST.TTA.ENABLED = False
+    # Mirror images, and turns by multiples of 90 degrees; with both, the eight symmetries of a square.
+    cfg.TEST.TTA.FLIP = True
+    cfg.TEST.TTA.ROT90 = True
+    # Each of these views at each of these sizes, relative to INPUT.SCALE.
+    cfg.TEST.TTA.SCALES = [1.0]
+
+    # How the network runs on a CPU when it predicts: "plain", "channels_last" (memory layout, same results), "bfloat16"
+    # (a third of the time where the CPU has it in hardware, see docs/inference.md) or "auto" for the fastest here.
+    cfg.MODEL.CPU_MODE = "auto"
+
 
 def get_bccd_cfg() -> CN:
     """A fresh configuration with Detectron2's keys and ours."""
@@ -176,10 +196,27 @@ def check_config(cfg: CN) -> None:
         raise InputError(f"INPUT.MASK_FORMAT: expected 'bitmask', found {cfg.INPUT.MASK_FORMAT!r}")
     if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
         raise InputError(f"INPUT.CROP.TYPE: expected 'absolute', found {cfg.INPUT.CROP.TYPE!r}")
+    _check_prediction(cfg)
     if cfg.MODEL.RPN.POST_NMS_TOPK_TEST < cfg.TEST.DETECTIONS_PER_IMAGE:
         raise InputError(
             f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
             f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
+        )
+
+
+def _check_prediction(cfg: CN) -> None:
+    for key in ("CELL_DIAMETER", "MICRONS_PER_PIXEL"):
+        if cfg.INPUT[key] < 0:
+            raise InputError(f"INPUT.{key}: expected 0 (not known) or more, found {cfg.INPUT[key]}")
+    if cfg.TEST.AUG.ENABLED:
+        raise InputError("TEST.AUG.ENABLED has no effect here: use TEST.TTA.ENABLED, which merges masks")
+    if not cfg.TEST.TTA.SCALES or min(cfg.TEST.TTA.SCALES) <= 0:
+        raise InputError(
+            f"TEST.TTA.SCALES: expected one or more numbers above 0, found {list(cfg.TEST.TTA.SCALES)}"
+        )
+    if cfg.MODEL.CPU_MODE not in CPU_MODES:
+        raise InputError(
+            f"MODEL.CPU_MODE: expected one of {', '.join(CPU_MODES)}, found {cfg.MODEL.CPU_MODE!r}"
         )
 
 

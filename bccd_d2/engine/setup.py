@@ -8,7 +8,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 
 from bccd_d2.config import load_config
-from bccd_d2.data.registration import class_names, register_bccd
+from bccd_d2.data.registration import class_names, median_diameter, register_bccd
 from bccd_d2.errors import InputError
 
 
@@ -28,7 +28,8 @@ def setup_config(
         training: whether ``DATASETS.TRAIN`` is needed beside ``DATASETS.TEST``.
 
     Returns:
-        The checked configuration, not frozen, with ``DATASETS.ROOT`` and ``DATASETS.CLASS_NAMES`` filled in.
+        The checked configuration, not frozen, with ``DATASETS.ROOT``, ``DATASETS.CLASS_NAMES`` and, for a training,
+        ``INPUT.CELL_DIAMETER`` filled in.
 
     Raises:
         InputError: see :func:`bccd_d2.config.load_config` and :func:`bccd_d2.data.registration.register_bccd`; or the
@@ -54,4 +55,7 @@ def setup_config(
             f"({', '.join(names)}): add 'MODEL.ROI_HEADS.NUM_CLASSES {len(names)}'"
         )
     cfg.DATASETS.CLASS_NAMES = names
+    if training and not cfg.INPUT.CELL_DIAMETER:
+        files = [registered[name] for name in cfg.DATASETS.TRAIN if name in registered]
+        cfg.INPUT.CELL_DIAMETER = median_diameter(files)
     return cfg

@@ -20,6 +20,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.evaluation.coco_evaluation import CellCOCOEvaluator
 from bccd_d2.evaluation.overlap import PixelOverlapEvaluator
 from bccd_d2.files import write_json
+from bccd_d2.inference.cell_model import CellModel
 from bccd_d2.modeling.weights import weights_errors
 
 
@@ -100,12 +101,12 @@ class BCCDTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
-        """Evaluate on every data set of ``DATASETS.TEST`` and write ``OUTPUT_DIR/results.json``.
+        """Evaluate on every data set of ``DATASETS.TEST``, with ``TEST.TTA``, and write ``OUTPUT_DIR/results.json``.
 
         Returns:
             As ``DefaultTrainer.test``: the metrics in percent, by data set where there are several.
         """
-        results = super().test(cfg, model, evaluators)
+        results = super().test(cfg, CellModel(cfg, model), evaluators)
         if comm.is_main_process():
             names = cfg.DATASETS.TEST
             by_dataset = {names[0]: results} if len(names) == 1 else results
