@@ -38,6 +38,7 @@ import numpy as np
 import tifffile
 import torch
 import torchvision
+from detectron2.config import CfgNode
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
 from numpy.typing import NDArray
@@ -89,15 +90,22 @@ def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str
 
 def predictor_of(name: str, run: Path | None, options: PredictionOptions) -> BCCDPredictor:
     """A predictor with the weights of ``run``, or with random ones and 100 detections an image."""
+    cfg = configuration(name, run)
     if run is not None:
-        return BCCDPredictor(run / "config.yaml", run / "model_final.pth", options, device="cpu")
-    fixed = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.DETECTIONS_PER_IMAGE", str(DETECTIONS)]
-    cfg = load_config(CONFIGS / name, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *fixed])
+        return BCCDPredictor(cfg, run / "model_final.pth", options)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "random.pth"
         torch.save({"model": build_model(cfg).state_dict()}, weights)
         return BCCDPredictor(cfg, weights, options)
+
+
+def configuration(name: str, run: Path | None) -> CfgNode:
+    """That of ``run``, or of the repository with 100 detections an image."""
+    if run is not None:
+        return load_config(run / "config.yaml", ["MODEL.DEVICE", "cpu"])
+    fixed = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.DETECTIONS_PER_IMAGE", str(DETECTIONS)]
+    return load_config(CONFIGS / name, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *fixed])
 
 
 def torchvision_work(image: NDArray[np.uint8]) -> Callable[[], object]:
@@ -135,14 +143,17 @@ def cellpose_works(smear: SyntheticSmear, folder: Path) -> dict[str, tuple[Calla
         sides = (round(side * CELLPOSE_DIAMETER / RED_CELL_DIAMETER) for side in smear.image.shape[:2])
         tiles = int(np.prod([max(1, int(np.ceil(1.2 * side / 256))) for side in sides]))
         network, tile = CPSAM(dtype=torch.float32).eval(), torch.rand(1, 3, 256, 256)
-        return {f"Cellpose 4 (SAM ViT-L), network, {tiles} tiles": (torch.no_grad()(partial(network, tile)), tiles)}
+        return {
+            f"Cellpose 4 (SAM ViT-L), network, {tiles} tiles": (
+                torch.no_grad()(partial(network, tile)),
+                tiles,
+            )
+        }
     from cellpose.models import CellposeModel
 
     CPnet([2, 32, 64, 128, 256], 3, sz=3).save_model(str(folder / "random"))
     model = CellposeModel(gpu=False, pretrained_model=str(folder / "random"))
-    small = cv2.resize(
-        smear.instances, None, fx=0.3, fy=0.3, interpolation=cv2.INTER_NEAREST
-    )
+    small = cv2.resize(smear.instances, None, fx=0.3, fy=0.3, interpolation=cv2.INTER_NEAREST)
     flows = dynamics.labels_to_flows([small.astype(np.int32)])[0]
 
     def work() -> None:
@@ -150,7 +161,10 @@ def cellpose_works(smear: SyntheticSmear, folder: Path) -> dict[str, tuple[Calla
             smear.image, channels=[0, 0], diameter=RED_CELL_DIAMETER, compute_masks=False, resample=False
         )
         masks = dynamics.resize_and_compute_masks(
-            flows[2:], np.where(flows[1] > 0.5, 6.0, -6.0), device=torch.device("cpu"), resize=smear.image.shape[:2]
+            flows[2:],
+            np.where(flows[1] > 0.5, 6.0, -6.0),
+            device=torch.device("cpu"),
+            resize=smear.image.shape[:2],
         )
         assert len(np.unique(masks)) > 20
 
@@ -160,7 +174,9 @@ def cellpose_works(smear: SyntheticSmear, folder: Path) -> dict[str, tuple[Calla
 def models_table(smear: SyntheticSmear, rounds: int) -> None:
     """Seconds an image of each model."""
     options = PredictionOptions(score_threshold=0.0)
-    works: dict[str, Callable[[], object]] = {"torchvision maskrcnn_resnet50_fpn": torchvision_work(smear.image)}
+    works: dict[str, Callable[[], object]] = {
+        "torchvision maskrcnn_resnet50_fpn": torchvision_work(smear.image)
+    }
     times: dict[str, int] = {}
     for name in (R50, LITE):
         predictor = predictor_of(name, None, options)
@@ -182,7 +198,10 @@ def models_table(smear: SyntheticSmear, rounds: int) -> None:
 def drawn_detections(smear: SyntheticSmear) -> Detections:
     """The cells that were drawn, as a network would say them."""
     truth = Cells.from_label_image(smear.instances)
-    masks = [cv2.resize(mask.astype(np.float32), (MASK_SIDE, MASK_SIDE), interpolation=cv2.INTER_AREA) for mask in truth.masks]
+    masks = [
+        cv2.resize(mask.astype(np.float32), (MASK_SIDE, MASK_SIDE), interpolation=cv2.INTER_AREA)
+        for mask in truth.masks
+    ]
     return Detections(
         truth.height,
         truth.width,
@@ -198,7 +217,7 @@ def stages_table(smear: SyntheticSmear, run: Path | None, rounds: int) -> None:
     height, width = smear.image.shape[:2]
     for name in (LITE,) if run else (LITE, R50):
         predictor = predictor_of(name, run, PredictionOptions(score_threshold=0.5 if run else 0.0))
-        preprocess = ImagePreprocessor(predictor.cfg)
+        preprocess = ImagePreprocessor(configuration(name, run))
         prepared = preprocess(smear.image, preprocess.statistics(smear.image))
         found = predictor.network([prepared])[0].resized(height, width) if run else drawn_detections(smear)
         result = ImageResult("smear", ArraySource(smear.image), found.paste(), predictor.class_names)
@@ -212,8 +231,12 @@ def stages_table(smear: SyntheticSmear, run: Path | None, rounds: int) -> None:
                     "prepare": lambda: preprocess(smear.image, preprocess.statistics(smear.image)),
                     "network": lambda: predictor.network([prepared]),
                     "paste masks": found.paste,
-                    "(Detectron2's pasting)": lambda: paste_masks_in_image(probabilities, boxes, (height, width)),
-                    f"write {','.join(DEFAULT_FORMATS)}": lambda: write_formats(result, folder, DEFAULT_FORMATS),
+                    "(Detectron2's pasting)": lambda: paste_masks_in_image(
+                        probabilities, boxes, (height, width)
+                    ),
+                    f"write {','.join(DEFAULT_FORMATS)}": lambda: write_formats(
+                        result, folder, DEFAULT_FORMATS
+                    ),
                 },
                 rounds,
             )
@@ -278,7 +301,9 @@ def slide_table(smear: SyntheticSmear, run: Path | None, options: PredictionOpti
             images, slides, memory, found = pool.submit(
                 predict_slide, folder, run, options, torch.get_num_threads()
             ).result()
-    print(f"\n| {run or LITE}, tiles of {options.tile_size}, overlap {options.overlap} | s | s/megapixel | CPU s/megapixel |")
+    print(
+        f"\n| {run or LITE}, tiles of {options.tile_size}, overlap {options.overlap} | s | s/megapixel | CPU s/megapixel |"
+    )
     print("|---|---:|---:|---:|")
     for name, times, megapixels in (
         ("1600x1200", images, smear.image.shape[0] * smear.image.shape[1] / 1e6),
@@ -291,10 +316,18 @@ def slide_table(smear: SyntheticSmear, run: Path | None, options: PredictionOpti
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, metavar="DIR", help="OUTPUT_DIR of a training run, for stages and slide")
-    parser.add_argument("--only", nargs="+", choices=("models", "stages", "slide"), default=("models", "stages", "slide"))
-    parser.add_argument("--rounds", type=int, default=3, help="times that each is measured (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="OUTPUT_DIR of a training run, for stages and slide"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=("models", "stages", "slide"), default=("models", "stages", "slide")
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="times that each is measured (default %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of torch (default %(default)s)")
     parser.add_argument("--slide-side", type=int, default=6000, metavar="PX", help="default %(default)s")
     parser.add_argument("--tile", type=int, default=PredictionOptions().tile_size, metavar="PX")
