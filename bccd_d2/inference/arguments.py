@@ -45,7 +45,14 @@ def add_prediction_arguments(parser: ArgumentParser) -> None:
         "--mpp",
         type=float,
         metavar="UM",
-        help="microns per pixel of the images, in place of what their files say; measures are given in microns too",
+        help="microns per pixel of the images, in place of what their files say: they are resized to what the model "
+        "was trained at, and measures are given in microns too",
+    )
+    group.add_argument(
+        "--scale",
+        type=float,
+        metavar="F",
+        help="factor to resize the images by, in place of what --diameter or --mpp come to; 1 keeps them as they are",
     )
     group.add_argument(
         "--tile",
@@ -94,6 +101,7 @@ def options_from(given: Namespace) -> PredictionOptions:
         augmentation=TestTimeAugmentation() if given.tta else None,
         diameter=given.diameter,
         microns_per_pixel=given.mpp,
+        scale=given.scale,
         refine=given.refine,
         exclusive=given.exclusive,
     )

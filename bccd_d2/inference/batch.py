@@ -16,7 +16,8 @@ from bccd_d2.cells import Cells
 from bccd_d2.errors import InputError
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.result import ImageResult
-from bccd_d2.inference.sources import ImageSource, open_source, page_count
+from bccd_d2.inference.source import ImageSource
+from bccd_d2.inference.sources import open_source, page_count
 from bccd_d2.inference.storage import Storage, fingerprint, local_copy
 from bccd_d2.inference.writers import FORMATS, format_files, write_formats
 
@@ -155,7 +156,7 @@ def _results(
                 yield ImageResult(
                     name if pages == 1 else f"{name}.page{page + 1:03d}",
                     source,
-                    cells[cells.areas > 0],
+                    cells,
                     predictor.class_names,
                     predictor.options.microns_per_pixel or source.microns_per_pixel,
                 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from detectron2.engine import launch
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessRaisedException
@@ -19,6 +20,7 @@ from bccd_d2.inference.manifest import MANIFEST, claim_output, describe_run, man
 from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.inference.source import ArraySource
 from bccd_d2.inference.storage import Storage, is_url
 
 Images = Sequence[tuple[str | Path, str]]
@@ -120,6 +122,8 @@ def predict_share(job: Job) -> None:
     rank, processes = comm.get_rank(), comm.get_world_size()
     share = replace(job, pending=job.pending[rank::processes])
     predictor = share.load(f"cuda:{rank}" if processes > 1 else None)
+    # Options that the model cannot follow are refused once, not for every image.
+    predictor.scale_of(ArraySource(np.zeros((1, 1, 3), np.uint8)))
     predict_pending(share.pending, predictor, share.outputs)
 
 

@@ -11,7 +11,7 @@ from skimage.measure import perimeter_crofton
 from skimage.measure import regionprops as measure_regions
 
 from bccd_d2.cells import Cells
-from bccd_d2.inference.sources import ImageSource
+from bccd_d2.inference.source import ImageSource
 
 Table = dict[str, NDArray]
 """Columns of equal length by name, in the order they are written."""

@@ -9,7 +9,7 @@ from functools import cached_property
 from bccd_d2.cells import Cells
 from bccd_d2.inference.counts import Counts, count_cells
 from bccd_d2.inference.measurements import Table, measure_cells
-from bccd_d2.inference.sources import ImageSource
+from bccd_d2.inference.source import ImageSource
 
 
 @dataclass(frozen=True)

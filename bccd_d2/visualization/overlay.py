@@ -25,6 +25,7 @@ CLASS_COLORS: tuple[Color, ...] = (
     (233, 180, 86),
 )
 
+_RIM: Color = (255, 255, 255)
 # Fixed-point bits of the coordinates that OpenCV draws at.
 _SHIFT = 4
 # Lengths a scale bar may have, in microns; about this share of the image's width is taken.
@@ -43,7 +44,7 @@ def draw_cells(
     class_names: Sequence[str],
     *,
     colors: Sequence[Color] = CLASS_COLORS,
-    fill: float = 0.15,
+    fill: float = 0.1,
     microns_per_pixel: float | None = None,
 ) -> NDArray[np.uint8]:
     """Outline and tint every cell in its class's colour, and count each class in the emptiest corner.
@@ -72,6 +73,9 @@ def draw_cells(
         lines.append((drawn, class_color(index, colors)))
     canvas = np.asarray(cv2.addWeighted(tint, fill, image, 1 - fill, 0), np.uint8)
     thickness = line_thickness(image)
+    # A pale rim sets the line off from cells as dark as itself.
+    for drawn, _ in lines:
+        cv2.polylines(canvas, drawn, True, _RIM, thickness + 2, cv2.LINE_AA, _SHIFT)
     for drawn, color in lines:
         cv2.polylines(canvas, drawn, True, color, thickness, cv2.LINE_AA, _SHIFT)
     counts = np.bincount(cells.classes, minlength=len(class_names)).tolist()

@@ -20,7 +20,15 @@ MAX_PICTURE_SIDE = 4096
 
 # What a TIFF with 32-bit offsets can hold, with room for its tables.
 _CLASSIC_TIFF_BYTES = 2**32 - 2**25
-_GOLDEN_RATIO = 0.618034
+
+# BGR: hues a tenth of the circle apart, every other one paler.
+_PALETTE = np.array(
+    [
+        np.rint(np.array(colorsys.hsv_to_rgb(hue / 10, (0.9, 0.5)[hue % 2], 1.0))[::-1] * 255)
+        for hue in range(10)
+    ],
+    np.uint8,
+)
 
 
 def write_label_image(result: ImageResult, path: Path) -> None:
@@ -54,7 +62,7 @@ def write_label_picture(result: ImageResult, path: Path) -> None:
     cells = result.cells
     step = max(1, -(-max(cells.height, cells.width) // MAX_PICTURE_SIDE))
     picture = np.zeros((-(-cells.height // step), -(-cells.width // step), 3), np.uint8)
-    colors = instance_colors(len(cells))
+    colors = instance_colors(cells)
     for band, labels in _bands(cells):
         first = -(-band // step) * step
         picture[first // step : -(-(band + len(labels)) // step)] = colors[
@@ -63,13 +71,16 @@ def write_label_picture(result: ImageResult, path: Path) -> None:
     path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
-def instance_colors(number: int) -> NDArray[np.uint8]:
-    """(number + 1, 3) uint8 BGR: black, and colours of which neighbours in number differ much in hue."""
-    colors = [(0.0, 0.0, 0.0)]
-    for index in range(number):
-        value = (1.0, 0.75, 0.9)[index % 3]
-        colors.append(colorsys.hsv_to_rgb(index * _GOLDEN_RATIO % 1, (0.85, 0.6)[index % 2], value))
-    return np.rint(np.array(colors)[:, ::-1] * 255).astype(np.uint8)
+def instance_colors(cells: Cells) -> NDArray[np.uint8]:
+    """(N + 1, 3) uint8 BGR: black, and a colour a cell that no cell beside it has, as long as there are enough."""
+    chosen = np.zeros(len(cells), np.int64)
+    for index, (x0, y0, x1, y1) in enumerate(cells.windows):
+        before = cells.windows[:index]
+        beside = (before[:, 0] <= x1) & (before[:, 2] >= x0) & (before[:, 1] <= y1) & (before[:, 3] >= y0)
+        taken = np.bincount(chosen[:index][beside], minlength=len(_PALETTE))
+        # The first of the least used, counted from another one for each cell, so that all colours occur.
+        chosen[index] = (index + np.roll(taken, -index).argmin()) % len(_PALETTE)
+    return np.concatenate([np.zeros((1, 3), np.uint8), _PALETTE[chosen]])
 
 
 def _bands(cells: Cells) -> Iterator[tuple[int, NDArray[np.int32]]]:
