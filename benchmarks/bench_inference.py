@@ -9,10 +9,10 @@ The image is a drawn smear of 1600x1200 with about 80 cells. Random weights cost
 of detections is fixed: the score threshold is 0 and every network returns its 100 best. Runs are interleaved, so that a
 busy machine slows all alike, and the ratios are what counts; "CPU s" is what all threads together worked.
 
-1. models: one image in memory to masks of the image's size (torchvision) or of the cells' (ours). Cellpose at 30 pixels a
-   cell, the size its U-Net was trained at. Version 3 (cyto3) is what a user without a GPU would run: network and flow
-   dynamics, the latter on the true flows, because random ones do not gather to cells. Of version 4 (SAM ViT-L) one tile
-   of 256x256 is timed and multiplied by the number of tiles.
+1. models: one image in memory to masks of the image's size (torchvision) or of the cells' (ours). Cellpose at 30
+   pixels a cell, the size its U-Net was trained at. Version 3 (cyto3) is what a user without a GPU would run: network
+   and flow dynamics, the latter on the true flows, because random ones do not gather to cells. Of version 4 (SAM
+   ViT-L) one tile of 256x256 is timed and multiplied by the number of tiles.
 2. stages: decode, prepare, network, pasting, writing. Pasting and writing take the cells that were drawn, and with
    --run the cells that were found. Detectron2's own pasting into the whole image stands beside ours.
 3. slide: a tiled TIFF against the 1600x1200 image, per megapixel, and the peak memory beyond that of the loaded model.
@@ -153,19 +153,18 @@ def cellpose_works(smear: SyntheticSmear, folder: Path) -> dict[str, tuple[Calla
 
     CPnet([2, 32, 64, 128, 256], 3, sz=3).save_model(str(folder / "random"))
     model = CellposeModel(gpu=False, pretrained_model=str(folder / "random"))
-    small = cv2.resize(smear.instances, None, fx=0.3, fy=0.3, interpolation=cv2.INTER_NEAREST)
-    flows = dynamics.labels_to_flows([small.astype(np.int32)])[0]
+    cpu = torch.device("cpu")
+    share = CELLPOSE_DIAMETER / RED_CELL_DIAMETER
+    small = cv2.resize(smear.instances, None, fx=share, fy=share, interpolation=cv2.INTER_NEAREST)
+    _, inside, *flows = dynamics.labels_to_flows([small.astype(np.int32)], device=cpu)[0].astype(np.float32)
+    # The network says five times the unit vectors, and logits.
+    gathered = 5 * np.stack(flows), np.where(inside > 0.5, np.float32(6), np.float32(-6))
 
     def work() -> None:
         model.eval(
             smear.image, channels=[0, 0], diameter=RED_CELL_DIAMETER, compute_masks=False, resample=False
         )
-        masks = dynamics.resize_and_compute_masks(
-            flows[2:],
-            np.where(flows[1] > 0.5, 6.0, -6.0),
-            device=torch.device("cpu"),
-            resize=smear.image.shape[:2],
-        )
+        masks = dynamics.resize_and_compute_masks(*gathered, device=cpu, resize=smear.image.shape[:2])
         assert len(np.unique(masks)) > 20
 
     return {"Cellpose 3 (U-Net of cyto3), network and dynamics": (work, 1)}
@@ -212,38 +211,36 @@ def drawn_detections(smear: SyntheticSmear) -> Detections:
     )
 
 
-def stages_table(smear: SyntheticSmear, run: Path | None, rounds: int) -> None:
+def stages_table(smear: SyntheticSmear, name: str, run: Path | None, rounds: int) -> None:
     """What each step of a prediction costs, beside the network."""
     height, width = smear.image.shape[:2]
-    for name in (LITE,) if run else (LITE, R50):
-        predictor = predictor_of(name, run, PredictionOptions(score_threshold=0.5 if run else 0.0))
-        preprocess = ImagePreprocessor(configuration(name, run))
-        prepared = preprocess(smear.image, preprocess.statistics(smear.image))
-        found = predictor.network([prepared])[0].resized(height, width) if run else drawn_detections(smear)
-        result = ImageResult("smear", ArraySource(smear.image), found.paste(), predictor.class_names)
-        probabilities, boxes = torch.from_numpy(found.masks), torch.from_numpy(found.boxes)
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            cv2.imwrite(str(folder / "smear.png"), smear.image)
-            seconds = interleaved(
-                {
-                    "decode PNG": lambda: open_source(folder / "smear.png").read(0, 0, width, height),
-                    "prepare": lambda: preprocess(smear.image, preprocess.statistics(smear.image)),
-                    "network": lambda: predictor.network([prepared]),
-                    "paste masks": found.paste,
-                    "(Detectron2's pasting)": lambda: paste_masks_in_image(
-                        probabilities, boxes, (height, width)
-                    ),
-                    f"write {','.join(DEFAULT_FORMATS)}": lambda: write_formats(
-                        result, folder, DEFAULT_FORMATS
-                    ),
-                },
-                rounds,
-            )
-        network = seconds["network"][1]
-        print(f"\n| {run or name}, {len(found)} cells | s | CPU s | of the network's |\n|---|---:|---:|---:|")
-        for step, (clock, cpu) in seconds.items():
-            print(f"| {step} | {clock:.3f} | {cpu:.3f} | {100 * cpu / network:.1f} % |")
+    predictor = predictor_of(name, run, PredictionOptions(score_threshold=0.5 if run else 0.0))
+    preprocess = ImagePreprocessor(configuration(name, run))
+    prepared = preprocess(smear.image, preprocess.statistics(smear.image))
+    found = drawn_detections(smear)
+    if run:
+        found = predictor.network([prepared])[0].resized(height, width)
+        found = found[found.scores >= 0.5]
+    result = ImageResult("smear", ArraySource(smear.image), found.paste(), predictor.class_names)
+    probabilities, boxes = torch.from_numpy(found.masks), torch.from_numpy(found.boxes)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        cv2.imwrite(str(folder / "smear.png"), smear.image)
+        seconds = interleaved(
+            {
+                "decode PNG": lambda: open_source(folder / "smear.png").read(0, 0, width, height),
+                "prepare": lambda: preprocess(smear.image, preprocess.statistics(smear.image)),
+                "network": lambda: predictor.network([prepared]),
+                "paste masks": found.paste,
+                "(Detectron2's pasting)": lambda: paste_masks_in_image(probabilities, boxes, (height, width)),
+                f"write {','.join(DEFAULT_FORMATS)}": lambda: write_formats(result, folder, DEFAULT_FORMATS),
+            },
+            rounds,
+        )
+    network = seconds["network"][1]
+    print(f"\n| {run or name}, {len(found)} cells | s | CPU s | of the network's |\n|---|---:|---:|---:|")
+    for step, (clock, cpu) in seconds.items():
+        print(f"| {step} | {clock:.3f} | {cpu:.3f} | {100 * cpu / network:.1f} % |")
 
 
 def write_slide(path: Path, side: int, smear: SyntheticSmear) -> None:
@@ -301,10 +298,8 @@ def slide_table(smear: SyntheticSmear, run: Path | None, options: PredictionOpti
             images, slides, memory, found = pool.submit(
                 predict_slide, folder, run, options, torch.get_num_threads()
             ).result()
-    print(
-        f"\n| {run or LITE}, tiles of {options.tile_size}, overlap {options.overlap} | s | s/megapixel | CPU s/megapixel |"
-    )
-    print("|---|---:|---:|---:|")
+    print(f"\n{run or LITE}, tiles of {options.tile_size}, overlap {options.overlap}\n")
+    print("| | s | s/megapixel | CPU s/megapixel |\n|---|---:|---:|---:|")
     for name, times, megapixels in (
         ("1600x1200", images, smear.image.shape[0] * smear.image.shape[1] / 1e6),
         (f"{side}x{side}", slides, side * side / 1e6),
@@ -340,7 +335,8 @@ def main(arguments: list[str] | None = None) -> None:
     if "models" in given.only:
         models_table(smear, given.rounds)
     if "stages" in given.only:
-        stages_table(smear, given.run, given.rounds)
+        for name in (LITE,) if given.run else (LITE, R50):
+            stages_table(smear, name, given.run, given.rounds)
     if "slide" in given.only:
         options = PredictionOptions(
             score_threshold=0.5 if given.run else 0.0, tile_size=given.tile, overlap=given.overlap
