@@ -91,8 +91,8 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.INPUT.STAIN.JITTER_MEAN = [0.0, 0.0, 0.0]
     cfg.INPUT.STAIN.JITTER_STD = 0.0
 
-    # Augmentation of the training crops: a preset of bccd_d2/data/pipeline.py ("none", "mild", "strong") ...
     cfg.INPUT.AUGMENTATION = CN()
+    # Augmentation of the training crops: a preset of bccd_d2/data/pipeline.py ("none", "mild", "strong") ...
     cfg.INPUT.AUGMENTATION.PRESET = "mild"
     # ... or, when not empty, this list of [name, {parameter: value}] of Albumentations in its place, ...
     cfg.INPUT.AUGMENTATION.PIPELINE = []
@@ -100,8 +100,8 @@ def add_bccd_config(cfg: CN) -> None:
     # PIPELINE.
     cfg.INPUT.AUGMENTATION.ZOOM = []
 
-    # Paste cells of other training images into crops (Ghiasi et al. 2021), rare classes more often.
     cfg.INPUT.COPY_PASTE = CN()
+    # Paste cells of other training images into crops (Ghiasi et al. 2021), rare classes more often.
     cfg.INPUT.COPY_PASTE.ENABLED = False
     # At most this many cells a crop; the number is drawn evenly from 0 on.
     cfg.INPUT.COPY_PASTE.MAX_CELLS = 4

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
 
-from bccd_d2.data.levels import to_uint8
+from bccd_d2.data.levels import full_scale, to_uint8
 from bccd_d2.data.scaling import resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
@@ -40,7 +40,7 @@ def read_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
     if image is None:
         raise InputError(f"{file_name}: not an image that can be decoded ({encoded.size} bytes)")
-    image = to_uint8(image)
+    image = to_uint8(image, full_scale(image, file_name))
     return np.asarray(image if image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 

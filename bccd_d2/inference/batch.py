@@ -132,9 +132,14 @@ def predict_one(
     return record
 
 
-def predict_pending(images: Sequence[tuple[str | Path, str]], predictor: Predictor, outputs: Outputs) -> None:
-    """Predict files one after the other with a progress bar, see :func:`predict_one`."""
-    with tqdm(images, unit="image", disable=None) as bar:
+def predict_pending(
+    images: Sequence[tuple[str | Path, str]],
+    predictor: Predictor,
+    outputs: Outputs,
+    show_progress: bool = True,
+) -> None:
+    """Predict files one after the other, with a progress bar, see :func:`predict_one`."""
+    with tqdm(images, unit="image", disable=not show_progress) as bar:
         for path, name in bar:
             predict_one(path, name, predictor, outputs, lambda done, total: _show_tiles(bar, done, total))
 

@@ -21,7 +21,7 @@ class CellModel(torch.nn.Module):
     weights, and the numbers of a run shall not depend on the CPU it was evaluated on.
 
     Args:
-        cfg: ``TEST.TTA`` is read.
+        cfg: ``TEST.TTA`` and ``TEST.DETECTIONS_PER_IMAGE`` are read.
         model: a ``GeneralizedRCNN``, maybe in ``DistributedDataParallel``.
     """
 
@@ -29,6 +29,7 @@ class CellModel(torch.nn.Module):
         super().__init__()
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self._augmentation = augmentation_from_config(cfg)
+        self._most_detections = cfg.TEST.DETECTIONS_PER_IMAGE
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Predict a batch.
@@ -48,5 +49,8 @@ class CellModel(torch.nn.Module):
             found = [d.resized(*size).paste() for d, size in zip(network(images), sizes)]
         else:
             views = views_of(self._augmentation)
-            found = [predict_views(network, image, views, *size) for image, size in zip(images, sizes)]
+            found = [
+                predict_views(network, image, views, *size, self._most_detections)
+                for image, size in zip(images, sizes)
+            ]
         return [{"cells": cells, "instances": cells_to_instances(cells)} for cells in found]

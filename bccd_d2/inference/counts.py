@@ -44,8 +44,8 @@ def in_counting_frame(cells: Cells) -> NDArray[np.bool_]:
 
     Gundersen's unbiased counting frame (Gundersen 1977), which a haemocytometer's rule follows as well: of the cells
     that the border cuts, those on the left and upper one belong to this field, those on the right and lower one to the
-    next. So each cell of a smear cut into fields belongs to exactly one of them, and the number N over the area of the
-    image, width x height, is an unbiased density, where counting all cells overstates it by about the share
+    next. So each cell of a smear cut into fields belongs to one of them, and the number N over the area of the image,
+    width x height, is an unbiased density, where counting all cells overstates it by about the share
     (w / width + h / height) for cells of size w x h.
 
     Returns:

@@ -124,7 +124,7 @@ def predict_share(job: Job) -> None:
     predictor = share.load(f"cuda:{rank}" if processes > 1 else None)
     # Options that the model cannot follow are refused once, not for every image.
     predictor.scale_of(ArraySource(np.zeros((1, 1, 3), np.uint8)))
-    predict_pending(share.pending, predictor, share.outputs)
+    predict_pending(share.pending, predictor, share.outputs, show_progress=rank == 0)
 
 
 def _without_results(images: Images, storage: Storage) -> Images:

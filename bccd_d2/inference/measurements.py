@@ -127,7 +127,7 @@ def _shape(mask: NDArray[np.bool_]) -> tuple[float, float, float, float, float]:
     left, right = mask.argmax(axis=1)[rows], mask.shape[1] - mask[:, ::-1].argmax(axis=1)[rows]
     corners = np.stack([np.tile(np.r_[left, right], 2), np.r_[rows, rows, rows + 1, rows + 1]], axis=1)
     hull = cv2.contourArea(cv2.convexHull(corners.astype(np.int32)))
-    perimeter = perimeter_crofton(np.pad(mask, 1), directions=4)
+    perimeter = perimeter_crofton(mask, directions=4)
     return column + 0.5, row + 0.5, perimeter, region.eccentricity, hull
 
 

@@ -223,7 +223,9 @@ class BCCDPredictor:
         else:
             views = views_of(augmentation)
             for image, tile in zip(images, tiles):
-                yield predict_views(self.network, image, views, tile.height, tile.width)
+                yield predict_views(
+                    self.network, image, views, tile.height, tile.width, self._most_detections
+                )
 
 
 def augmentation_from_config(cfg: CfgNode) -> TestTimeAugmentation | None:

@@ -26,11 +26,13 @@ def is_url(path: str | Path) -> bool:
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of an address, and the path on it.
+    """The fsspec file system of an address or a path of this machine, and the path on it.
 
     Raises:
         InputError: no package for this kind of address is installed.
     """
+    if not is_url(url):
+        return LocalFileSystem(), Path(url).absolute().as_posix()
     try:
         return url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -56,7 +58,10 @@ def local_copy(path: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="bccd_d2-") as folder:
         copy = Path(folder) / posixpath.basename(remote)
         filesystem.get_file(remote, str(copy))
-        yield copy
+        try:
+            yield copy
+        except InputError as error:
+            raise InputError(str(error).replace(str(copy), str(path))) from error
 
 
 def fingerprint(path: str | Path) -> str:
@@ -111,7 +116,7 @@ class Storage:
         filesystem, path = self._locate(name)
         try:
             return bytes(filesystem.cat_file(path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def find(self, folder: str) -> list[str]:

@@ -70,6 +70,7 @@ def predict_views(
     views: Sequence[View],
     height: int,
     width: int,
+    most: int,
 ) -> Cells:
     """Predict an image in several views and merge them, see :func:`merge_views`.
 
@@ -79,12 +80,13 @@ def predict_views(
         views: what to look at.
         height: of the native image.
         width: of the native image.
+        most: how many cells to return, ``TEST.DETECTIONS_PER_IMAGE``.
 
     Returns:
         In native pixels, best score first.
     """
     found = run([view.apply(image) for view in views])
-    return merge_views([view.undo(seen, height, width) for view, seen in zip(views, found)])
+    return merge_views([view.undo(seen, height, width) for view, seen in zip(views, found)])[:most]
 
 
 def merge_views(found: Sequence[Detections]) -> Cells:

@@ -93,11 +93,11 @@ class TiffSource(ImageSource):
             if self._page.is_memmappable and not self._page.is_subifd
             else None
         )
-        self._full = 0.0
+        self._full = 255.0
         if self._page.dtype != np.uint8 and self._page.photometric.name != "PALETTE":
             bits = self._page.bitspersample
             sample = np.concatenate([b.ravel() for b in sample_blocks(height, width, self._stored)])
-            self._full = full_scale(sample) if bits in (16, 32, 64) else float(2**bits - 1)
+            self._full = full_scale(sample, self.name) if bits in (16, 32, 64) else float(2**bits - 1)
 
     def _check(self, max_pixels: int) -> None:
         page = self._page
@@ -190,7 +190,10 @@ class TiffSource(ImageSource):
         handle = self._file.filehandle
         handle.seek(page.dataoffsets[index])
         encoded = handle.read(page.databytecounts[index])
-        decoded, _, shape = page.decode(encoded or None, index, jpegtables=page.jpegtables)
+        try:
+            decoded, _, shape = page.decode(encoded or None, index, jpegtables=page.jpegtables)
+        except Exception as error:  # each of the many decoders raises kinds of its own
+            raise InputError(f"{self.name}: strip or tile {index} cannot be decoded ({error})") from error
         segment = np.full(shape, page.nodata, page.dtype)[0] if decoded is None else decoded[0]
         self._cache[index] = segment
         self._cached_bytes += segment.nbytes
@@ -202,10 +205,10 @@ class TiffSource(ImageSource):
         photometric = self._page.photometric.name
         colour = stored[..., : _TRANSPARENT_SAMPLES[photometric]]
         if photometric == "PALETTE":
-            table = np.asarray(self._page.colormap)
-            rgb = to_uint8(table, 65535.0 if table.dtype == np.uint16 else None).T[colour[..., 0]]
-            return np.ascontiguousarray(rgb[..., ::-1])
-        levels = np.ascontiguousarray(to_uint8(np.asarray(colour), self._full or None))
+            # 16-bit levels; writers make them of eight bits by 256 or by 257.
+            table = (np.asarray(self._page.colormap) >> 8).astype(np.uint8)
+            return np.ascontiguousarray(table[::-1].T[colour[..., 0]])
+        levels = np.ascontiguousarray(to_uint8(np.asarray(colour), self._full))
         if photometric == "SEPARATED":
             white = 255 - levels.astype(np.uint16)
             return ((white[..., 2::-1] * white[..., 3:] + 127) // 255).astype(np.uint8)

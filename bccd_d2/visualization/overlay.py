@@ -25,6 +25,8 @@ CLASS_COLORS: tuple[Color, ...] = (
     (233, 180, 86),
 )
 
+# Pictures below this side are too small for an outline of more than one pixel.
+_THUMBNAIL = 400
 _RIM: Color = (255, 255, 255)
 # Fixed-point bits of the coordinates that OpenCV draws at.
 _SHIFT = 4
@@ -73,8 +75,8 @@ def draw_cells(
         lines.append((drawn, class_color(index, colors)))
     canvas = np.asarray(cv2.addWeighted(tint, fill, image, 1 - fill, 0), np.uint8)
     thickness = line_thickness(image)
-    # A pale rim sets the line off from cells as dark as itself.
-    for drawn, _ in lines:
+    # A pale rim sets the line off from cells as dark as itself; a line of one pixel would drown in it.
+    for drawn, _ in lines if thickness > 1 else ():
         cv2.polylines(canvas, drawn, True, _RIM, thickness + 2, cv2.LINE_AA, _SHIFT)
     for drawn, color in lines:
         cv2.polylines(canvas, drawn, True, color, thickness, cv2.LINE_AA, _SHIFT)
@@ -88,7 +90,8 @@ def draw_cells(
 
 def line_thickness(image: NDArray[np.uint8]) -> int:
     """Pixels of an outline that can be seen when the image fills a screen."""
-    return max(1, round(max(image.shape[:2]) / 800))
+    side = max(image.shape[:2])
+    return 1 if side < _THUMBNAIL else max(2, round(side / 800))
 
 
 def _draw_legend(
