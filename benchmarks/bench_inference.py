@@ -88,7 +88,9 @@ def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str
     }
 
 
-def predictor_of(name: str, run: Path | None, options: PredictionOptions) -> BCCDPredictor:
+def predictor_of(
+    name: str, run: Path | None, options: PredictionOptions, cpu_mode: str | None = None
+) -> BCCDPredictor:
     """A predictor with the weights of ``run``, or with random ones and 100 detections an image."""
     cfg = configuration(name, run)
     if run is not None:
@@ -97,7 +99,7 @@ def predictor_of(name: str, run: Path | None, options: PredictionOptions) -> BCC
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "random.pth"
         torch.save({"model": build_model(cfg).state_dict()}, weights)
-        return BCCDPredictor(cfg, weights, options)
+        return BCCDPredictor(cfg, weights, options, cpu_mode=cpu_mode)
 
 
 def configuration(name: str, run: Path | None) -> CfgNode:
@@ -178,8 +180,10 @@ def models_table(smear: SyntheticSmear, rounds: int) -> None:
     }
     times: dict[str, int] = {}
     for name in (R50, LITE):
-        predictor = predictor_of(name, None, options)
-        works[name] = partial(predictor.predict_cells, smear.image)
+        for mode in ("plain", "auto"):
+            predictor = predictor_of(name, None, options, mode)
+            label = f"{name}, MODEL.CPU_MODE {mode}" + f" ({predictor.network.mode})" * (mode == "auto")
+            works[label] = partial(predictor.predict_cells, smear.image)
     with tempfile.TemporaryDirectory() as folder:
         try:
             for name, (work, number) in cellpose_works(smear, Path(folder)).items():

@@ -33,7 +33,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config-file", type=Path, help="configuration, in place of that of --run")
     parser.add_argument("--weights", help="checkpoint, in place of that of --run")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="ends with .onnx, or with .ts for TorchScript"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="ends with .onnx, or with .ts for TorchScript",
     )
     parser.add_argument(
         "--check",

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import cv2
@@ -33,7 +34,7 @@ from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.data.stain import ReinhardNormalizer
 from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
-from bccd_d2.inference.networks import (
+from bccd_d2.inference.exported import (
     CARD_NAME,
     INPUT_NAME,
     OUTPUT_NAMES,
@@ -73,12 +74,13 @@ class TraceableNetwork(nn.Module):
         Args:
             image: (3, height, width) uint8, network pixels.
         """
-        (found,) = self.model.inference([{"image": image}], do_postprocess=False)
+        model: Any = self.model
+        (found,) = model.inference([{"image": image}], do_postprocess=False)
         return found.pred_boxes.tensor, found.scores, found.pred_classes, found.pred_masks
 
     @torch.no_grad()
     def detect(self, image: NDArray[np.uint8]) -> NetworkOutput:
-        """Run the network as it is, as :class:`bccd_d2.inference.networks.ExportedNetwork` does."""
+        """Run the network as it is, as :class:`bccd_d2.inference.exported.ExportedNetwork` does."""
         return NetworkOutput(*(tensor.numpy() for tensor in self(torch.from_numpy(image))))
 
 
@@ -156,7 +158,7 @@ def export_model(
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{path}: this network cannot be traced ({reason})") from error
         written = open_network(temporary)
-        differences = [compare(network.detect(image), written(image)) for image in prepared]
+        differences = [compare(network.detect(image), written.run(image)) for image in prepared]
         _check(differences, path)
     return differences
 
@@ -173,6 +175,9 @@ def _card(cfg: CfgNode) -> NetworkCard:
         class_names=tuple(names),
         scale=float(cfg.INPUT.SCALE),
         image_format=cfg.INPUT.FORMAT,
+        most_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+        cell_diameter=float(cfg.INPUT.CELL_DIAMETER),
+        microns_per_pixel=float(cfg.INPUT.MICRONS_PER_PIXEL),
         stain=ReinhardNormalizer.from_config(cfg) if cfg.INPUT.STAIN.ENABLED else None,
     )
 

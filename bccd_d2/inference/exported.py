@@ -1,4 +1,4 @@
-"""Networks in one file that run without Detectron2, and without torch where the file is ONNX."""
+"""Networks in one file that find cells without Detectron2, and without torch where the file is ONNX."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
+from bccd_d2.inference.detections import Detections
+from bccd_d2.inference.finder import CellFinder
+from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions
 
 INPUT_NAME = "image"
 OUTPUT_NAMES = ("boxes", "scores", "classes", "masks")
@@ -48,12 +51,18 @@ class NetworkCard:
         class_names: by class index.
         scale: network pixels per native pixel.
         image_format: "BGR" or "RGB", the colour order of the network's input.
+        most_detections: that the network returns of an image.
+        cell_diameter: of the median cell of the training images, pixels; 0 if not known.
+        microns_per_pixel: of the training images; 0 if not known.
         stain: arguments of :class:`bccd_d2.data.stain.ReinhardNormalizer`; ``None`` where images are not normalized.
     """
 
     class_names: tuple[str, ...]
     scale: float
     image_format: str
+    most_detections: int
+    cell_diameter: float = 0.0
+    microns_per_pixel: float = 0.0
     stain: dict[str, Any] | None = None
 
     def to_json(self) -> str:
@@ -81,21 +90,33 @@ class NetworkCard:
 
 
 class ExportedNetwork(ABC):
-    """A network that was loaded from one file.
+    """A network that was loaded from one file; it takes one image at a time.
 
     Attributes:
         card: what the file says about itself.
     """
 
     card: NetworkCard
+    batch_size = 1
 
     @abstractmethod
-    def __call__(self, image: NDArray[np.uint8]) -> NetworkOutput:
+    def run(self, image: NDArray[np.uint8]) -> NetworkOutput:
         """Run the network.
 
         Args:
             image: (3, height, width) uint8 in ``card.image_format``, network pixels, of any size.
         """
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Detections of prepared images (h, w, 3) uint8, see :class:`bccd_d2.inference.network.Network`."""
+        return [self._detections(image) for image in images]
+
+    def _detections(self, image: NDArray[np.uint8]) -> Detections:
+        height, width = image.shape[:2]
+        boxes, scores, classes, masks = self.run(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
+        inside = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+        return Detections(height, width, boxes, classes, scores, masks[:, 0])[inside]
 
 
 class OnnxNetwork(ExportedNetwork):
@@ -128,9 +149,9 @@ class OnnxNetwork(ExportedNetwork):
         entries = self._session.get_modelmeta().custom_metadata_map
         self.card = NetworkCard.from_json(entries.get(CARD_NAME, ""), path)
 
-    def __call__(self, image: NDArray[np.uint8]) -> NetworkOutput:
-        """See :meth:`ExportedNetwork.__call__`."""
-        return NetworkOutput(*self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: np.ascontiguousarray(image)}))
+    def run(self, image: NDArray[np.uint8]) -> NetworkOutput:
+        """See :meth:`ExportedNetwork.run`."""
+        return NetworkOutput(*self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: image}))
 
 
 class TorchScriptNetwork(ExportedNetwork):
@@ -161,11 +182,55 @@ class TorchScriptNetwork(ExportedNetwork):
             raise InputError(f"{path}: not a TorchScript file ({reason})") from error
         self.card = NetworkCard.from_json(entries[CARD_NAME], path)
 
-    def __call__(self, image: NDArray[np.uint8]) -> NetworkOutput:
-        """See :meth:`ExportedNetwork.__call__`."""
+    def run(self, image: NDArray[np.uint8]) -> NetworkOutput:
+        """See :meth:`ExportedNetwork.run`."""
         with self._torch.no_grad():
-            outputs = self._network(self._torch.from_numpy(np.ascontiguousarray(image)))
+            outputs = self._network(self._torch.from_numpy(image))
         return NetworkOutput(*(tensor.numpy() for tensor in outputs))
+
+
+class ExportedPredictor(CellFinder):
+    """Finds the cells of images of any size with an exported network, as
+    :class:`bccd_d2.inference.predictor.BCCDPredictor` does.
+
+    Example::
+
+        predictor = ExportedPredictor("cells.onnx")
+        cells = predictor.predict_cells(cv2.imread("smear.png"))
+        print(len(cells), cells.scores, cells.areas)
+
+    Args:
+        path: that ``tools/export_model.py`` wrote.
+        options: used where a call is given none.
+        threads: see :func:`open_network`.
+
+    Raises:
+        InputError: the file is not such a network, or what runs it is not installed.
+        OSError: the file is not there.
+    """
+
+    def __init__(
+        self, path: str | Path, options: PredictionOptions = DEFAULT_OPTIONS, *, threads: int = 0
+    ) -> None:
+        network = open_network(path, threads=threads)
+        card = network.card
+        stain = None
+        if card.stain is not None:
+            # Its module needs Detectron2, which a network without this step does not.
+            from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
+
+            stain = ReinhardNormalizer(**card.stain | {"target": StainTarget(**card.stain["target"])})
+        super().__init__(
+            network,
+            card.class_names,
+            scale=card.scale,
+            image_format=card.image_format,
+            stain=stain,
+            most_detections=card.most_detections,
+            training_diameter=card.cell_diameter,
+            training_microns=card.microns_per_pixel,
+            options=options,
+        )
 
 
 def open_network(path: str | Path, *, threads: int = 0) -> ExportedNetwork:
