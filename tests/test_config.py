@@ -125,6 +125,25 @@ def test_the_switch_is_checked_against_values_and_weights(options, message):
         load_config(LITE, options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["TEST.AUG.ENABLED", "True"], "TEST.AUG.ENABLED has no effect here: use TEST.TTA.ENABLED"),
+        (["TEST.TTA.SCALES", "[1.0, 0.0]"], r"TEST.TTA.SCALES: expected .* found \[1.0, 0.0\]"),
+        (["TEST.TTA.SCALES", "[]"], r"TEST.TTA.SCALES: expected .* found \[\]"),
+        (["MODEL.CPU_MODE", "fast"], "MODEL.CPU_MODE: expected one of auto, plain, .* found 'fast'"),
+        (
+            ["INPUT.CELL_DIAMETER", "-1.0"],
+            r"INPUT.CELL_DIAMETER: expected 0 \(not known\) or more, found -1.0",
+        ),
+        (["INPUT.MICRONS_PER_PIXEL", "-1.0"], "INPUT.MICRONS_PER_PIXEL: expected 0"),
+    ],
+)
+def test_what_prediction_cannot_do_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        load_config(LITE, options)
+
+
 def test_an_augmentation_pipeline_survives_yaml(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -67,23 +68,24 @@ class Network:
         Returns:
             One an image, in its pixels.
         """
-        found = []
-        start = 0
-        while start < len(images):
-            batch = images[start : start + self.batch_size]
-            same = [image for image in batch if image.shape == batch[0].shape]
-            # A batch is padded to its largest image, and what lies beside an image is seen by the network.
-            batch = batch[: 1 if len(same) < len(batch) else len(batch)]
-            try:
-                found += self._run(batch)
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                self.batch_size = len(batch) // 2
-                logging.getLogger(__name__).info("Out of GPU memory: %d images a batch now", self.batch_size)
-                torch.cuda.empty_cache()
-                continue
-            start += len(batch)
+        found: list[Detections] = []
+        # A batch is padded to its largest image, and the network sees what lies beside an image: one size a batch.
+        for _, same_size in groupby(images, key=lambda image: image.shape):
+            waiting = list(same_size)
+            while waiting:
+                batch = waiting[: self.batch_size]
+                try:
+                    found += self._run(batch)
+                except torch.OutOfMemoryError:
+                    if len(batch) == 1:
+                        raise
+                    self.batch_size = len(batch) // 2
+                    logging.getLogger(__name__).info(
+                        "Out of GPU memory: %d images a batch now", self.batch_size
+                    )
+                    torch.cuda.empty_cache()
+                    continue
+                waiting = waiting[len(batch) :]
         return found
 
     def _run(self, batch: Sequence[NDArray[np.uint8]]) -> list[Detections]:
