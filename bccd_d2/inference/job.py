@@ -93,7 +93,9 @@ def prepare_job(
                 raise InputError(
                     f"{storage.path(name)} exists; give --overwrite to replace it, or another --output"
                 )
-    outputs = Outputs(storage, formats, claim_output(storage, description, overwrite))
+    # A run that ended before its first image, as for want of its weights, leaves nothing to mix with.
+    free = overwrite or not storage.find(RECORDS)
+    outputs = Outputs(storage, formats, claim_output(storage, description, free))
     pending = [(path, name) for path, name in images if overwrite or not outputs.is_finished(path, name)]
     return Job(model, options, outputs, images, pending, device)
 

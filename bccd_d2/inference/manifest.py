@@ -61,7 +61,7 @@ def claim_output(storage: Storage, description: Mapping[str, Any], overwrite: bo
     Args:
         storage: the folder of the results.
         description: from :func:`describe_run`.
-        overwrite: forget what the folder says; the caller removes the results themselves.
+        overwrite: forget what the folder says; the caller has removed the results themselves.
 
     Returns:
         :func:`run_key` of the description.

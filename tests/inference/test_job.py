@@ -148,8 +148,13 @@ def test_files_that_nobody_can_tell_the_model_of_are_not_replaced(folder):
     assert len(json.loads((folder / "out" / "predictions.json").read_text())) == 5
 
 
+def test_a_run_that_made_nothing_is_in_nobodys_way(folder):
+    prepare(folder)
+    assert len(prepare(folder, score_threshold=0.3).pending) == 5
+
+
 def test_a_manifest_that_is_none_is_named(folder):
-    (folder / "out").mkdir()
+    finish(prepare(folder))
     (folder / "out" / "run.json").write_text("{")
     with pytest.raises(InputError, match=r"run\.json: not JSON .*--overwrite"):
         prepare(folder)

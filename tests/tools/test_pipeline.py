@@ -150,8 +150,6 @@ def test_predict_writes_coco_results_and_overlays(folder):
     again = run("predict.py", *arguments, status=1)
     assert "1 of 2 files are finished already" in again.stdout
     assert (output / "predictions.json").read_bytes() == written
-    otherwise = run("predict.py", *arguments[:-1], "0.7", status=1)
-    assert "score_threshold was 0.0, is now 0.7" in otherwise.stderr and "--overwrite" in otherwise.stderr
 
 
 def test_weights_that_are_not_there_are_one_clear_line(folder, tmp_path):
