@@ -29,6 +29,8 @@ TRAIN = [
     # The last release under MIT; its successor AlbumentationsX is AGPL.
     "albumentations==2.0.8",
     "tabulate>=0.9",
+    # Predictions: the compressions of TIFF.
+    "imagecodecs>=2023.7",
     # What Detectron2 itself imports at run time.
     "fvcore>=0.1.5.post20221221",
     "iopath>=0.1.10",
@@ -40,7 +42,10 @@ TRAIN = [
     "tensorboard>=2.12",
     "packaging>=23",
 ]
+# OpenSlide itself (LGPL) comes with openslide-bin.
+SLIDES = ["openslide-python>=1.3", "openslide-bin>=4"]
 DEV = [
+    *SLIDES,
     "pytest>=8",
     "pytest-timeout>=2.2",
     "hypothesis>=6.100",

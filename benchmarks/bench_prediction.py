@@ -37,7 +37,6 @@ OPTIONS = {
     "3 views: sizes 0.8, 1, 1.25": PredictionOptions(
         augmentation=TestTimeAugmentation(flip=False, rot90=False, scales=(1.0, 0.8, 1.25))
     ),
-    "24 views: all of these": PredictionOptions(augmentation=TestTimeAugmentation(scales=(1.0, 0.8, 1.25))),
     "merged cells cut": PredictionOptions(refine=True),
     "each pixel one cell": PredictionOptions(exclusive=True),
     "both": PredictionOptions(refine=True, exclusive=True),

@@ -56,6 +56,8 @@ class Network:
         self.batch_size = _LARGEST_BATCH_ON_CUDA if self.on_cuda else 1
         if self.mode in ("channels_last", "bfloat16"):
             model.to(memory_format=torch.channels_last)
+        if self.mode == "bfloat16" or (self.on_cuda and half):
+            model.backbone.register_forward_hook(_to_float32)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
@@ -76,7 +78,7 @@ class Network:
                 batch = waiting[: self.batch_size]
                 try:
                     found += self._run(batch)
-                except torch.OutOfMemoryError:
+                except torch.cuda.OutOfMemoryError:
                     if len(batch) == 1:
                         raise
                     self.batch_size = len(batch) // 2
@@ -100,6 +102,11 @@ class Network:
         if self.on_cuda and self._half:
             return torch.autocast("cuda", torch.float16)
         return torch.autocast("cpu", torch.bfloat16) if self.mode == "bfloat16" else nullcontext()
+
+
+def _to_float32(_module: Any, _inputs: Any, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Detectron2 pools with boxes in the type of the features, and no 16 bits hold a coordinate to the pixel."""
+    return {name: level.float() for name, level in features.items()}
 
 
 def detections_of(instances: Instances) -> Detections:

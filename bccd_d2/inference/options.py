@@ -50,9 +50,9 @@ class PredictionOptions:
         microns_per_pixel: of the image, in place of what its file says; it is resized so that it becomes
             ``INPUT.MICRONS_PER_PIXEL``, unless ``diameter`` is given.
         scale: the factor itself: pixels at the training magnification per native pixel. Wins over both.
-        refine: give the pixels that the network is sure of to cells by a watershed, see
-            :mod:`bccd_d2.inference.refinement`.
-        exclusive: give each pixel to one cell at most.
+        refine: cut masks that look like several touching cells by a watershed, see
+            :func:`bccd_d2.inference.refinement.split_merged`.
+        exclusive: give each pixel to one cell at most, see :func:`bccd_d2.inference.refinement.without_overlaps`.
     """
 
     score_threshold: float = 0.0

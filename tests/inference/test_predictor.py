@@ -224,7 +224,7 @@ def test_a_batch_that_does_not_fit_is_halved(real, monkeypatch):
     def run(batch):
         sizes.append(len(batch))
         if len(batch) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return [image.shape[1] for image in batch]
 
     monkeypatch.setattr(network, "_run", run)
@@ -232,8 +232,10 @@ def test_a_batch_that_does_not_fit_is_halved(real, monkeypatch):
     assert network(images) == [4, 4, 4, 4, 4, 5]
     assert sizes == [5, 2, 2, 1, 1]
     assert network.batch_size == 2
-    monkeypatch.setattr(network, "_run", lambda batch: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
-    with pytest.raises(torch.OutOfMemoryError):
+    monkeypatch.setattr(
+        network, "_run", lambda batch: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("no"))
+    )
+    with pytest.raises(torch.cuda.OutOfMemoryError):
         network(images)
 
 

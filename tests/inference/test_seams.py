@@ -126,6 +126,19 @@ def test_the_whole_cell_wins_over_a_cut_one_with_a_better_score():
     assert found.scores.tolist() == [0.5]
 
 
+def test_the_whole_cell_wins_over_a_cut_one_of_the_tile_that_would_own_it():
+    # The right tile has lost a part and seen too much of the rest: columns 80 to 122, the middle in its core.
+    whole, cut = disc(97, 60, 18, 120, 120), disc(17, 60, 25, 120, 120)
+    found = merged_pair(cells_of([whole], [0.5]), cells_of([cut], [0.99]))
+    assert found.areas.tolist() == [whole.sum()]
+
+
+def test_the_tile_that_owns_a_cell_decides_on_its_outline_and_score():
+    own, other = disc(96, 60, 10, 120, 120), disc(17, 60, 11, 120, 120)
+    found = merged_pair(cells_of([own], [0.5]), cells_of([other], [0.99]))
+    assert (found.areas.tolist(), found.scores.tolist()) == ([own.sum()], [0.5])
+
+
 def test_pieces_of_a_cell_larger_than_the_overlap_are_joined(caplog):
     left, right = disc(100, 60, 50, 120, 120), disc(20, 60, 50, 120, 120)
     found = merged_pair(cells_of([left], [0.7]), cells_of([right], [0.9], classes=[3]))
