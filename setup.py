@@ -29,7 +29,9 @@ TRAIN = [
     # The last release under MIT; its successor AlbumentationsX is AGPL.
     "albumentations==2.0.8",
     "tabulate>=0.9",
-    # Predictions: the compressions of TIFF.
+    # Predictions: ImageJ's regions, folders in buckets, the compressions of TIFF.
+    "roifile>=2023.5",
+    "fsspec>=2023.6",
     "imagecodecs>=2023.7",
     # What Detectron2 itself imports at run time.
     "fvcore>=0.1.5.post20221221",
@@ -49,6 +51,9 @@ DEV = [
     "pytest>=8",
     "pytest-timeout>=2.2",
     "hypothesis>=6.100",
+    # What reads predictions back.
+    "pandas>=2.1",
+    "shapely>=2",
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",

@@ -75,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         parse_formats(given.formats),
         overwrite=given.overwrite,
         device=given.device,
+        max_pixels=given.max_pixels,
     )
     if finished := len(job.images) - len(job.pending):
         print(f"{finished} of {len(job.images)} files are finished already")
@@ -84,8 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(summary: BatchSummary, output: str) -> int:
     """Print what a batch has come to; its exit status."""
-    counts = ", ".join(f"{number} {name}" for name, number in summary.counts.cells.items())
-    print(f"{sum(summary.counts.cells.values())} cells in {summary.images} images ({counts}): {output}")
+    counts = "".join(f", {number} {name}" for name, number in summary.counts.cells.items())
+    print(f"{sum(summary.counts.cells.values())} cells in {summary.images} images{counts}: {output}")
     for line in summary.failures:
         print(f"skipped: {line}", file=sys.stderr)
     return 1 if summary.failures else 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bccd_d2.inference.model_zoo import ModelFiles, find_model
 from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions, TestTimeAugmentation
+from bccd_d2.inference.sources import MAX_PIXELS
 
 DEFAULT_SCORE_THRESHOLD = 0.5
 
@@ -74,6 +75,13 @@ def add_prediction_arguments(parser: ArgumentParser) -> None:
         default=DEFAULT_OPTIONS.batch_size,
         metavar="N",
         help="tiles that go through the network together (default: what fits the memory)",
+    )
+    group.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse images of more pixels that must be decoded whole (default %(default)s)",
     )
     group.add_argument(
         "--tta", action="store_true", help="predict flipped and turned images too and merge the masks; slower"

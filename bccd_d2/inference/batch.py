@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.result import ImageResult
 from bccd_d2.inference.source import ImageSource
-from bccd_d2.inference.sources import open_source, page_count
+from bccd_d2.inference.sources import MAX_PIXELS, open_source, page_count
 from bccd_d2.inference.storage import Storage, fingerprint, local_copy
 from bccd_d2.inference.writers import FORMATS, format_files, write_formats
 
@@ -85,7 +86,13 @@ def record_file(name: str) -> str:
 
 
 def predict_one(
-    path: str | Path, name: str, predictor: Predictor, outputs: Outputs, progress: Progress | None = None
+    path: str | Path,
+    name: str,
+    predictor: Predictor,
+    outputs: Outputs,
+    progress: Progress | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Record:
     """Predict all images of one file and write their results, each file whole or not at all.
 
@@ -95,6 +102,7 @@ def predict_one(
         predictor: finds the cells.
         outputs: where the results go.
         progress: called with the number of tiles done and of all tiles.
+        max_pixels: see :func:`bccd_d2.inference.sources.open_source`.
 
     Returns:
         The record, which :func:`record_file` holds now: ``key``, ``formats``, ``file`` (fingerprint), ``results``
@@ -114,7 +122,7 @@ def predict_one(
     with _output_errors(outputs), outputs.storage.staging() as folder:
         try:
             record["file"] = fingerprint(path)
-            for result in _results(path, name, predictor, progress):
+            for result in _results(path, name, predictor, progress, max_pixels):
                 with _output_errors(outputs):
                     write_formats(result, folder, formats)
                     for file in format_files(result.name, formats):
@@ -136,27 +144,29 @@ def predict_pending(
     images: Sequence[tuple[str | Path, str]],
     predictor: Predictor,
     outputs: Outputs,
+    *,
+    max_pixels: int = MAX_PIXELS,
     show_progress: bool = True,
 ) -> None:
     """Predict files one after the other, with a progress bar, see :func:`predict_one`."""
     with tqdm(images, unit="image", disable=not show_progress) as bar:
         for path, name in bar:
-            predict_one(path, name, predictor, outputs, lambda done, total: _show_tiles(bar, done, total))
+            progress = partial(_show_tiles, bar)
+            predict_one(path, name, predictor, outputs, progress, max_pixels=max_pixels)
 
 
 def _show_tiles(bar: tqdm[Any], done: int, total: int) -> None:
-    if total > 1:
-        bar.set_postfix_str(f"tile {done}/{total}")
+    bar.set_postfix_str(f"tile {done}/{total}" if total > 1 else "")
 
 
 def _results(
-    path: str | Path, name: str, predictor: Predictor, progress: Progress | None
+    path: str | Path, name: str, predictor: Predictor, progress: Progress | None, max_pixels: int
 ) -> Iterator[ImageResult]:
     """The result of each image of a file, its source open."""
     with local_copy(path) as file:
         pages = page_count(file)
         for page in range(pages):
-            with open_source(file, page=page) as source:
+            with open_source(file, page=page, max_pixels=max_pixels) as source:
                 cells = predictor.predict_source(source, progress=progress)
                 yield ImageResult(
                     name if pages == 1 else f"{name}.page{page + 1:03d}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from bccd_d2.errors import InputError
@@ -14,12 +14,15 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 _WILDCARDS = "*?["
 
 
-def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path | str, str]]:
+def find_images(
+    inputs: Sequence[str | Path], suffixes: Collection[str] = SUFFIXES
+) -> list[tuple[Path | str, str]]:
     """Image files named by ``inputs``.
 
     Args:
         inputs: files, folders that are searched at every depth, and patterns with ``*``, ``**`` or ``?`` that files
             are taken by; each on this machine or an address that fsspec knows, such as ``s3://bucket/folder``.
+        suffixes: of the files that are taken from a folder, in lower case.
 
     Returns:
         Path (or address) of each image, and its name for the results: its file name, or its POSIX path below the
@@ -30,21 +33,21 @@ def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path | str, str]]:
     """
     found: dict[str, Path | str] = {}
     for given in inputs:
-        for name, path in _remote(str(given)) if is_url(given) else _local(Path(given)):
+        for name, path in _remote(str(given), suffixes) if is_url(given) else _local(Path(given), suffixes):
             if found.setdefault(name, path) != path:
                 raise InputError(
                     f"--input: {found[name]} and {path} have the same name {name}; predict them apart"
                 )
     if not found:
         raise InputError(
-            f"--input: no image ({', '.join(sorted(SUFFIXES))}) in {', '.join(str(given) for given in inputs)}"
+            f"--input: no image ({', '.join(sorted(suffixes))}) in {', '.join(str(given) for given in inputs)}"
         )
     return [(path, name) for name, path in found.items()]
 
 
-def _local(given: Path) -> Iterator[tuple[str, Path]]:
+def _local(given: Path, suffixes: Collection[str]) -> Iterator[tuple[str, Path]]:
     if given.is_dir():
-        paths = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        paths = sorted(p for p in given.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
         folder = given
     elif given.is_file():
         paths, folder = [given], given.parent
@@ -65,12 +68,12 @@ def _fixed_part(pattern: Path) -> Path:
     return pattern
 
 
-def _remote(given: str) -> Iterator[tuple[str, str]]:
+def _remote(given: str, suffixes: Collection[str]) -> Iterator[tuple[str, str]]:
     filesystem, place = open_filesystem(given)
     if filesystem.isfile(place):
         paths, folder = [place], posixpath.dirname(place)
     elif filesystem.isdir(place):
-        paths = [p for p in filesystem.find(place) if posixpath.splitext(p)[1].lower() in SUFFIXES]
+        paths = [p for p in filesystem.find(place) if posixpath.splitext(p)[1].lower() in suffixes]
         folder = place
     else:
         folder = str(_fixed_part(Path(place)))

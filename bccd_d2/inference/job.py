@@ -15,12 +15,14 @@ from torch.multiprocessing import ProcessRaisedException
 from bccd_d2.errors import InputError
 from bccd_d2.inference.batch import RECORDS, OutputError, Outputs, predict_pending
 from bccd_d2.inference.collect import CELLS, COUNTS, PREDICTIONS
-from bccd_d2.inference.images import find_images
+from bccd_d2.inference.images import SUFFIXES, find_images
 from bccd_d2.inference.manifest import MANIFEST, claim_output, describe_run, manifest_bytes
 from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.inference.slide_source import SLIDE_SUFFIXES
 from bccd_d2.inference.source import ArraySource
+from bccd_d2.inference.sources import MAX_PIXELS
 from bccd_d2.inference.storage import Storage, is_url
 
 Images = Sequence[tuple[str | Path, str]]
@@ -37,6 +39,7 @@ class Job:
         images: path and name of every file of the batch.
         pending: those of them that are not finished.
         device: "cpu", "cuda", "cuda:1"; ``None`` for what the configuration says.
+        max_pixels: an image that must be decoded whole and claims more is refused.
     """
 
     model: ModelFiles
@@ -45,6 +48,7 @@ class Job:
     images: Images
     pending: Images
     device: str | None = None
+    max_pixels: int = MAX_PIXELS
 
     def load(self, device: str | None = None) -> BCCDPredictor:
         """The predictor, on ``device`` or else the job's own.
@@ -66,6 +70,7 @@ def prepare_job(
     *,
     overwrite: bool = False,
     device: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Job:
     """Find the images, take the output folder, and see what is left to do.
 
@@ -77,13 +82,14 @@ def prepare_job(
         formats: names in :data:`bccd_d2.inference.writers.FORMATS`.
         overwrite: predict everything anew, and delete what another model has left there.
         device: see :class:`Job`.
+        max_pixels: see :class:`Job`.
 
     Raises:
         InputError: there are no images, the model cannot be read, or the folder holds results of another model.
         OSError: the folder cannot be written.
     """
     storage = Storage(str(output))
-    images = _without_results(find_images(inputs), storage)
+    images = _without_results(find_images(inputs, SUFFIXES | SLIDE_SUFFIXES), storage)
     description = describe_run(model, options)
     if overwrite:
         _forget_results(storage, description)
@@ -97,7 +103,7 @@ def prepare_job(
     free = overwrite or not storage.find(RECORDS)
     outputs = Outputs(storage, formats, claim_output(storage, description, free))
     pending = [(path, name) for path, name in images if overwrite or not outputs.is_finished(path, name)]
-    return Job(model, options, outputs, images, pending, device)
+    return Job(model, options, outputs, images, pending, device, max_pixels)
 
 
 def run_job(job: Job, num_gpus: int = 1) -> None:
@@ -126,7 +132,9 @@ def predict_share(job: Job) -> None:
     predictor = share.load(f"cuda:{rank}" if processes > 1 else None)
     # Options that the model cannot follow are refused once, not for every image.
     predictor.scale_of(ArraySource(np.zeros((1, 1, 3), np.uint8)))
-    predict_pending(share.pending, predictor, share.outputs, show_progress=rank == 0)
+    predict_pending(
+        share.pending, predictor, share.outputs, max_pixels=share.max_pixels, show_progress=rank == 0
+    )
 
 
 def _without_results(images: Images, storage: Storage) -> Images:

@@ -72,7 +72,9 @@ def draw_cells(
             for contour in contours
         ]
         cv2.fillPoly(tint, drawn, class_color(index, colors), cv2.LINE_8, _SHIFT)
-        lines.append((drawn, class_color(index, colors)))
+        # Half a pixel is not seen, and a smooth line has a fraction of the corners.
+        smooth = [cv2.approxPolyDP(contour, 2 ** (_SHIFT - 1), True) for contour in drawn]
+        lines.append((smooth, class_color(index, colors)))
     canvas = np.asarray(cv2.addWeighted(tint, fill, image, 1 - fill, 0), np.uint8)
     thickness = line_thickness(image)
     # A pale rim sets the line off from cells as dark as itself; a line of one pixel would drown in it.

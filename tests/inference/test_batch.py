@@ -111,12 +111,11 @@ def test_broken_files_are_listed_and_do_not_stop_the_others(folder):
     assert "ab text.png" in seen and "a.png" not in seen
 
 
-def test_a_decompression_bomb_is_one_bad_file(folder, monkeypatch):
-    monkeypatch.setattr(
-        "bccd_d2.inference.sources.open_source.__kwdefaults__", {"page": 0, "max_pixels": 15_000}
-    )
+def test_a_decompression_bomb_is_one_bad_file(folder):
     cv2.imwrite(str(folder / "bomb.png"), smear(size=(200, 200)))
-    summary, _ = run(folder, outputs(folder))
+    images, out = find_images([folder]), outputs(folder)
+    predict_pending(images, DarkThings(), out, max_pixels=15_000)
+    summary = collect(images, out)
     assert summary.images == 3
     assert "bomb.png: 200x200 pixels" in summary.failures[0]
 

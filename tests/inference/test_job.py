@@ -167,6 +167,12 @@ def test_results_below_the_inputs_are_no_images(folder):
         prepare(folder, "in")
 
 
+def test_slides_in_a_folder_are_images_too(folder):
+    (folder / "in" / "slide.svs").write_bytes(b"x")
+    (folder / "in" / "notes.txt").write_bytes(b"x")
+    assert [name for _, name in prepare(folder).images][-1] == "slide.svs"
+
+
 def test_which_model_is_taken(tmp_path):
     for name in ("config.yaml", "model_final.pth", "lite.yaml", "lite.safetensors"):
         (tmp_path / name).touch()
