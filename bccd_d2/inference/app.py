@@ -157,9 +157,8 @@ def build_app(predictor: Predictor, limits: UploadLimits, example: Path | None =
         looks = [threshold, *colors]
         shown = [overlay, counts, cells]
         upload.change(find, [upload, *looks], [found, *shown])
-        threshold.release(show, [found, *looks], shown, show_progress="hidden")
-        for color in colors:
-            color.change(show, [found, *looks], shown, show_progress="hidden")
+        for look in looks:
+            look.change(show, [found, *looks], shown, show_progress="hidden", trigger_mode="always_last")
         make.click(write, [made, found, formats, *looks], [files, made])
     return app
 

@@ -2,7 +2,6 @@
 
 import csv
 import importlib.util
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,9 +13,7 @@ from bccd_d2.inference.app import LOWEST_THRESHOLD, build_app, launch_app
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.upload import UploadLimits
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_network import CLASS_NAMES, write_tiny_run  # noqa: E402
+from tests.inference.tiny_network import CLASS_NAMES, write_tiny_run
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -99,7 +96,7 @@ def test_an_image_is_uploaded_shown_counted_and_downloaded(page, tmp_path):
         page.locator("#files a", has_text="KB").nth(2).click()
     names = page.locator("#files").inner_text()
     assert "coco-my smear" in names and "geojson-my smear" in names and "overlays-my smear" in names
-    rows = list(csv.DictReader(Path(download.value.path()).open(encoding="utf-8")))
+    rows = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
     assert download.value.suggested_filename == "csv-my smear.csv"
     assert len(rows) == number
 

@@ -12,9 +12,7 @@ from bccd_d2.inference.export import BOX_TOLERANCE, MASK_TOLERANCE, SCORE_TOLERA
 from bccd_d2.inference.exported import ExportedPredictor, NetworkOutput, open_network
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_network import CLASS_NAMES, write_tiny_run
+from tests.inference.tiny_network import CLASS_NAMES, write_tiny_run
 
 # Of different sizes, none of them a multiple of the backbone's stride at half the resolution. Nothing is found in the
 # last.

@@ -19,7 +19,7 @@ OPTIONS = [
 ]
 # Freshly drawn heads say the same of every box.
 _MAGNIFIED = {
-    "roi_heads.box_predictor.cls_score": 60,
+    "roi_heads.box_predictor.cls_score": 160,
     "roi_heads.box_predictor.bbox_pred": 100,
     "roi_heads.mask_head.predictor": 1000,
 }
