@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from bccd_d2.conversion.coco import decode_segmentation
+from bccd_d2.conversion.coco import decode_columns
 from bccd_d2.errors import InputError
 
 
@@ -106,8 +106,16 @@ class Cells:
         Raises:
             InputError: an RLE is malformed or of another size.
         """
-        masks = (decode_segmentation(rle, height, width) for rle in rles)
-        return cls.from_masks(height, width, masks, boxes=boxes, classes=classes, scores=scores)
+        strips = [decode_columns(rle, height, width) for rle in rles]
+        return cls.from_masks(
+            height,
+            width,
+            [strip for strip, _ in strips],
+            origins=[(x, 0) for _, x in strips],
+            boxes=boxes,
+            classes=classes,
+            scores=scores,
+        )
 
     @classmethod
     def from_label_image(cls, labels: NDArray[Any], classes: Mapping[int, int] | None = None) -> Cells:

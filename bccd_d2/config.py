@@ -10,7 +10,9 @@ import yaml
 from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habit
 from detectron2.config import get_cfg
 
+from bccd_d2.config_heads import add_head_keys, check_heads
 from bccd_d2.errors import InputError
+from bccd_d2.pixels import apply_pixels
 
 _UNUSED_INPUT_KEYS = (
     "MIN_SIZE_TRAIN",
@@ -19,16 +21,13 @@ _UNUSED_INPUT_KEYS = (
     "MIN_SIZE_TEST",
     "MAX_SIZE_TEST",
 )
+# Keys of ours that only one backbone reads.
+_BACKBONE_SECTIONS = {
+    "TIMM": "build_timm_fpn_backbone",
+    "VIT": "build_vit_sfp_backbone",
+    "SLIM_RESNET": "build_slim_resnet_fpn_backbone",
+}
 CPU_MODES = ("auto", "plain", "channels_last", "bfloat16")
-# Where weights lie that were trained on BGR images with COCO's mean subtracted.
-_DETECTRON2_WEIGHTS = (
-    "detectron2://COCO",
-    "detectron2://LVIS",
-    "detectron2://ImageNetPretrained/MSRA",
-    "detectron2://ImageNetPretrained/FAIR",
-    "https://dl.fbaipublicfiles.com/detectron2/COCO",
-    "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA",
-)
 
 
 def add_bccd_config(cfg: CN) -> None:
@@ -58,8 +57,10 @@ def add_bccd_config(cfg: CN) -> None:
     # Beside Detectron2's "horizontal", "vertical" and "none" also "both", each flip with a probability of one
     # half: a smear has no upper side.
     cfg.INPUT.RANDOM_FLIP = "both"
-    # What the network sees: "coco" (BGR, COCO's mean subtracted, as Detectron2's own weights expect), "unit"
-    # (levels in [0, 1]), or "custom": what MODEL.PIXEL_MEAN and PIXEL_STD say, which the other two set.
+    # What the network sees: "coco" (BGR, COCO's mean subtracted, as Detectron2's own weights expect), "coco_std" (that
+    # divided by the standard deviation, as its X-101 weights expect), "imagenet" and "timm" (INPUT.FORMAT "RGB",
+    # ImageNet's mean and deviation or those of MODEL.TIMM.NAME), "unit" (levels in [0, 1]), or "custom": what
+    # MODEL.PIXEL_MEAN and PIXEL_STD say, which the others set.
     cfg.INPUT.PIXELS = "custom"
     # Rotate training crops by a random multiple of 90 degrees.
     cfg.INPUT.ROT90 = True
@@ -108,21 +109,96 @@ def add_bccd_config(cfg: CN) -> None:
     # Cells of each class that are cut out when training starts and kept in memory (40 to 200 kB each).
     cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS = 64
 
+    # MODEL.BACKBONE.NAME "build_timm_fpn_backbone": a model of timm under Detectron2's FPN.
+    cfg.MODEL.TIMM = CN()
+    # timm's name of a model with features at strides 4, 8, 16 and 32, with or without the tag of its weights.
+    cfg.MODEL.TIMM.NAME = ""
+    # Training without MODEL.WEIGHTS starts from timm's own weights (downloaded once), else from random ones.
+    cfg.MODEL.TIMM.PRETRAINED = True
+    # Batch norms keep their statistics, scale and offset, as Detectron2's "FrozenBN" does: for pretrained models with
+    # batch norm, whose statistics few images would spoil. ConvNeXt and Swin have none.
+    cfg.MODEL.TIMM.FREEZE_BN = False
+
+    # MODEL.BACKBONE.NAME "build_vit_sfp_backbone": a plain vision transformer under a simple feature pyramid; the
+    # defaults are those of ViT-L/16 as UNI has it.
+    cfg.MODEL.VIT = CN()
+    # State dict of the transformer alone, read when training starts without MODEL.WEIGHTS; empty: random ones.
+    cfg.MODEL.VIT.WEIGHTS = ""
+    # Side of a token in network pixels: 8 or 16.
+    cfg.MODEL.VIT.PATCH_SIZE = 16
+    # Width of a token.
+    cfg.MODEL.VIT.EMBED_DIM = 1024
+    # Number of blocks.
+    cfg.MODEL.VIT.DEPTH = 24
+    # Attention heads of each block.
+    cfg.MODEL.VIT.NUM_HEADS = 16
+    # Width of each block's hidden layer, in widths of a token.
+    cfg.MODEL.VIT.MLP_RATIO = 4.0
+    # Where LayerScale starts (Touvron et al. 2021); 0 leaves it out.
+    cfg.MODEL.VIT.INIT_VALUES = 1e-5
+    # Side in pixels of the square that the position embedding was trained on; it is interpolated to other sizes.
+    cfg.MODEL.VIT.IMG_SIZE = 224
+    # Keep only the blocks' inputs for the backward pass and compute the rest again: less memory, a third more time.
+    cfg.MODEL.VIT.CHECKPOINTING = True
+    # So many first blocks keep their weights, and with them the embedding; 0 trains all.
+    cfg.MODEL.VIT.FREEZE_BLOCKS = 0
+    # The learning rate of each block is this times that of the next one (Clark et al. 2020); 1 for the same everywhere.
+    cfg.MODEL.VIT.LR_DECAY = 1.0
+
     # MODEL.BACKBONE.NAME "build_slim_resnet_fpn_backbone": channels and number of blocks of the stages res2 to res5.
     cfg.MODEL.SLIM_RESNET = CN()
     cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 192]
     cfg.MODEL.SLIM_RESNET.BLOCKS = [2, 2, 2, 2]
+    add_head_keys(cfg)
 
-    # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
-    # that a shorter run needs only another MAX_ITER.
-    cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
-    # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
-    cfg.SOLVER.CHECKPOINTS_KEPT = 2
     # "AdamW" or "SGD" (with SOLVER.MOMENTUM).
     cfg.SOLVER.OPTIMIZER = "AdamW"
+    # Length of the training in epochs (each training image once); above 0 it sets SOLVER.MAX_ITER and limits
+    # SOLVER.WARMUP_ITERS to a tenth of it. 0: SOLVER.MAX_ITER counts, in iterations.
+    cfg.SOLVER.MAX_EPOCHS = 0
+    # In epochs, above 0 they set SOLVER.CHECKPOINT_PERIOD and TEST.EVAL_PERIOD (iterations).
+    cfg.SOLVER.CHECKPOINT_EPOCHS = 0
+    cfg.TEST.EVAL_EPOCHS = 0
+    # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
+    # that a shorter run needs only another MAX_ITER. Read by "WarmupMultiStepLR", not by "WarmupCosineLR".
+    cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
+    # Batches of SOLVER.IMS_PER_BATCH whose gradients are averaged for one iteration.
+    cfg.SOLVER.ACCUMULATE = 1
+    # Mixed precision on CUDA (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto": bfloat16 where the card has it.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 2
 
-    # Pixel overlap counts predictions with at least this score.
+    # Exponential moving average of the weights; what is evaluated and saved is the average. In its t-th update it
+    # keeps min(DECAY, (1 + t) / (10 + t)) of itself.
+    cfg.MODEL_EMA = CN()
+    cfg.MODEL_EMA.ENABLED = False
+    cfg.MODEL_EMA.DECAY = 0.999
+
+    # The losses on this many crops of the DATASETS.TEST images, always the same ones without augmentation, every so
+    # many iterations and after the last; a period of 0: never.
+    cfg.TEST.VALIDATION_LOSS_PERIOD = 100
+    cfg.TEST.VALIDATION_LOSS_CROPS = 16
+    # With TEST.EVAL_PERIOD: the evaluation in which this metric ("GROUP/NAME" as in results.json, of the first data
+    # set of DATASETS.TEST) is highest is kept as model_best.pth ...
+    cfg.TEST.BEST_METRIC = "segm/AP"
+    # ... and after this many evaluations in a row without a new best one training stops; 0: never.
+    cfg.TEST.PATIENCE = 0
+
+    # What an evaluation counts, outlines and puts into error bins are predictions with at least this score; average
+    # precision, curves and calibration look at all.
     cfg.TEST.SCORE_THRESH = 0.5
+    # Diameters in native pixels (of a disc with the area of the mask) that part small cells from medium and medium from
+    # large ones: platelets, red cells, white cells.
+    cfg.TEST.SIZE_EDGES = [40.0, 130.0]
+    # A mask that comes within this many native pixels of the image border touches it; "interior" figures leave it out.
+    cfg.TEST.BORDER_MARGIN = 0
+    # Gaps in native pixels to the next cell up to which a cell counts as touching another, and as near one.
+    cfg.TEST.CROWDING_EDGES = [3.0, 20.0]
+    # Native pixels by which an outline may be off in boundary F1.
+    cfg.TEST.BOUNDARY_TOLERANCE = 2.0
+    # Resamples of the images for confidence intervals; 0 for none.
+    cfg.TEST.BOOTSTRAP_SAMPLES = 1000
 
     # Evaluate and predict several views of each image and merge them on masks, see
     # bccd_d2/inference/test_time_augmentation.py; takes the place of Detectron2's TEST.AUG, which merges boxes.
@@ -174,7 +250,7 @@ def load_config(config_file: str | Path, options: Sequence[str] = ()) -> CN:
         cfg.merge_from_list(list(options))
     except (AssertionError, KeyError, ValueError) as error:
         raise InputError(f"options: {_first_argument(error)}") from error
-    _apply_pixels(cfg)
+    apply_pixels(cfg)
     _fit_to_machine(cfg)
     check_config(cfg)
     return cfg
@@ -202,6 +278,10 @@ def check_config(cfg: CN) -> None:
             f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
             f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
         )
+    _check_training(cfg)
+    _check_backbone(cfg)
+    _check_anchors(cfg)
+    check_heads(cfg, get_bccd_cfg())
 
 
 def _check_prediction(cfg: CN) -> None:
@@ -220,30 +300,69 @@ def _check_prediction(cfg: CN) -> None:
         )
 
 
-def _apply_pixels(cfg: CN) -> None:
-    """Set ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD`` as ``INPUT.PIXELS`` says, and check it against the weights.
-
-    Raises:
-        InputError: the switch is unknown, contradicts a value that was set, or is not what the weights expect.
-    """
-    stock = get_cfg().MODEL
-    coco = (list(stock.PIXEL_MEAN), list(stock.PIXEL_STD))
-    found = (list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD))
-    known = {"coco": coco, "unit": ([0.0] * 3, [255.0] * 3), "custom": found}
-    pixels = cfg.INPUT.PIXELS
-    if pixels not in known:
-        raise InputError(f"INPUT.PIXELS: expected one of {', '.join(known)}, found {pixels!r}")
-    if found not in (coco, known[pixels]):
+def _check_training(cfg: CN) -> None:
+    """Refuse what the trainer could not follow."""
+    solver, test = cfg.SOLVER, cfg.TEST
+    for key, value, least in (
+        ("SOLVER.MAX_EPOCHS", solver.MAX_EPOCHS, 0),
+        ("SOLVER.CHECKPOINT_EPOCHS", solver.CHECKPOINT_EPOCHS, 0),
+        ("TEST.EVAL_EPOCHS", test.EVAL_EPOCHS, 0),
+        ("SOLVER.ACCUMULATE", solver.ACCUMULATE, 1),
+        ("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, 1),
+        ("SOLVER.CHECKPOINTS_KEPT", solver.CHECKPOINTS_KEPT, 1),
+        ("TEST.EVAL_PERIOD", test.EVAL_PERIOD, 0),
+        ("TEST.VALIDATION_LOSS_PERIOD", test.VALIDATION_LOSS_PERIOD, 0),
+        ("TEST.VALIDATION_LOSS_CROPS", test.VALIDATION_LOSS_CROPS, 1),
+        ("TEST.PATIENCE", test.PATIENCE, 0),
+    ):
+        if value < least:
+            raise InputError(f"{key}: expected a number from {least} on, found {value}")
+    for key, found, known in (
+        ("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("AdamW", "SGD")),
+        ("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, ("WarmupMultiStepLR", "WarmupCosineLR")),
+        ("SOLVER.AMP.DTYPE", solver.AMP.DTYPE, ("auto", "float16", "bfloat16")),
+    ):
+        if found not in known:
+            raise InputError(f"{key}: expected one of {', '.join(known)}, found {found!r}")
+    if not 0 < cfg.MODEL_EMA.DECAY < 1:
+        raise InputError(f"MODEL_EMA.DECAY: expected a share in (0, 1), found {cfg.MODEL_EMA.DECAY}")
+    if test.PATIENCE and not (test.EVAL_PERIOD or test.EVAL_EPOCHS):
         raise InputError(
-            f"MODEL.PIXEL_MEAN and PIXEL_STD are {found[0]} and {found[1]}, but INPUT.PIXELS is {pixels!r}, which "
-            "sets them: expected 'custom'"
+            f"TEST.PATIENCE is {test.PATIENCE}, but TEST.EVAL_PERIOD is 0: nothing is evaluated that it could count"
         )
-    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = known[pixels]
-    from_detectron2 = cfg.MODEL.WEIGHTS.startswith(_DETECTRON2_WEIGHTS)
-    if from_detectron2 and (known[pixels] != coco or cfg.INPUT.FORMAT != "BGR"):
+
+
+def _check_backbone(cfg: CN) -> None:
+    stock, name = get_bccd_cfg().MODEL, cfg.MODEL.BACKBONE.NAME
+    for section, backbone in _BACKBONE_SECTIONS.items():
+        if name != backbone and cfg.MODEL[section] != stock[section]:
+            raise InputError(
+                f"MODEL.{section} has no effect with MODEL.BACKBONE.NAME {name!r}: expected {backbone!r}"
+            )
+    if name in _BACKBONE_SECTIONS.values() and cfg.MODEL.BACKBONE.FREEZE_AT != 0:
         raise InputError(
-            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} expects INPUT.PIXELS 'coco' and INPUT.FORMAT 'BGR', "
-            f"found {pixels!r} and {cfg.INPUT.FORMAT!r}"
+            f"MODEL.BACKBONE.FREEZE_AT has no effect with MODEL.BACKBONE.NAME {name!r}: expected 0, "
+            f"found {cfg.MODEL.BACKBONE.FREEZE_AT}"
+        )
+
+
+def _check_anchors(cfg: CN) -> None:
+    """As many lists of sizes and ratios as there are levels, or one for all, and as many anchors on each level."""
+    levels = len(cfg.MODEL.RPN.IN_FEATURES)
+    counts = []
+    for key in ("SIZES", "ASPECT_RATIOS"):
+        lists = cfg.MODEL.ANCHOR_GENERATOR[key]
+        if len(lists) not in (1, levels) or not all(isinstance(one, list | tuple) and one for one in lists):
+            raise InputError(
+                f"MODEL.ANCHOR_GENERATOR.{key}: expected one list of numbers, or one a level of MODEL.RPN.IN_FEATURES "
+                f"({levels}), found {lists}"
+            )
+        counts.append([len(one) for one in lists] * (levels // len(lists)))
+    anchors = [sizes * ratios for sizes, ratios in zip(*counts)]
+    if len(set(anchors)) > 1:
+        raise InputError(
+            f"MODEL.ANCHOR_GENERATOR: expected as many anchors on every level, which share one head, found {anchors} "
+            "(sizes times aspect ratios)"
         )
 
 

@@ -18,13 +18,13 @@ import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 # isort: split
 import numpy as np
 import torch
+from bccd_d2.evaluation.coco_evaluation import average_precision
 from pycocotools.coco import COCO
 from tabulate import tabulate
 from tqdm import tqdm
 
 from bccd_d2.data.preprocessing import read_image
 from bccd_d2.errors import run_command
-from bccd_d2.evaluation.coco_evaluation import average_precision
 from bccd_d2.inference.options import PredictionOptions, TestTimeAugmentation
 from bccd_d2.inference.predictor import BCCDPredictor
 

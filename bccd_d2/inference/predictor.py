@@ -64,7 +64,7 @@ class BCCDPredictor(CellFinder):
             f"class {index}" for index in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
         ]
         self.model = build_model(cfg)
-        load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS))
+        load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS), cfg)
         self.model.eval()
         preprocessor = ImagePreprocessor(cfg)
         super().__init__(

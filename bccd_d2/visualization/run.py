@@ -34,17 +34,30 @@ def headline(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def training_loss(records: Sequence[Mapping[str, Any]]) -> Figure:
-    """Total training loss and its parts over the iterations, the learning rate below.
+def training_loss(
+    records: Sequence[Mapping[str, Any]], validation: Sequence[Mapping[str, Any]] = ()
+) -> Figure:
+    """Total training loss and its parts over the iterations, validation loss beside the total, learning rate below.
 
     Args:
         records: the lines of Detectron2's metrics.json that hold ``total_loss``, in order.
+        validation: those that hold ``validation/total_loss``, in order.
     """
     iterations = [record["iteration"] for record in records]
     names = sorted({key for record in records for key in record if key.startswith("loss_")})
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     loss_axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     loss_axes.plot(iterations, [r["total_loss"] for r in records], color="black", linewidth=2, label="total")
+    if validation:
+        loss_axes.plot(
+            [record["iteration"] for record in validation],
+            [record["validation/total_loss"] for record in validation],
+            "o--",
+            color="tab:red",
+            linewidth=2,
+            markersize=4,
+            label="total, validation",
+        )
     for name in names:
         label = name.removeprefix("loss_").replace("rpn_", "RPN ").replace("_", " ")
         loss_axes.plot(iterations, [r.get(name, np.nan) for r in records], linewidth=1.2, label=label)

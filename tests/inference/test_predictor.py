@@ -210,7 +210,13 @@ def test_modes_of_the_cpu_agree(real, smear):
     for mode, tolerance in (("channels_last", 1e-4), ("bfloat16", 0.2)):
         network = Network(copy.deepcopy(real.model), cpu_mode=mode)
         assert network.mode == mode
+        pooled = []
+        network.model.roi_heads.register_forward_pre_hook(
+            lambda _module, inputs, seen=pooled: seen.extend(level.dtype for level in inputs[1].values())
+        )
         (found,) = network([prepared])
+        # Boxes take the type of the features they are pooled from, and bfloat16 holds 500.3 as 500.
+        assert set(pooled) == {torch.float32}
         assert abs(found.scores[:5] - plain.scores[:5]).max() < tolerance
     auto = Network(copy.deepcopy(real.model), cpu_mode="auto").mode
     assert auto == ("bfloat16" if supports_bfloat16() else "channels_last")

@@ -67,7 +67,8 @@ def folder(tmp_path_factory):
 def test_the_run_leaves_what_later_steps_read(folder):
     results = json.loads((folder / "model" / "results.json").read_text())
     assert set(results) == {"bccd_val"}
-    assert set(results["bccd_val"]) == {"bbox", "segm", "overlap"}
+    groups = {"bbox", "segm", "instances"}
+    assert set(results["bccd_val"]) == groups | {f"{name}_interior" for name in groups} | {"overlap"}
     predictions = json.loads(
         (folder / "model" / "inference" / "bccd_val" / "coco_instances_results.json").read_text()
     )
