@@ -59,14 +59,8 @@ class Outputs:
 
     def record(self, name: str) -> Record | None:
         """What is known of a file's results; ``None`` if they are not there or made with something else."""
-        content = self.storage.read(record_file(name))
-        if content is None:
-            return None
-        try:
-            found = json.loads(content)
-        except ValueError:
-            return None
-        return found if isinstance(found, dict) and found.get("key") == self.key else None
+        found = read_record(self.storage, record_file(name))
+        return found if found.get("key") == self.key else None
 
     def is_finished(self, path: str | Path, name: str) -> bool:
         """Whether all results of this very file are there, made with the same model and options."""
@@ -83,6 +77,15 @@ class Outputs:
 def record_file(name: str) -> str:
     """Path below the output folder of what is known of an image file's results; it is written last."""
     return f"{RECORDS}/{name}.json"
+
+
+def read_record(storage: Storage, file: str) -> Record:
+    """Content of a record; an empty one if it is not there or broken."""
+    try:
+        found = json.loads(storage.read(file) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def predict_one(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessRaisedException
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.batch import RECORDS, OutputError, Outputs, predict_pending
+from bccd_d2.inference.batch import RECORDS, OutputError, Outputs, predict_pending, read_record
 from bccd_d2.inference.collect import CELLS, COUNTS, PREDICTIONS
 from bccd_d2.inference.images import SUFFIXES, find_images
 from bccd_d2.inference.manifest import MANIFEST, claim_output, describe_run, manifest_bytes
@@ -166,7 +165,7 @@ def _forget_results(storage: Storage, description: dict[str, object]) -> None:
     if content == manifest_bytes(description):
         return
     for record in storage.find(RECORDS):
-        for name in json.loads(storage.read(record) or b"{}").get("results", ()):
+        for name in read_record(storage, record).get("results", ()):
             storage.delete(name)
         storage.delete(record)
     for name in (PREDICTIONS, CELLS, COUNTS):

@@ -73,7 +73,7 @@ def fingerprint(path: str | Path) -> str:
     filesystem, remote = open_filesystem(str(path))
     size = filesystem.info(remote)["size"]
     try:
-        changed = filesystem.modified(remote).isoformat(timespec="seconds")
+        changed = filesystem.modified(remote).isoformat()
     except (NotImplementedError, KeyError):
         changed = "an unknown time"
     return f"{size} bytes of {changed}"

@@ -156,8 +156,10 @@ def test_a_run_that_made_nothing_is_in_nobodys_way(folder):
 def test_a_manifest_that_is_none_is_named(folder):
     finish(prepare(folder))
     (folder / "out" / "run.json").write_text("{")
+    (folder / "out" / "records" / "0.png.json").write_text("{")
     with pytest.raises(InputError, match=r"run\.json: not JSON .*--overwrite"):
         prepare(folder)
+    assert len(prepare(folder, overwrite=True).pending) == 5
 
 
 def test_results_below_the_inputs_are_no_images(folder):
