@@ -92,7 +92,7 @@ def _settle(ray: Any, task: Any, name: str) -> None:
         ray.get(task)
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, InputError | OSError) else error from None
-    except (ray.exceptions.RayActorError, ray.exceptions.RayError) as error:
+    except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0]
         logging.getLogger(__name__).error("%s: not predicted, its workers died (%s)", name, reason)
 
@@ -110,10 +110,13 @@ def _cluster(address: str | None) -> Iterator[Any]:
         return
     # Workers find this package where the driver has it, installed or not.
     packages = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-    here = {"include_dashboard": False} if address is None else {}
+    dashboard = False if address is None else None  # only a cluster that is started here has a choice
     try:
         ray.init(
-            address=address, logging_level="ERROR", runtime_env={"env_vars": {"PYTHONPATH": packages}}, **here
+            address=address,
+            include_dashboard=dashboard,
+            logging_level="ERROR",
+            runtime_env={"env_vars": {"PYTHONPATH": packages}},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"--ray-address {address}: no Ray cluster can be reached ({error})") from error
