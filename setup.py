@@ -50,14 +50,20 @@ TRAIN = [
 ]
 # OpenSlide itself (LGPL) comes with openslide-bin.
 SLIDES = ["openslide-python>=1.3", "openslide-bin>=4"]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
+APP = ["gradio>=6"]
+RAY = ["ray>=2.9"]
 DEV = [
     *SLIDES,
+    *ONNX,
+    *APP,
+    *RAY,
+    # The page in a browser, which is Debian's or any other Chromium at /usr/bin/chromium; and a worker to be killed.
+    "playwright>=1.40",
+    "psutil>=5.9",
     "pytest>=8",
     "pytest-timeout>=2.2",
     "hypothesis>=6.100",
-    # What reads predictions back.
-    "pandas>=2.1",
-    "shapely>=2",
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",
@@ -80,5 +86,13 @@ setup(
     packages=find_packages(include=["bccd_d2", "bccd_d2.*"]),
     package_data={name: ["templates/*"] for name in PAGES},
     install_requires=BASE,
-    extras_require={"train": TRAIN, "kaggle": ["kagglehub>=0.3"], "dev": DEV},
+    extras_require={
+        "train": TRAIN,
+        "kaggle": ["kagglehub>=0.3"],
+        "slides": SLIDES,
+        "onnx": ONNX,
+        "app": APP,
+        "ray": RAY,
+        "dev": DEV,
+    },
 )

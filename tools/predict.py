@@ -14,13 +14,16 @@ import torch  # isort: skip
 
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.inference.arguments import (
+    add_engine_arguments,
     add_model_arguments,
     add_prediction_arguments,
+    check_engine,
     model_from,
     options_from,
 )
 from bccd_d2.inference.collect import BatchSummary, collect
 from bccd_d2.inference.job import prepare_job, run_job
+from bccd_d2.inference.ray_engine import run_job_on_ray
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
 
 EXAMPLES = """examples:
@@ -28,6 +31,7 @@ EXAMPLES = """examples:
   python tools/predict.py --run output/lite --input folder/ 'more/**/*.tif' --output results --formats csv,geojson,roi
   python tools/predict.py --input slide.svs --output predictions --mpp 0.25 --formats labels,csv
   python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --num-gpus 4
+  python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --engine ray --ray-address auto
 """
 
 
@@ -51,14 +55,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help=f"some of {','.join(FORMATS)} (default %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="predict anew what is there already")
-    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs that share the images")
     add_model_arguments(parser)
     add_prediction_arguments(parser)
+    add_engine_arguments(parser)
     given = parser.parse_args(arguments)
-    if given.num_gpus < 1:
-        parser.error(f"--num-gpus: expected 1 or more, found {given.num_gpus}")
-    if given.num_gpus > 1 and given.device is not None:
-        parser.error("--device: not together with --num-gpus, which takes the first N GPUs")
+    check_engine(given, parser)
     return given
 
 
@@ -79,7 +80,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     if finished := len(job.images) - len(job.pending):
         print(f"{finished} of {len(job.images)} files are finished already")
-    run_job(job, given.num_gpus)
+    if given.engine == "ray":
+        run_job_on_ray(job, given.ray_address, workers=given.ray_workers, gpus_per_worker=given.ray_gpus)
+    else:
+        run_job(job, given.num_gpus)
     return report(collect(job.images, job.outputs), given.output)
 
 

@@ -90,6 +90,48 @@ def add_prediction_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--exclusive", action="store_true", help="give each pixel to one cell at most")
 
 
+def add_engine_arguments(parser: ArgumentParser) -> None:
+    """Add what shares the images out."""
+    group = parser.add_argument_group("engine")
+    group.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs that share the images")
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="local: processes of this machine (default); ray: workers of a Ray cluster",
+    )
+    group.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="of a running cluster, such as auto (default: one is started here)",
+    )
+    group.add_argument(
+        "--ray-workers", type=int, default=0, metavar="N", help="with a model each (default: as many as fit)"
+    )
+    group.add_argument(
+        "--ray-gpus",
+        type=float,
+        default=0,
+        metavar="G",
+        help="GPUs, or share of one, that a worker takes (default 0)",
+    )
+
+
+def check_engine(given: Namespace, parser: ArgumentParser) -> None:
+    """End the command if engine arguments contradict each other."""
+    ray = [name for name in ("ray_address", "ray_workers", "ray_gpus") if getattr(given, name)]
+    if given.num_gpus < 1:
+        parser.error(f"--num-gpus: expected 1 or more, found {given.num_gpus}")
+    if given.num_gpus > 1 and given.device is not None:
+        parser.error("--device: not together with --num-gpus, which takes the first N GPUs")
+    if given.engine == "ray" and given.num_gpus > 1:
+        parser.error("--num-gpus: not together with --engine ray, whose workers take --ray-gpus each")
+    if given.engine != "ray" and ray:
+        parser.error(f"--{ray[0].replace('_', '-')}: needs --engine ray")
+    if given.ray_workers < 0 or given.ray_gpus < 0:
+        parser.error("--ray-workers and --ray-gpus: expected 0 or more")
+
+
 def model_from(given: Namespace) -> ModelFiles:
     """The files of the model that was asked for, see :func:`bccd_d2.inference.model_zoo.find_model`."""
     return find_model(given.run, given.config_file, given.weights)

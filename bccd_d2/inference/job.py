@@ -129,11 +129,19 @@ def predict_share(job: Job) -> None:
     rank, processes = comm.get_rank(), comm.get_world_size()
     share = replace(job, pending=job.pending[rank::processes])
     predictor = share.load(f"cuda:{rank}" if processes > 1 else None)
-    # Options that the model cannot follow are refused once, not for every image.
-    predictor.scale_of(ArraySource(np.zeros((1, 1, 3), np.uint8)))
+    check_options(predictor)
     predict_pending(
         share.pending, predictor, share.outputs, max_pixels=share.max_pixels, show_progress=rank == 0
     )
+
+
+def check_options(predictor: BCCDPredictor) -> None:
+    """Refuse options that the model cannot follow once, and not for every image.
+
+    Raises:
+        InputError: see :meth:`bccd_d2.inference.finder.CellFinder.scale_of`.
+    """
+    predictor.scale_of(ArraySource(np.zeros((1, 1, 3), np.uint8)))
 
 
 def _without_results(images: Images, storage: Storage) -> Images:

@@ -10,6 +10,7 @@ from bccd_d2.cells import Cells
 from bccd_d2.inference.counts import Counts, count_cells
 from bccd_d2.inference.measurements import Table, measure_cells
 from bccd_d2.inference.source import ImageSource
+from bccd_d2.visualization.overlay import CLASS_COLORS, Color
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class ImageResult:
         cells: with a pixel at least each.
         class_names: by class index.
         microns_per_pixel: of the native image; ``None`` where it is not known.
+        colors: BGR by class index, for the formats that carry colours.
     """
 
     name: str
@@ -29,6 +31,7 @@ class ImageResult:
     cells: Cells
     class_names: Sequence[str]
     microns_per_pixel: float | None = None
+    colors: Sequence[Color] = CLASS_COLORS
 
     def __post_init__(self) -> None:
         if (self.cells.areas == 0).any():

@@ -44,7 +44,7 @@ def geojson_features(result: ImageResult) -> Iterator[dict[str, Any]]:
                 "name": f"{category} {number}",
                 "classification": {
                     "name": category,
-                    "color": list(class_color(int(result.cells.classes[index])))[::-1],
+                    "color": list(class_color(int(result.cells.classes[index]), result.colors))[::-1],
                 },
                 "measurements": measurements,
             },

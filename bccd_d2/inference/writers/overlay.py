@@ -23,7 +23,13 @@ def write_overlay(result: ImageResult, path: Path) -> None:
     Images above ``MAX_PICTURE_SIDE`` are shrunk, block after block, so that a slide is never in memory as a whole.
     """
     picture = overview(result.source, MAX_PICTURE_SIDE)
-    drawn = draw_cells(picture, result.cells, result.class_names, microns_per_pixel=result.microns_per_pixel)
+    drawn = draw_cells(
+        picture,
+        result.cells,
+        result.class_names,
+        colors=result.colors,
+        microns_per_pixel=result.microns_per_pixel,
+    )
     path.write_bytes(cv2.imencode(".png", drawn)[1].tobytes())
 
 

@@ -37,7 +37,7 @@ def write_rois(result: ImageResult, path: Path) -> None:
             roi.roitype = ROI_TYPE.TRACED
             # frompoints counts the last pixel edge as a pixel.
             roi.right, roi.bottom = window[2], window[3]
-        blue, green, red = class_color(category)
+        blue, green, red = class_color(category, result.colors)
         roi.stroke_color = bytes((_OPAQUE, red, green, blue))
         roi.group = min(category + 1, _MAX_GROUP)
         regions.append(roi)
