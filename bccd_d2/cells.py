@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from bccd_d2.conversion.coco import decode_segmentation
+from bccd_d2.conversion.coco import decode_columns
 from bccd_d2.errors import InputError
 
 
@@ -106,8 +106,16 @@ class Cells:
         Raises:
             InputError: an RLE is malformed or of another size.
         """
-        masks = (decode_segmentation(rle, height, width) for rle in rles)
-        return cls.from_masks(height, width, masks, boxes=boxes, classes=classes, scores=scores)
+        strips = [decode_columns(rle, height, width) for rle in rles]
+        return cls.from_masks(
+            height,
+            width,
+            [strip for strip, _ in strips],
+            origins=[(x, 0) for _, x in strips],
+            boxes=boxes,
+            classes=classes,
+            scores=scores,
+        )
 
     @classmethod
     def from_label_image(cls, labels: NDArray[Any], classes: Mapping[int, int] | None = None) -> Cells:
@@ -131,8 +139,10 @@ class Cells:
             compact = compact + 1
         found = ndimage.find_objects(compact.astype(np.int32))
         numbers = numbers[numbers != 0]
+        height, width = labels.shape
         return cls.from_masks(
-            *labels.shape,
+            height,
+            width,
             (compact[window] == index for index, window in enumerate(found, start=1)),
             origins=[(columns.start, rows.start) for rows, columns in found],
             classes=[classes[int(number)] for number in numbers] if classes is not None else None,
@@ -233,14 +243,20 @@ def _part(
 
 
 def _rle_in_image(mask: NDArray[np.bool_], x0: int, y0: int, height: int, width: int) -> dict[str, Any]:
-    """Encode a window as if it were a whole image: the columns beside it are one run each way."""
-    columns = np.zeros((height, mask.shape[1]), np.uint8, order="F")
-    columns[y0 : y0 + mask.shape[0]] = mask
-    # COCO counts down the columns, so columns of background before and after only lengthen the first and last run.
-    values = columns.ravel(order="F")
-    changes = np.flatnonzero(np.diff(values, prepend=np.uint8(0), append=np.uint8(0)) != 0)
-    edges = np.concatenate(([0], changes + x0 * height, [height * width]))
-    counts = np.diff(edges)
+    """Encode a window as if it were a whole image, from the places where its columns change."""
+    # A row of background ends the last run of each column.
+    columns = np.zeros((mask.shape[0] + 1, mask.shape[1]), np.uint8, order="F")
+    columns[:-1] = mask
+    changes = np.flatnonzero(np.diff(columns.ravel(order="F"), prepend=np.uint8(0)))
+    column, row = np.divmod(changes, len(columns))
+    # COCO counts down the columns of the whole image.
+    edges = (column + x0) * height + row + y0
+    starts, stops = edges[::2], edges[1::2]
+    # A run down to the last row goes on in the next column if that begins inside.
+    ends = np.append(starts[1:] != stops[:-1], True)[: len(stops)]
+    begins = np.append(True, ends)[: len(starts)]
+    runs = np.stack([starts[begins], stops[ends]], axis=1).ravel()
+    counts = np.diff(np.concatenate(([0], runs, [height * width])))
     if len(changes) and counts[-1] == 0:
         counts = counts[:-1]
     rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)

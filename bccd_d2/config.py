@@ -10,22 +10,11 @@ import yaml
 from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habit
 from detectron2.config import get_cfg
 
+from bccd_d2.config_checks import check_config
+from bccd_d2.config_heads import add_head_keys
 from bccd_d2.errors import InputError
+from bccd_d2.machine import cpu_supports_bfloat16
 from bccd_d2.pixels import apply_pixels
-
-_UNUSED_INPUT_KEYS = (
-    "MIN_SIZE_TRAIN",
-    "MIN_SIZE_TRAIN_SAMPLING",
-    "MAX_SIZE_TRAIN",
-    "MIN_SIZE_TEST",
-    "MAX_SIZE_TEST",
-)
-# Keys of ours that only one backbone reads.
-_BACKBONE_SECTIONS = {
-    "TIMM": "build_timm_fpn_backbone",
-    "VIT": "build_vit_sfp_backbone",
-    "SLIM_RESNET": "build_slim_resnet_fpn_backbone",
-}
 
 
 def add_bccd_config(cfg: CN) -> None:
@@ -44,6 +33,11 @@ def add_bccd_config(cfg: CN) -> None:
     # MIN_SIZE_* and MAX_SIZE_*, which shrink a large image more than a small one: a cell's size in pixels is
     # set by the microscope, not by the size of the picture.
     cfg.INPUT.SCALE = 1.0
+    # Median diameter of a cell of the training images in native pixels, of a disc of the same area; 0: taken from the
+    # training annotations and written into the run's config.yaml. Prediction with a diameter resizes images to it.
+    cfg.INPUT.CELL_DIAMETER = 0.0
+    # Microns per native pixel of the training images; 0: not known. Images whose own is known are resized to it.
+    cfg.INPUT.MICRONS_PER_PIXEL = 0.0
     # Size of the training crop [height, width] in native pixels is INPUT.CROP.SIZE with TYPE "absolute".
     # An instance that the crop cuts is kept as long as this share of its pixels is left.
     cfg.INPUT.CROP.MIN_VISIBLE = 0.1
@@ -51,9 +45,9 @@ def add_bccd_config(cfg: CN) -> None:
     # half: a smear has no upper side.
     cfg.INPUT.RANDOM_FLIP = "both"
     # What the network sees: "coco" (BGR, COCO's mean subtracted, as Detectron2's own weights expect), "coco_std" (that
-    # divided by the standard deviation, as its X-101 weights expect), "imagenet" and "timm" (INPUT.FORMAT "RGB",
-    # ImageNet's mean and deviation or those of MODEL.TIMM.NAME), "unit" (levels in [0, 1]), or "custom": what
-    # MODEL.PIXEL_MEAN and PIXEL_STD say, which the others set.
+    # divided by the standard deviation, as its X-101 weights and those from scratch expect), "imagenet" and "timm"
+    # (INPUT.FORMAT "RGB", ImageNet's mean and deviation or those of MODEL.TIMM.NAME), "unit" (levels in [0, 1]), or
+    # "custom": what MODEL.PIXEL_MEAN and PIXEL_STD say, which the others set.
     cfg.INPUT.PIXELS = "custom"
     # Rotate training crops by a random multiple of 90 degrees.
     cfg.INPUT.ROT90 = True
@@ -142,6 +136,7 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.MODEL.SLIM_RESNET = CN()
     cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 192]
     cfg.MODEL.SLIM_RESNET.BLOCKS = [2, 2, 2, 2]
+    add_head_keys(cfg)
 
     # "AdamW" or "SGD" (with SOLVER.MOMENTUM).
     cfg.SOLVER.OPTIMIZER = "AdamW"
@@ -156,7 +151,8 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
     # Batches of SOLVER.IMS_PER_BATCH whose gradients are averaged for one iteration.
     cfg.SOLVER.ACCUMULATE = 1
-    # Mixed precision on CUDA (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto": bfloat16 where the card has it.
+    # Mixed precision (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto": bfloat16 where the card has it. On the CPU
+    # only "bfloat16" has an effect, and only where the CPU has it in hardware: a step then takes 0.6 of the time.
     cfg.SOLVER.AMP.DTYPE = "auto"
     # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
     cfg.SOLVER.CHECKPOINTS_KEPT = 2
@@ -177,8 +173,34 @@ def add_bccd_config(cfg: CN) -> None:
     # ... and after this many evaluations in a row without a new best one training stops; 0: never.
     cfg.TEST.PATIENCE = 0
 
-    # Pixel overlap counts predictions with at least this score.
+    # What an evaluation counts, outlines and puts into error bins are predictions with at least this score; average
+    # precision, curves and calibration look at all.
     cfg.TEST.SCORE_THRESH = 0.5
+    # Diameters in native pixels (of a disc with the area of the mask) that part small cells from medium and medium from
+    # large ones: platelets, red cells, white cells.
+    cfg.TEST.SIZE_EDGES = [40.0, 130.0]
+    # A mask that comes within this many native pixels of the image border touches it; "interior" figures leave it out.
+    cfg.TEST.BORDER_MARGIN = 0
+    # Gaps in native pixels to the next cell up to which a cell counts as touching another, and as near one.
+    cfg.TEST.CROWDING_EDGES = [3.0, 20.0]
+    # Native pixels by which an outline may be off in boundary F1.
+    cfg.TEST.BOUNDARY_TOLERANCE = 2.0
+    # Resamples of the images for confidence intervals; 0 for none.
+    cfg.TEST.BOOTSTRAP_SAMPLES = 1000
+
+    # Evaluate and predict several views of each image and merge them on masks, see
+    # bccd_d2/inference/test_time_augmentation.py; takes the place of Detectron2's TEST.AUG, which merges boxes.
+    cfg.TEST.TTA = CN()
+    cfg.TEST.TTA.ENABLED = False
+    # Mirror images, and turns by multiples of 90 degrees; with both, the eight symmetries of a square.
+    cfg.TEST.TTA.FLIP = True
+    cfg.TEST.TTA.ROT90 = True
+    # Each of these views at each of these sizes, relative to INPUT.SCALE.
+    cfg.TEST.TTA.SCALES = [1.0]
+
+    # How the network runs on a CPU when it predicts: "plain", "channels_last" (memory layout, same results), "bfloat16"
+    # (a third of the time where the CPU has it in hardware, see docs/inference.md) or "auto" for the fastest here.
+    cfg.MODEL.CPU_MODE = "auto"
 
 
 def get_bccd_cfg() -> CN:
@@ -218,106 +240,16 @@ def load_config(config_file: str | Path, options: Sequence[str] = ()) -> CN:
         raise InputError(f"options: {_first_argument(error)}") from error
     apply_pixels(cfg)
     _fit_to_machine(cfg)
-    check_config(cfg)
+    check_config(cfg, get_bccd_cfg())
     return cfg
-
-
-def check_config(cfg: CN) -> None:
-    """Refuse values that contradict each other or that nothing would read.
-
-    Raises:
-        InputError: names the key, what was found and what was expected.
-    """
-    stock = get_cfg()
-    for key in _UNUSED_INPUT_KEYS:
-        if cfg.INPUT[key] != stock.INPUT[key]:
-            raise InputError(f"INPUT.{key} has no effect here: images are resized by INPUT.SCALE")
-    if cfg.INPUT.SCALE <= 0:
-        raise InputError(f"INPUT.SCALE: expected a number above 0, found {cfg.INPUT.SCALE}")
-    if cfg.INPUT.MASK_FORMAT != "bitmask":
-        raise InputError(f"INPUT.MASK_FORMAT: expected 'bitmask', found {cfg.INPUT.MASK_FORMAT!r}")
-    if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
-        raise InputError(f"INPUT.CROP.TYPE: expected 'absolute', found {cfg.INPUT.CROP.TYPE!r}")
-    if cfg.MODEL.RPN.POST_NMS_TOPK_TEST < cfg.TEST.DETECTIONS_PER_IMAGE:
-        raise InputError(
-            f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
-            f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
-        )
-    _check_training(cfg)
-    _check_backbone(cfg)
-    _check_anchors(cfg)
-
-
-def _check_training(cfg: CN) -> None:
-    """Refuse what the trainer could not follow."""
-    solver, test = cfg.SOLVER, cfg.TEST
-    for key, value, least in (
-        ("SOLVER.MAX_EPOCHS", solver.MAX_EPOCHS, 0),
-        ("SOLVER.CHECKPOINT_EPOCHS", solver.CHECKPOINT_EPOCHS, 0),
-        ("TEST.EVAL_EPOCHS", test.EVAL_EPOCHS, 0),
-        ("SOLVER.ACCUMULATE", solver.ACCUMULATE, 1),
-        ("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, 1),
-        ("SOLVER.CHECKPOINTS_KEPT", solver.CHECKPOINTS_KEPT, 1),
-        ("TEST.EVAL_PERIOD", test.EVAL_PERIOD, 0),
-        ("TEST.VALIDATION_LOSS_PERIOD", test.VALIDATION_LOSS_PERIOD, 0),
-        ("TEST.VALIDATION_LOSS_CROPS", test.VALIDATION_LOSS_CROPS, 1),
-        ("TEST.PATIENCE", test.PATIENCE, 0),
-    ):
-        if value < least:
-            raise InputError(f"{key}: expected a number from {least} on, found {value}")
-    for key, found, known in (
-        ("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("AdamW", "SGD")),
-        ("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, ("WarmupMultiStepLR", "WarmupCosineLR")),
-        ("SOLVER.AMP.DTYPE", solver.AMP.DTYPE, ("auto", "float16", "bfloat16")),
-    ):
-        if found not in known:
-            raise InputError(f"{key}: expected one of {', '.join(known)}, found {found!r}")
-    if not 0 < cfg.MODEL_EMA.DECAY < 1:
-        raise InputError(f"MODEL_EMA.DECAY: expected a share in (0, 1), found {cfg.MODEL_EMA.DECAY}")
-    if test.PATIENCE and not (test.EVAL_PERIOD or test.EVAL_EPOCHS):
-        raise InputError(
-            f"TEST.PATIENCE is {test.PATIENCE}, but TEST.EVAL_PERIOD is 0: nothing is evaluated that it could count"
-        )
-
-
-def _check_backbone(cfg: CN) -> None:
-    stock, name = get_bccd_cfg().MODEL, cfg.MODEL.BACKBONE.NAME
-    for section, backbone in _BACKBONE_SECTIONS.items():
-        if name != backbone and cfg.MODEL[section] != stock[section]:
-            raise InputError(
-                f"MODEL.{section} has no effect with MODEL.BACKBONE.NAME {name!r}: expected {backbone!r}"
-            )
-    if name in _BACKBONE_SECTIONS.values() and cfg.MODEL.BACKBONE.FREEZE_AT != 0:
-        raise InputError(
-            f"MODEL.BACKBONE.FREEZE_AT has no effect with MODEL.BACKBONE.NAME {name!r}: expected 0, "
-            f"found {cfg.MODEL.BACKBONE.FREEZE_AT}"
-        )
-
-
-def _check_anchors(cfg: CN) -> None:
-    """As many lists of sizes and ratios as there are levels, or one for all, and as many anchors on each level."""
-    levels = len(cfg.MODEL.RPN.IN_FEATURES)
-    counts = []
-    for key in ("SIZES", "ASPECT_RATIOS"):
-        lists = cfg.MODEL.ANCHOR_GENERATOR[key]
-        if len(lists) not in (1, levels) or not all(isinstance(one, list | tuple) and one for one in lists):
-            raise InputError(
-                f"MODEL.ANCHOR_GENERATOR.{key}: expected one list of numbers, or one a level of MODEL.RPN.IN_FEATURES "
-                f"({levels}), found {lists}"
-            )
-        counts.append([len(one) for one in lists] * (levels // len(lists)))
-    anchors = [sizes * ratios for sizes, ratios in zip(*counts)]
-    if len(set(anchors)) > 1:
-        raise InputError(
-            f"MODEL.ANCHOR_GENERATOR: expected as many anchors on every level, which share one head, found {anchors} "
-            "(sizes times aspect ratios)"
-        )
 
 
 def _fit_to_machine(cfg: CN) -> None:
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    if not cfg.MODEL.DEVICE.startswith("cuda"):
+    if not cfg.MODEL.DEVICE.startswith("cuda") and not (
+        cfg.SOLVER.AMP.DTYPE == "bfloat16" and cpu_supports_bfloat16()
+    ):
         cfg.SOLVER.AMP.ENABLED = False
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from bccd_d2.conversion.rle import decode_rle
+from bccd_d2.conversion.rle import decode_rle, decode_rle_columns
 from bccd_d2.errors import InputError
 from bccd_d2.files import write_json
 
@@ -79,12 +79,30 @@ def decode_segmentation(
     Raises:
         InputError: the RLE is of another size, or the segmentation has none of these forms.
     """
+    return decode_rle(_as_rle(segmentation, height, width))
+
+
+def decode_columns(
+    segmentation: Mapping[str, Any] | list[Any], height: int, width: int
+) -> tuple[NDArray[np.uint8], int]:
+    """As :func:`decode_segmentation`, in time that goes with the width of the instance and not of the image.
+
+    Returns:
+        uint8 array (height, columns), 1 inside, and the number of the first column.
+
+    Raises:
+        InputError: as :func:`decode_segmentation`.
+    """
+    return decode_rle_columns(_as_rle(segmentation, height, width))
+
+
+def _as_rle(segmentation: Mapping[str, Any] | list[Any], height: int, width: int) -> Mapping[str, Any]:
     if isinstance(segmentation, Mapping):
         if list(segmentation.get("size") or ()) != [height, width]:
             raise InputError(f"RLE of size {segmentation.get('size')}, expected [{height}, {width}]")
-        return decode_rle(segmentation)
+        return segmentation
     _require_polygons(segmentation, max(height, width))
-    return decode_rle(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))
+    return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
 
 
 def _require_polygons(segmentation: Any, side: int) -> None:

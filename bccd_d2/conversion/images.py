@@ -51,7 +51,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
         InputError: the file is empty, truncated or no image.
     """
     with image_errors(path), Image.open(path) as image:
-        if not _looks_complete(path, image.format):
+        if not looks_complete(path, image.format):
             image.load()
         # After loading: a TIFF is turned as it is loaded.
         width, height = image.size
@@ -71,7 +71,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
-def _looks_complete(path: Path, kind: str | None) -> bool:
+def looks_complete(path: Path, kind: str | None) -> bool:
     """Whether the file certainly goes to its end; ``False`` if that is not known."""
     with path.open("rb") as file:
         if kind == "PNG":

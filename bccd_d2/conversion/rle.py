@@ -60,6 +60,27 @@ def decode_rle(segmentation: Mapping[str, Any]) -> NDArray[np.uint8]:
     return np.repeat(values, lengths).reshape(width, height).T
 
 
+def decode_rle_columns(segmentation: Mapping[str, Any]) -> tuple[NDArray[np.uint8], int]:
+    """Rasterise only the columns from the first to the last that an RLE has pixels in.
+
+    Returns:
+        uint8 (height, columns), 1 inside, and the number of the first column; without a pixel inside no columns.
+
+    Raises:
+        InputError: see :func:`run_lengths`.
+    """
+    edges = np.concatenate(([0], np.cumsum(run_lengths(segmentation))))
+    height = segmentation["size"][0]
+    starts, stops = edges[1:-1:2], edges[2::2]
+    starts, stops = starts[stops > starts], stops[stops > starts]
+    if not starts.size:
+        return np.zeros((height, 0), np.uint8), 0
+    first, last = int(starts[0]) // height, int(stops[-1] - 1) // height
+    lengths = np.diff(np.clip(edges, first * height, (last + 1) * height))
+    values = (np.arange(lengths.size) % 2).astype(np.uint8)
+    return np.repeat(values, lengths).reshape(-1, height).T, first
+
+
 def rle_extent(segmentation: Mapping[str, Any]) -> tuple[int, list[int]]:
     """Area and bounding box ``[x, y, width, height]`` in pixels, without rasterising; the box of nothing is empty.
 

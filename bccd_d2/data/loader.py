@@ -103,8 +103,10 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any], fi
     if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler":
         sampler = TrainingSampler(len(dicts), seed=seed)
     elif cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        # A region to ignore is written once for each category and shows none of them.
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dicts, cfg.DATALOADER.REPEAT_THRESHOLD
+            [{"annotations": [a for a in d["annotations"] if not a.get("iscrowd", 0)]} for d in dicts],
+            cfg.DATALOADER.REPEAT_THRESHOLD,
         )
         sampler = RepeatFactorTrainingSampler(factors, seed=seed)
     else:

@@ -10,6 +10,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
 
+from bccd_d2.data.levels import full_scale, to_uint8
+from bccd_d2.data.scaling import resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
 
@@ -17,7 +19,8 @@ from bccd_d2.errors import InputError
 def read_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
     """Read an image at native size, turned upright as its EXIF orientation says.
 
-    OpenCV decodes a PNG in three quarters of the time that Pillow takes.
+    OpenCV decodes a PNG in three quarters of the time that Pillow takes. More than eight bits are scaled by
+    :func:`bccd_d2.data.levels.full_scale`.
 
     Args:
         file_name: a path, or an address that Detectron2's ``PathManager`` knows.
@@ -34,24 +37,11 @@ def read_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
         raise InputError(f"INPUT.FORMAT is {image_format!r}; expected BGR or RGB")
     with PathManager.open(file_name, "rb") as file:
         encoded = np.frombuffer(file.read(), dtype=np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
     if image is None:
         raise InputError(f"{file_name}: not an image that can be decoded ({encoded.size} bytes)")
+    image = to_uint8(image, full_scale(image, file_name))
     return np.asarray(image if image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
-    """Height and width in network pixels of ``height`` x ``width`` native pixels; at least 1."""
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize (H, W, 3) uint8, averaging over areas when shrinking, which keeps thin membranes."""
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = height * width < image.shape[0] * image.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
 
 
 class ImagePreprocessor:

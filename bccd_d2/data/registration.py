@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,29 @@ def class_names(json_file: Path) -> list[str]:
     """
     categories = sorted(_read_json(json_file)["categories"], key=lambda category: category["id"])
     return [category["name"] for category in categories]
+
+
+def median_diameter(json_files: Sequence[Path]) -> float:
+    """Median diameter of the annotated cells in native pixels, each taken for a disc of its area.
+
+    Regions with ``iscrowd`` and cells at the border of their image, which are cut, do not count.
+
+    Args:
+        json_files: COCO instance files.
+
+    Returns:
+        To one decimal; 0 where there is no cell.
+
+    Raises:
+        InputError: a file is no COCO JSON.
+    """
+    areas = [
+        annotation["area"]
+        for json_file in json_files
+        for annotation in _read_json(json_file).get("annotations", [])
+        if not annotation.get("iscrowd") and not annotation.get("border")
+    ]
+    return round(2 * math.sqrt(statistics.median(areas) / math.pi), 1) if areas else 0.0
 
 
 def _read_json(json_file: Path) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from bccd_d2.config import load_config
-from bccd_d2.data.registration import class_names, default_root, register_bccd
+from bccd_d2.data.registration import class_names, default_root, median_diameter, register_bccd
 from bccd_d2.engine.fast_dev_run import FAST_OPTIONS, reduced_data
 from bccd_d2.engine.progress import quiet_console
 from bccd_d2.engine.schedule import set_iterations
 from bccd_d2.errors import InputError
+from bccd_d2.evaluation.options import EvaluationOptions
 
 
 def setup_config(
@@ -40,14 +41,15 @@ def setup_config(
             ``fast_dev_run`` in ``OUTPUT_DIR``, which is emptied.
 
     Returns:
-        The checked configuration, not frozen, with ``DATASETS.ROOT`` and ``DATASETS.CLASS_NAMES`` filled in, and for
-        training the iterations that stand for ``SOLVER.MAX_EPOCHS``.
+        The checked configuration, not frozen, with ``DATASETS.ROOT`` and ``DATASETS.CLASS_NAMES`` filled in, and for a
+        training ``INPUT.CELL_DIAMETER`` and the iterations that stand for ``SOLVER.MAX_EPOCHS``.
 
     Raises:
         InputError: see :func:`bccd_d2.config.load_config` and :func:`bccd_d2.data.registration.register_bccd`; or the
             data's classes are not those of the configuration, or a data set it names has no annotations.
     """
     cfg = load_config(config_file, [*options, *(FAST_OPTIONS if fast else ())])
+    EvaluationOptions.from_config(cfg.TEST)  # refuses what the evaluation at the end would refuse
     if cfg.SOLVER.MAX_EPOCHS and "SOLVER.MAX_ITER" in options:
         raise InputError(
             f"SOLVER.MAX_ITER has no effect while SOLVER.MAX_EPOCHS is {cfg.SOLVER.MAX_EPOCHS}; "
@@ -79,6 +81,9 @@ def setup_config(
             f"({', '.join(names)}): add 'MODEL.ROI_HEADS.NUM_CLASSES {len(names)}'"
         )
     cfg.DATASETS.CLASS_NAMES = names
+    if training and not cfg.INPUT.CELL_DIAMETER:
+        files = [registered[name] for name in cfg.DATASETS.TRAIN if name in registered]
+        cfg.INPUT.CELL_DIAMETER = median_diameter(files)
     if training and (cfg.SOLVER.MAX_EPOCHS or cfg.SOLVER.CHECKPOINT_EPOCHS or cfg.TEST.EVAL_EPOCHS):
         dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
         set_iterations(cfg, len(dicts))

@@ -16,7 +16,6 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
-from detectron2.evaluation import DatasetEvaluators
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -38,9 +37,10 @@ from bccd_d2.engine.schedule import steps_of_shares
 from bccd_d2.engine.train_step import NonFiniteError, TrainStep
 from bccd_d2.engine.validation_loss import build_validation_crops, validation_losses
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.coco_evaluation import CellCOCOEvaluator
-from bccd_d2.evaluation.overlap import PixelOverlapEvaluator
+from bccd_d2.evaluation.evaluator import CellEvaluator
+from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
+from bccd_d2.inference.cell_model import CellModel
 from bccd_d2.modeling.vit import decay_layer_rates
 from bccd_d2.modeling.weights import load_pretrained_backbone, weights_errors
 
@@ -69,6 +69,10 @@ class BCCDTrainer(DefaultTrainer):
             cfg.SEED = int(comm.shared_random_seed())
         self.cfg = cfg
         model = self.build_model(cfg)
+        if amp_dtype(cfg) and not cfg.MODEL.DEVICE.startswith("cuda"):
+            model.to(
+                memory_format=torch.channels_last
+            )  # what the CPU's kernels of lower precision are fastest with
         optimizer = self.build_optimizer(cfg, model)
         self.ema = ModelEMA(model, cfg.MODEL_EMA.DECAY) if cfg.MODEL_EMA.ENABLED else None
         devices = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None
@@ -209,16 +213,11 @@ class BCCDTrainer(DefaultTrainer):
         return build_detection_test_loader(cfg, dataset_name, mapper=BCCDDatasetMapper(cfg, is_train=False))
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
-        """COCO metrics and pixel overlap; files go to ``OUTPUT_DIR/inference/<data set>``."""
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> CellEvaluator:
+        """All metrics of cells; files go to ``OUTPUT_DIR/inference/<data set>``."""
         output_dir = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
-        return DatasetEvaluators(
-            [
-                CellCOCOEvaluator(
-                    dataset_name, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE, output_dir=str(output_dir)
-                ),
-                PixelOverlapEvaluator(dataset_name, score_threshold=cfg.TEST.SCORE_THRESH),
-            ]
+        return CellEvaluator(
+            dataset_name, EvaluationOptions.from_config(cfg.TEST), output_dir=str(output_dir)
         )
 
     @classmethod
@@ -261,12 +260,12 @@ class BCCDTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
-        """Evaluate on every data set of ``DATASETS.TEST`` and write ``OUTPUT_DIR/results.json``.
+        """Evaluate on every data set of ``DATASETS.TEST``, with ``TEST.TTA``, and write ``OUTPUT_DIR/results.json``.
 
         Returns:
             As ``DefaultTrainer.test``: the metrics in percent, by data set where there are several.
         """
-        results = super().test(cfg, model, evaluators)
+        results = super().test(cfg, CellModel(cfg, model), evaluators)
         if comm.is_main_process():
             names = cfg.DATASETS.TEST
             by_dataset = {names[0]: results} if len(names) == 1 else results

@@ -1,1 +1,1 @@
-"""How good predictions are: COCO metrics with enough detections, and pixel overlap."""
+"""How good predictions are, and why they are wrong: metrics, error taxonomy, confidence; see docs/evaluation.md."""

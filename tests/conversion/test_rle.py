@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from bccd_d2.conversion.coco import decode_segmentation
 from bccd_d2.conversion.encode import encode_labels
-from bccd_d2.conversion.rle import decode_rle, pixel_numbers, rle_extent, run_lengths
+from bccd_d2.conversion.rle import decode_rle, decode_rle_columns, pixel_numbers, rle_extent, run_lengths
 from bccd_d2.errors import InputError
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1))
@@ -21,6 +21,10 @@ def test_every_form_of_a_mask_decodes_to_it(mask: np.ndarray) -> None:
     height, width = mask.shape
     compressed = coco_mask.encode(np.asfortranarray(mask))
     assert np.array_equal(decode_rle(compressed), mask)
+    columns, first = decode_rle_columns(compressed)
+    filled = np.flatnonzero(mask.any(axis=0))
+    assert (first, columns.shape[1]) == (filled[0], np.ptp(filled) + 1) if filled.size else (0, 0)
+    assert np.array_equal(columns, mask[:, first : first + columns.shape[1]])
     text = {"size": [height, width], "counts": compressed["counts"].decode()}
     assert np.array_equal(decode_segmentation(text, height, width), mask)
     assert rle_extent(text) == (mask.sum(), coco_mask.toBbox(compressed).tolist())

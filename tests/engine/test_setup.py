@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,26 @@ def test_the_configuration_learns_classes_and_folder_from_the_data(data_root):
     assert {"bccd_train", "bccd_val"} <= set(DatasetCatalog.list())
 
 
+def test_the_configuration_learns_the_diameter_of_a_cell_unless_it_is_given(data_root):
+    path = Path(data_root) / "annotations" / "instances_train.json"
+    document = json.loads(path.read_text())
+    # Discs of radius 10, 20 and 30; a cut one and a crowd do not count.
+    document["annotations"] = [
+        {"area": math.pi * radius**2, "iscrowd": crowd, "border": border}
+        for radius, crowd, border in (
+            (10, 0, False),
+            (20, 0, False),
+            (30, 0, False),
+            (1, 0, True),
+            (1, 1, False),
+        )
+    ]
+    path.write_text(json.dumps(document))
+    assert setup_config(LITE, data_root=data_root).INPUT.CELL_DIAMETER == 40
+    assert setup_config(LITE, ["INPUT.CELL_DIAMETER", "33.0"], data_root).INPUT.CELL_DIAMETER == 33
+    assert setup_config(LITE, data_root=data_root, training=False).INPUT.CELL_DIAMETER == 0
+
+
 def test_evaluation_alone_needs_no_training_data(data_root):
     (Path(data_root) / "annotations" / "instances_train.json").unlink()
     assert setup_config(LITE, data_root=data_root, training=False).DATASETS.TEST == ("bccd_val",)
@@ -45,6 +66,7 @@ def test_evaluation_alone_needs_no_training_data(data_root):
         (["MODEL.ROI_HEADS.NUM_CLASSES", "3"], r"NUM_CLASSES is 3, but the data has 1 classes \(cell\)"),
         (["DATASETS.CLASS_NAMES", "['RBC']"], r"the data's classes are \['cell'\]"),
         (["DATASETS.TEST", "('bccd_test',)"], "bccd_test has no annotation file; found bccd_train, bccd_val"),
+        (["TEST.SIZE_EDGES", "[90.0, 30.0]"], "TEST.SIZE_EDGES: expected two rising numbers"),
     ],
 )
 def test_what_does_not_fit_the_data_is_named(data_root, options, message):

@@ -2,7 +2,8 @@ import math
 
 import pytest
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.structures import Boxes, Instances
 
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.engine.train_step import NonFiniteError
@@ -71,6 +72,33 @@ def test_the_rate_is_halved_at_the_steps_or_at_their_shares(model, steps, halved
 def test_an_unknown_optimizer_is_named(model):
     with pytest.raises(InputError, match="expected 'AdamW' or 'SGD', found 'Adamax'"):
         BCCDTrainer.build_optimizer(config(OPTIMIZER="Adamax"), model)
+
+
+def test_evaluation_predicts_the_views_that_the_configuration_asks_for(monkeypatch, tmp_path, model):
+    cfg = get_bccd_cfg()
+    cfg.DATASETS.TEST = ("some_val",)
+    cfg.OUTPUT_DIR = str(tmp_path)
+    cfg.TEST.TTA.ENABLED = True
+    cfg.TEST.TTA.SCALES = [1.0, 0.5]
+    model.device = torch.device("cpu")
+    shown = []
+
+    def inference(inputs, do_postprocess):
+        shown.append(tuple(inputs[0]["image"].shape))
+        found = Instances(inputs[0]["image"].shape[1:], pred_boxes=Boxes(torch.zeros(0, 4)))
+        found.scores, found.pred_classes = torch.zeros(0), torch.zeros(0, dtype=torch.long)
+        found.pred_masks = torch.zeros(0, 1, 28, 28)
+        return [found]
+
+    def stock_test(cfg, model, evaluators):
+        image = torch.zeros(3, 20, 30, dtype=torch.uint8)
+        (output,) = model([{"image": image, "height": 40, "width": 60}])
+        return {"size": output["instances"].image_size, "cells": len(output["cells"])}
+
+    model.inference = inference
+    monkeypatch.setattr(DefaultTrainer, "test", stock_test)
+    assert BCCDTrainer.test(cfg, model) == {"size": (40, 60), "cells": 0}
+    assert sorted(shown) == sorted([(3, 20, 30), (3, 30, 20), (3, 10, 15), (3, 15, 10)] * 4)
 
 
 def test_the_cosine_falls_to_nothing_after_its_warm_up(model):

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
-import torch
-from detectron2.data import DatasetCatalog
-from detectron2.structures import Boxes, BoxMode, Instances
-from pycocotools import mask as mask_util
 
+from bccd_d2.evaluation.matching import overlaps
 from bccd_d2.evaluation.overlap import (
     PixelCounts,
-    PixelOverlapEvaluator,
     box_average_precision,
+    image_box_precision,
     iou_and_dice,
+    pixel_counts,
+    pixel_overlap,
 )
+from tests.evaluation.drawn_cells import image, rectangles
 
 
 @pytest.mark.parametrize(
@@ -56,83 +56,46 @@ def test_box_average_precision_without_truth():
     assert box_average_precision(np.ones(1), TRUE[:1], nothing) == 0.0
 
 
-def rectangle(x: int, y: int, width: int, height: int, shape=(40, 60)) -> np.ndarray:
-    mask = np.zeros(shape, dtype=np.uint8)
-    mask[y : y + height, x : x + width] = 1
-    return mask
-
-
-def instances(masks: list[np.ndarray], scores: list[float]) -> dict[str, Instances]:
-    result = Instances((40, 60))
-    result.pred_masks = (
-        torch.from_numpy(np.stack(masks).astype(bool)) if masks else torch.zeros(0, 40, 60).bool()
+def measured(images):
+    return pixel_overlap(
+        [pixel_counts(i, 0.5) for i in images], [image_box_precision(i, overlaps(i), 0.5) for i in images]
     )
-    boxes = []
-    for mask in masks:
-        ys, xs = np.nonzero(mask)
-        boxes.append([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-    result.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    result.scores = torch.tensor(scores)
-    return {"instances": result}
 
 
-@pytest.fixture
-def dataset():
-    def annotation(mask, **extra):
-        x, y, width, height = mask_util.toBbox(mask_util.encode(np.asfortranarray(mask))).tolist()
-        return {
-            "bbox": [x, y, width, height],
-            "bbox_mode": BoxMode.XYWH_ABS,
-            "segmentation": mask_util.encode(np.asfortranarray(mask)),
-            "category_id": 0,
-            "iscrowd": 0,
-        } | extra
-
-    dicts = [
-        {
-            "image_id": 1,
-            "annotations": [
-                annotation(rectangle(0, 0, 10, 10)),
-                annotation(rectangle(40, 20, 10, 10), iscrowd=1),
-            ],
-        },
-        {
-            "image_id": 2,
-            "annotations": [
-                annotation(rectangle(20, 20, 10, 20), segmentation=[[20, 20, 30, 20, 30, 40, 20, 40]])
-            ],
-        },
+def test_pixels_are_pooled_and_images_averaged():
+    images = [
+        # Half of the cell, a prediction below the threshold that must not count, a region that is no truth.
+        image(
+            rectangles([(0, 0, 10, 10)], side=60),
+            rectangles([(0, 0, 5, 10), (30, 0, 9, 9)], scores=[0.9, 0.4], side=60),
+            rectangles([(40, 20, 10, 10)], side=60),
+        ),
+        # The whole cell, in two halves that overlap.
+        image(
+            rectangles([(20, 20, 10, 20)], side=60),
+            rectangles([(20, 20, 10, 20), (20, 20, 10, 15)], scores=[0.6, 0.55], side=60),
+        ),
     ]
-    DatasetCatalog.register("overlap_test", lambda: dicts)
-    yield "overlap_test"
-    DatasetCatalog.remove("overlap_test")
+    metrics = measured(images)
+    assert pytest.approx(250 / 300) == metrics.IoU
+    assert pytest.approx(500 / 550) == metrics.Dice
+    assert metrics.IoU_mean == pytest.approx((0.5 + 1) / 2)
+    assert metrics.Dice_mean == pytest.approx((2 / 3 + 1) / 2)
+    assert metrics.mAP50 == pytest.approx(1)
 
 
-def image(image_id: int) -> dict:
-    return {"image_id": image_id, "height": 40, "width": 60}
+def test_what_lies_in_an_ignore_region_does_not_count():
+    region = rectangles([(100, 100, 50, 50)])
+    cell = (95, 100, 20, 20)
+    # One on the cell, which reaches into the region, and one in the region alone; then one beside it.
+    inside = rectangles([(125, 125, 20, 20), cell], scores=[0.9, 0.8])
+    metrics = measured([image(rectangles([cell]), inside, region)])
+    assert (metrics.IoU, metrics.mAP50) == (1, 1)
+    beside = rectangles([(155, 125, 20, 20), cell], scores=[0.9, 0.8])
+    metrics = measured([image(rectangles([cell]), beside, region)])
+    assert (metrics.IoU, metrics.mAP50) == (0.5, 0.5)
 
 
-def test_the_evaluator_pools_pixels_and_means_images(dataset):
-    evaluator = PixelOverlapEvaluator(dataset, score_threshold=0.5, distributed=False)
-    # Image 1: half of the cell, and a prediction below the threshold that must not count.
-    evaluator.process([image(1)], [instances([rectangle(0, 0, 5, 10), rectangle(30, 0, 9, 9)], [0.9, 0.4])])
-    # Image 2: the whole cell.
-    evaluator.process([image(2)], [instances([rectangle(20, 20, 10, 20)], [0.6])])
-    metrics = evaluator.evaluate()["overlap"]
-    assert metrics["IoU"] == pytest.approx(100 * 250 / 300)
-    assert metrics["Dice"] == pytest.approx(100 * 500 / 550)
-    assert metrics["IoU_mean"] == pytest.approx(100 * (0.5 + 1) / 2)
-    assert metrics["Dice_mean"] == pytest.approx(100 * (2 / 3 + 1) / 2)
-    assert metrics["mAP50"] == pytest.approx(100)
-
-
-def test_the_evaluator_takes_an_image_without_predictions(dataset):
-    evaluator = PixelOverlapEvaluator(dataset, score_threshold=0.5, distributed=False)
-    evaluator.process([image(2)], [instances([], [])])
-    assert evaluator.evaluate()["overlap"] == {
-        "IoU": 0.0,
-        "Dice": 0.0,
-        "IoU_mean": 0.0,
-        "Dice_mean": 0.0,
-        "mAP50": 0.0,
-    }
+def test_an_image_without_predictions():
+    metrics = measured([image(rectangles([(20, 20, 10, 20)]), rectangles([]))])
+    assert (metrics.IoU, metrics.Dice, metrics.IoU_mean, metrics.Dice_mean, metrics.mAP50) == (0,) * 5

@@ -6,7 +6,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-import bccd_d2.modeling  # noqa: F401  registers this project's backbones
+import bccd_d2.modeling  # noqa: F401  registers this project's backbones and heads
 from bccd_d2.config import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

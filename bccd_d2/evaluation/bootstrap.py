@@ -1,0 +1,183 @@
+"""How sure the figures are: confidence intervals over images, paired comparison of two runs.
+
+Images are what is drawn, because the cells of one image share its stain, focus and annotator. Nothing is matched again:
+every figure is a function of what each image adds to it and of how often each image is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.evaluation.detections import Detections, PrecisionRanking
+from bccd_d2.evaluation.instances import ImageInstances
+from bccd_d2.evaluation.overlap import PixelCounts, iou_and_dice
+from bccd_d2.evaluation.values import NO_GROUND_TRUTH, Value
+
+HEADLINE = ("IoU", "Dice", "mAP@0.5", "AP", "AP50", "AP75", "F1", "PQ")
+"""Names of the headline figures, all in [0, 1]; AP, AP50 and AP75 are of masks, F1 and PQ of all classes together."""
+PERCENTILES = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % percentile interval (Efron and Tibshirani 1993), images drawn with replacement.
+
+    ``low`` and ``high`` are ``None`` where the figure is words, with a single image, or without resamples.
+    """
+
+    value: Value
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Run B minus run A on the same images.
+
+    Attributes:
+        a: figure of run A, in [0, 1].
+        b: of run B.
+        difference: b - a; ``None`` where one of them is words.
+        low: of the 95 % interval of the difference, both runs on the same resamples; ``None`` as in :class:`Interval`.
+        high: likewise.
+        p_value: two-sided, of a permutation test that swaps the runs image by image at random.
+    """
+
+    a: Value
+    b: Value
+    difference: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+
+
+class HeadlineStatistics:
+    """The headline figures of one region for any weights of the images."""
+
+    def __init__(
+        self,
+        detections: Detections,
+        instances: Sequence[ImageInstances],
+        pixels: Sequence[tuple[PixelCounts, float]] | None,
+    ) -> None:
+        """
+        Args:
+            detections: of all images, matched with classes.
+            instances: of each image, all classes together.
+            pixels: of each image, with its average precision of boxes; ``None`` leaves those three figures out.
+        """
+        self._ranking = PrecisionRanking(detections)
+        self._counts = np.stack([image.counts[0] for image in instances])
+        self._iou_sums = np.array([image.iou_sum for image in instances])
+        self._pixels = np.array([counts for counts, _ in pixels]) if pixels is not None else None
+        self._box_precisions = (
+            np.array([precision for _, precision in pixels]) if pixels is not None else None
+        )
+        self.number_of_images = len(instances)
+
+    def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
+        """By the names in :data:`HEADLINE`; NaN where there is no ground truth.
+
+        Args:
+            weights: (I,) how often each image counts; ``None`` for once.
+        """
+        if weights is None:
+            weights = np.ones(self.number_of_images)
+        result = {}
+        if self._pixels is not None and self._box_precisions is not None:
+            result["IoU"], result["Dice"] = iou_and_dice(PixelCounts(*(weights @ self._pixels).tolist()))
+            result["mAP@0.5"] = float(weights @ self._box_precisions / weights.sum())
+        precision = self._ranking.average_precision(weights)
+        known = precision[:, ~np.isnan(precision[0])]
+        found, wrong, missed = (weights @ self._counts).tolist()
+        some = found + missed > 0
+        return {
+            **result,
+            "AP": float(known.mean()) if known.size else np.nan,
+            "AP50": float(known[0].mean()) if known.size else np.nan,
+            "AP75": float(known[5].mean()) if known.size else np.nan,
+            "F1": 2 * found / (2 * found + wrong + missed) if some else np.nan,
+            "PQ": float(2 * (weights @ self._iou_sums) / (2 * found + wrong + missed)) if some else np.nan,
+        }
+
+
+def intervals(statistics: HeadlineStatistics, samples: int, seed: int) -> Mapping[str, Interval]:
+    """Figures of all images with their intervals.
+
+    Args:
+        statistics: of one region.
+        samples: number of resamples; 0 for no interval.
+        seed: of the draws.
+    """
+    values = statistics.figures()
+    drawn = [statistics.figures(w) for w in _draws(statistics.number_of_images, samples, seed)]
+    result = {}
+    for name, value in values.items():
+        low, high = _percentiles([figures[name] for figures in drawn])
+        result[name] = Interval(_value(value), *((low, high) if value == value else (None, None)))
+    return result
+
+
+def differences(both: HeadlineStatistics, samples: int, seed: int) -> Mapping[str, Difference]:
+    """Compare two runs that were judged on the same images.
+
+    Args:
+        both: statistics of the images of run A followed by the same images of run B.
+        samples: resamples for the interval and swaps for the p value; 0 for neither.
+        seed: of the draws.
+    """
+    images = both.number_of_images // 2
+    nothing, once = np.zeros(images), np.ones(images)
+    a = both.figures(np.concatenate([once, nothing]))
+    b = both.figures(np.concatenate([nothing, once]))
+    drawn = [
+        (both.figures(np.concatenate([w, nothing])), both.figures(np.concatenate([nothing, w])))
+        for w in _draws(images, samples, seed)
+    ]
+    generator = np.random.default_rng([seed, 1])
+    swapped = []
+    for _ in range(samples):
+        stays = generator.integers(0, 2, images).astype(float)
+        swapped.append(
+            (
+                both.figures(np.concatenate([stays, 1 - stays])),
+                both.figures(np.concatenate([1 - stays, stays])),
+            )
+        )
+    result = {}
+    for name in a:
+        observed = b[name] - a[name]
+        if observed != observed:
+            result[name] = Difference(_value(a[name]), _value(b[name]), None, None, None, None)
+            continue
+        low, high = _percentiles([y[name] - x[name] for x, y in drawn])
+        # A hair of tolerance: sums in another order must not make a swap of nothing look smaller.
+        as_large = [abs(y[name] - x[name]) >= abs(observed) - 1e-12 for x, y in swapped]
+        p_value = (1 + sum(as_large)) / (1 + len(as_large)) if as_large else None
+        result[name] = Difference(a[name], b[name], observed, low, high, p_value)
+    return result
+
+
+def _draws(images: int, samples: int, seed: int) -> NDArray[np.float64]:
+    """(samples, images) how often each image is drawn; none for a single image, which says nothing of others."""
+    if images < 2:
+        return np.zeros((0, images))
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(images, np.full(images, 1 / images), size=samples).astype(float)
+
+
+def _percentiles(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Interval of those that are numbers: a resample without ground truth has no figure."""
+    known = np.array(values)[~np.isnan(values)] if len(values) else np.array([])
+    if not known.size:
+        return None, None
+    low, high = np.percentile(known, PERCENTILES)
+    return float(low), float(high)
+
+
+def _value(figure: float) -> Value:
+    return NO_GROUND_TRUTH if figure != figure else float(figure)

@@ -1,0 +1,168 @@
+"""Predictions ranked by score as COCO matches them: what curves, calibration, oracles and resampling are made of.
+
+COCO's own tools give the average precision and nothing that it is made of. The average precision of this module is the
+same (a test compares them), of masks that were counted once however often it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.evaluation.matching import Overlaps
+from bccd_d2.evaluation.options import IOU_THRESHOLDS
+
+RECALLS: NDArray[np.float64] = np.linspace(0, 1, 101)
+"""Where COCO reads the interpolated precision."""
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """Predictions and cells of one image, as COCO's matching sees them.
+
+    Attributes:
+        iou: (N, M + K) mask IoU with M cells, then the shares of the prediction that lie in K ignore regions.
+        scores: (N,).
+        predicted_classes: (N,).
+        true_classes: (M + K,).
+        cell_left_out: (M + K,) bool; a match with one of these is neither right nor wrong.
+        reusable: (M + K,) bool, the regions: they take any number of predictions.
+        prediction_left_out: (N,) bool; without a match neither right nor wrong.
+    """
+
+    iou: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    predicted_classes: NDArray[np.int64]
+    true_classes: NDArray[np.int64]
+    cell_left_out: NDArray[np.bool_]
+    reusable: NDArray[np.bool_]
+    prediction_left_out: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Predictions of all images, those of one image together.
+
+    Attributes:
+        scores: (D,).
+        classes: (D,).
+        images: (D,) index of the image.
+        correct: (10, D) bool at each of ``IOU_THRESHOLDS``.
+        counted: (10, D) bool; the others are neither right nor wrong.
+        cells: (I, C) true cells that count, by image and class.
+    """
+
+    scores: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    images: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+    cells: NDArray[np.int64]
+
+
+def scored_image(overlap: Overlaps, *, interior: bool = False) -> ScoredImage:
+    """All predictions of an image, whatever their score.
+
+    Args:
+        overlap: of the image.
+        interior: leave out the border.
+    """
+    regions = len(overlap.region_classes)
+    cells = len(overlap.true_classes)
+    return ScoredImage(
+        np.hstack([overlap.iou, overlap.ignored_share]),
+        overlap.scores,
+        overlap.predicted_classes,
+        np.concatenate([overlap.true_classes, overlap.region_classes]),
+        np.concatenate([overlap.true_border & interior, np.ones(regions, bool)]),
+        np.arange(cells + regions) >= cells,
+        overlap.predicted_border & interior,
+    )
+
+
+def match_detections(images: Sequence[ScoredImage], number_of_classes: int) -> Detections:
+    """Match greedily, best score first, at all thresholds at once."""
+    matched = [_match(image) for image in images]
+    cells = [np.bincount(i.true_classes[~i.cell_left_out], minlength=number_of_classes) for i in images]
+    return Detections(
+        np.concatenate([image.scores for image in images]),
+        np.concatenate([image.predicted_classes for image in images]),
+        np.repeat(np.arange(len(images)), [len(image.scores) for image in images]),
+        np.concatenate([correct for correct, _ in matched], axis=1),
+        np.concatenate([counted for _, counted in matched], axis=1),
+        np.stack(cells),
+    )
+
+
+def _match(image: ScoredImage) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Correct and counted, both (10, N)."""
+    shape = (len(IOU_THRESHOLDS), len(image.scores))
+    correct, counted = np.zeros(shape, bool), np.tile(~image.prediction_left_out, (shape[0], 1))
+    taken = np.zeros((shape[0], image.iou.shape[1]), bool)
+    rows = np.arange(shape[0])
+    near = (image.iou >= IOU_THRESHOLDS[0]) & (image.predicted_classes[:, None] == image.true_classes)
+    # Of equals the last wins, as in COCO.
+    candidates = [np.flatnonzero(row)[::-1] for row in near]
+    for index in np.argsort(-image.scores, kind="stable"):
+        cells = candidates[index]
+        if not cells.size:
+            continue
+        iou = image.iou[index, cells]
+        free = (iou >= IOU_THRESHOLDS[:, None]) & ~(taken[:, cells] & ~image.reusable[cells])
+        # Any cell that counts comes before any that is left out.
+        preference = np.where(free, iou + 2.0 * ~image.cell_left_out[cells], -1.0)
+        best = cells[preference.argmax(axis=1)]
+        matched = preference.max(axis=1) >= 0
+        taken[rows[matched], best[matched]] = True
+        correct[:, index] = matched & ~image.cell_left_out[best]
+        counted[matched, index] = ~image.cell_left_out[best[matched]]
+    return correct, counted
+
+
+class PrecisionRanking:
+    """Average precision of the same detections, for any weights of the images."""
+
+    def __init__(self, detections: Detections) -> None:
+        self._cells = detections.cells
+        self._classes = []
+        for index in range(detections.cells.shape[1]):
+            # The stable sort keeps the order of the images among equal scores, as COCO's does.
+            chosen = np.flatnonzero((detections.classes == index) & detections.counted.any(axis=0))
+            order = chosen[np.argsort(-detections.scores[chosen], kind="stable")]
+            self._classes.append(
+                (detections.images[order], detections.correct[:, order], detections.counted[:, order])
+            )
+
+    def average_precision(self, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """(10, C) at each of ``IOU_THRESHOLDS`` for each class; NaN for a class without true cells.
+
+        Args:
+            weights: (I,) how often each image counts; ``None`` for once.
+        """
+        if weights is None:
+            weights = np.ones(len(self._cells))
+        cells = weights @ self._cells
+        result = np.full((len(IOU_THRESHOLDS), len(cells)), np.nan)
+        for index, (images, correct, counted) in enumerate(self._classes):
+            if cells[index] > 0:
+                weight = weights[images]
+                found = np.cumsum(correct * weight, axis=1)
+                result[:, index] = _interpolated(
+                    found / np.maximum(np.cumsum(counted * weight, axis=1), 1e-9), found / cells[index]
+                )
+        return result
+
+
+def _interpolated(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over COCO's 101 recalls of the best precision at that recall or a higher one.
+
+    Args:
+        precision: (T, D).
+        recall: (T, D), each row rising.
+    """
+    best = np.zeros((precision.shape[0], precision.shape[1] + 1))
+    best[:, :-1] = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return np.array([row[np.searchsorted(r, RECALLS)].mean() for row, r in zip(best, recall)])

@@ -1,0 +1,108 @@
+"""The error taxonomy of all images as a table, and which class was taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bccd_d2.evaluation.dataset import EvaluationImage
+from bccd_d2.evaluation.detections import scored_image
+from bccd_d2.evaluation.measured import MeasuredImage
+from bccd_d2.evaluation.oracle import precision_gains
+from bccd_d2.evaluation.records import split_errors
+from bccd_d2.evaluation.taxonomy import BINS, CORRECT, IGNORED, MISCLASSIFIED, ImageErrors
+
+
+@dataclass(frozen=True)
+class ErrorBin:
+    """One bin over all images.
+
+    Attributes:
+        true_cells: true cells in it.
+        predictions: predictions in it.
+        true_share: of all true cells, in [0, 1]; 0 where there are none.
+        predicted_share: of all predictions that count, likewise.
+        AP50_gain: what mask AP50 would gain if the errors of this bin were mended (Bolya et al. 2020), in [-1, 1];
+            ``None`` for "correct" and "ignored", and where there is no ground truth.
+        AP_gain: likewise of AP.
+    """
+
+    true_cells: int
+    predictions: int
+    true_share: float
+    predicted_share: float
+    AP50_gain: float | None
+    AP_gain: float | None
+
+
+@dataclass(frozen=True)
+class ErrorTable:
+    """The taxonomy of a data set.
+
+    Attributes:
+        bins: by the names in :data:`bccd_d2.evaluation.taxonomy.BINS`.
+        splits: by what ("class", "size", "crowding", "contrast_bin"), group (for example "small"), then "truth" or
+            "prediction": number of cells by bin.
+        contrast_edges: the grey levels that part low from medium and medium from high contrast, thirds of the true
+            cells; ``None`` without images.
+    """
+
+    bins: Mapping[str, ErrorBin]
+    splits: Mapping[str, Mapping[str, Mapping[str, Mapping[str, int]]]]
+    contrast_edges: tuple[float, float] | None
+
+
+def error_table(
+    measured: Sequence[MeasuredImage],
+    number_of_classes: int,
+    cells: Sequence[Mapping[str, Any]],
+    edges: tuple[float, float] | None,
+) -> ErrorTable:
+    """Sum up images.
+
+    Args:
+        measured: all images.
+        number_of_classes: classes are counted from 0.
+        cells: their records.
+        edges: of the contrast.
+    """
+    true = [name for m in measured for name in m.errors.true_bins]
+    predicted = [name for m in measured for name in m.errors.predicted_bins if name is not None]
+    gains = precision_gains(
+        [scored_image(m.overlap) for m in measured], [m.errors for m in measured], number_of_classes
+    )
+    bins = {}
+    for name in BINS:
+        gain = gains.get(name) or (None, None)
+        bins[name] = ErrorBin(
+            true.count(name),
+            predicted.count(name),
+            true.count(name) / max(1, len(true)),
+            predicted.count(name) / max(1, len(predicted)),
+            *gain,
+        )
+    return ErrorTable(bins, split_errors(cells), edges)
+
+
+def confusion(
+    errors: Sequence[ImageErrors], images: Sequence[EvaluationImage], number_of_classes: int
+) -> list[list[int]]:
+    """Rows of true, columns of predicted classes, the last of each for none; see ``Evaluation.confusion``.
+
+    Args:
+        errors: bins of each image.
+        images: the same images.
+        number_of_classes: classes are counted from 0.
+    """
+    table = np.zeros((number_of_classes + 1, number_of_classes + 1), np.int64)
+    for found, image in zip(errors, images):
+        for t, (name, partner) in enumerate(zip(found.true_bins, found.true_partners)):
+            paired = name in (CORRECT, MISCLASSIFIED) and partner is not None
+            table[image.truth.classes[t], image.predictions.classes[partner] if paired else -1] += 1
+        for p, bin_ in enumerate(found.predicted_bins):
+            if bin_ not in (None, CORRECT, MISCLASSIFIED, IGNORED):
+                table[-1, image.predictions.classes[p]] += 1
+    return table.tolist()

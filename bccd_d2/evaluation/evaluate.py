@@ -1,0 +1,217 @@
+"""Everything that is said about a set of predictions, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from bccd_d2.errors import InputError
+from bccd_d2.evaluation.average_precision import TASKS, AveragePrecisionTable, COCOMetrics
+from bccd_d2.evaluation.bootstrap import HEADLINE, HeadlineStatistics, Interval, intervals
+from bccd_d2.evaluation.calibration import (
+    PrecisionRecallCurve,
+    Reliability,
+    precision_recall_curve,
+    reliability,
+)
+from bccd_d2.evaluation.counts import CountAgreement, count_agreement
+from bccd_d2.evaluation.dataset import EvaluationSet
+from bccd_d2.evaluation.error_table import ErrorTable, confusion, error_table
+from bccd_d2.evaluation.instances import ImageInstances, InstanceMetrics, instance_metrics
+from bccd_d2.evaluation.measured import measure, ranked
+from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.evaluation.overlap import PixelOverlap, pixel_overlap
+from bccd_d2.evaluation.records import cell_records, image_record
+from bccd_d2.evaluation.taxonomy import ImageErrors
+from bccd_d2.evaluation.values import ALL_CLASSES, REGIONS, Value, plain
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures, as fractions in [0, 1] or in pixels; ``Value`` is a number or words (see ``values.py``).
+
+    ``region`` is "all" or "interior", ``class`` is a class name or ``ALL_CLASSES``.
+
+    Attributes:
+        class_names: by class index.
+        options: what the evaluation was told.
+        average_precision: by task ("bbox", "segm"), then region.
+        overlap: pixels of all cells together, the report's own metrics.
+        instances: by region, then class.
+        counts: by region, then class.
+        errors: the error taxonomy over all images.
+        curves: precision-recall at IoU 0.5, by region, then class.
+        reliability: by region.
+        confusion: (C + 1, C + 1) rows true, columns predicted class, the last of each for "none": "correct" and
+            "misclassified" cells are pairs, all others have none; without predictions that are "ignored".
+        intervals: by region, then by the names in :data:`HEADLINE`; "interior" has AP, AP50, AP75, F1 and PQ.
+        image_errors: bins of each image, in the order of the images.
+        per_image: one record an image: ``image_id``, ``file_name``, ``iou``, ``dice``, ``map50``, ``cells``,
+            ``predicted``, ``true_positives``, ``f1``, ``pq``, ``aji`` (these three ``None`` without true cells) and one
+            count ``errors <bin>`` of true cells and predictions for each bin but "correct".
+        per_cell: one record a true cell and one a prediction that counts: ``image_id``, ``file_name``, ``kind``
+            ("truth" or "prediction"), ``index`` (into the cells of the image), ``class``, ``score`` (``None`` for
+            truth), ``bin``, ``partner`` (index or ``None``), ``iou`` (best with any cell of the other kind),
+            ``area_px``, ``diameter_px``, ``x0``, ``y0``, ``x1``, ``y1``, ``touches_border``, ``size``, ``gap_px``
+            (to the next cell of its kind, ``None`` beyond ``crowding_edges``), ``crowding``, ``contrast`` (levels of
+            255 that it is darker than a ring around it, or ``None``) and ``contrast_bin``.
+    """
+
+    class_names: Sequence[str]
+    options: EvaluationOptions
+    average_precision: Mapping[str, Mapping[str, AveragePrecisionTable]]
+    overlap: PixelOverlap
+    instances: Mapping[str, Mapping[str, InstanceMetrics]]
+    counts: Mapping[str, Mapping[str, CountAgreement]]
+    errors: ErrorTable
+    curves: Mapping[str, Mapping[str, PrecisionRecallCurve]]
+    reliability: Mapping[str, Reliability]
+    confusion: Sequence[Sequence[int]]
+    intervals: Mapping[str, Mapping[str, Interval]]
+    image_errors: Sequence[ImageErrors]
+    per_image: Sequence[Mapping[str, Any]]
+    per_cell: Sequence[Mapping[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """All but ``per_cell`` and ``image_errors``, as what JSON knows; no NaN."""
+        return {
+            field: plain(getattr(self, field))
+            for field in self.__dataclass_fields__
+            if field not in ("per_cell", "image_errors")
+        }
+
+    def headline(self, region: str = "all") -> dict[str, Value]:
+        """The figures of :data:`HEADLINE` that the region has, in [0, 1] or words."""
+        return {name: interval.value for name, interval in self.intervals[region].items()}
+
+    def detectron2_results(self) -> dict[str, dict[str, float]]:
+        """Groups of figures in percent, as Detectron2 logs them; what has no value is left out.
+
+        ``"bbox"`` and ``"segm"`` hold AP, AP50, AP75, AR, APs, APm and APl (by ``size_edges``) and, where there is more
+        than one class, AP-<class>; ``"overlap"`` IoU, Dice, IoU_mean, Dice_mean and mAP50; ``"instances"`` precision,
+        recall, F1, mean_F1, SQ, RQ, PQ, AJI and AJI+. ``"bbox_interior"``, ``"segm_interior"`` and
+        ``"instances_interior"`` leave out the border.
+        """
+        groups: dict[str, dict[str, Value]] = {}
+        for region in REGIONS:
+            suffix = "" if region == "all" else f"_{region}"
+            for task in TASKS:
+                table = self.average_precision[task][region]
+                groups[task + suffix] = {
+                    "AP": table.overall.AP,
+                    "AP50": table.overall.AP50,
+                    "AP75": table.overall.AP75,
+                    "AR": table.overall.AR,
+                    **{f"AP{name[0]}": size.AP for name, size in table.by_size.items()},
+                }
+                if len(self.class_names) > 1:
+                    groups[task + suffix] |= {f"AP-{name}": c.AP for name, c in table.by_class.items()}
+            found = self.instances[region][ALL_CLASSES]
+            groups[f"instances{suffix}"] = {
+                "precision": found.precision,
+                "recall": found.recall,
+                "F1": found.f1,
+                "mean_F1": found.mean_f1,
+                "SQ": found.sq,
+                "RQ": found.rq,
+                "PQ": found.pq,
+                "AJI": found.aji,
+                "AJI+": found.aji_plus,
+            }
+        groups["overlap"] = asdict(self.overlap)
+        return {
+            group: {name: 100 * value for name, value in figures.items() if not isinstance(value, str)}
+            for group, figures in groups.items()
+        }
+
+
+def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
+    """Judge the predictions of a data set.
+
+    Raises:
+        InputError: an image has more predictions than ``options.max_detections``, cannot be read or has another size
+            than the ground truth says, or there is no image.
+    """
+    images, names = dataset.images, dataset.class_names
+    if not images:
+        raise InputError("no image to evaluate")
+    coco = COCOMetrics(images, names, options)
+    measured = [
+        measure(image, names, options)
+        for image in tqdm(images, desc="evaluating", unit="image", disable=None, leave=False)
+    ]
+    detections = {region: ranked(measured, len(names), region) for region in REGIONS}
+    by_class = {
+        region: {name: [m.instances[region][name] for m in measured] for name in (ALL_CLASSES, *names)}
+        for region in REGIONS
+    }
+    cells, edges = cell_records(measured, names, options)
+    pixels = [(m.pixels, m.box_precision) for m in measured]
+    return Evaluation(
+        class_names=names,
+        options=options,
+        average_precision={
+            task: {region: coco.table(task, interior=region == "interior") for region in REGIONS}
+            for task in TASKS
+        },
+        overlap=pixel_overlap([counts for counts, _ in pixels], [precision for _, precision in pixels]),
+        instances={
+            region: {name: instance_metrics(parts) for name, parts in classes.items()}
+            for region, classes in by_class.items()
+        },
+        counts={
+            region: {name: _count_agreement(parts) for name, parts in classes.items()}
+            for region, classes in by_class.items()
+        },
+        errors=error_table(measured, len(names), cells, edges),
+        curves={
+            region: {
+                name: precision_recall_curve(found, None if name == ALL_CLASSES else names.index(name))
+                for name in (ALL_CLASSES, *names)
+            }
+            for region, found in detections.items()
+        },
+        reliability={region: reliability(found) for region, found in detections.items()},
+        confusion=confusion([m.errors for m in measured], images, len(names)),
+        intervals={
+            region: intervals(
+                HeadlineStatistics(found, by_class[region][ALL_CLASSES], pixels if region == "all" else None),
+                options.bootstrap_samples,
+                options.seed,
+            )
+            for region, found in detections.items()
+        },
+        image_errors=[m.errors for m in measured],
+        per_image=[image_record(m) for m in measured],
+        per_cell=cells,
+    )
+
+
+def headline_table(evaluations: Mapping[str, Evaluation]) -> str:
+    """Markdown table of the headline figures, two rows a data set: with the border and without it.
+
+    Args:
+        evaluations: by what the first column calls them, for example ``{"Val": ..., "Test": ...}``.
+    """
+    lines = [f"| | {' | '.join(HEADLINE)} |", "|---|" + "---|" * len(HEADLINE)]
+    for name, evaluation in evaluations.items():
+        for region in REGIONS:
+            figures = evaluation.headline(region)
+            row = [figures.get(key, "") for key in HEADLINE]
+            title = name if region == "all" else f"{name}, {region}"
+            lines.append(
+                f"| {title} | "
+                + " | ".join(value if isinstance(value, str) else f"{value:.3f}" for value in row)
+                + " |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _count_agreement(parts: Sequence[ImageInstances]) -> CountAgreement:
+    """Of the true cells and the predictions that count, at IoU 0.5."""
+    found, wrong, missed = np.array([part.counts[0] for part in parts]).T
+    return count_agreement((found + missed).tolist(), (found + wrong).tolist())

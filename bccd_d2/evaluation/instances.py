@@ -1,0 +1,215 @@
+"""Instance quality as cell biologists report it: F1, PQ, AJI, outlines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from bccd_d2.evaluation.matching import Judgement, Overlaps, judge
+from bccd_d2.evaluation.options import IOU_THRESHOLDS
+from bccd_d2.evaluation.outlines import OutlineAgreement
+from bccd_d2.evaluation.values import NO_GROUND_TRUTH, NO_MATCH, Value, mean_value
+
+
+@dataclass(frozen=True)
+class ThresholdMetrics:
+    """At one IoU threshold, cells of all images together; predictions and true cells matched optimally."""
+
+    iou_threshold: float
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    precision: Value
+    recall: Value
+    f1: Value
+
+
+@dataclass(frozen=True)
+class InstanceMetrics:
+    """Of one class, or of all whatever their class, in one region, at the score threshold.
+
+    Attributes:
+        cells: true cells.
+        predicted: predictions that count.
+        precision: at IoU 0.5, as recall and f1.
+        recall: share of the true cells that were found.
+        f1: harmonic mean of the two.
+        mean_f1: mean over IoU 0.50, 0.55, ..., 0.95.
+        sq: segmentation quality (Kirillov et al. 2019): mean IoU of the matched pairs at IoU 0.5; 0 without any.
+        rq: recognition quality, which is f1.
+        pq: panoptic quality, their product; cells of all images together.
+        aji: aggregated Jaccard index (Kumar et al. 2017), mean over images with ground truth.
+        aji_plus: AJI+ (Graham et al. 2019), which uses each prediction once at most, likewise.
+        boundary_f1: mean over matched pairs of the F1 of their outlines within ``boundary_tolerance`` px.
+        hausdorff: mean over matched pairs, px, of the greatest distance between their outlines.
+        hausdorff95: likewise of the 95th percentile.
+        by_threshold: for each of the ten IoU thresholds.
+    """
+
+    cells: int
+    predicted: int
+    precision: Value
+    recall: Value
+    f1: Value
+    mean_f1: Value
+    sq: Value
+    rq: Value
+    pq: Value
+    aji: Value
+    aji_plus: Value
+    boundary_f1: Value
+    hausdorff: Value
+    hausdorff95: Value
+    by_threshold: Sequence[ThresholdMetrics]
+
+
+@dataclass(frozen=True)
+class ImageInstances:
+    """What one image adds to :class:`InstanceMetrics`; sums of these are all that a resampling needs.
+
+    Attributes:
+        counts: (10, 3) int64 true positives, false positives, false negatives at each of ``IOU_THRESHOLDS``.
+        iou_sum: of the matched pairs at IoU 0.5.
+        aji: of the image, ``None`` without ground truth.
+        aji_plus: likewise.
+        outlines: of each matched pair at IoU 0.5.
+    """
+
+    counts: NDArray[np.int64]
+    iou_sum: float
+    aji: float | None
+    aji_plus: float | None
+    outlines: Sequence[OutlineAgreement]
+
+
+def image_instances(
+    overlap: Overlaps,
+    outline: Callable[[int, int], OutlineAgreement],
+    score_threshold: float,
+    *,
+    class_index: int | None = None,
+    interior: bool = False,
+) -> ImageInstances:
+    """Match one image at all thresholds.
+
+    Args:
+        overlap: of all its predictions and cells.
+        outline: compares the outlines of a prediction and a cell, given by their indices.
+        score_threshold: predictions below it do not exist.
+        class_index: only this class; ``None`` for all, whatever their class.
+        interior: leave out the border.
+    """
+    judgements = [
+        judge(
+            overlap,
+            score_threshold,
+            class_index=class_index,
+            interior=interior,
+            iou_threshold=float(threshold),
+        )
+        for threshold in IOU_THRESHOLDS
+    ]
+    found = judgements[0]
+    some = len(found.true) + len(found.missed) > 0
+    return ImageInstances(
+        np.array([[len(j.predicted), len(j.wrong), len(j.missed)] for j in judgements], np.int64),
+        float(overlap.iou[found.predicted, found.true].sum()),
+        aggregated_jaccard(*_areas(overlap, found)) if some else None,
+        aggregated_jaccard_plus(*_areas(overlap, found)) if some else None,
+        [outline(p, t) for p, t in zip(found.predicted.tolist(), found.true.tolist())],
+    )
+
+
+def instance_metrics(images: Sequence[ImageInstances]) -> InstanceMetrics:
+    """Sum up images, at least one."""
+    counts = np.sum([image.counts for image in images], axis=0)
+    thresholds = [
+        ThresholdMetrics(threshold, found, wrong, missed, *precision_recall_f1(found, wrong, missed))
+        for threshold, (found, wrong, missed) in zip(IOU_THRESHOLDS.tolist(), counts.tolist())
+    ]
+    first = thresholds[0]
+    cells = first.true_positives + first.false_negatives
+    sq = sum(image.iou_sum for image in images) / max(1, first.true_positives) if cells else NO_GROUND_TRUTH
+    pairs = [pair for image in images for pair in image.outlines]
+    outlines = [
+        mean_value([pair[i] for pair in pairs], NO_MATCH if cells else NO_GROUND_TRUTH) for i in range(3)
+    ]
+    return InstanceMetrics(
+        cells,
+        first.true_positives + first.false_positives,
+        first.precision,
+        first.recall,
+        first.f1,
+        mean_value([t.f1 for t in thresholds]),
+        sq,
+        first.f1,
+        sq if isinstance(sq, str) or isinstance(first.f1, str) else sq * first.f1,
+        mean_value([image.aji for image in images if image.aji is not None]),
+        mean_value([image.aji_plus for image in images if image.aji_plus is not None]),
+        outlines[0],
+        outlines[1],
+        outlines[2],
+        thresholds,
+    )
+
+
+def precision_recall_f1(true_positives: int, wrong: int, missed: int) -> tuple[Value, Value, Value]:
+    """In [0, 1]; words where there is no true cell. The precision of no prediction is 0."""
+    cells, predictions = true_positives + missed, true_positives + wrong
+    if cells == 0:
+        return NO_GROUND_TRUTH, NO_GROUND_TRUTH, NO_GROUND_TRUTH
+    return (
+        true_positives / max(1, predictions),
+        true_positives / cells,
+        2 * true_positives / (cells + predictions),
+    )
+
+
+def aggregated_jaccard(
+    shared: NDArray[np.int64], predicted_areas: NDArray[np.int64], true_areas: NDArray[np.int64]
+) -> float:
+    """AJI (Kumar et al. 2017): each cell takes the prediction with the best IoU, even one that is taken already.
+
+    Args:
+        shared: (N, M) pixels that predictions and cells share.
+        predicted_areas: (N,) px.
+        true_areas: (M,) px, not all 0.
+    """
+    union = predicted_areas[:, None] + true_areas[None] - shared
+    if not len(predicted_areas):
+        return 0.0
+    cells = np.arange(len(true_areas))
+    best = (shared / np.maximum(union, 1)).argmax(axis=0)
+    found = shared[best, cells] > 0
+    unused = np.setdiff1d(np.arange(len(predicted_areas)), best[found])
+    total = union[best, cells][found].sum() + true_areas[~found].sum() + predicted_areas[unused].sum()
+    return float(shared[best, cells].sum() / max(1, total))
+
+
+def aggregated_jaccard_plus(
+    shared: NDArray[np.int64], predicted_areas: NDArray[np.int64], true_areas: NDArray[np.int64]
+) -> float:
+    """AJI+ (Graham et al. 2019): one prediction a cell at most, with the greatest sum of IoU. Args as for AJI."""
+    union = predicted_areas[:, None] + true_areas[None] - shared
+    found, true = linear_sum_assignment(shared / np.maximum(union, 1), maximize=True)
+    overlapping = shared[found, true] > 0
+    found, true = found[overlapping], true[overlapping]
+    common = shared[found, true].sum()
+    return float(common / max(1, predicted_areas.sum() + true_areas.sum() - common))
+
+
+def _areas(
+    overlap: Overlaps, judgement: Judgement
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Shared pixels and areas of the predictions and cells that count."""
+    predicted = np.concatenate([judgement.predicted, judgement.wrong])
+    true = np.concatenate([judgement.true, judgement.missed])
+    return (
+        overlap.shared[np.ix_(predicted, true)],
+        overlap.predicted_areas[predicted],
+        overlap.true_areas[true],
+    )

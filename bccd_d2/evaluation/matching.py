@@ -1,0 +1,188 @@
+"""Which prediction stands for which true cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from bccd_d2.evaluation.dataset import EvaluationImage
+from bccd_d2.evaluation.options import FOUND_IOU
+
+MOSTLY = 0.5
+"""Share of its area that a prediction must have inside a region or a cell to lie in it "mostly"."""
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """Pairwise overlaps of N predictions, M true cells and K ignore regions of one image, counted once.
+
+    Attributes:
+        shared: (N, M) int64 pixels that a prediction and a true cell share.
+        iou: (N, M) mask IoU in [0, 1].
+        ignored_share: (N, K) share of the prediction's pixels that lie in each region.
+        scores: (N,) in [0, 1].
+        predicted_classes: (N,) int64.
+        true_classes: (M,) int64.
+        region_classes: (K,) int64.
+        predicted_areas: (N,) int64 px.
+        true_areas: (M,) int64 px.
+        predicted_border: (N,) bool, touches the border.
+        true_border: (M,) bool, touches the border.
+    """
+
+    shared: NDArray[np.int64]
+    iou: NDArray[np.float64]
+    ignored_share: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    predicted_classes: NDArray[np.int64]
+    true_classes: NDArray[np.int64]
+    region_classes: NDArray[np.int64]
+    predicted_areas: NDArray[np.int64]
+    true_areas: NDArray[np.int64]
+    predicted_border: NDArray[np.bool_]
+    true_border: NDArray[np.bool_]
+
+    def in_ignored(self, class_index: int | None) -> NDArray[np.bool_]:
+        """(N,) whether a prediction lies mostly in an ignore region of a class, or of any for ``None``."""
+        chosen = (
+            self.ignored_share
+            if class_index is None
+            else self.ignored_share[:, self.region_classes == class_index]
+        )
+        return np.asarray((chosen >= MOSTLY).any(axis=1))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What counts as right and wrong in one image.
+
+    Attributes:
+        predicted: (P,) indices of the predictions that found a cell.
+        true: (P,) indices of the cells that they found.
+        wrong: indices of the predictions that found none and are not left out.
+        missed: indices of the cells that were not found and are not left out.
+    """
+
+    predicted: NDArray[np.intp]
+    true: NDArray[np.intp]
+    wrong: NDArray[np.intp]
+    missed: NDArray[np.intp]
+
+
+def overlaps(image: EvaluationImage, border_margin: int = 0) -> Overlaps:
+    """All overlaps of the predictions of an image, in the order of its cells."""
+    predictions, truth = image.predictions, image.truth
+    shared = predictions.intersections(truth)
+    predicted_areas, true_areas = predictions.areas, truth.areas
+    union = predicted_areas[:, None] + true_areas[None] - shared
+    return Overlaps(
+        shared,
+        shared / np.maximum(union, 1),
+        predictions.intersections(image.ignore) / np.maximum(predicted_areas, 1)[:, None],
+        predictions.scores,
+        predictions.classes,
+        truth.classes,
+        image.ignore.classes,
+        predicted_areas,
+        true_areas,
+        predictions.touches_border(border_margin),
+        truth.touches_border(border_margin),
+    )
+
+
+def judge(
+    overlap: Overlaps,
+    score_threshold: float,
+    *,
+    class_index: int | None = None,
+    interior: bool = False,
+    iou_threshold: float = FOUND_IOU,
+) -> Judgement:
+    """Match predictions and true cells optimally, and leave out what is neither right nor wrong.
+
+    Left out are predictions that match nothing and lie mostly in an ignore region; with ``interior`` also true cells
+    that touch the border, and predictions that match no interior cell but touch the border or match a cell there.
+
+    Args:
+        overlap: of the image.
+        score_threshold: predictions below it do not exist.
+        class_index: only predictions, cells and regions of this class; ``None`` for all, whatever their class.
+        interior: leave out the border.
+        iou_threshold: least mask IoU of a match.
+    """
+    chosen = overlap.scores >= score_threshold
+    cells = np.ones(len(overlap.true_classes), bool)
+    if class_index is not None:
+        chosen &= overlap.predicted_classes == class_index
+        cells &= overlap.true_classes == class_index
+    at_border = cells & overlap.true_border & interior
+    cells &= ~at_border
+    predicted, true = _match_among(overlap.iou, chosen, cells, iou_threshold)
+    rest = chosen.copy()
+    rest[predicted] = False
+    left_out = overlap.in_ignored(class_index)
+    if interior:
+        left_out = left_out | overlap.predicted_border
+        left_out[_match_among(overlap.iou, rest & ~left_out, at_border, iou_threshold)[0]] = True
+    cells[true] = False
+    return Judgement(predicted, true, np.flatnonzero(rest & ~left_out), np.flatnonzero(cells))
+
+
+def box_ious(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, M) intersection over union of boxes (N, 4) and (M, 4), xyxy; 0 for two of no size."""
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=2)
+    areas_a, areas_b = np.prod(a[:, 2:] - a[:, :2], axis=1), np.prod(b[:, 2:] - b[:, :2], axis=1)
+    return shared / np.maximum(areas_a[:, None] + areas_b[None] - shared, 1e-9)
+
+
+def match_optimal(iou: NDArray[np.float64], threshold: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """As many pairs with an IoU of at least ``threshold`` as there can be, and among those the greatest sum of IoU.
+
+    Args:
+        iou: (N, M).
+        threshold: above 0.
+
+    Returns:
+        Indices of the predictions and of their true cells, both (P,), by rising prediction.
+    """
+    admissible = iou >= threshold
+    # A pair less can never be made up for by the IoU of the others.
+    gain = np.where(admissible, 1 + iou / (2 * max(1, min(iou.shape))), 0.0)
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    paired = admissible[rows, columns]
+    return rows[paired], columns[paired]
+
+
+def match_greedy(
+    iou: NDArray[np.float64], scores: NDArray[np.float64], threshold: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pairs as COCO makes them: best score first, each to the free true cell that it overlaps most.
+
+    Args and returns as :func:`match_optimal`, with ``scores`` (N,).
+    """
+    free = np.ones(iou.shape[1], bool)
+    pairs = []
+    for index in np.argsort(-scores, kind="stable"):
+        candidates = np.flatnonzero(free & (iou[index] >= threshold))
+        if candidates.size:
+            best = candidates[iou[index, candidates].argmax()]
+            free[best] = False
+            pairs.append((index, best))
+    found = np.array(sorted(pairs), np.intp).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def _match_among(
+    iou: NDArray[np.float64],
+    predictions: NDArray[np.bool_],
+    cells: NDArray[np.bool_],
+    threshold: float,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """:func:`match_optimal` of chosen rows and columns, in indices of the whole."""
+    rows, columns = np.flatnonzero(predictions), np.flatnonzero(cells)
+    found, true = match_optimal(iou[np.ix_(rows, columns)], threshold)
+    return rows[found], columns[true]

@@ -1,0 +1,94 @@
+"""What an evaluation can be told: thresholds, sizes, margins."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.errors import InputError
+
+SIZE_NAMES = ("small", "medium", "large")
+CROWDING_NAMES = ("touching", "near", "apart")
+IOU_THRESHOLDS: NDArray[np.float64] = np.linspace(0.5, 0.95, 10)
+"""COCO's ten, 0.50, 0.55, ..., 0.95."""
+FOUND_IOU = 0.5
+"""Least mask IoU of a cell that is found, where no range of thresholds is looked at."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Everything a user may set; each has its key in the configuration, but for the seed.
+
+    Attributes:
+        max_detections: predictions that an image may have, ``TEST.DETECTIONS_PER_IMAGE``; more are an error.
+        score_threshold: what is counted, outlined or binned are predictions with at least this score,
+            ``TEST.SCORE_THRESH``. Average precision, curves and calibration look at all.
+        size_edges: the two diameters in native px that part small from medium and medium from large cells, of a
+            disc with the area of the mask, ``TEST.SIZE_EDGES``.
+        border_margin: a mask that comes within this many px of the image border touches it, ``TEST.BORDER_MARGIN``.
+        crowding_edges: gaps in px to the next cell up to which a cell is "touching" and "near",
+            ``TEST.CROWDING_EDGES``.
+        boundary_tolerance: px by which an outline may be off in boundary F1, ``TEST.BOUNDARY_TOLERANCE``.
+        bootstrap_samples: resamples of the images for confidence intervals, ``TEST.BOOTSTRAP_SAMPLES``; 0 for none.
+        seed: of the resampling.
+    """
+
+    max_detections: int = 500
+    score_threshold: float = 0.5
+    size_edges: tuple[float, float] = (40.0, 130.0)
+    border_margin: int = 0
+    crowding_edges: tuple[float, float] = (3.0, 20.0)
+    boundary_tolerance: float = 2.0
+    bootstrap_samples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key, edges in (("SIZE_EDGES", self.size_edges), ("CROWDING_EDGES", self.crowding_edges)):
+            if len(edges) != 2 or not 0 <= edges[0] < edges[1]:
+                raise InputError(f"TEST.{key}: expected two rising numbers of pixels, found {list(edges)}")
+        if not 0 <= self.score_threshold <= 1:
+            raise InputError(f"TEST.SCORE_THRESH: expected a number in [0, 1], found {self.score_threshold}")
+        for key, least, value in (
+            ("DETECTIONS_PER_IMAGE", 1, self.max_detections),
+            ("BOUNDARY_TOLERANCE", 0, self.boundary_tolerance),
+            ("BORDER_MARGIN", 0, self.border_margin),
+            ("BOOTSTRAP_SAMPLES", 0, self.bootstrap_samples),
+        ):
+            if value < least:
+                raise InputError(f"TEST.{key}: expected a number from {least} on, found {value}")
+
+    @classmethod
+    def from_config(cls, test: Any) -> EvaluationOptions:
+        """Options of ``cfg.TEST``, a node with the keys named above.
+
+        Raises:
+            InputError: a value is out of its range.
+        """
+        return cls(
+            max_detections=test.DETECTIONS_PER_IMAGE,
+            score_threshold=test.SCORE_THRESH,
+            size_edges=tuple(test.SIZE_EDGES),
+            border_margin=test.BORDER_MARGIN,
+            crowding_edges=tuple(test.CROWDING_EDGES),
+            boundary_tolerance=test.BOUNDARY_TOLERANCE,
+            bootstrap_samples=test.BOOTSTRAP_SAMPLES,
+        )
+
+    def size_areas(self) -> list[tuple[float, float]]:
+        """Least and greatest area in px of small, medium and large cells."""
+        edges = [0.0, *(np.pi / 4 * np.square(self.size_edges)).tolist(), 1e10]
+        return list(itertools.pairwise(edges))
+
+    def size_bins(self, areas: NDArray[np.int64]) -> list[str]:
+        """Name of the size bin of each area."""
+        edges = [upper for _, upper in self.size_areas()[:-1]]
+        return [SIZE_NAMES[i] for i in np.searchsorted(edges, areas)]
+
+    def crowding_bins(self, gaps: Sequence[float] | NDArray[np.float64]) -> list[str]:
+        """Name of the crowding bin of each gap in px; infinite for a cell that is alone."""
+        return [CROWDING_NAMES[i] for i in np.searchsorted(self.crowding_edges, gaps)]

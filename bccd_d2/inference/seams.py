@@ -1,0 +1,189 @@
+"""Puts the cells of overlapping tiles together, each of them once and whole.
+
+A detector does not say exactly the same of a cell in two tiles: the outline differs by a pixel, a clump is one cell
+here and two there. So ownership by the centre alone, which suffices for StarDist's big images, would lose a cell whose
+centre lies on this side of a border in one tile and on the other in the next, or count it twice. Here tiles are
+compared where they overlap:
+
+- A tile speaks for the cells whose centre lies in its core. It is also heard on those a little outside, but such a cell
+  counts only if a neighbour has seen the same: if their masks agree (IoU above one half) on what both tiles show.
+- Of two cells that are the same, that of the tile which sees it whole is kept, then that of the tile whose core holds
+  it, then the better score. Cells of one class of which one holds most of the other exclude each other, too.
+- A cell larger than the overlap is cut by the border of every tile that shows it. Pieces that agree are joined.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from bccd_d2.cells import Cells, concatenate
+from bccd_d2.inference.tiles import Tile
+
+_SAME_CELL_IOU = 0.5
+_CONTAINED_SHARE = 0.7
+# A tile is heard on cells this share of the overlap outside its core.
+_MARGIN_SHARE = 0.25
+# A box that ends as close to the border of its tile, in pixels, counts as cut: networks do not predict to the pixel.
+_TOUCH = 4
+
+
+def candidates(cells: Cells, tile: Tile, height: int, width: int, overlap: float) -> Cells:
+    """The cells of one tile, in pixels of the image, that :func:`merge_tiles` may need.
+
+    Args:
+        cells: in pixels of the tile.
+        tile: where they are from.
+        height: of the image.
+        width: of the image.
+        overlap: of the tiles, in pixels of the image.
+    """
+    offset = np.array([tile.x, tile.y, tile.x, tile.y])
+    windows = cells.windows + offset
+    moved = replace(cells, height=height, width=width, windows=windows, boxes=cells.boxes + offset)
+    return moved[_in_core(windows, tile, _MARGIN_SHARE * overlap)]
+
+
+def merge_tiles(tiles: Sequence[Tile], found: Sequence[Cells]) -> Cells:
+    """The cells of an image from those of its tiles.
+
+    Args:
+        tiles: as :func:`bccd_d2.inference.tiles.plan_tiles` gives them.
+        found: the :func:`candidates` of each.
+
+    Returns:
+        In pixels of the image, best score first.
+    """
+    cells = concatenate(found)
+    own = np.concatenate([_in_core(part.windows, tile) for part, tile in zip(found, tiles)])
+    cut = np.concatenate([_is_cut(part, tile) for part, tile in zip(found, tiles)])
+    same, rivals = _compare_neighbours(tiles, found)
+    heard = [i for i in range(len(cells)) if own[i] or same[i]]
+    kept: set[int] = set()
+    for i in sorted(heard, key=lambda i: (cut[i], not own[i], -cells.scores[i])):
+        pieces = same[i] if cut[i] else set()
+        if all(j not in kept or (cut[j] and j in pieces) for j in rivals[i]):
+            kept.add(i)
+    chosen = sorted(kept)
+    position = {i: index for index, i in enumerate(chosen)}
+    merged = _join(cells[chosen], [(position[i], position[j]) for i in chosen for j in same[i] & kept])
+    alone = sum(bool(cut[i]) and not same[i] for i in chosen)
+    if alone:
+        logging.getLogger(__name__).warning(
+            "%d cells end at the border of a tile and no other tile shows the rest; a larger overlap may help",
+            alone,
+        )
+    return merged[np.argsort(-merged.scores, kind="stable")]
+
+
+def _in_core(windows: NDArray[np.int64], tile: Tile, margin: float = 0.0) -> NDArray[np.bool_]:
+    """(N,) whether the centre of each window, in pixels of the image, lies in the tile's core or close to it."""
+    x, y = (windows[:, :2] + windows[:, 2:]).T / 2
+    x0, y0, x1, y1 = tile.core
+    return (x >= x0 - margin) & (x < x1 + margin) & (y >= y0 - margin) & (y < y1 + margin)
+
+
+def _is_cut(cells: Cells, tile: Tile) -> NDArray[np.bool_]:
+    """(N,) whether each box ends at a border of the tile behind which the image goes on."""
+    x0, y0, x1, y1 = cells.boxes.T
+    right, lower = tile.x + tile.width, tile.y + tile.height
+    return np.asarray(
+        ((x0 < tile.x + _TOUCH) & (tile.x > 0))
+        | ((y0 < tile.y + _TOUCH) & (tile.y > 0))
+        | ((x1 > right - _TOUCH) & (right < cells.width))
+        | ((y1 > lower - _TOUCH) & (lower < cells.height))
+    )
+
+
+def _compare_neighbours(
+    tiles: Sequence[Tile], found: Sequence[Cells]
+) -> tuple[dict[int, set[int]], dict[int, set[int]]]:
+    """By cell, counted over all tiles: the cells of other tiles that are the same, and all that exclude it."""
+    first = np.cumsum([0, *(len(part) for part in found)])
+    same: dict[int, set[int]] = defaultdict(set)
+    rivals: dict[int, set[int]] = defaultdict(set)
+    for a, b in _neighbours(tiles):
+        for i, j, is_same in _compare(found[a], tiles[a], found[b], tiles[b]):
+            one, other = int(first[a] + i), int(first[b] + j)
+            rivals[one].add(other)
+            rivals[other].add(one)
+            if is_same:
+                same[one].add(other)
+                same[other].add(one)
+    return same, rivals
+
+
+def _neighbours(tiles: Sequence[Tile]) -> Iterator[tuple[int, int]]:
+    """Indices of tiles side by side or corner to corner, each pair once."""
+    places = {(tile.row, tile.column): index for index, tile in enumerate(tiles)}
+    for (row, column), index in places.items():
+        for place in ((row, column + 1), (row + 1, column - 1), (row + 1, column), (row + 1, column + 1)):
+            if place in places:
+                yield index, places[place]
+
+
+def _compare(a: Cells, tile_a: Tile, b: Cells, tile_b: Tile) -> Iterator[tuple[int, int, bool]]:
+    """Indices of the cells of two tiles that exclude each other, and whether they are the same cell."""
+    rectangle = (
+        max(tile_a.x, tile_b.x),
+        max(tile_a.y, tile_b.y),
+        min(tile_a.x + tile_a.width, tile_b.x + tile_b.width),
+        min(tile_a.y + tile_a.height, tile_b.y + tile_b.height),
+    )
+    near_a, near_b = (np.flatnonzero(_meets(part.windows, rectangle)) for part in (a, b))
+    a, b = a[near_a], b[near_b]
+    shared = a.intersections(b)
+    union = _areas_in(a, rectangle)[:, None] + _areas_in(b, rectangle)[None] - shared
+    is_same = shared > _SAME_CELL_IOU * union
+    contained = shared > _CONTAINED_SHARE * np.minimum(a.areas[:, None], b.areas[None])
+    excluded = is_same | (contained & (a.classes[:, None] == b.classes[None]))
+    for i, j in np.argwhere(excluded):
+        yield int(near_a[i]), int(near_b[j]), bool(is_same[i, j])
+
+
+def _meets(windows: NDArray[np.int64], rectangle: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    x0, y0, x1, y1 = rectangle
+    return (windows[:, 0] < x1) & (windows[:, 2] > x0) & (windows[:, 1] < y1) & (windows[:, 3] > y0)
+
+
+def _areas_in(cells: Cells, rectangle: tuple[int, int, int, int]) -> NDArray[np.int64]:
+    """(N,) pixels of each mask inside a rectangle of the image."""
+    x0, y0, x1, y1 = rectangle
+    return np.array(
+        [
+            np.count_nonzero(mask[max(0, y0 - top) : max(0, y1 - top), max(0, x0 - left) : max(0, x1 - left)])
+            for mask, (left, top, _, _) in zip(cells.masks, cells.windows)
+        ],
+        np.int64,
+    )
+
+
+def _join(cells: Cells, links: Sequence[tuple[int, int]]) -> Cells:
+    """The cells with those that are linked made one: all their pixels, the box around them, the best one's class."""
+    if not links:
+        return cells
+    number = len(cells)
+    graph = coo_array((np.ones(len(links)), np.array(links).T), shape=(number, number))
+    count, group = connected_components(graph, directed=False)
+    windows, masks, boxes, best = [], [], [], []
+    for index in range(count):
+        members = np.flatnonzero(group == index)
+        window = np.concatenate(
+            [cells.windows[members, :2].min(axis=0), cells.windows[members, 2:].max(axis=0)]
+        )
+        mask = np.zeros((window[3] - window[1], window[2] - window[0]), bool)
+        for member in members.tolist():
+            x0, y0, x1, y1 = cells.windows[member] - [*window[:2], *window[:2]]
+            mask[y0:y1, x0:x1] |= cells.masks[member]
+        windows.append(window)
+        masks.append(mask)
+        boxes.append([*cells.boxes[members, :2].min(axis=0), *cells.boxes[members, 2:].max(axis=0)])
+        best.append(members[cells.scores[members].argmax()])
+    return replace(cells[best], windows=np.array(windows), masks=masks, boxes=np.array(boxes))

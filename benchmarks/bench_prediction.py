@@ -1,0 +1,89 @@
+"""What each option of a prediction costs and gains on annotated images: modes of the CPU, tiles, views, last steps.
+
+Average precision of masks is COCO's, with as many detections an image as the model may output. Time is the processor
+time of one thread, all ways interleaved image by image, so that other processes disturb all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
+
+# isort: split
+import numpy as np
+import torch
+from tabulate import tabulate
+from tqdm import tqdm
+
+from bccd_d2.cells import Cells
+from bccd_d2.data.preprocessing import read_image
+from bccd_d2.errors import run_command
+from bccd_d2.evaluation.dataset import read_evaluation_set
+from bccd_d2.evaluation.evaluate import evaluate
+from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.inference.options import PredictionOptions, TestTimeAugmentation
+from bccd_d2.inference.predictor import BCCDPredictor
+
+MODES = ("plain", "channels_last", "bfloat16")
+OPTIONS = {
+    "tiles of 768, overlap 256": PredictionOptions(tile_size=768),
+    "2 views: mirrored": PredictionOptions(augmentation=TestTimeAugmentation(rot90=False)),
+    "4 views: turned": PredictionOptions(augmentation=TestTimeAugmentation(flip=False)),
+    "8 views: mirrored, turned": PredictionOptions(augmentation=TestTimeAugmentation()),
+    "3 views: sizes 0.8, 1, 1.25": PredictionOptions(
+        augmentation=TestTimeAugmentation(flip=False, rot90=False, scales=(1.0, 0.8, 1.25))
+    ),
+    "merged cells cut": PredictionOptions(refine=True),
+    "each pixel one cell": PredictionOptions(exclusive=True),
+    "both": PredictionOptions(refine=True, exclusive=True),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="OUTPUT_DIR of a training run")
+    parser.add_argument(
+        "--data-root", type=Path, required=True, metavar="DIR", help="what tools/convert_bccd.py wrote"
+    )
+    parser.add_argument("--part", default="val", help="train, val or test (default val)")
+    parser.add_argument("--max-images", type=int, help="the first so many (default all)")
+    options = parser.parse_args(arguments)
+    logging.disable(logging.INFO)
+    torch.set_num_threads(1)
+    predictors = {
+        mode: BCCDPredictor(options.run / "config.yaml", options.run / "model_final.pth", cpu_mode=mode)
+        for mode in MODES
+    }
+    ways = {f"as it is, {mode}": (mode, PredictionOptions()) for mode in MODES}
+    ways.update({f"{name}, {MODES[-1]}": (MODES[-1], value) for name, value in OPTIONS.items()})
+    truth = read_evaluation_set(options.data_root / "annotations" / f"instances_{options.part}.json")
+    truth = replace(truth, images=truth.images[: options.max_images])
+    found: dict[str, dict[int, Cells]] = {name: {} for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for entry in tqdm(truth.images, unit="image"):
+        image = read_image(str(entry.path))
+        for name, (mode, way) in ways.items():
+            start = time.process_time()
+            found[name][entry.image_id] = predictors[mode].predict_cells(image, way)
+            seconds[name].append(time.process_time() - start)
+    rows = []
+    for name, cells in found.items():
+        judged = evaluate(
+            truth.with_predictions(cells), EvaluationOptions(max_detections=10_000, bootstrap_samples=0)
+        ).detectron2_results()
+        rows.append(
+            [name, *(judged["segm"][key] for key in ("AP", "AP50", "AP75")), judged["bbox"]["AP"]]
+            + [sum(int((c.scores >= 0.5).sum()) for c in cells.values()), float(np.median(seconds[name]))]
+        )
+    headers = ["way", "mask AP", "AP50", "AP75", "box AP", "cells >= 0.5", "s an image"]
+    print(tabulate(rows, headers, tablefmt="pipe", floatfmt=("", ".1f", ".1f", ".1f", ".1f", ".0f", ".2f")))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+
+from bccd_d2.errors import InputError
+from bccd_d2.evaluation.average_precision import COCOMetrics
+from bccd_d2.evaluation.bootstrap import HeadlineStatistics, intervals
+from bccd_d2.evaluation.compare import compare_runs
+from bccd_d2.evaluation.evaluate import evaluate
+from bccd_d2.evaluation.measured import measure, ranked
+from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.evaluation.values import ALL_CLASSES
+from tests.evaluation.drawn_cells import evaluation_set, image, random_image, rectangles
+
+A, B = (50, 50, 20, 20), (120, 50, 20, 20)
+NAMES = ("RBC", "WBC")
+
+
+def random_set(seed=5, images=6):
+    generator = np.random.default_rng(seed)
+    return evaluation_set([random_image(generator, image_id=i) for i in range(1, images + 1)], NAMES)
+
+
+def statistics(dataset, names=NAMES):
+    measured = [measure(i, names, EvaluationOptions()) for i in dataset.images]
+    return HeadlineStatistics(
+        ranked(measured, len(names), "all"),
+        [m.instances["all"][ALL_CLASSES] for m in measured],
+        [(m.pixels, m.box_precision) for m in measured],
+    )
+
+
+def test_the_headline_is_what_the_whole_evaluation_says():
+    dataset = random_set()
+    found = evaluate(dataset, EvaluationOptions(bootstrap_samples=0))
+    table = COCOMetrics(dataset.images, NAMES, EvaluationOptions()).table("segm", interior=True)
+    assert found.headline("interior")["AP"] == pytest.approx(table.overall.AP, abs=1e-6)
+    assert found.headline() == pytest.approx(
+        {
+            "IoU": found.overlap.IoU,
+            "Dice": found.overlap.Dice,
+            "mAP@0.5": found.overlap.mAP50,
+            "AP": found.average_precision["segm"]["all"].overall.AP,
+            "AP50": found.average_precision["segm"]["all"].overall.AP50,
+            "AP75": found.average_precision["segm"]["all"].overall.AP75,
+            "F1": found.instances["all"][ALL_CLASSES].f1,
+            "PQ": found.instances["all"][ALL_CLASSES].pq,
+        },
+        abs=1e-6,
+    )
+    assert {(i.low, i.high) for i in found.intervals["all"].values()} == {(None, None)}
+
+
+def test_a_resample_is_an_evaluation_of_the_images_it_drew():
+    dataset = random_set()
+    weights = np.array([2, 0, 1, 1, 0, 2])
+    drawn = evaluation_set([dataset.images[i] for i in np.repeat(np.arange(6), weights)], NAMES)
+    assert statistics(dataset).figures(weights.astype(float)) == pytest.approx(statistics(drawn).figures())
+
+
+def test_an_interval_holds_its_figure_and_is_as_wide_as_the_images_differ():
+    right, wrong = image(rectangles([A]), rectangles([A])), image(rectangles([A]), rectangles([B]))
+    # Of 40 images half are right, so F1 is the share of right ones among those drawn: 0.5 +- 1.96 sqrt(0.25 / 40).
+    found = intervals(statistics(evaluation_set([right, wrong] * 20), ("cell",)), samples=1000, seed=0)["F1"]
+    assert found.value == pytest.approx(0.5)
+    assert (found.low, found.high) == pytest.approx((0.345, 0.655), abs=0.03)
+    same = intervals(statistics(evaluation_set([right] * 5), ("cell",)), samples=20, seed=0)["F1"]
+    assert (same.low, same.high) == (1, 1)
+
+
+def test_a_single_image_says_nothing_of_others():
+    found = intervals(statistics(random_set(images=1)), samples=50, seed=0)["AP"]
+    assert (found.low, found.high) == (None, None)
+
+
+def test_without_ground_truth_there_are_words_and_no_interval():
+    dataset = evaluation_set([image(rectangles([]), rectangles([A]))] * 2)
+    found = intervals(statistics(dataset, ("cell",)), samples=10, seed=0)
+    assert (found["AP"].value, found["AP"].low) == ("no ground truth", None)
+    assert found["IoU"].value == 0
+
+
+def run(predictions_by_image):
+    return evaluation_set(
+        [image(rectangles([A, B]), p, image_id=i) for i, p in enumerate(predictions_by_image, start=1)]
+    )
+
+
+def test_a_run_does_not_differ_from_itself():
+    found = compare_runs(random_set(), random_set(), EvaluationOptions(bootstrap_samples=50))
+    for figures in found.values():
+        for difference in figures.values():
+            assert (difference.difference, difference.low, difference.high) == (0, 0, 0)
+            assert difference.p_value == 1
+
+
+def test_a_run_that_is_better_everywhere_is_better():
+    worse, better = run([rectangles([A])] * 10), run([rectangles([A, B])] * 10)
+    found = compare_runs(worse, better, EvaluationOptions(bootstrap_samples=400))["all"]["F1"]
+    # F1 of one cell of two is 2/3. Only swapping all images or none gives as much: 2 of 1024 swaps.
+    assert (found.a, found.b, found.difference) == pytest.approx((2 / 3, 1, 1 / 3))
+    assert (found.low, found.high) == pytest.approx((1 / 3, 1 / 3))
+    assert found.p_value < 0.02
+
+
+def test_better_here_and_worse_there_is_no_difference():
+    half, whole = [rectangles([A])] * 5, [rectangles([A, B])] * 5
+    found = compare_runs(run(half + whole), run(whole + half), EvaluationOptions(bootstrap_samples=200))
+    figures = found["interior"]["F1"]
+    assert figures.difference == pytest.approx(0)
+    assert figures.low < 0 < figures.high
+    assert figures.p_value == 1
+
+
+def test_runs_of_other_images_or_other_truth_are_refused():
+    options = EvaluationOptions(bootstrap_samples=0)
+    with pytest.raises(InputError, match="different images: 1 and 2"):
+        compare_runs(run([rectangles([])]), run([rectangles([])] * 2), options)
+    other = evaluation_set([image(rectangles([A]), rectangles([]))])
+    with pytest.raises(InputError, match=r"1\.png: the runs have different ground truth"):
+        compare_runs(run([rectangles([])]), other, options)
+    with pytest.raises(InputError, match="classes"):
+        compare_runs(random_set(), run([rectangles([])]), options)

@@ -1,0 +1,58 @@
+import pytest
+
+from bccd_d2.evaluation.calibration import precision_recall_curve, reliability
+from bccd_d2.evaluation.detections import match_detections, scored_image
+from bccd_d2.evaluation.matching import overlaps
+from tests.evaluation.drawn_cells import image, rectangles
+
+A, B, C, NOWHERE = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20), (150, 150, 20, 20)
+
+
+def ranked(truth, predictions, classes=1, interior=False):
+    return match_detections([scored_image(overlaps(image(truth, predictions)), interior=interior)], classes)
+
+
+def test_reliability_by_hand():
+    found = ranked(rectangles([A, B]), rectangles([A, NOWHERE, B], scores=[0.95, 0.91, 0.32]))
+    curve = reliability(found)
+    assert curve.counts == [0, 0, 0, 1, 0, 0, 0, 0, 0, 2]
+    assert curve.mean_scores[9] == pytest.approx(0.93)
+    assert (curve.precisions[9], curve.precisions[3], curve.precisions[0]) == (0.5, 1.0, None)
+    assert curve.expected_error == pytest.approx((2 * abs(0.5 - 0.93) + abs(1 - 0.32)) / 3)
+
+
+def test_a_score_of_one_falls_in_the_last_bin():
+    assert reliability(ranked(rectangles([A]), rectangles([A]))).counts[9] == 1
+
+
+def test_what_is_left_out_is_not_calibrated():
+    at_border = rectangles([(0, 50, 20, 20)], scores=[0.9])
+    assert sum(reliability(ranked(rectangles([A]), at_border)).counts) == 1
+    left_out = reliability(ranked(rectangles([A]), at_border, interior=True))
+    assert (sum(left_out.counts), left_out.expected_error) == (0, None)
+
+
+def test_precision_recall_and_the_best_threshold_by_hand():
+    predictions = rectangles([A, NOWHERE, B], scores=[0.9, 0.6, 0.7])
+    curve = precision_recall_curve(ranked(rectangles([A, B, C]), predictions))
+    assert curve.scores == [0.9, 0.7, 0.6]
+    assert curve.recall == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+    assert curve.precision == pytest.approx([1, 1, 2 / 3])
+    # F1 1/2, 4/5, 2/3.
+    assert (curve.best_threshold, curve.best_f1) == pytest.approx((0.7, 0.8))
+
+
+def test_a_threshold_takes_all_predictions_with_its_score():
+    # Stopping between the two would be right, but no threshold can.
+    predictions = rectangles([A, NOWHERE], scores=[0.7, 0.7])
+    curve = precision_recall_curve(ranked(rectangles([A]), predictions))
+    assert (curve.best_threshold, curve.best_f1) == pytest.approx((0.7, 2 / 3))
+
+
+def test_curves_of_a_class():
+    truth, predictions = rectangles([A, B], classes=[0, 1]), rectangles([A], classes=[0], scores=[0.9])
+    found = ranked(truth, predictions, classes=3)
+    assert precision_recall_curve(found, 0).recall == [1.0]
+    assert precision_recall_curve(found).recall == [0.5]
+    for index in (1, 2):
+        assert precision_recall_curve(found, index).best_threshold is None

@@ -1,0 +1,134 @@
+import copy
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bccd_d2.errors import InputError
+from bccd_d2.evaluation.dataset import read_evaluation_set, truth_from_coco
+from tests.evaluation.drawn_cells import rectangles
+
+POLYGON = [[10, 10, 30, 10, 30, 30, 10, 30]]
+
+
+@pytest.fixture
+def document():
+    return {
+        "info": {"image_root": "."},
+        "images": [
+            {"id": 7, "file_name": "a.png", "height": 40, "width": 60},
+            {"id": 3, "file_name": "b.png", "height": 50, "width": 50},
+        ],
+        # Classes count by rising id, as Detectron2 has them.
+        "categories": [{"id": 5, "name": "WBC"}, {"id": 2, "name": "RBC"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 5, "iscrowd": 0, "segmentation": POLYGON},
+            {"id": 2, "image_id": 7, "category_id": 2, "iscrowd": 1, "segmentation": POLYGON},
+        ],
+    }
+
+
+def result(**more):
+    return {"image_id": 7, "category_id": 2, "score": 0.5, "segmentation": POLYGON} | more
+
+
+def test_cells_regions_and_predictions_find_their_place(document):
+    found = truth_from_coco(document).with_results([result(bbox=[9.5, 10, 20, 21])])
+    assert (found.class_names, found.category_ids) == (["RBC", "WBC"], [2, 5])
+    assert [image.image_id for image in found.images] == [7, 3]
+    first, second = found.images
+    assert (first.truth.classes.tolist(), first.ignore.classes.tolist()) == ([1], [0])
+    assert first.truth.areas.tolist() == [400]
+    assert first.truth.boxes.tolist() == [[10, 10, 30, 30]]
+    assert (first.predictions.classes.tolist(), first.predictions.scores.tolist()) == ([0], [0.5])
+    assert first.predictions.boxes.tolist() == [[9.5, 10, 29.5, 31]]
+    assert (len(second.truth), len(second.predictions), second.truth.height) == (0, 0, 50)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (result(image_id=9), "entry 0: image 9, which the ground truth does not hold"),
+        (result(category_id=1), r"entry 0: category 1, expected one of \[2, 5\]"),
+        (result(score=1.5), "entry 0: score 1.5"),
+        (result(score=float("nan")), "entry 0: score nan"),
+        (result(score=None), "entry 0: score None"),
+        (result(bbox=[1, 2, 3]), r"entry 0: bbox \[1, 2, 3\]"),
+        (result(segmentation={"size": [50, 50], "counts": [2500]}), r"image 7 \(a\.png\): RLE of size"),
+        ({"image_id": 7}, "entry 0: no key 'category_id'"),
+        ("text", "entry 0: str, expected an object"),
+    ],
+)
+def test_results_that_do_not_belong_are_refused(document, entry, message):
+    with pytest.raises(InputError, match=message):
+        truth_from_coco(document).with_results([entry])
+
+
+def test_results_must_be_a_list(document):
+    with pytest.raises(InputError, match="expected a list of COCO results"):
+        truth_from_coco(document).with_results({"images": []})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 9}, "annotation 1: image 9 is not among the images"),
+        ({"category_id": 9}, r"annotation 1: category 9, expected one of \[2, 5\]"),
+        ({"segmentation": []}, "annotation 1: no segmentation"),
+    ],
+)
+def test_broken_ground_truth_is_refused(document, change, message):
+    broken = copy.deepcopy(document)
+    broken["annotations"][0].update(change)
+    with pytest.raises(InputError, match=message):
+        truth_from_coco(broken)
+
+
+@pytest.mark.parametrize(
+    ("key", "entries", "message"),
+    [
+        ("categories", [], "no categories"),
+        ("categories", [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "expected each name once"),
+        ("categories", [{"id": 1}], "one of the categories has name None, expected str"),
+        ("images", [{"id": 1, "file_name": "a.png"}], "one of the images has height None, expected int"),
+        ("images", [{"id": 1, "file_name": "a", "height": 0, "width": 4}], "image 1 of 0 x 4 pixels"),
+        (
+            "images",
+            [{"id": 1, "file_name": "a", "height": 4, "width": 4}] * 2,
+            "two of the images have the id 1",
+        ),
+        ("images", ["a.png"], "one of the images has id None"),
+        ("annotations", ["a"], "str among the annotations"),
+    ],
+)
+def test_broken_lists_are_refused(document, key, entries, message):
+    with pytest.raises(InputError, match=message):
+        truth_from_coco(document | {key: entries})
+
+
+def test_other_predictions_must_lie_on_images_of_the_same_size(document):
+    truth = truth_from_coco(document)
+    with pytest.raises(InputError, match=r"a\.png: predictions on an image of 200 x 200, expected 40 x 60"):
+        truth.with_predictions({7: rectangles([])})
+    with pytest.raises(InputError, match="image 9"):
+        truth.with_predictions({9: rectangles([])})
+
+
+def test_files_are_read_without_torch(document, tmp_path, caplog):
+    truth_file, results_file = tmp_path / "annotations" / "instances_val.json", tmp_path / "results.json"
+    truth_file.parent.mkdir()
+    truth_file.write_text(json.dumps(document))
+    results_file.write_text(json.dumps([result()]))
+    (tmp_path / "a.png").write_bytes(b"")
+    found = read_evaluation_set(truth_file, results_file)
+    assert [image.path and image.path.name for image in found.images] == ["a.png", None]
+    assert "1 of 2 images are not below" in caplog.text
+    with pytest.raises(InputError, match=r"missing\.json: no such file"):
+        read_evaluation_set(truth_file, tmp_path / "missing.json")
+    code = (
+        "import sys; from pathlib import Path; from bccd_d2.evaluation.dataset import read_evaluation_set; "
+        "from bccd_d2.evaluation.evaluate import evaluate; from bccd_d2.evaluation.compare import compare_runs; "
+        "read_evaluation_set(Path(sys.argv[1])); sys.exit('torch' in sys.modules or 'detectron2' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(truth_file)]).returncode == 0

@@ -1,0 +1,126 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, Instances
+
+from bccd_d2.cells import Cells
+from bccd_d2.config import get_bccd_cfg
+from bccd_d2.conversion.coco import write_coco
+from bccd_d2.data.registration import register_bccd
+from bccd_d2.errors import InputError
+from bccd_d2.evaluation.dataset import read_evaluation_set
+from bccd_d2.evaluation.evaluate import evaluate
+from bccd_d2.evaluation.evaluator import CellEvaluator
+from bccd_d2.evaluation.options import EvaluationOptions
+from tests.evaluation.drawn_cells import rectangles
+
+A, B, C = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20)
+OPTIONS = EvaluationOptions(bootstrap_samples=0)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Two images with two cells and one; registered as ``metrics_val``."""
+    cells = rectangles([A, B, C])
+    write_coco(
+        tmp_path / "annotations" / "instances_val.json",
+        {
+            "images": [
+                {"id": i, "file_name": f"{i}.png", "height": cells.height, "width": cells.width}
+                for i in (1, 2)
+            ],
+            "categories": [{"id": 3, "name": "RBC"}, {"id": 4, "name": "WBC"}],
+            "annotations": [
+                {
+                    "id": index + 1,
+                    "image_id": 1 + index // 2,
+                    "category_id": 3,
+                    "iscrowd": 0,
+                    "area": 400,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "segmentation": rle,
+                }
+                for index, (rle, (x0, y0, x1, y1)) in enumerate(zip(cells.rles(), cells.windows.tolist()))
+            ],
+        },
+    )
+    for i in (1, 2):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((cells.height, cells.width, 3), 200, np.uint8))
+    register_bccd(tmp_path, prefix="metrics")
+    yield tmp_path
+    DatasetCatalog.remove("metrics_val")
+    MetadataCatalog.remove("metrics_val")
+
+
+def output(boxes, scores):
+    cells = rectangles(boxes)
+    found = Instances((cells.height, cells.width))
+    found.pred_masks = torch.from_numpy(
+        np.array([cells.full_mask(i) for i in range(len(cells))]).reshape(-1, cells.height, cells.width)
+    )
+    found.pred_boxes = Boxes(torch.from_numpy(cells.boxes).float())
+    found.scores = torch.tensor(scores, dtype=torch.float32)
+    found.pred_classes = torch.zeros(len(cells), dtype=torch.int64)
+    return {"instances": found}
+
+
+def run(outputs, output_dir=None, options=OPTIONS):
+    evaluator = CellEvaluator("metrics_val", options, distributed=False, output_dir=output_dir)
+    evaluator.reset()
+    for image_id, result in enumerate(outputs, start=1):
+        evaluator.process([{"image_id": image_id, "height": 200, "width": 200}], [result])
+    return evaluator.evaluate()
+
+
+def test_cells_are_judged_as_instances_are(dataset):
+    boxes, scores = [(54, 50, 20, 20), B], [0.75, 0.5]
+    cells = rectangles(boxes)
+    cells = Cells.from_masks(cells.height, cells.width, map(cells.full_mask, range(2)), scores=scores)
+    with_cells = run([{"cells": cells}, {"cells": cells[:0]}])
+    assert with_cells == run([output(boxes, scores), output([], [])])
+    assert with_cells["segm"]["AP50"] == pytest.approx(100 * 67 / 101)
+
+
+def test_a_run_and_its_file_are_judged_alike(dataset, tmp_path):
+    # The first image right but for a shift of 4 (IoU 2/3); the second empty.
+    results = run([output([(54, 50, 20, 20), B], [0.9, 0.8]), output([], [])], str(tmp_path / "inference"))
+    # Right at 0.50 to 0.65 both (recall 2/3), beyond one of two predictions.
+    assert results["segm"]["AP50"] == pytest.approx(100 * 67 / 101)
+    assert results["instances"]["F1"] == pytest.approx(100 * 4 / 5)
+    assert results["overlap"]["IoU"] == pytest.approx(100 * (320 + 400) / (480 + 400 + 400))
+    assert "AP-RBC" in results["bbox"]
+    assert "AP-WBC" not in results["bbox"]
+    written = tmp_path / "inference" / "coco_instances_results.json"
+    assert {entry["category_id"] for entry in json.loads(written.read_text())} == {3}
+    from_files = evaluate(
+        read_evaluation_set(dataset / "annotations" / "instances_val.json", written), OPTIONS
+    )
+    assert from_files.detectron2_results() == results
+    assert json.loads((tmp_path / "inference" / "metrics.json").read_text())["class_names"] == ["RBC", "WBC"]
+
+
+def test_a_model_that_predicts_nothing_gets_zero(dataset):
+    results = run([output([], []), output([], [])])
+    assert (results["segm"]["AP"], results["bbox"]["AP"], results["instances"]["F1"]) == (0, 0, 0)
+
+
+def test_more_detections_than_the_configuration_says_are_an_error(dataset):
+    with pytest.raises(InputError, match=r"TEST\.DETECTIONS_PER_IMAGE is 1"):
+        run([output([A, B], [0.9, 0.8])], options=EvaluationOptions(max_detections=1))
+
+
+def test_options_come_from_the_configuration():
+    cfg = get_bccd_cfg()
+    cfg.TEST.DETECTIONS_PER_IMAGE, cfg.TEST.SCORE_THRESH = 300, 0.7
+    cfg.TEST.SIZE_EDGES, cfg.TEST.BORDER_MARGIN = [30.0, 90.0], 2
+    options = EvaluationOptions.from_config(cfg.TEST)
+    assert options == EvaluationOptions(
+        max_detections=300, score_threshold=0.7, size_edges=(30.0, 90.0), border_margin=2
+    )
+    cfg.TEST.SIZE_EDGES = [90.0, 30.0]
+    with pytest.raises(InputError, match=r"TEST\.SIZE_EDGES: expected two rising numbers"):
+        EvaluationOptions.from_config(cfg.TEST)

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+
+from bccd_d2.cells import Cells
+from bccd_d2.evaluation.instances import (
+    aggregated_jaccard,
+    aggregated_jaccard_plus,
+    image_instances,
+    instance_metrics,
+)
+from bccd_d2.evaluation.matching import overlaps
+from bccd_d2.evaluation.options import IOU_THRESHOLDS
+from bccd_d2.evaluation.outlines import OutlineAgreement
+from tests.evaluation.drawn_cells import disc, discs, image, random_image, rectangles
+
+
+def parts(drawn, **more):
+    return image_instances(overlaps(drawn), lambda p, t: OutlineAgreement(1.0, 0.0, 0.0), 0.5, **more)
+
+
+def metrics(*images, **more):
+    return instance_metrics([parts(i, **more) for i in images])
+
+
+A, B = (50, 50, 20, 20), (120, 50, 20, 20)
+
+
+def test_perfect():
+    cells = rectangles([A, B])
+    found = metrics(image(cells, cells))
+    assert (found.cells, found.predicted) == (2, 2)
+    values = (found.f1, found.mean_f1, found.sq, found.rq, found.pq, found.aji, found.aji_plus)
+    assert values == pytest.approx([1] * 7)
+
+
+def test_empty():
+    found = metrics(image(rectangles([A]), rectangles([])))
+    values = (found.precision, found.recall, found.f1, found.mean_f1, found.sq, found.rq, found.pq, found.aji)
+    assert (*values, found.aji_plus) == (0,) * 9
+    assert found.hausdorff == "no matched cell"
+
+
+def test_without_ground_truth_there_are_only_words():
+    found = metrics(image(rectangles([]), rectangles([A])))
+    values = (found.precision, found.f1, found.mean_f1, found.sq, found.pq, found.aji, found.aji_plus)
+    assert {*values, found.hausdorff} == {"no ground truth"}
+    assert (found.cells, found.predicted) == (0, 1)
+
+
+def test_shifted():
+    # 20 x 20 moved by 4: 320 of 480 pixels, IoU 2/3: right at 0.50, 0.55, 0.60, 0.65.
+    found = metrics(image(rectangles([A]), rectangles([(54, 50, 20, 20)])))
+    assert (found.f1, found.sq, found.pq) == pytest.approx((1, 2 / 3, 2 / 3))
+    assert found.mean_f1 == pytest.approx(0.4)
+    assert (found.aji, found.aji_plus) == pytest.approx((2 / 3, 2 / 3))
+    assert [t.true_positives for t in found.by_threshold] == [1] * 4 + [0] * 6
+
+
+def test_merged():
+    # Two cells of 400 px and one prediction of 860 over both.
+    truth = rectangles([A, (73, 50, 20, 20)])
+    found = metrics(image(truth, rectangles([(50, 50, 43, 20)])))
+    assert (found.f1, found.pq, found.predicted) == (0, 0, 1)
+    # AJI lets both cells take it: 800 of 2 x 860 pixels. AJI+ one: 400 of 860 and the other cell's 400.
+    assert found.aji == pytest.approx(800 / 1720)
+    assert found.aji_plus == pytest.approx(400 / 1260)
+
+
+def test_split():
+    # 260 and 140 of the 400 px: IoU 0.65 with the first.
+    found = metrics(image(rectangles([A]), rectangles([(50, 50, 13, 20), (63, 50, 7, 20)])))
+    assert (found.precision, found.recall, found.f1) == pytest.approx((1 / 2, 1, 2 / 3))
+    assert (found.sq, found.rq, found.pq) == pytest.approx((0.65, 2 / 3, 0.65 * 2 / 3))
+    # The second piece is nobody's: 260 of 400 and 140 more.
+    assert (found.aji, found.aji_plus) == pytest.approx((260 / 540, 260 / 540))
+
+
+def test_cells_are_pooled_and_aji_is_a_mean_of_images():
+    found = metrics(
+        image(rectangles([A, B]), rectangles([A])),
+        image(rectangles([A]), rectangles([A])),
+        image(rectangles([]), rectangles([A])),
+    )
+    # 2 right, 1 wrong, 1 missed.
+    assert (found.precision, found.recall, found.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert found.aji == pytest.approx((400 / 800 + 1) / 2)
+
+
+def test_concentric_discs_by_their_pixels():
+    large, small = disc(100, 100, 20), disc(100, 100, 15)
+    expected = small.sum() / large.sum()
+    assert 0.5 < expected < 0.6  # about (15/20)^2
+    found = metrics(image(discs([(100, 100, 20)]), discs([(100, 100, 15)])))
+    assert (found.sq, found.aji, found.aji_plus) == pytest.approx((expected,) * 3)
+
+
+def test_by_class_and_whatever_the_class():
+    drawn = image(rectangles([A, B], classes=[0, 1]), rectangles([A, B], classes=[0, 0]))
+    assert metrics(drawn).f1 == 1
+    assert metrics(drawn, class_index=0).f1 == pytest.approx(2 / 3)
+    assert metrics(drawn, class_index=1).f1 == 0
+
+
+def test_aggregated_jaccard_of_hand_made_numbers():
+    # Both cells like the first prediction best; the second prediction overlaps the second cell a little.
+    shared = np.array([[6, 5], [0, 2]])
+    predicted, true = np.array([12, 4]), np.array([8, 7])
+    # Unions: 14 and 14 with the first; the second prediction is unused.
+    assert aggregated_jaccard(shared, predicted, true) == pytest.approx((6 + 5) / (14 + 14 + 4))
+    # IoU 6/14 + 2/9 is more than 5/14 and nothing: all areas less what the pairs share.
+    assert aggregated_jaccard_plus(shared, predicted, true) == pytest.approx((6 + 2) / (12 + 4 + 8 + 7 - 8))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_against_stardist(seed):
+    matching = pytest.importorskip("stardist.matching", reason="stardist is not installed")
+    generator = np.random.default_rng(seed)
+    truth = Cells.from_label_image(random_image(generator, cells=20).truth.label_image())
+    # Predictions: the same label image moved, with some labels dropped and two welded.
+    labels = np.roll(truth.label_image(), generator.integers(-4, 5, 2), axis=(0, 1))
+    labels[labels == 1] = 2
+    labels[labels == 3] = 0
+    labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+    predictions = Cells.from_label_image(labels)
+    found = metrics(image(truth, predictions))
+    for threshold, ours in zip(IOU_THRESHOLDS, found.by_threshold):
+        theirs = matching.matching(truth.label_image(), labels, thresh=threshold)
+        assert (ours.true_positives, ours.false_positives, ours.false_negatives) == (
+            theirs.tp,
+            theirs.fp,
+            theirs.fn,
+        )
+        assert (ours.precision, ours.recall, ours.f1) == pytest.approx(
+            (theirs.precision, theirs.recall, theirs.f1)
+        )
+    at_half = matching.matching(truth.label_image(), labels, thresh=0.5)
+    assert (found.sq, found.pq) == pytest.approx(
+        (at_half.mean_matched_score, at_half.panoptic_quality), abs=1e-6
+    )

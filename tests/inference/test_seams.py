@@ -1,0 +1,182 @@
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bccd_d2.cells import Cells
+from bccd_d2.inference.seams import candidates, merge_tiles
+from bccd_d2.inference.tiles import plan_tiles
+
+HEIGHT, WIDTH = 170, 250
+SIZE, OVERLAP = 100, 40
+
+
+def disc(cx, cy, radius, height=HEIGHT, width=WIDTH):
+    y, x = np.ogrid[0:height, 0:width]
+    return (x - cx) ** 2 + (y - cy) ** 2 <= radius**2
+
+
+def seen_in(tile, masks, classes, scores):
+    """What a perfect detector finds in a tile: the part of each mask that lies in it."""
+    parts = [mask[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] for mask in masks]
+    chosen = [index for index, part in enumerate(parts) if part.any()]
+    return Cells.from_masks(
+        tile.height,
+        tile.width,
+        [parts[i] for i in chosen],
+        classes=[classes[i] for i in chosen],
+        scores=[scores[i] for i in chosen],
+    )
+
+
+def merge(tiles, found):
+    return merge_tiles(tiles, [candidates(c, t, HEIGHT, WIDTH, OVERLAP) for t, c in zip(tiles, found)])
+
+
+def tiles_of(multiple=1):
+    return plan_tiles(HEIGHT, WIDTH, SIZE, OVERLAP, multiple)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, WIDTH), st.integers(0, HEIGHT), st.integers(5, 18)), max_size=12),
+    st.integers(0, 2**31),
+)
+def test_every_cell_is_there_once_and_whole_although_tiles_disagree_by_pixels(discs, seed):
+    rng = np.random.default_rng(seed)
+    apart = []
+    for cx, cy, radius in discs:
+        if all((cx - x) ** 2 + (cy - y) ** 2 > (radius + r + 3) ** 2 for x, y, r in apart):
+            apart.append((cx, cy, radius))
+    truth = [disc(*one) for one in apart]
+    classes, scores = rng.integers(0, 2, len(apart)), rng.uniform(0.3, 1, len(apart))
+    found = []
+    for tile in tiles_of():
+        moved = [disc(cx + rng.integers(-1, 2), cy + rng.integers(-1, 2), r) for cx, cy, r in apart]
+        found.append(
+            seen_in(tile, moved, classes, np.clip(scores + rng.uniform(-0.1, 0.1, len(apart)), 0, 1))
+        )
+    merged = merge(tiles_of(), found)
+    visible = [index for index, mask in enumerate(truth) if mask.sum() > 30]
+    ious = Cells.from_masks(HEIGHT, WIDTH, truth).ious(merged)
+    assert ((ious > 0.3).sum(axis=1)[visible] == 1).all()
+    assert len(merged) <= len(truth)
+    for index in visible:
+        assert ious[index].max() > 0.55
+        assert merged.classes[ious[index].argmax()] == classes[index]
+    assert (np.diff(merged.scores) <= 0).all()
+
+
+def test_a_perfect_detector_gives_exactly_what_it_gives_untiled():
+    rng = np.random.default_rng(3)
+    centres = [
+        (x + rng.integers(-6, 7), y + rng.integers(-6, 7))
+        for x in range(20, WIDTH, 42)
+        for y in range(20, HEIGHT, 42)
+    ]
+    truth = Cells.from_masks(HEIGHT, WIDTH, [disc(x, y, 14) for x, y in centres])
+    whole = [truth.full_mask(i) for i in range(len(truth))]
+    for multiple in (1, 16):
+        tiles = tiles_of(multiple)
+        merged = merge(tiles, [seen_in(t, whole, truth.classes, truth.scores) for t in tiles])
+        assert len(merged) == len(truth)
+        assert (truth.ious(merged).max(axis=1) == 1).all()
+
+
+def two_tiles():
+    """Two tiles of 120 columns; both show columns 80 to 120, and the border of their cores is at 100."""
+    tiles = plan_tiles(120, 200, 120, 40)
+    assert [t.x for t in tiles] == [0, 80]
+    return tiles
+
+
+def merged_pair(left, right):
+    tiles = two_tiles()
+    return merge_tiles(tiles, [candidates(c, t, 120, 200, 40) for t, c in zip(tiles, (left, right))])
+
+
+def cells_of(masks, scores, classes=None):
+    return Cells.from_masks(120, 120, masks, scores=scores, classes=classes)
+
+
+def test_centres_on_either_side_of_the_border_are_neither_lost_nor_doubled():
+    # Left sees the centre at 98 (its own), right at 80 + 21 = 101 (its own): doubled without comparing.
+    found = merged_pair(
+        cells_of([disc(98, 60, 10, 120, 120)], [0.9]), cells_of([disc(21, 60, 10, 120, 120)], [0.8])
+    )
+    assert len(found) == 1
+    # Left sees it at 102 and right at 98: neither would own it.
+    found = merged_pair(
+        cells_of([disc(102, 60, 10, 120, 120)], [0.9]), cells_of([disc(18, 60, 10, 120, 120)], [0.8])
+    )
+    assert len(found) == 1
+
+
+def test_what_only_the_tile_that_does_not_own_it_sees_does_not_count():
+    assert len(merged_pair(cells_of([disc(104, 60, 8, 120, 120)], [0.9]), cells_of([], []))) == 0
+    assert len(merged_pair(cells_of([disc(96, 60, 8, 120, 120)], [0.9]), cells_of([], []))) == 1
+
+
+def test_the_whole_cell_wins_over_a_cut_one_with_a_better_score():
+    whole, cut = disc(95, 60, 18, 120, 120), disc(15, 60, 18, 120, 120)
+    found = merged_pair(cells_of([whole], [0.5]), cells_of([cut], [0.99]))
+    assert found.areas.tolist() == [whole.sum()]
+    assert found.scores.tolist() == [0.5]
+
+
+def test_the_whole_cell_wins_over_a_cut_one_of_the_tile_that_would_own_it():
+    # The right tile has lost a part and seen too much of the rest: columns 80 to 122, the middle in its core.
+    whole, cut = disc(97, 60, 18, 120, 120), disc(17, 60, 25, 120, 120)
+    found = merged_pair(cells_of([whole], [0.5]), cells_of([cut], [0.99]))
+    assert found.areas.tolist() == [whole.sum()]
+
+
+def test_the_tile_that_owns_a_cell_decides_on_its_outline_and_score():
+    own, other = disc(96, 60, 10, 120, 120), disc(17, 60, 11, 120, 120)
+    found = merged_pair(cells_of([own], [0.5]), cells_of([other], [0.99]))
+    assert (found.areas.tolist(), found.scores.tolist()) == ([own.sum()], [0.5])
+
+
+def test_pieces_of_a_cell_larger_than_the_overlap_are_joined(caplog):
+    left, right = disc(100, 60, 50, 120, 120), disc(20, 60, 50, 120, 120)
+    found = merged_pair(cells_of([left], [0.7]), cells_of([right], [0.9], classes=[3]))
+    assert found.areas.tolist() == [disc(100, 60, 50, 120, 200).sum()]
+    assert found.boxes.tolist() == [[50, 10, 151, 111]]
+    assert (found.scores.tolist(), found.classes.tolist()) == ([0.9], [3])
+    assert not caplog.records
+
+
+def test_a_cut_cell_without_its_rest_is_kept_and_reported(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert len(merged_pair(cells_of([disc(100, 60, 50, 120, 120)], [0.7]), cells_of([], []))) == 1
+    assert "1 cells end at the border of a tile" in caplog.text
+
+
+def test_a_clump_in_one_tile_and_its_cells_in_the_other_are_not_both_kept():
+    one, other = disc(92, 48, 10, 120, 120), disc(92, 71, 10, 120, 120)
+    clump, pieces = cells_of([one | other], [0.7]), cells_of([one, other], [0.9, 0.9])
+    moved_clump = cells_of([np.roll(one | other, -80, axis=1)], [0.9])
+    moved_pieces = cells_of([np.roll(mask, -80, axis=1) for mask in (one, other)], [0.9, 0.9])
+    # All lie in the core of the left tile, which decides whatever the scores.
+    assert merged_pair(clump, moved_pieces).areas.tolist() == [(one | other).sum()]
+    assert merged_pair(pieces, moved_clump).areas.tolist() == [one.sum(), other.sum()]
+
+
+@pytest.mark.parametrize(("score", "kept"), [(0.95, "clump"), (0.6, "piece")])
+def test_between_a_clump_and_a_piece_that_two_tiles_own_the_score_decides(score, kept):
+    one, other = disc(84, 60, 9, 120, 120), disc(103, 60, 9, 120, 120)
+    # The middle of the clump is at 93.5, left of the border at 100; that of the piece right of it.
+    found = merged_pair(cells_of([one | other], [score]), cells_of([np.roll(other, -80, axis=1)], [0.8]))
+    assert found.areas.tolist() == [{"clump": (one | other).sum(), "piece": other.sum()}[kept]]
+
+
+def test_a_cell_inside_another_of_its_class_excludes_it_but_not_one_of_another_class():
+    large, small = disc(97, 60, 16, 120, 120), disc(23, 60, 6, 120, 120)
+    assert len(merged_pair(cells_of([large], [0.9], [0]), cells_of([small], [0.8], [0]))) == 1
+    assert len(merged_pair(cells_of([large], [0.9], [0]), cells_of([small], [0.8], [1]))) == 2
+
+
+def test_no_cells_at_all():
+    assert len(merge(tiles_of(), [seen_in(t, [], [], []) for t in tiles_of()])) == 0
