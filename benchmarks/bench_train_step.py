@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
+import bccd_d2.modeling  # noqa: F401  adapts Detectron2 and registers the models
 
 # isort: split
 import torch
