@@ -36,7 +36,7 @@ from bccd_d2.errors import InputError, run_command
 BASE = Path(__file__).resolve().parents[1] / "configs" / "Base-BCCD-MaskRCNN-FPN.yaml"
 PROPOSALS, ANCHORS, REGIONS = 1000, 256, 256
 SIZES = (24, 48, 96, 192, 384)
-NAMES = ("torchvision", "bccd_d2")
+NAMES = ("torchvision", "bccd_d2", "bccd_d2, POOLER_SAMPLING_RATIO 2 as torchvision")
 
 
 def drawn_batch(count: int, side: int, cells: int, device: str) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def torchvision_model(batch: list[dict[str, Any]], side: int) -> tuple[torch.nn.
 
 
 def own_model(
-    batch: list[dict[str, Any]], side: int, device: str
+    batch: list[dict[str, Any]], side: int, device: str, sampling_ratio: int
 ) -> tuple[torch.nn.Module, Callable[[], Any]]:
     """The model of the base configuration with torchvision's blocks, and its losses on the batch."""
     options = [
@@ -95,6 +95,8 @@ def own_model(
         *("MODEL.RPN.POST_NMS_TOPK_TRAIN", str(PROPOSALS), "MODEL.RPN.BATCH_SIZE_PER_IMAGE", str(ANCHORS)),
         *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", str(REGIONS), "MODEL.ANCHOR_GENERATOR.SIZES"),
         str([[size] for size in SIZES]),
+        *("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", str(sampling_ratio)),
+        *("MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO", str(sampling_ratio)),
     ]  # fmt: skip
     model = build_model(load_config(BASE, options))
     inputs = []
@@ -113,9 +115,10 @@ def serve(connection: Connection, name: str, options: argparse.Namespace) -> Non
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     batch = drawn_batch(options.batch, options.side, options.cells, device)
-    build = (
-        torchvision_model(batch, options.side) if name == NAMES[0] else own_model(batch, options.side, device)
-    )
+    if name == NAMES[0]:
+        build = torchvision_model(batch, options.side)
+    else:
+        build = own_model(batch, options.side, device, sampling_ratio=0 if name == NAMES[1] else 2)
     model, losses = build[0].to(device).train(), build[1]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
