@@ -1,7 +1,8 @@
 """Time and memory of a training step of Mask R-CNN R50-FPN: Detectron2's, as configured here, against torchvision's.
 
 Both get the same images, boxes and masks, start from random weights with batch norm, sample the same number of
-anchors and regions, and are stepped by AdamW. A quarter of the regions are cells at most, 0.25 in both. The two take
+anchors and regions, and are stepped by AdamW. A quarter of the regions are cells at most in both; the
+mask head works on those alone, so there must be enough cells for both to reach it. The two take
 turns, and on the CPU with one thread the process's own time counts, so that other work on the machine hardly matters;
 with more threads and on a GPU it is the wall's. The ratio is of medians. Each is measured in a process of
 its own for its peak memory: the process's peak on the CPU (interpreter and libraries included), torch's on a GPU.
@@ -148,7 +149,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if cuda else "cpu")
     parser.add_argument("--side", type=int, default=256, help="of the square images, pixels (default 256)")
     parser.add_argument("--batch", type=int, default=2, help="images a step (default 2)")
-    parser.add_argument("--cells", type=int, default=20, help="cells an image (default 20)")
+    parser.add_argument(
+        "--cells", type=int, default=64, help="cells an image (default 64: both sample 64 cells)"
+    )
     parser.add_argument(
         "--steps", type=int, default=8, help="timed steps of each, after two more (default 8)"
     )
