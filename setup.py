@@ -33,7 +33,9 @@ TRAIN = [
     "faster-coco-eval>=1.6",
     "timm>=1.0.9",
     "safetensors>=0.4",
-    # Predictions: the compressions of TIFF.
+    # Predictions: ImageJ's regions, folders in buckets, the compressions of TIFF.
+    "roifile>=2023.5",
+    "fsspec>=2023.6",
     "imagecodecs>=2023.7",
     # What Detectron2 itself imports at run time.
     "fvcore>=0.1.5.post20221221",
@@ -70,6 +72,9 @@ DEV = [
     "types-defusedxml",
 ]
 
+# Packages with the templates of a page.
+PAGES = ["bccd_d2.conversion.audit", "bccd_d2.pages", "bccd_d2.report"]
+
 setup(
     name="bccd_d2",
     version="0.1.0",
@@ -79,7 +84,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["bccd_d2", "bccd_d2.*"]),
-    package_data={"bccd_d2.conversion.audit": ["templates/*"]},
+    package_data={name: ["templates/*"] for name in PAGES},
     install_requires=BASE,
     extras_require={
         "train": TRAIN,

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import cv2
 import numpy as np
@@ -151,7 +152,9 @@ def test_ctrl_c_in_the_middle_of_a_batch(predict, model, images, capsys):
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     }
     command = [sys.executable, str(TOOL), *arguments(images, model, "--formats", "csv,labels")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    # Where the tests run in the background of a shell, Ctrl-C is ignored, which processes inherit.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed)
     try:
         while not list(out.glob("records/*.json")):
             assert process.poll() is None, process.stderr.read()
