@@ -40,7 +40,7 @@ def exported(run, request, tmp_path_factory):
 def test_an_exported_network_finds_what_the_network_finds(run, exported):
     path, differences = exported
     assert [difference.expected for difference in differences] == [20, 20, 0]
-    image = np.ascontiguousarray(draw_smear(3, 203, 119).image.transpose(2, 0, 1))
+    image = export._prepare(run[0], draw_smear(2, 222, 150).image)
     expected, found = export._build_network(*run).detect(image), open_network(path).run(image)
     assert len(set(expected.classes.tolist())) > 1
     assert expected.masks.shape[1:] == (1, 28, 28) and expected.masks.std() > 0.1
