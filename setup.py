@@ -61,6 +61,9 @@ DEV = [
     "types-defusedxml",
 ]
 
+# Packages with the templates of a page.
+PAGES = ["bccd_d2.conversion.audit", "bccd_d2.pages", "bccd_d2.report"]
+
 setup(
     name="bccd_d2",
     version="0.1.0",
@@ -70,7 +73,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["bccd_d2", "bccd_d2.*"]),
-    package_data={"bccd_d2.conversion.audit": ["templates/*"]},
+    package_data={name: ["templates/*"] for name in PAGES},
     install_requires=BASE,
     extras_require={"train": TRAIN, "kaggle": ["kagglehub>=0.3"], "dev": DEV},
 )
