@@ -3,7 +3,7 @@
 Detectron2's own command line: a YAML file from configs/ and KEY VALUE pairs that win over it. Training writes
 checkpoints, metrics.json, TensorBoard events, log.txt, config.yaml, run.json and results.json to OUTPUT_DIR.
 SIGINT (Ctrl-C) and SIGTERM save a checkpoint and end with status 130 and 143; --resume goes on where an interrupted
-run stopped.
+run stopped. --eval-only also writes the report of tools/evaluate.py to OUTPUT_DIR/evaluation.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from bccd_d2.engine.setup import setup_config, start_run
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import run_command
 from bccd_d2.modeling.weights import load_weights
+from bccd_d2.report.run import report_run
 from bccd_d2.visualization.run_figures import draw_run
 
 EXAMPLES = """examples:
@@ -40,15 +41,10 @@ def argument_parser() -> ArgumentParser:
     """Detectron2's arguments and this project's."""
     parser = default_argument_parser(epilog=EXAMPLES)
     parser.description = __doc__
-    parser.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="folder that tools/convert_bccd.py wrote (default: DATASETS.ROOT, else bccd below $DETECTRON2_DATASETS "
-        "or ./datasets)",
-    )
-    parser.add_argument(
-        "--num-processes", type=int, default=1, help="processes *per machine* without GPUs (default 1)"
-    )
+    root_help = "folder that tools/convert_bccd.py wrote (default: DATASETS.ROOT, else bccd below $DETECTRON2_DATASETS "
+    parser.add_argument("--data-root", metavar="DIR", help=f"{root_help}or ./datasets)")
+    process_help = "processes *per machine* without GPUs (default 1)"
+    parser.add_argument("--num-processes", type=int, default=1, help=process_help)
     parser.add_argument(
         "--fast-dev-run", action="store_true",
         help="two iterations, evaluations and checkpoints on two images, into OUTPUT_DIR/fast_dev_run",
@@ -72,6 +68,8 @@ def main(arguments: Namespace) -> None:
             model = build_model(cfg)
             load_weights(model, cfg.MODEL.WEIGHTS, cfg)
             BCCDTrainer.test(cfg, model)
+            if comm.is_main_process():
+                report_run(folder)
             return
         trainer = BCCDTrainer(cfg)
         trainer.resume_or_load(resume=arguments.resume)
