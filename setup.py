@@ -33,7 +33,9 @@ TRAIN = [
     "faster-coco-eval>=1.6",
     "timm>=1.0.9",
     "safetensors>=0.4",
-    # Predictions: the compressions of TIFF.
+    # Predictions: ImageJ's regions, folders in buckets, the compressions of TIFF.
+    "roifile>=2023.5",
+    "fsspec>=2023.6",
     "imagecodecs>=2023.7",
     # What Detectron2 itself imports at run time.
     "fvcore>=0.1.5.post20221221",
@@ -48,8 +50,17 @@ TRAIN = [
 ]
 # OpenSlide itself (LGPL) comes with openslide-bin.
 SLIDES = ["openslide-python>=1.3", "openslide-bin>=4"]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
+APP = ["gradio>=6"]
+RAY = ["ray>=2.9"]
 DEV = [
     *SLIDES,
+    *ONNX,
+    *APP,
+    *RAY,
+    # The page in a browser, which is Debian's or any other Chromium at /usr/bin/chromium; and a worker to be killed.
+    "playwright>=1.40",
+    "psutil>=5.9",
     "pytest>=8",
     "pytest-timeout>=2.2",
     "hypothesis>=6.100",
@@ -75,5 +86,13 @@ setup(
     packages=find_packages(include=["bccd_d2", "bccd_d2.*"]),
     package_data={name: ["templates/*"] for name in PAGES},
     install_requires=BASE,
-    extras_require={"train": TRAIN, "kaggle": ["kagglehub>=0.3"], "dev": DEV},
+    extras_require={
+        "train": TRAIN,
+        "kaggle": ["kagglehub>=0.3"],
+        "slides": SLIDES,
+        "onnx": ONNX,
+        "app": APP,
+        "ray": RAY,
+        "dev": DEV,
+    },
 )

@@ -9,8 +9,8 @@ from bccd_d2.errors import InputError
 # ImageNet's mean and deviation of R, G, B, in levels of 0 to 255.
 _IMAGENET_MEAN = [123.675, 116.28, 103.53]
 _IMAGENET_STD = [58.395, 57.12, 57.375]
-# As the X-101 weights have it: the deviations of B, G, R in Detectron2's own configuration of that model.
-_X101_STD = [57.375, 57.12, 58.395]
+# The deviations of B, G, R, in the order that Detectron2's own configurations of these models have.
+_COCO_STD = [57.375, 57.12, 58.395]
 _RGB_ONLY = ("imagenet", "timm")
 # Where weights lie that were trained on BGR images with COCO's mean subtracted.
 _DETECTRON2_WEIGHTS = (
@@ -23,6 +23,8 @@ _DETECTRON2_WEIGHTS = (
     "https://dl.fbaipublicfiles.com/detectron2/Misc",
     "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA",
 )
+# Those of them that were trained on levels divided by the deviation too.
+_WITH_DEVIATION = ("X_101", "X-101", "/scratch_")
 
 
 def apply_pixels(cfg: CfgNode) -> None:
@@ -36,7 +38,7 @@ def apply_pixels(cfg: CfgNode) -> None:
     found = (list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD))
     known = {
         "coco": coco,
-        "coco_std": (coco[0], _X101_STD),
+        "coco_std": (coco[0], _COCO_STD),
         "unit": ([0.0] * 3, [255.0] * 3),
         "imagenet": (_IMAGENET_MEAN, _IMAGENET_STD),
         "timm": found,
@@ -58,7 +60,7 @@ def apply_pixels(cfg: CfgNode) -> None:
     weights = cfg.MODEL.WEIGHTS
     if not weights.startswith(_DETECTRON2_WEIGHTS):
         return
-    expected = "coco_std" if "X_101" in weights or "X-101" in weights else "coco"
+    expected = "coco_std" if any(name in weights for name in _WITH_DEVIATION) else "coco"
     if known[pixels] != known[expected] or cfg.INPUT.FORMAT != "BGR":
         raise InputError(
             f"MODEL.WEIGHTS {weights} expects INPUT.PIXELS {expected!r} and INPUT.FORMAT 'BGR', "

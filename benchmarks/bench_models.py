@@ -24,6 +24,7 @@ REFERENCE: Row = ("mask_rcnn_R_50_FPN", [])
 FINE: Row = ("mask_rcnn_R_50_FPN_fine_masks", [])
 OTHERS: list[Row] = [
     ("mask_rcnn_R_18_FPN_lite", []),
+    ("mask_rcnn_slim_FPN_lite", []),
     ("mask_rcnn_R_50_FPN_scratch", []),
     ("cascade_mask_rcnn_R_50_FPN", []),
     ("mask_rcnn_R_101_FPN", []),

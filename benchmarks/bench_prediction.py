@@ -7,24 +7,25 @@ time of one thread, all ways interleaved image by image, so that other processes
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 
 # isort: split
 import numpy as np
 import torch
-from bccd_d2.evaluation.coco_evaluation import average_precision
-from pycocotools.coco import COCO
 from tabulate import tabulate
 from tqdm import tqdm
 
+from bccd_d2.cells import Cells
 from bccd_d2.data.preprocessing import read_image
 from bccd_d2.errors import run_command
+from bccd_d2.evaluation.dataset import read_evaluation_set
+from bccd_d2.evaluation.evaluate import evaluate
+from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.inference.options import PredictionOptions, TestTimeAugmentation
 from bccd_d2.inference.predictor import BCCDPredictor
 
@@ -61,40 +62,24 @@ def main(arguments: list[str] | None = None) -> None:
     }
     ways = {f"as it is, {mode}": (mode, PredictionOptions()) for mode in MODES}
     ways.update({f"{name}, {MODES[-1]}": (MODES[-1], value) for name, value in OPTIONS.items()})
-    annotation_file = options.data_root / "annotations" / f"instances_{options.part}.json"
-    truth = json.loads(annotation_file.read_text(encoding="utf-8"))
-    image_root = annotation_file.parent.parent / truth["info"]["image_root"]
-    images = truth["images"][: options.max_images]
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    truth = read_evaluation_set(options.data_root / "annotations" / f"instances_{options.part}.json")
+    truth = replace(truth, images=truth.images[: options.max_images])
+    found: dict[str, dict[int, Cells]] = {name: {} for name in ways}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for entry in tqdm(images, unit="image"):
-        image = read_image(str(image_root / entry["file_name"]))
+    for entry in tqdm(truth.images, unit="image"):
+        image = read_image(str(entry.path))
         for name, (mode, way) in ways.items():
             start = time.process_time()
-            cells = predictors[mode].predict_cells(image, way)
+            found[name][entry.image_id] = predictors[mode].predict_cells(image, way)
             seconds[name].append(time.process_time() - start)
-            for index, rle in enumerate(cells.rles()):
-                x0, y0, x1, y1 = cells.boxes[index].tolist()
-                results[name].append(
-                    {
-                        "image_id": entry["id"],
-                        "category_id": truth["categories"][cells.classes[index]]["id"],
-                        "bbox": [x0, y0, x1 - x0, y1 - y0],
-                        "score": float(cells.scores[index]),
-                        "segmentation": rle,
-                    }
-                )
-    ground_truth = COCO(annotation_file)
     rows = []
-    for name, found in results.items():
-        by_task = {
-            task: average_precision(ground_truth, found, task, 10_000, [entry["id"] for entry in images])
-            for task in ("segm", "bbox")
-        }
-        segm = by_task["segm"]
+    for name, cells in found.items():
+        judged = evaluate(
+            truth.with_predictions(cells), EvaluationOptions(max_detections=10_000, bootstrap_samples=0)
+        ).detectron2_results()
         rows.append(
-            [name, segm["AP"], segm["AP50"], segm["AP75"], by_task["bbox"]["AP"]]
-            + [sum(r["score"] >= 0.5 for r in found), float(np.median(seconds[name]))]
+            [name, *(judged["segm"][key] for key in ("AP", "AP50", "AP75")), judged["bbox"]["AP"]]
+            + [sum(int((c.scores >= 0.5).sum()) for c in cells.values()), float(np.median(seconds[name]))]
         )
     headers = ["way", "mask AP", "AP50", "AP75", "box AP", "cells >= 0.5", "s an image"]
     print(tabulate(rows, headers, tablefmt="pipe", floatfmt=("", ".1f", ".1f", ".1f", ".1f", ".0f", ".2f")))

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bccd_d2.config import check_config, get_bccd_cfg, load_config
+from bccd_d2.config import get_bccd_cfg, load_config
+from bccd_d2.config_checks import check_config
 from bccd_d2.data.pipeline import build_pipeline
 from bccd_d2.errors import InputError
 
@@ -84,7 +85,7 @@ def test_a_wrong_file_is_named(tmp_path, text, message):
 def test_the_defaults_alone_pass_but_for_what_the_base_file_sets():
     cfg = get_bccd_cfg()
     cfg.INPUT.MASK_FORMAT = "bitmask"
-    check_config(cfg)
+    check_config(cfg, get_bccd_cfg())
 
 
 def test_model_files_are_short_and_say_what_they_are():
@@ -141,6 +142,13 @@ def test_one_switch_sets_what_the_network_sees(name, options, expected):
         (
             ["MODEL.WEIGHTS", X101_WEIGHTS, "INPUT.PIXELS", "coco"],
             "expects INPUT.PIXELS 'coco_std' and INPUT.FORMAT 'BGR', found 'coco' and 'BGR'",
+        ),
+        (
+            [
+                "MODEL.WEIGHTS",
+                "detectron2://Misc/scratch_mask_rcnn_R_50_FPN_3x_gn/138602908/model_final_01ca85.pkl",
+            ],
+            "expects INPUT.PIXELS 'coco_std'",
         ),
         (["INPUT.PIXELS", "imagenet"], "INPUT.PIXELS 'imagenet' expects INPUT.FORMAT 'RGB', found 'BGR'"),
         (
@@ -214,3 +222,15 @@ def test_an_augmentation_pipeline_survives_yaml(tmp_path):
 def test_keys_of_the_backbone_and_the_anchors_are_checked(options, message):
     with pytest.raises(InputError, match=message):
         load_config(LITE, options)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "supported", "expected"),
+    [("bfloat16", True, True), ("bfloat16", False, False), ("auto", True, False), ("float16", True, False)],
+)
+def test_lower_precision_is_used_on_a_cpu_that_has_it_and_when_asked_for(
+    monkeypatch, dtype, supported, expected
+):
+    monkeypatch.setattr("bccd_d2.config.cpu_supports_bfloat16", lambda: supported)
+    cfg = load_config(LITE, ["MODEL.DEVICE", "cpu", "SOLVER.AMP.DTYPE", dtype])
+    assert expected == cfg.SOLVER.AMP.ENABLED

@@ -36,7 +36,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", type=Path, required=True, metavar="FILE", help="YAML of configs/")
-    parser.add_argument("--data-root", metavar="DIR", help="that convert_bccd.py wrote")
+    parser.add_argument("--data-root", metavar="DIR", help="folder of tools/convert_bccd.py")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="gets anchors.yaml and viz/"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.evaluation import COCOEvaluator
 
+from bccd_d2.cells import Cells
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
@@ -40,6 +42,21 @@ class CellEvaluator(COCOEvaluator):
         super().__init__(dataset_name, ("bbox", "segm"), distributed, output_dir, use_fast_impl=False)
         self._options = options
 
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Note the predictions of a batch.
+
+        Args:
+            inputs: dataset dicts with ``image_id``.
+            outputs: with ``cells`` (:class:`bccd_d2.cells.Cells`), or with Detectron2's ``instances``, whose masks of
+                the image's size take many times as long.
+        """
+        for image, output in zip(inputs, outputs):
+            if "cells" in output:
+                found = coco_results(output["cells"], image["image_id"])
+                self._predictions.append({"image_id": image["image_id"], "instances": found})
+            else:
+                super().process([image], [output])
+
     def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: list[int] | None = None) -> None:
         results = list(itertools.chain.from_iterable(x["instances"] for x in predictions))
         truth = read_evaluation_set(Path(self._metadata.json_file))
@@ -53,3 +70,20 @@ class CellEvaluator(COCOEvaluator):
         if self._output_dir:
             write_json(Path(self._output_dir) / "metrics.json", evaluation.to_json(), indent=2)
         self._results.update(evaluation.detectron2_results())
+
+
+def coco_results(cells: Cells, image_id: int) -> list[dict[str, Any]]:
+    """Entries of a COCO results list: boxes ``[x, y, width, height]``, RLE, class indices for ``category_id``."""
+    corners = cells.boxes.tolist()
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category,
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "score": score,
+            "segmentation": rle,
+        }
+        for (x0, y0, x1, y1), category, score, rle in zip(
+            corners, cells.classes.tolist(), cells.scores.tolist(), cells.rles()
+        )
+    ]

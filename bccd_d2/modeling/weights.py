@@ -114,11 +114,9 @@ class BCCDCheckpointer(DetectionCheckpointer):
         """Which keys of the model the checkpoint's configuration has other values for."""
         if self.config is None or "config" not in checkpoint:
             return ""
-        there, here = (
-            dict(_flat(yaml.safe_load(text)["MODEL"])) for text in (checkpoint["config"], self.config.dump())
-        )
-        keys = sorted(key for key in there.keys() & here.keys() if there[key] != here[key])
-        lines = [f"MODEL.{key} {there[key]} there, {here[key]} here" for key in keys if key != "WEIGHTS"]
+        there, here = _model_keys(checkpoint["config"]), _model_keys(self.config.dump())
+        keys = sorted(key for key in there.keys() & here.keys() - {"WEIGHTS"} if there[key] != here[key])
+        lines = [f"MODEL.{key} {there[key]} there, {here[key]} here" for key in keys]
         return f"; its configuration has {_listed(lines)}" if lines else ""
 
 
@@ -200,6 +198,14 @@ def _without_constants(keys: Iterator[str] | Sequence[str]) -> list[str]:
 def _listed(names: Sequence[str]) -> str:
     rest = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _model_keys(text: Any) -> dict[str, Any]:
+    """The keys below ``MODEL`` of a configuration in YAML, by name; none of what is no such configuration."""
+    try:
+        return dict(_flat(yaml.safe_load(text)["MODEL"]))
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

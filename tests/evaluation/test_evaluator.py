@@ -7,6 +7,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
+from bccd_d2.cells import Cells
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.conversion.coco import write_coco
 from bccd_d2.data.registration import register_bccd
@@ -73,6 +74,15 @@ def run(outputs, output_dir=None, options=OPTIONS):
     for image_id, result in enumerate(outputs, start=1):
         evaluator.process([{"image_id": image_id, "height": 200, "width": 200}], [result])
     return evaluator.evaluate()
+
+
+def test_cells_are_judged_as_instances_are(dataset):
+    boxes, scores = [(54, 50, 20, 20), B], [0.75, 0.5]
+    cells = rectangles(boxes)
+    cells = Cells.from_masks(cells.height, cells.width, map(cells.full_mask, range(2)), scores=scores)
+    with_cells = run([{"cells": cells}, {"cells": cells[:0]}])
+    assert with_cells == run([output(boxes, scores), output([], [])])
+    assert with_cells["segm"]["AP50"] == pytest.approx(100 * 67 / 101)
 
 
 def test_a_run_and_its_file_are_judged_alike(dataset, tmp_path):

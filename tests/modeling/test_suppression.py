@@ -44,6 +44,14 @@ def test_soft_suppression_lowers_scores():
     assert scores == pytest.approx([0.9, 0.5, 0.8 * math.exp(-(iou**2) / 0.5)])
 
 
+@pytest.mark.parametrize("kind", ["hard", "soft_linear", "soft_gaussian"])
+def test_of_equal_scores_the_first_wins(kind):
+    kept, scores = BoxSuppression(kind)(BOXES, np.array([0.8, 0.8, 0.8]), SAME)
+    assert kept[:2].tolist() == [0, 2]
+    assert scores[:2].tolist() == [0.8, 0.8]
+    assert 1 not in kept[:2]
+
+
 def test_only_scores_above_the_least_stay():
     for kind in ("hard", "soft_linear", "soft_gaussian"):
         assert BoxSuppression(kind)(BOXES, SCORES, SAME, min_score=0.5)[0].tolist() == [1], kind

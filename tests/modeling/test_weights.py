@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.errors import InputError
-from bccd_d2.modeling.checkpoint_files import read_checkpoint
+from bccd_d2.modeling.checkpoint_files import read_checkpoint, write_safetensors
 from bccd_d2.modeling.weights import BCCDCheckpointer, load_pretrained_backbone, load_weights, save_weights
 
 
@@ -147,6 +147,14 @@ def test_a_checkpoint_of_another_configuration_says_what_differs(tmp_path):
     )
 
 
+@pytest.mark.parametrize("foreign", ["{'hidden_size': 3}", "a: [", "7", ""])
+def test_a_foreign_configuration_hides_nothing(tmp_path, foreign):
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, network(classes=3).state_dict(), {"config": foreign})
+    with pytest.raises(InputError, match=r"2\.weight \(3, 4\) in the file, \(2, 4\) here$"):
+        load_weights(network(classes=2), str(path), get_bccd_cfg())
+
+
 def test_fine_tuning_starts_heads_of_other_classes_anew_and_says_so(tmp_path, caplog):
     other, model = network(classes=3), network(classes=2)
     before = model[2].weight.clone()
@@ -156,6 +164,20 @@ def test_fine_tuning_starts_heads_of_other_classes_anew_and_says_so(tmp_path, ca
     assert torch.equal(model[0].weight, other[0].weight)
     assert torch.equal(model[2].weight, before)
     assert "start anew: 2 of another shape: 2.weight (3, 4) in the file, (2, 4) here" in caplog.text
+
+
+def test_backbones_of_the_model_zoo_fit_by_the_ends_of_their_names(tmp_path, caplog):
+    model = torch.nn.ModuleDict(
+        {"backbone": torch.nn.ModuleDict({"stem": torch.nn.Linear(2, 2)}), "head": torch.nn.Linear(2, 2)}
+    )
+    arrays = {"stem.weight": np.full((2, 2), 3, np.float32), "fc1000.bias": np.zeros(5, np.float32)}
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "MSRA", "matching_heuristics": True}))
+    with caplog.at_level(logging.WARNING):
+        BCCDCheckpointer(model).resume_or_load(str(path), resume=False)
+    assert model["backbone"]["stem"].weight.tolist() == [[3, 3], [3, 3]]
+    assert "1 tensors loaded" in caplog.text
+    assert "3 missing: backbone.stem.bias, head.bias, head.weight; 1 unexpected: fc1000.bias" in caplog.text
 
 
 @pytest.mark.parametrize("resume", [False, True])

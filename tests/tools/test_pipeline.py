@@ -184,8 +184,10 @@ def test_predict_writes_coco_results_and_overlays(folder):
         assert entry["score"] == pytest.approx(score, abs=1e-3)
         np.testing.assert_array_equal(mask_util.decode(entry["segmentation"]).astype(bool), mask)
 
+    written = (output / "predictions.json").read_bytes()
     again = run("predict.py", *arguments, status=1)
-    assert "predictions.json exists; give --overwrite" in again.stderr
+    assert "1 of 2 files are finished already" in again.stdout
+    assert (output / "predictions.json").read_bytes() == written
 
 
 def test_weights_that_are_not_there_are_one_clear_line(folder, tmp_path):
@@ -228,6 +230,7 @@ def test_commands_without_their_arguments_say_which(tmp_path):
     assert "--config-file is needed" in run("train_net.py", status=2).stderr
     many = run("train_net.py", "--config-file", LITE, "--num-gpus", 99, status=1).stderr
     assert "error: --num-gpus 99: this machine has" in many
-    assert "give --run, or both" in run("predict.py", "--input", "x", "--output", tmp_path, status=2).stderr
+    half = run("predict.py", "--input", "x", "--output", tmp_path, "--weights", "x.pth", status=1).stderr
+    assert "give both --config-file and --weights, or --run" in half
     missing = run("plot_results.py", "--run", tmp_path, status=1).stderr
     assert "results.json is not there" in missing
