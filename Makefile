@@ -27,9 +27,10 @@ $(STAMP): setup.py bccd_d2/installation.py
 	$(BIN)/python tools/install_detectron2.py
 	touch $@
 
-demo: $(DEMO)/model/results.json ## data -> COCO JSON -> train -> evaluate -> figures; BCCD_ROOT=DIR takes real pairs
+demo: $(DEMO)/model/results.json ## data -> COCO JSON -> train -> evaluate -> report; BCCD_ROOT=DIR takes real pairs
 	$(BIN)/python tools/visualize.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --output $(DEMO)/model/viz
 	$(BIN)/python tools/plot_results.py --run $(DEMO)/model
+	$(BIN)/python tools/evaluate.py --run $(DEMO)/model --overwrite
 	@echo "cells of your own image: $(BIN)/python tools/predict.py --run $(DEMO)/model --input IMAGE --output FOLDER"
 
 $(DEMO)/smears/.drawn: | $(STAMP)

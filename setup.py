@@ -31,7 +31,11 @@ TRAIN = [
     "tabulate>=0.9",
     # The COCO metrics in a tenth of the time of pycocotools, which takes its place where it is missing (Apache-2.0).
     "faster-coco-eval>=1.6",
-    # Predictions: the compressions of TIFF.
+    "timm>=1.0.9",
+    "safetensors>=0.4",
+    # Predictions: ImageJ's regions, folders in buckets, the compressions of TIFF.
+    "roifile>=2023.5",
+    "fsspec>=2023.6",
     "imagecodecs>=2023.7",
     # What Detectron2 itself imports at run time.
     "fvcore>=0.1.5.post20221221",
@@ -46,8 +50,17 @@ TRAIN = [
 ]
 # OpenSlide itself (LGPL) comes with openslide-bin.
 SLIDES = ["openslide-python>=1.3", "openslide-bin>=4"]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
+APP = ["gradio>=6"]
+RAY = ["ray>=2.9"]
 DEV = [
     *SLIDES,
+    *ONNX,
+    *APP,
+    *RAY,
+    # The page in a browser, which is Debian's or any other Chromium at /usr/bin/chromium; and a worker to be killed.
+    "playwright>=1.40",
+    "psutil>=5.9",
     "pytest>=8",
     "pytest-timeout>=2.2",
     "hypothesis>=6.100",
@@ -59,6 +72,9 @@ DEV = [
     "types-defusedxml",
 ]
 
+# Packages with the templates of a page.
+PAGES = ["bccd_d2.conversion.audit", "bccd_d2.pages", "bccd_d2.report"]
+
 setup(
     name="bccd_d2",
     version="0.1.0",
@@ -68,7 +84,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["bccd_d2", "bccd_d2.*"]),
-    package_data={"bccd_d2.conversion.audit": ["templates/*"]},
+    package_data={name: ["templates/*"] for name in PAGES},
     install_requires=BASE,
-    extras_require={"train": TRAIN, "kaggle": ["kagglehub>=0.3"], "dev": DEV},
+    extras_require={
+        "train": TRAIN,
+        "kaggle": ["kagglehub>=0.3"],
+        "slides": SLIDES,
+        "onnx": ONNX,
+        "app": APP,
+        "ray": RAY,
+        "dev": DEV,
+    },
 )

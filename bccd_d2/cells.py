@@ -243,14 +243,20 @@ def _part(
 
 
 def _rle_in_image(mask: NDArray[np.bool_], x0: int, y0: int, height: int, width: int) -> dict[str, Any]:
-    """Encode a window as if it were a whole image: the columns beside it are one run each way."""
-    columns = np.zeros((height, mask.shape[1]), np.uint8, order="F")
-    columns[y0 : y0 + mask.shape[0]] = mask
-    # COCO counts down the columns, so columns of background before and after only lengthen the first and last run.
-    values = columns.ravel(order="F")
-    changes = np.flatnonzero(np.diff(values, prepend=np.uint8(0), append=np.uint8(0)) != 0)
-    edges = np.concatenate(([0], changes + x0 * height, [height * width]))
-    counts = np.diff(edges)
+    """Encode a window as if it were a whole image, from the places where its columns change."""
+    # A row of background ends the last run of each column.
+    columns = np.zeros((mask.shape[0] + 1, mask.shape[1]), np.uint8, order="F")
+    columns[:-1] = mask
+    changes = np.flatnonzero(np.diff(columns.ravel(order="F"), prepend=np.uint8(0)))
+    column, row = np.divmod(changes, len(columns))
+    # COCO counts down the columns of the whole image.
+    edges = (column + x0) * height + row + y0
+    starts, stops = edges[::2], edges[1::2]
+    # A run down to the last row goes on in the next column if that begins inside.
+    ends = np.append(starts[1:] != stops[:-1], True)[: len(stops)]
+    begins = np.append(True, ends)[: len(starts)]
+    runs = np.stack([starts[begins], stops[ends]], axis=1).ravel()
+    counts = np.diff(np.concatenate(([0], runs, [height * width])))
     if len(changes) and counts[-1] == 0:
         counts = counts[:-1]
     rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)

@@ -10,25 +10,11 @@ import yaml
 from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habit
 from detectron2.config import get_cfg
 
+from bccd_d2.config_checks import check_config
+from bccd_d2.config_heads import add_head_keys
 from bccd_d2.errors import InputError
-
-_UNUSED_INPUT_KEYS = (
-    "MIN_SIZE_TRAIN",
-    "MIN_SIZE_TRAIN_SAMPLING",
-    "MAX_SIZE_TRAIN",
-    "MIN_SIZE_TEST",
-    "MAX_SIZE_TEST",
-)
-CPU_MODES = ("auto", "plain", "channels_last", "bfloat16")
-# Where weights lie that were trained on BGR images with COCO's mean subtracted.
-_DETECTRON2_WEIGHTS = (
-    "detectron2://COCO",
-    "detectron2://LVIS",
-    "detectron2://ImageNetPretrained/MSRA",
-    "detectron2://ImageNetPretrained/FAIR",
-    "https://dl.fbaipublicfiles.com/detectron2/COCO",
-    "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA",
-)
+from bccd_d2.machine import cpu_supports_bfloat16
+from bccd_d2.pixels import apply_pixels
 
 
 def add_bccd_config(cfg: CN) -> None:
@@ -58,8 +44,10 @@ def add_bccd_config(cfg: CN) -> None:
     # Beside Detectron2's "horizontal", "vertical" and "none" also "both", each flip with a probability of one
     # half: a smear has no upper side.
     cfg.INPUT.RANDOM_FLIP = "both"
-    # What the network sees: "coco" (BGR, COCO's mean subtracted, as Detectron2's own weights expect), "unit"
-    # (levels in [0, 1]), or "custom": what MODEL.PIXEL_MEAN and PIXEL_STD say, which the other two set.
+    # What the network sees: "coco" (BGR, COCO's mean subtracted, as Detectron2's own weights expect), "coco_std" (that
+    # divided by the standard deviation, as its X-101 weights and those from scratch expect), "imagenet" and "timm"
+    # (INPUT.FORMAT "RGB", ImageNet's mean and deviation or those of MODEL.TIMM.NAME), "unit" (levels in [0, 1]), or
+    # "custom": what MODEL.PIXEL_MEAN and PIXEL_STD say, which the others set.
     cfg.INPUT.PIXELS = "custom"
     # Rotate training crops by a random multiple of 90 degrees.
     cfg.INPUT.ROT90 = True
@@ -108,18 +96,82 @@ def add_bccd_config(cfg: CN) -> None:
     # Cells of each class that are cut out when training starts and kept in memory (40 to 200 kB each).
     cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS = 64
 
+    # MODEL.BACKBONE.NAME "build_timm_fpn_backbone": a model of timm under Detectron2's FPN.
+    cfg.MODEL.TIMM = CN()
+    # timm's name of a model with features at strides 4, 8, 16 and 32, with or without the tag of its weights.
+    cfg.MODEL.TIMM.NAME = ""
+    # Training without MODEL.WEIGHTS starts from timm's own weights (downloaded once), else from random ones.
+    cfg.MODEL.TIMM.PRETRAINED = True
+    # Batch norms keep their statistics, scale and offset, as Detectron2's "FrozenBN" does: for pretrained models with
+    # batch norm, whose statistics few images would spoil. ConvNeXt and Swin have none.
+    cfg.MODEL.TIMM.FREEZE_BN = False
+
+    # MODEL.BACKBONE.NAME "build_vit_sfp_backbone": a plain vision transformer under a simple feature pyramid; the
+    # defaults are those of ViT-L/16 as UNI has it.
+    cfg.MODEL.VIT = CN()
+    # State dict of the transformer alone, read when training starts without MODEL.WEIGHTS; empty: random ones.
+    cfg.MODEL.VIT.WEIGHTS = ""
+    # Side of a token in network pixels: 8 or 16.
+    cfg.MODEL.VIT.PATCH_SIZE = 16
+    # Width of a token.
+    cfg.MODEL.VIT.EMBED_DIM = 1024
+    # Number of blocks.
+    cfg.MODEL.VIT.DEPTH = 24
+    # Attention heads of each block.
+    cfg.MODEL.VIT.NUM_HEADS = 16
+    # Width of each block's hidden layer, in widths of a token.
+    cfg.MODEL.VIT.MLP_RATIO = 4.0
+    # Where LayerScale starts (Touvron et al. 2021); 0 leaves it out.
+    cfg.MODEL.VIT.INIT_VALUES = 1e-5
+    # Side in pixels of the square that the position embedding was trained on; it is interpolated to other sizes.
+    cfg.MODEL.VIT.IMG_SIZE = 224
+    # Keep only the blocks' inputs for the backward pass and compute the rest again: less memory, a third more time.
+    cfg.MODEL.VIT.CHECKPOINTING = True
+    # So many first blocks keep their weights, and with them the embedding; 0 trains all.
+    cfg.MODEL.VIT.FREEZE_BLOCKS = 0
+    # The learning rate of each block is this times that of the next one (Clark et al. 2020); 1 for the same everywhere.
+    cfg.MODEL.VIT.LR_DECAY = 1.0
+
     # MODEL.BACKBONE.NAME "build_slim_resnet_fpn_backbone": channels and number of blocks of the stages res2 to res5.
     cfg.MODEL.SLIM_RESNET = CN()
     cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 192]
     cfg.MODEL.SLIM_RESNET.BLOCKS = [2, 2, 2, 2]
+    add_head_keys(cfg)
 
-    # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
-    # that a shorter run needs only another MAX_ITER.
-    cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
-    # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
-    cfg.SOLVER.CHECKPOINTS_KEPT = 2
     # "AdamW" or "SGD" (with SOLVER.MOMENTUM).
     cfg.SOLVER.OPTIMIZER = "AdamW"
+    # Length of the training in epochs (each training image once); above 0 it sets SOLVER.MAX_ITER and limits
+    # SOLVER.WARMUP_ITERS to a tenth of it. 0: SOLVER.MAX_ITER counts, in iterations.
+    cfg.SOLVER.MAX_EPOCHS = 0
+    # In epochs, above 0 they set SOLVER.CHECKPOINT_PERIOD and TEST.EVAL_PERIOD (iterations).
+    cfg.SOLVER.CHECKPOINT_EPOCHS = 0
+    cfg.TEST.EVAL_EPOCHS = 0
+    # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
+    # that a shorter run needs only another MAX_ITER. Read by "WarmupMultiStepLR", not by "WarmupCosineLR".
+    cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
+    # Batches of SOLVER.IMS_PER_BATCH whose gradients are averaged for one iteration.
+    cfg.SOLVER.ACCUMULATE = 1
+    # Mixed precision (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto": bfloat16 where the card has it. On the CPU
+    # only "bfloat16" has an effect, and only where the CPU has it in hardware: a step then takes 0.6 of the time.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 2
+
+    # Exponential moving average of the weights; what is evaluated and saved is the average. In its t-th update it
+    # keeps min(DECAY, (1 + t) / (10 + t)) of itself.
+    cfg.MODEL_EMA = CN()
+    cfg.MODEL_EMA.ENABLED = False
+    cfg.MODEL_EMA.DECAY = 0.999
+
+    # The losses on this many crops of the DATASETS.TEST images, always the same ones without augmentation, every so
+    # many iterations and after the last; a period of 0: never.
+    cfg.TEST.VALIDATION_LOSS_PERIOD = 100
+    cfg.TEST.VALIDATION_LOSS_CROPS = 16
+    # With TEST.EVAL_PERIOD: the evaluation in which this metric ("GROUP/NAME" as in results.json, of the first data
+    # set of DATASETS.TEST) is highest is kept as model_best.pth ...
+    cfg.TEST.BEST_METRIC = "segm/AP"
+    # ... and after this many evaluations in a row without a new best one training stops; 0: never.
+    cfg.TEST.PATIENCE = 0
 
     # What an evaluation counts, outlines and puts into error bins are predictions with at least this score; average
     # precision, curves and calibration look at all.
@@ -186,83 +238,18 @@ def load_config(config_file: str | Path, options: Sequence[str] = ()) -> CN:
         cfg.merge_from_list(list(options))
     except (AssertionError, KeyError, ValueError) as error:
         raise InputError(f"options: {_first_argument(error)}") from error
-    _apply_pixels(cfg)
+    apply_pixels(cfg)
     _fit_to_machine(cfg)
-    check_config(cfg)
+    check_config(cfg, get_bccd_cfg())
     return cfg
-
-
-def check_config(cfg: CN) -> None:
-    """Refuse values that contradict each other or that nothing would read.
-
-    Raises:
-        InputError: names the key, what was found and what was expected.
-    """
-    stock = get_cfg()
-    for key in _UNUSED_INPUT_KEYS:
-        if cfg.INPUT[key] != stock.INPUT[key]:
-            raise InputError(f"INPUT.{key} has no effect here: images are resized by INPUT.SCALE")
-    if cfg.INPUT.SCALE <= 0:
-        raise InputError(f"INPUT.SCALE: expected a number above 0, found {cfg.INPUT.SCALE}")
-    if cfg.INPUT.MASK_FORMAT != "bitmask":
-        raise InputError(f"INPUT.MASK_FORMAT: expected 'bitmask', found {cfg.INPUT.MASK_FORMAT!r}")
-    if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
-        raise InputError(f"INPUT.CROP.TYPE: expected 'absolute', found {cfg.INPUT.CROP.TYPE!r}")
-    _check_prediction(cfg)
-    if cfg.MODEL.RPN.POST_NMS_TOPK_TEST < cfg.TEST.DETECTIONS_PER_IMAGE:
-        raise InputError(
-            f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
-            f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
-        )
-
-
-def _check_prediction(cfg: CN) -> None:
-    for key in ("CELL_DIAMETER", "MICRONS_PER_PIXEL"):
-        if cfg.INPUT[key] < 0:
-            raise InputError(f"INPUT.{key}: expected 0 (not known) or more, found {cfg.INPUT[key]}")
-    if cfg.TEST.AUG.ENABLED:
-        raise InputError("TEST.AUG.ENABLED has no effect here: use TEST.TTA.ENABLED, which merges masks")
-    if not cfg.TEST.TTA.SCALES or min(cfg.TEST.TTA.SCALES) <= 0:
-        raise InputError(
-            f"TEST.TTA.SCALES: expected one or more numbers above 0, found {list(cfg.TEST.TTA.SCALES)}"
-        )
-    if cfg.MODEL.CPU_MODE not in CPU_MODES:
-        raise InputError(
-            f"MODEL.CPU_MODE: expected one of {', '.join(CPU_MODES)}, found {cfg.MODEL.CPU_MODE!r}"
-        )
-
-
-def _apply_pixels(cfg: CN) -> None:
-    """Set ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD`` as ``INPUT.PIXELS`` says, and check it against the weights.
-
-    Raises:
-        InputError: the switch is unknown, contradicts a value that was set, or is not what the weights expect.
-    """
-    stock = get_cfg().MODEL
-    coco = (list(stock.PIXEL_MEAN), list(stock.PIXEL_STD))
-    found = (list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD))
-    known = {"coco": coco, "unit": ([0.0] * 3, [255.0] * 3), "custom": found}
-    pixels = cfg.INPUT.PIXELS
-    if pixels not in known:
-        raise InputError(f"INPUT.PIXELS: expected one of {', '.join(known)}, found {pixels!r}")
-    if found not in (coco, known[pixels]):
-        raise InputError(
-            f"MODEL.PIXEL_MEAN and PIXEL_STD are {found[0]} and {found[1]}, but INPUT.PIXELS is {pixels!r}, which "
-            "sets them: expected 'custom'"
-        )
-    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = known[pixels]
-    from_detectron2 = cfg.MODEL.WEIGHTS.startswith(_DETECTRON2_WEIGHTS)
-    if from_detectron2 and (known[pixels] != coco or cfg.INPUT.FORMAT != "BGR"):
-        raise InputError(
-            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} expects INPUT.PIXELS 'coco' and INPUT.FORMAT 'BGR', "
-            f"found {pixels!r} and {cfg.INPUT.FORMAT!r}"
-        )
 
 
 def _fit_to_machine(cfg: CN) -> None:
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    if not cfg.MODEL.DEVICE.startswith("cuda"):
+    if not cfg.MODEL.DEVICE.startswith("cuda") and not (
+        cfg.SOLVER.AMP.DTYPE == "bfloat16" and cpu_supports_bfloat16()
+    ):
         cfg.SOLVER.AMP.ENABLED = False
 
 

@@ -1,12 +1,13 @@
-"""The reference of this project's configuration keys, made from the comments in ``config.py``."""
+"""The reference of this project's configuration keys, made from the comments in the code."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from bccd_d2 import config
+from bccd_d2 import config, config_heads
 
 _HEADER = """# Configuration reference
 
@@ -16,6 +17,7 @@ not exist, or that would have no effect, is an error.
 
 *Made from the comments in [bccd_d2/config.py](../bccd_d2/config.py) by `python tools/config_reference.py`.*
 """
+_FUNCTIONS = (config.add_bccd_config, config_heads.add_head_keys)
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,12 @@ class Key:
 
 
 def configuration_keys() -> list[Key]:
-    """The keys of :func:`bccd_d2.config.add_bccd_config`, in order."""
-    source = inspect.getsource(config.add_bccd_config)
+    """The keys of :func:`bccd_d2.config.add_bccd_config` and of the functions that it calls, in order."""
+    return [key for function in _FUNCTIONS for key in _keys_of(function)]
+
+
+def _keys_of(function: Callable[..., None]) -> list[Key]:
+    source = inspect.getsource(function)
     lines = source.splitlines()
     keys = []
     for node in ast.walk(ast.parse(source)):

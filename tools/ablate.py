@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bccd_d2.engine.ablation import AblationPlan, ablation_table, run_ablation
+from bccd_d2.engine.ablation import AblationPlan, ablation_table, difference_table, run_ablation
 from bccd_d2.errors import run_command
 from bccd_d2.files import replacing
 
@@ -36,7 +36,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     plan = AblationPlan.read(options.plan)
     results = run_ablation(plan, options.out, options.data_root, dict(options.also_evaluate))
-    text = "\n\n".join(f"{name}:\n\n{ablation_table(rows)}" for name, rows in results.items()) + "\n"
+    parts = [
+        f"{data}:\n\n{ablation_table(rows)}\n\n{difference_table(rows)}" for data, rows in results.items()
+    ]
+    text = "\n\n".join(part.rstrip() for part in parts) + "\n"
     with replacing(options.out / "RESULTS.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(text)

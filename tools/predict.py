@@ -1,85 +1,99 @@
-"""Find the cells in images and write a COCO results JSON and an overlay PNG an image."""
+"""Find the cells in images: outlines, counts and measurements in the formats of other tools.
+
+Images that are finished are skipped when the same command is run again, so an interrupted run goes on where it stopped.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-import cv2
-from tqdm import tqdm
+import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
 
-import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
-from bccd_d2.data.preprocessing import read_image
+import torch  # isort: skip
+
 from bccd_d2.errors import InputError, run_command
-from bccd_d2.files import replacing, write_json
-from bccd_d2.inference.images import find_images
-from bccd_d2.inference.predictor import BCCDPredictor
-from bccd_d2.inference.writers import coco_results
-from bccd_d2.visualization.overlay import draw_cells
+from bccd_d2.inference.arguments import (
+    add_engine_arguments,
+    add_model_arguments,
+    add_prediction_arguments,
+    check_engine,
+    model_from,
+    options_from,
+)
+from bccd_d2.inference.collect import BatchSummary, collect
+from bccd_d2.inference.job import prepare_job, run_job
+from bccd_d2.inference.ray_engine import run_job_on_ray
+from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
+
+EXAMPLES = """examples:
+  python tools/predict.py --input smear.png --output predictions
+  python tools/predict.py --run output/lite --input folder/ 'more/**/*.tif' --output results --formats csv,geojson,roi
+  python tools/predict.py --input slide.svs --output predictions --mpp 0.25 --formats labels,csv
+  python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --num-gpus 4
+  python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --engine ray --ray-address auto
+"""
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--input", nargs="+", required=True, metavar="FILE_OR_DIR", help="images, or folders of them"
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder for predictions.json and overlays"
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="images, folders of them, quoted patterns with * or **; also addresses such as s3://bucket/folder",
     )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results, or an address")
     parser.add_argument(
-        "--run",
-        type=Path,
-        metavar="DIR",
-        help="OUTPUT_DIR of a training run: its config.yaml and model_final.pth",
+        "--formats",
+        default=",".join(DEFAULT_FORMATS),
+        metavar="LIST",
+        help=f"some of {','.join(FORMATS)} (default %(default)s)",
     )
-    parser.add_argument("--config-file", type=Path, help="configuration, in place of that of --run")
-    parser.add_argument("--weights", help="checkpoint, in place of that of --run")
-    parser.add_argument(
-        "--score-threshold", type=float, default=0.5, help="leave out cells below this score (default 0.5)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace predictions that are there already")
-    options = parser.parse_args(arguments)
-    if options.run is None and (options.config_file is None or options.weights is None):
-        parser.error("give --run, or both --config-file and --weights")
-    if not 0 <= options.score_threshold <= 1:
-        parser.error(f"--score-threshold: expected a number from 0 to 1, found {options.score_threshold}")
-    return options
+    parser.add_argument("--overwrite", action="store_true", help="predict anew what is there already")
+    add_model_arguments(parser)
+    add_prediction_arguments(parser)
+    add_engine_arguments(parser)
+    given = parser.parse_args(arguments)
+    check_engine(given, parser)
+    return given
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Predict every image; images that cannot be read are listed at the end and make the status 1."""
-    options = parse(arguments)
-    result_file = options.output / "predictions.json"
-    if result_file.exists() and not options.overwrite:
-        raise InputError(f"{result_file} exists; give --overwrite to replace it, or another --output")
-    images = find_images(options.input)
-    predictor = BCCDPredictor(
-        options.config_file or options.run / "config.yaml", options.weights or options.run / "model_final.pth"
+    """Predict every image; files that cannot be read are listed at the end and make the status 1."""
+    given = parse(arguments)
+    if given.num_gpus > max(1, torch.cuda.device_count()):
+        raise InputError(f"--num-gpus {given.num_gpus}: this machine has {torch.cuda.device_count()}")
+    job = prepare_job(
+        given.input,
+        given.output,
+        model_from(given),
+        options_from(given),
+        parse_formats(given.formats),
+        overwrite=given.overwrite,
+        device=given.device,
+        max_pixels=given.max_pixels,
     )
-    entries, unreadable = [], []
-    for image_id, (path, name) in enumerate(tqdm(images, unit="image"), start=1):
-        try:
-            image = read_image(str(path))
-        except InputError as error:
-            unreadable.append(str(error))
-            continue
-        cells = predictor(image)
-        cells = cells[cells.scores >= options.score_threshold]
-        entries += coco_results(cells, image_id, name, predictor.class_names)
-        overlay = draw_cells(
-            image, cells.pred_masks.numpy(), cells.pred_classes.tolist(), predictor.class_names
-        )
-        with replacing(options.output / "overlays" / f"{name}.png") as temporary:
-            cv2.imwrite(str(temporary), overlay)
-    write_json(result_file, entries)
-    print(
-        f"{len(entries)} cells in {len(images) - len(unreadable)} images: {result_file}, {options.output / 'overlays'}"
-    )
-    for line in unreadable:
+    if finished := len(job.images) - len(job.pending):
+        print(f"{finished} of {len(job.images)} files are finished already")
+    if given.engine == "ray":
+        run_job_on_ray(job, given.ray_address, workers=given.ray_workers, gpus_per_worker=given.ray_gpus)
+    else:
+        run_job(job, given.num_gpus)
+    return report(collect(job.images, job.outputs), given.output)
+
+
+def report(summary: BatchSummary, output: str) -> int:
+    """Print what a batch has come to; its exit status."""
+    counts = "".join(f", {number} {name}" for name, number in summary.counts.cells.items())
+    print(f"{sum(summary.counts.cells.values())} cells in {summary.images} images{counts}: {output}")
+    for line in summary.failures:
         print(f"skipped: {line}", file=sys.stderr)
-    return 1 if unreadable else 0
+    return 1 if summary.failures else 0
 
 
 if __name__ == "__main__":

@@ -27,14 +27,33 @@ def mask_to_polygons(mask: NDArray, x: int = 0, y: int = 0) -> list[list[int]]:
         Polygons ``[x0, y0, x1, y1, ...]`` in pixel-edge coordinates: the pixel in row r and column c is the square
         from (c, r) to (c + 1, r + 1).
     """
-    count, parts = cv2.connectedComponents((np.asarray(mask) != 0).astype(np.uint8), connectivity=4)
     polygons = []
-    for part in range(1, count):
+    for part in mask_to_rings(mask, x, y):
         joined: Ring = []
-        for ring in _rings(parts == part):
+        for ring in part:
             joined = _join(joined, ring)
-        polygons.append([value for px, py in joined for value in (px + x, py + y)])
+        polygons.append([value for point in joined for value in point])
     return polygons
+
+
+def mask_to_rings(mask: NDArray, x: int = 0, y: int = 0) -> list[list[Ring]]:
+    """Outlines of a mask: for each 4-connected part its outer ring and then those of its holes.
+
+    Every ring is simple, and two of them meet in single points at most, so that a part is a valid polygon with holes
+    in the sense of the OGC. The last point of a ring is joined to its first, which is not repeated.
+
+    Args:
+        mask: (height, width), not 0 inside.
+        x: added to every x, for a mask that was cut out of an image.
+        y: added to every y.
+
+    Returns:
+        Rings of ``(x, y)``, corners only, in pixel-edge coordinates as in :func:`mask_to_polygons`.
+    """
+    count, parts = cv2.connectedComponents((np.asarray(mask) != 0).astype(np.uint8), connectivity=4)
+    return [
+        [[(px + x, py + y) for px, py in ring] for ring in _rings(parts == part)] for part in range(1, count)
+    ]
 
 
 def _rings(inside: NDArray[np.bool_]) -> list[Ring]:
@@ -61,9 +80,10 @@ def _rings(inside: NDArray[np.bool_]) -> list[Ring]:
         point, direction = first, (1, 0)
         while point in following:
             choices = following[point]
-            # Where two outlines touch at a corner, the sharpest right turn keeps them apart.
+            # Where two outlines touch at a corner, a hole and the outer one or two holes, the turn away from the
+            # inside keeps them apart; the other one would make a single ring of them that touches itself.
             choice = (
-                choices[0] if len(choices) == 1 else max(choices, key=lambda p: _turn(direction, point, p))
+                choices[0] if len(choices) == 1 else min(choices, key=lambda p: _turn(direction, point, p))
             )
             choices.remove(choice)
             if not choices:

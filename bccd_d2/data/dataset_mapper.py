@@ -19,7 +19,7 @@ from bccd_d2.data.cache import FolderCache, MemoryCache
 from bccd_d2.data.cell_input import CellInput
 from bccd_d2.data.copy_paste import build_copy_paste
 from bccd_d2.data.crop import CropResizeTransform, RandomZoomCrop
-from bccd_d2.data.label_map import InstanceRuns, instances_from_label_map
+from bccd_d2.data.label_map import InstanceRuns, instances_from_label_map, split_ignored
 from bccd_d2.data.pipeline import build_pipeline, find_preset
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
@@ -135,7 +135,9 @@ class BCCDDatasetMapper:
         Returns:
             The dict without its annotations, with ``image``, a (3, h, w) uint8 tensor in ``INPUT.FORMAT``,
             and in training ``instances`` with ``gt_boxes``, ``gt_classes`` and ``gt_masks``, in pixels of
-            ``image``. ``height`` and ``width`` stay those of the native image.
+            ``image``. ``height`` and ``width`` stay those of the native image. Where the crop shows regions
+            marked ``iscrowd``, ``ignore_mask``, an (h, w) bool tensor, is True on their pixels that belong to no
+            instance; see :class:`bccd_d2.modeling.ignore.CellRCNN`.
 
         Raises:
             InputError: the image or an annotation cannot be used.
@@ -148,9 +150,12 @@ class BCCDDatasetMapper:
         _, augmented = self.take_crop(dataset_dict)
         self.augmentations(augmented)
         sample["image"] = _as_tensor(augmented.image)
+        labels, ignored = split_ignored(augmented.sem_seg)
         sample["instances"] = instances_from_label_map(
-            augmented.sem_seg, augmented.classes, self.min_visible * augmented.areas
+            labels, augmented.classes, self.min_visible * augmented.areas
         )
+        if ignored is not None:
+            sample["ignore_mask"] = torch.from_numpy(ignored)
         return sample
 
     def take_crop(self, dataset_dict: Mapping[str, Any]) -> tuple[CropResizeTransform, CellInput]:

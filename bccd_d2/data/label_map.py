@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from bccd_d2.errors import InputError
 
 # Label maps are uint16, the widest integers that OpenCV can warp; 0 is background.
-_MAX_INSTANCES = np.iinfo(np.uint16).max - 1
+IGNORED_LABEL = np.iinfo(np.uint16).max
+"""Label of all regions to ignore (``iscrowd``) together."""
+_MAX_INSTANCES = IGNORED_LABEL - 1
 
 
 def _counts(encoded: bytes) -> NDArray[np.int64]:
@@ -65,7 +67,7 @@ class InstanceRuns:
         column: (R,) int32, x of each run.
         top: (R,) int32, y of its first pixel.
         bottom: (R,) int32, y after its last pixel.
-        owner: (R,) int32, index of its instance.
+        owner: (R,) int32, index of its instance; N for regions to ignore, whichever it is.
         area: (N,) int64, pixels of each instance.
         classes: (N,) int64, contiguous category of each instance.
     """
@@ -81,7 +83,7 @@ class InstanceRuns:
     def from_annotations(
         cls, annotations: Sequence[Mapping[str, Any]], height: int, width: int, name: str
     ) -> InstanceRuns:
-        """Decode the annotations of a Detectron2 dataset dict; regions marked ``iscrowd`` are no instances.
+        """Decode the annotations of a Detectron2 dataset dict; those marked ``iscrowd`` are regions to ignore.
 
         Args:
             annotations: with "segmentation" (COCO RLE or polygons), "category_id" and, optionally, "iscrowd".
@@ -93,10 +95,11 @@ class InstanceRuns:
             InputError: a segmentation is missing or of another size than the image, or there are too many.
         """
         kept = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
+        ignored = [annotation for annotation in annotations if annotation.get("iscrowd", 0)]
         if len(kept) > _MAX_INSTANCES:
             raise InputError(f"{name}: {len(kept)} instances; at most {_MAX_INSTANCES} fit in a label map")
         starts, stops, owners = [], [], []
-        for index, annotation in enumerate(kept):
+        for index, annotation in enumerate([*kept, *ignored]):
             if "segmentation" not in annotation:
                 raise InputError(
                     f"{name}: annotation {index} has no segmentation; expected COCO RLE or polygons"
@@ -111,7 +114,7 @@ class InstanceRuns:
                 raise InputError(f"{name}: annotation {index}: {error}") from error
             starts.append(ends[0:-1:2])
             stops.append(ends[1::2])
-            owners.append(np.full(len(stops[-1]), index))
+            owners.append(np.full(len(stops[-1]), min(index, len(kept))))
         classes = np.array([annotation["category_id"] for annotation in kept], dtype=np.int64)
         start = np.concatenate([*starts, np.zeros(0, np.int64)])
         stop = np.concatenate([*stops, np.zeros(0, np.int64)])
@@ -125,7 +128,7 @@ class InstanceRuns:
         top = np.maximum(np.repeat(start, pieces) - column * height, 0)
         bottom = np.minimum(np.repeat(stop, pieces) - column * height, height)
         owner = np.repeat(owner, pieces)
-        area = np.bincount(owner, weights=bottom - top, minlength=len(kept)).astype(np.int64)
+        area = np.bincount(owner, weights=bottom - top, minlength=len(kept)).astype(np.int64)[: len(kept)]
         return cls(
             column=column.astype(np.int32),
             top=top.astype(np.int32),
@@ -153,22 +156,24 @@ class InstanceRuns:
             min_visible: instances of which the window shows a smaller share of their pixels are left out.
 
         Returns:
-            (height, width, L) uint16, 0 where there is nothing, else index of the instance plus 1. L is 1,
-            and more where instances overlap: each layer then holds whole instances that do not overlap one
-            another.
+            (height, width, L) uint16, 0 where there is nothing, else index of the instance plus 1, or
+            ``IGNORED_LABEL``. L is 1, and more where instances overlap: each layer then holds whole instances that
+            do not overlap one another.
         """
         column, owner = self.column - x, self.owner
         top, bottom = np.maximum(self.top - y, 0), np.minimum(self.bottom - y, height)
         shown = (column >= 0) & (column < width) & (bottom > top)
         column, top, bottom, owner = column[shown], top[shown], bottom[shown], owner[shown]
-        visible = np.bincount(owner, weights=bottom - top, minlength=len(self.area))
-        enough = (visible >= min_visible * self.area)[owner]
+        # Of regions to ignore every pixel counts, however few are left.
+        least = np.append(min_visible * self.area, 0)
+        enough = (np.bincount(owner, weights=bottom - top, minlength=len(least)) >= least)[owner]
         column, top, bottom, owner = column[enough], top[enough], bottom[enough], owner[enough]
 
         length = bottom - top
         row = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length - top, length)
         pixel = row * width + np.repeat(column, length)
-        label = (np.repeat(owner, length) + 1).astype(np.uint16)
+        labels = np.where(owner == len(self.area), IGNORED_LABEL, owner + 1)
+        label = np.repeat(labels, length).astype(np.uint16)
         layers = []
         while True:
             layer = np.zeros(height * width, dtype=np.uint16)
@@ -194,13 +199,32 @@ def resize_labels(labels: NDArray[np.uint16], height: int, width: int) -> NDArra
     return labels[rows[:, None], columns[None]]
 
 
+def split_ignored(labels: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArray[np.bool_] | None]:
+    """Part a label map into instances and what is to be ignored.
+
+    Args:
+        labels: (H, W, L) uint16, see :meth:`InstanceRuns.label_map`.
+
+    Returns:
+        The label map without ``IGNORED_LABEL``, and an (H, W) bool mask of the pixels that carry it and belong to no
+        instance, ``None`` where there are none.
+    """
+    ignored = labels == IGNORED_LABEL
+    if not ignored.any():
+        return labels, None
+    labels = np.where(ignored, np.uint16(0), labels)
+    mask = ignored.any(axis=-1) & ~labels.any(axis=-1)
+    return labels, mask if mask.any() else None
+
+
 def instances_from_label_map(
     labels: NDArray[np.uint16], classes: NDArray[np.int64], min_pixels: NDArray[np.float64]
 ) -> Instances:
     """Split a label map into what Detectron2's heads train on.
 
     Args:
-        labels: (H, W, L) uint16 as :meth:`InstanceRuns.label_map` draws it, transformed in any way.
+        labels: (H, W, L) uint16 as :meth:`InstanceRuns.label_map` draws it, transformed in any way, without
+            ``IGNORED_LABEL``.
         classes: (N,) class of label 1, 2, ...
         min_pixels: (N,) label k + 1 is dropped where it has fewer pixels than ``min_pixels[k]``, or none.
 

@@ -1,12 +1,14 @@
 """The training loader: the same seed gives the same batches, with any number of workers.
 
 Detectron2 seeds each worker, so a sample's crop depends on which worker makes it and on what that worker made
-before. Here it depends on the run's seed and on the sample's number alone. Detectron2's grouping by aspect ratio,
+before. Here it depends on the run's seed and on the sample's number alone, so a training that goes on after an
+interruption, or on several processes, sees the same crops. Detectron2's grouping by aspect ratio,
 which crops do not need, makes batches of the same samples in an order that depends on the number of workers.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,13 +28,20 @@ from bccd_d2.errors import InputError
 
 
 class NumberedSampler(Sampler[tuple[int, int]]):
-    """Yields (number, index): the indices of another sampler, counted from 0."""
+    """Yields (number, index): the indices of another sampler with their numbers among those of all processes.
 
-    def __init__(self, sampler: Sampler[int]) -> None:
+    Args:
+        sampler: of Detectron2; this process gets every n-th of the indices that n processes share.
+        start: how many of this process's indices are left out, for a training that goes on.
+    """
+
+    def __init__(self, sampler: Sampler[int], start: int = 0) -> None:
         self.sampler = sampler
+        self.start = start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return enumerate(self.sampler)
+        numbers = itertools.count(comm.get_rank(), comm.get_world_size())
+        return itertools.islice(zip(numbers, self.sampler), self.start, None)
 
 
 class SeededDataset(Dataset[Any]):
@@ -41,7 +50,7 @@ class SeededDataset(Dataset[Any]):
     Args:
         dataset_dicts: in Detectron2's format.
         mapper: draws from NumPy's global generator.
-        seed: of the run; each process of a distributed run adds its rank.
+        seed: of the run.
     """
 
     def __init__(
@@ -50,14 +59,14 @@ class SeededDataset(Dataset[Any]):
         # Detectron2's serialized list: forked workers do not copy it by counting references.
         self._dicts = DatasetFromList(list(dataset_dicts), copy=False)
         self._mapper = mapper
-        self._seed = (seed, comm.get_rank())
+        self._seed = seed
 
     def __len__(self) -> int:
         return len(self._dicts)
 
     def __getitem__(self, numbered: tuple[int, int]) -> Any:
         number, index = numbered
-        with numpy_seeded(*self._seed, number):
+        with numpy_seeded(self._seed, number):
             return self._mapper(self._dicts[index])
 
 
@@ -72,15 +81,17 @@ def numpy_seeded(*seeds: int) -> Iterator[None]:
         np.random.set_state(state)  # noqa: NPY002
 
 
-def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any]) -> Any:
+def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any], first_batch: int = 0) -> Any:
     """Detectron2's training loader on :class:`SeededDataset`.
 
     Args:
         cfg: ``DATASETS.TRAIN``, ``DATALOADER``, ``SOLVER.IMS_PER_BATCH`` and ``SEED``; a negative seed is drawn.
         mapper: maps one dataset dict.
+        first_batch: the first batches that are left out, because an earlier part of the training had them. Without
+            grouping by aspect ratio the batches that follow are what they would have been.
 
     Returns:
-        Endless batches, lists of mapped samples.
+        Endless batches, lists of mapped samples. Several processes together get the samples that one would get.
 
     Raises:
         InputError: ``DATALOADER.SAMPLER_TRAIN`` is unknown.
@@ -92,8 +103,10 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any]) ->
     if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler":
         sampler = TrainingSampler(len(dicts), seed=seed)
     elif cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        # A region to ignore is written once for each category and shows none of them.
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dicts, cfg.DATALOADER.REPEAT_THRESHOLD
+            [{"annotations": [a for a in d["annotations"] if not a.get("iscrowd", 0)]} for d in dicts],
+            cfg.DATALOADER.REPEAT_THRESHOLD,
         )
         sampler = RepeatFactorTrainingSampler(factors, seed=seed)
     else:
@@ -101,10 +114,11 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any]) ->
             f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; "
             "expected TrainingSampler or RepeatFactorTrainingSampler"
         )
+    batch_of_process = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
     return build_detection_train_loader(
         SeededDataset(dicts, mapper, seed),
         mapper=None,
-        sampler=NumberedSampler(sampler),
+        sampler=NumberedSampler(sampler, start=first_batch * batch_of_process),
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         num_workers=cfg.DATALOADER.NUM_WORKERS,

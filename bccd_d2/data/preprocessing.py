@@ -11,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
 
 from bccd_d2.data.levels import full_scale, to_uint8
+from bccd_d2.data.scaling import resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
 
@@ -41,20 +42,6 @@ def read_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
         raise InputError(f"{file_name}: not an image that can be decoded ({encoded.size} bytes)")
     image = to_uint8(image, full_scale(image, file_name))
     return np.asarray(image if image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
-    """Height and width in network pixels of ``height`` x ``width`` native pixels; at least 1."""
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize (H, W, 3) uint8, averaging over areas when shrinking, which keeps thin membranes."""
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = height * width < image.shape[0] * image.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
 
 
 class ImagePreprocessor:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -19,6 +20,8 @@ from bccd_d2.errors import InputError
 
 TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
 METRICS = (("segm", "AP"), ("segm", "AP50"), ("segm", "AP75"), ("overlap", "IoU"), ("overlap", "Dice"))
+
+_HEADERS = [f"{'mask ' if group == 'segm' else ''}{name}" for group, name in METRICS]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class AblationPlan:
         config: the model's YAML file.
         options: configuration keys and values of every row.
         seeds: one training a row and seed.
-        rows: by name, the configuration keys and values that only this row has.
+        rows: by name, the configuration keys and values that only this row has. A row with the key ``evaluate`` is
+            not trained: its value names a trained row of the plan, whose weights are evaluated with this row's keys;
+            ``checkpoint`` may name another file than model_final.pth, such as model_best.pth or model_final_raw.pth.
     """
 
     config: Path
@@ -60,6 +65,14 @@ class AblationPlan:
                 raise InputError(
                     f"{path}: rows: {name}: expected a dict of configuration keys, found {changes!r}"
                 )
+            source = changes.get("evaluate")
+            trained = [n for n, c in content["rows"].items() if isinstance(c, dict) and "evaluate" not in c]
+            if source is not None and source not in trained:
+                raise InputError(
+                    f"{path}: rows: {name}: evaluate: expected one of {', '.join(trained)}, found {source!r}"
+                )
+            if "checkpoint" in changes and source is None:
+                raise InputError(f"{path}: rows: {name}: checkpoint has no effect in a row without evaluate")
         return cls(Path(content["config"]), content["options"], content["seeds"], content["rows"])
 
 
@@ -81,18 +94,28 @@ def run_ablation(
         InputError: a training failed; the message names its log.
     """
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for name, changes, seed in tqdm(
-        [(n, c, s) for n, c in plan.rows.items() for s in plan.seeds], unit="training"
-    ):
-        folder = out / name.replace(" ", "_") / f"seed{seed}"
-        options = {**plan.options, **changes, "SEED": seed}
-        trained = _train_net(plan.config, data_root, folder, options, "--resume")
-        results.setdefault("data", {}).setdefault(name, []).append(trained)
+    # A row that only evaluates comes after the one it evaluates; in the table they stand as in the plan.
+    ordered = sorted(plan.rows, key=lambda name: "evaluate" in plan.rows[name])
+    for name, seed in tqdm([(name, seed) for name in ordered for seed in plan.seeds], unit="training"):
+        changes = dict(plan.rows[name])
+        source = changes.pop("evaluate", name)
+        checkpoint = changes.pop("checkpoint", "model_final.pth")
+        folder = _folder(out, name, seed)
+        options = {**plan.options, **plan.rows[source], **changes, "SEED": seed}
+        weights = {**options, "MODEL.WEIGHTS": str(_folder(out, source, seed) / checkpoint)}
+        if source == name:
+            found = _train_net(plan.config, data_root, folder, options, "--resume")
+        else:
+            found = _train_net(plan.config, data_root, folder, weights, "--eval-only")
+        results.setdefault("data", {}).setdefault(name, []).append(found)
         for data, root in also_evaluate.items():
-            weights = {**options, "MODEL.WEIGHTS": str(folder / "model_final.pth")}
             evaluated = _train_net(plan.config, root, folder / data, weights, "--eval-only")
             results.setdefault(data, {}).setdefault(name, []).append(evaluated)
-    return results
+    return {data: {name: rows[name] for name in plan.rows} for data, rows in results.items()}
+
+
+def _folder(out: Path, name: str, seed: int) -> Path:
+    return out / name.replace(" ", "_") / f"seed{seed}"
 
 
 def _train_net(
@@ -125,14 +148,36 @@ def ablation_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     Args:
         results: by row, the content of ``results.json`` of each seed; of several data sets the first counts.
     """
+    rows = [[name, len(runs), *map(_mean_and_spread, _values(runs).T)] for name, runs in results.items()]
+    return tabulate(rows, headers=["row", "seeds", *_HEADERS], tablefmt="pipe", disable_numparse=True)
+
+
+def difference_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """A Markdown table of what each row adds to the first, seed by seed: mean +- sample standard deviation.
+
+    The spread of the differences is smaller than that of the rows where a seed is good or bad for all of them.
+
+    Args:
+        results: as of :func:`ablation_table`, with the same seeds in the same order in each row.
+
+    Returns:
+        The table, empty where there is one row only.
+    """
+    (base, base_runs), *others = results.items()
     rows = []
-    for name, runs in results.items():
-        first = [next(iter(run.values())) for run in runs]
-        row = [name, len(runs)]
-        for group, metric in METRICS:
-            values = np.array([metrics[group][metric] / 100 for metrics in first])
-            spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
-            row.append(f"{values.mean():.3f}{spread}")
-        rows.append(row)
-    headers = ["row", "seeds", *(f"{'mask ' if group == 'segm' else ''}{name}" for group, name in METRICS)]
-    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+    for name, runs in others:
+        differences = (_values(runs) - _values(base_runs)).T
+        rows.append([name, len(runs), *(_mean_and_spread(values, sign="+") for values in differences)])
+    headers = [f"minus {base}", "seeds", *_HEADERS]
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True) if rows else ""
+
+
+def _values(runs: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """(seeds, metrics), fractions."""
+    first = [next(iter(run.values())) for run in runs]
+    return np.array([[metrics[group][metric] / 100 for group, metric in METRICS] for metrics in first])
+
+
+def _mean_and_spread(values: NDArray[np.float64], sign: str = "") -> str:
+    spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.3f}{spread}"

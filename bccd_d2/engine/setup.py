@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from bccd_d2.config import load_config
-from bccd_d2.data.registration import class_names, median_diameter, register_bccd
+from bccd_d2.data.registration import class_names, default_root, median_diameter, register_bccd
+from bccd_d2.engine.fast_dev_run import FAST_OPTIONS, reduced_data
+from bccd_d2.engine.progress import quiet_console
+from bccd_d2.engine.schedule import set_iterations
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.options import EvaluationOptions
 
@@ -19,6 +28,7 @@ def setup_config(
     data_root: str | None = None,
     *,
     training: bool = True,
+    fast: bool = False,
 ) -> CfgNode:
     """Configuration of a run on registered data.
 
@@ -27,19 +37,33 @@ def setup_config(
         options: ``["KEY", "VALUE", ...]``, which win over the file.
         data_root: folder that ``tools/convert_bccd.py`` wrote; wins over ``DATASETS.ROOT``.
         training: whether ``DATASETS.TRAIN`` is needed beside ``DATASETS.TEST``.
+        fast: two iterations on two images of each part, see :mod:`bccd_d2.engine.fast_dev_run`; they go to
+            ``fast_dev_run`` in ``OUTPUT_DIR``, which is emptied.
 
     Returns:
-        The checked configuration, not frozen, with ``DATASETS.ROOT``, ``DATASETS.CLASS_NAMES`` and, for a training,
-        ``INPUT.CELL_DIAMETER`` filled in.
+        The checked configuration, not frozen, with ``DATASETS.ROOT`` and ``DATASETS.CLASS_NAMES`` filled in, and for a
+        training ``INPUT.CELL_DIAMETER`` and the iterations that stand for ``SOLVER.MAX_EPOCHS``.
 
     Raises:
         InputError: see :func:`bccd_d2.config.load_config` and :func:`bccd_d2.data.registration.register_bccd`; or the
             data's classes are not those of the configuration, or a data set it names has no annotations.
     """
-    cfg = load_config(config_file, options)
+    cfg = load_config(config_file, [*options, *(FAST_OPTIONS if fast else ())])
     EvaluationOptions.from_config(cfg.TEST)  # refuses what the evaluation at the end would refuse
+    if cfg.SOLVER.MAX_EPOCHS and "SOLVER.MAX_ITER" in options:
+        raise InputError(
+            f"SOLVER.MAX_ITER has no effect while SOLVER.MAX_EPOCHS is {cfg.SOLVER.MAX_EPOCHS}; "
+            "add 'SOLVER.MAX_EPOCHS 0'"
+        )
     if data_root is not None:
         cfg.DATASETS.ROOT = data_root
+    if fast:
+        cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "fast_dev_run")
+        if comm.is_main_process():
+            shutil.rmtree(cfg.OUTPUT_DIR, ignore_errors=True)
+            reduced_data(Path(cfg.DATASETS.ROOT or default_root()), Path(cfg.OUTPUT_DIR) / "data")
+        comm.synchronize()
+        cfg.DATASETS.ROOT = str(Path(cfg.OUTPUT_DIR) / "data")
     registered = register_bccd(Path(cfg.DATASETS.ROOT) if cfg.DATASETS.ROOT else None)
     for name in (*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST):
         if name.startswith("bccd_") and name not in registered:
@@ -60,4 +84,22 @@ def setup_config(
     if training and not cfg.INPUT.CELL_DIAMETER:
         files = [registered[name] for name in cfg.DATASETS.TRAIN if name in registered]
         cfg.INPUT.CELL_DIAMETER = median_diameter(files)
+    if training and (cfg.SOLVER.MAX_EPOCHS or cfg.SOLVER.CHECKPOINT_EPOCHS or cfg.TEST.EVAL_EPOCHS):
+        dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        set_iterations(cfg, len(dicts))
     return cfg
+
+
+def start_run(cfg: CfgNode, arguments: Namespace) -> None:
+    """Detectron2's ``default_setup`` with this project's log messages, and a console that is for people.
+
+    Args:
+        cfg: of the run.
+        arguments: of the command line, to be logged.
+    """
+    for name in ("fvcore", "bccd_d2"):
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())
+    # Now, because default_setup writes hundreds of lines; it finds the loggers set up and leaves them.
+    quiet_console()
+    default_setup(cfg, arguments)

@@ -224,6 +224,9 @@ def _check_lists(document: Mapping[str, Any], where: str) -> None:
             if entry["id"] in seen:
                 raise InputError(f"{where}: two of the {key} have the id {entry['id']}")
             seen.add(entry["id"])
+    names = [category["name"] for category in document["categories"]]
+    if len(set(names)) < len(names):
+        raise InputError(f"{where}: categories {names}, expected each name once")
     for image in document["images"]:
         if image["height"] < 1 or image["width"] < 1:
             raise InputError(f"{where}: image {image['id']} of {image['height']} x {image['width']} pixels")

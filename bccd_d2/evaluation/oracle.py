@@ -32,7 +32,11 @@ def precision_gains(
     """
     before = _average_precision(images, number_of_classes)
     gains: dict[str, tuple[float, float] | None] = {}
+    made = {name for e in errors for name in (*e.true_bins, *e.predicted_bins)}
     for name in MENDABLE:
+        if name not in made:
+            gains[name] = (0.0, 0.0) if not np.isnan(before[0]).all() else None
+            continue
         after = _average_precision([mended(i, e, name) for i, e in zip(images, errors)], number_of_classes)
         # A class whose every cell was taken out says nothing.
         known = ~np.isnan(before[0]) & ~np.isnan(after[0])

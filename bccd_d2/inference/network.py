@@ -13,17 +13,12 @@ import torch
 from detectron2.structures import Instances, ROIMasks
 from numpy.typing import NDArray
 
-from bccd_d2.config import CPU_MODES
+from bccd_d2.config_checks import CPU_MODES
 from bccd_d2.errors import InputError
 from bccd_d2.inference.detections import Detections
+from bccd_d2.machine import cpu_supports_bfloat16
 
 _LARGEST_BATCH_ON_CUDA = 8
-
-
-def supports_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; without that it is slower than float32."""
-    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
 class Network:
@@ -50,7 +45,7 @@ class Network:
         self.model = model
         self.on_cuda = model.device.type == "cuda"
         if cpu_mode == "auto":
-            cpu_mode = "bfloat16" if supports_bfloat16() else "channels_last"
+            cpu_mode = "bfloat16" if cpu_supports_bfloat16() else "channels_last"
         self.mode = "cuda" if self.on_cuda else cpu_mode
         self._half = half
         self.batch_size = _LARGEST_BATCH_ON_CUDA if self.on_cuda else 1

@@ -1,3 +1,9 @@
 """What Detectron2 lacks, registered by name and chosen in YAML. Importing this registers it."""
 
+from bccd_d2.modeling import ignore as ignore
+from bccd_d2.modeling import mask_head as mask_head
+from bccd_d2.modeling import roi_heads as roi_heads
+from bccd_d2.modeling import rpn as rpn
 from bccd_d2.modeling import slim_resnet as slim_resnet
+from bccd_d2.modeling import timm_backbone as timm_backbone
+from bccd_d2.modeling import vit as vit

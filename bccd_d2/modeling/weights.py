@@ -1,14 +1,123 @@
-"""Loads checkpoints, with an error a user can act on when that fails."""
+"""Loads and saves checkpoints, with an error a user can act on when that fails."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
 
 from bccd_d2.errors import InputError
+from bccd_d2.modeling.checkpoint_files import read_checkpoint, write_safetensors
+
+# Parts of names that some checkpoints hold and others do not, and that the configuration sets or nothing reads.
+_CONSTANTS = ("pixel_mean", "pixel_std", "anchor_generator.", "num_batches_tracked")
+_NAMES_SHOWN = 4
+
+
+class BCCDCheckpointer(DetectionCheckpointer):
+    """``DetectionCheckpointer`` that unpickles tensors only, reads safetensors too, and tells what does not fit.
+
+    :meth:`load`, for prediction, evaluation and resuming, wants a checkpoint that fits the model in every tensor.
+    ``load(path, checkpointables=[])``, which is how ``resume_or_load(path, resume=False)`` starts a fine-tuning,
+    leaves what does not fit at its initial values, such as heads of another number of classes, and says so.
+
+    Args:
+        model: whose weights they are.
+        save_dir: folder that checkpoints are written to; empty: none are.
+        config: is written into each checkpoint as YAML and compared with that of a checkpoint that does not fit.
+        checkpointables: what else a checkpoint holds, see Detectron2.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        save_dir: str = "",
+        *,
+        config: CfgNode | None = None,
+        save_to_disk: bool | None = None,
+        **checkpointables: Any,
+    ) -> None:
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.config = config
+        self._source = ""
+        self._strict = True
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``name.pth`` with the model, the checkpointables, the configuration and ``kwargs``."""
+        if self.config is not None:
+            kwargs["config"] = self.config.dump()
+        super().save(name, **kwargs)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load ``path`` into the model and ``checkpointables`` (``None``: all of them); an empty path loads nothing.
+
+        Returns:
+            What the checkpoint holds beside.
+
+        Raises:
+            InputError: no tensor of it fits, or not every one does and ``checkpointables`` is ``None``; or it is
+                refused, see :func:`bccd_d2.modeling.checkpoint_files.read_checkpoint`.
+        """
+        self._source, self._strict = path, checkpointables is None
+        return super().load(path, checkpointables)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        return read_checkpoint(Path(filename))
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        # Without the layers' version numbers: a frozen batch norm takes that of a trained one for an old one of its
+        # own, and changes variances, or fails where some have other shapes.
+        checkpoint["model"] = dict(checkpoint["model"])
+        offered = len(checkpoint["model"])
+        incompatible = super()._load_model(checkpoint)
+        shapes = [
+            f"{key} {there} in the file, {here} here" for key, there, here in incompatible.incorrect_shapes
+        ]
+        other = {key for key, *_ in incompatible.incorrect_shapes}  # these are among the missing ones too
+        missing = _without_constants(key for key in incompatible.missing_keys if key not in other)
+        unexpected = _without_constants(incompatible.unexpected_keys)
+        # Not from the missing ones: batch norms make up for statistics that are.
+        fitting = offered - len(incompatible.unexpected_keys) - len(shapes)
+        if fitting <= 0:
+            raise InputError(
+                f"{self._source}: no tensor in it fits this model ({_listed(unexpected or shapes)}): expected a "
+                "checkpoint of the same architecture"
+            )
+        differences = [
+            f"{len(names)} {what}: {_listed(names)}"
+            for what, names in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("of another shape", shapes),
+            )
+            if names
+        ]
+        if self._strict and differences:
+            raise InputError(
+                f"{self._source}: the checkpoint is of another configuration: {'; '.join(differences)}"
+                f"{self._other_keys(checkpoint)}"
+            )
+        if differences:
+            self.logger.warning(
+                f"{self._source}: {fitting} tensors loaded. Not loaded, the model's missing ones and those of another "
+                f"shape start anew: {'; '.join(differences)}"
+            )
+        return None  # nothing left to log
+
+    def _other_keys(self, checkpoint: dict[str, Any]) -> str:
+        """Which keys of the model the checkpoint's configuration has other values for."""
+        if self.config is None or "config" not in checkpoint:
+            return ""
+        there, here = _model_keys(checkpoint["config"]), _model_keys(self.config.dump())
+        keys = sorted(key for key in there.keys() & here.keys() - {"WEIGHTS"} if there[key] != here[key])
+        lines = [f"MODEL.{key} {there[key]} there, {here[key]} here" for key in keys]
+        return f"; its configuration has {_listed(lines)}" if lines else ""
 
 
 @contextmanager
@@ -20,6 +129,8 @@ def weights_errors(weights: str) -> Iterator[None]:
     """
     try:
         yield
+    except InputError as error:
+        raise InputError(f"MODEL.WEIGHTS: {error}") from error
     except Exception as error:  # a fetch, an unpickler and a checkpoint reader each raise kinds of their own
         if "://" not in weights:
             raise InputError(f"MODEL.WEIGHTS: {weights} cannot be loaded ({error})") from error
@@ -29,13 +140,77 @@ def weights_errors(weights: str) -> Iterator[None]:
         ) from error
 
 
-def load_weights(model: torch.nn.Module, weights: str) -> None:
-    """Load a checkpoint into ``model``, from a file or from the address that ``weights`` names.
+def load_weights(model: torch.nn.Module, weights: str, config: CfgNode | None = None) -> None:
+    """Load a checkpoint that fits ``model``, from a file or from the address that ``weights`` names.
+
+    Tensors are converted to the model's types, such as float16 of a safetensors file to float32.
+
+    Args:
+        model: in place.
+        weights: ``.pth``, ``.safetensors``, or a ``.pkl`` of Detectron2's model zoo.
+        config: of the model, for the error of a checkpoint of another one.
 
     Raises:
-        InputError: ``weights`` is empty, missing, or cannot be fetched or read.
+        InputError: ``weights`` is empty, missing, cannot be fetched or read, or does not fit the model.
     """
     if not weights:
         raise InputError("MODEL.WEIGHTS: expected a checkpoint file, found none; add 'MODEL.WEIGHTS FILE'")
     with weights_errors(weights):
-        DetectionCheckpointer(model).load(weights)
+        BCCDCheckpointer(model, config=config).load(weights)
+
+
+def save_weights(
+    model: torch.nn.Module, path: str | Path, half: bool = False, config: CfgNode | None = None
+) -> None:
+    """Write the weights of ``model`` as safetensors, a quarter of a training checkpoint or, halved, an eighth.
+
+    Args:
+        model: whose weights they are.
+        path: file to write; its suffix must be ``.safetensors``.
+        half: as float16, see :func:`bccd_d2.modeling.checkpoint_files.write_safetensors`.
+        config: is written into the file's metadata as YAML.
+
+    Raises:
+        InputError: another suffix.
+    """
+    metadata = {} if config is None else {"config": config.dump()}
+    write_safetensors(Path(path), model.state_dict(), metadata, half)
+
+
+def load_pretrained_backbone(model: torch.nn.Module) -> None:
+    """Give backbones that have weights of their own (timm's, a vision transformer's file) what they start from.
+
+    Building a model does not do this, as nowhere in Detectron2, so that a trained one needs no download.
+
+    Raises:
+        InputError: the weights cannot be had.
+    """
+    for module in model.modules():
+        load: Any = getattr(module, "initialize_from_pretrained", None)
+        if load is not None:
+            load()
+
+
+def _without_constants(keys: Iterator[str] | Sequence[str]) -> list[str]:
+    return sorted(key for key in keys if not any(part in key for part in _CONSTANTS))
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _model_keys(text: Any) -> dict[str, Any]:
+    """The keys below ``MODEL`` of a configuration in YAML, by name; none of what is no such configuration."""
+    try:
+        return dict(_flat(yaml.safe_load(text)["MODEL"]))
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

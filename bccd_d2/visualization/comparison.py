@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
+from bccd_d2.cells import Cells
 from bccd_d2.visualization.overlay import draw_cells
 
 
@@ -38,7 +39,7 @@ def truth_and_prediction(
         ("predicted", predicted_masks, predicted_classes),
     )
     for axes, (name, masks, classes) in zip(figure.subplots(1, 2), panels):
-        drawn = draw_cells(image, masks, classes, class_names)
+        drawn = draw_cells(image, Cells.from_masks(height, width, masks, classes=classes), class_names)
         axes.imshow(cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB))
         axes.set_title(f"{name}: {len(masks)} cells")
         axes.set_axis_off()

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from bccd_d2.data.label_map import IGNORED_LABEL
 from bccd_d2.data.stain import StainTarget
 from bccd_d2.visualization.overlay import CLASS_COLORS
 
@@ -27,11 +28,12 @@ _INSTANCE_COLORS = np.array(
     ],
     dtype=np.uint8,
 )
+_IGNORED_COLOR = np.array((128, 128, 128), np.uint8)
 CLASS_RGB = [tuple(level / 255 for level in color[::-1]) for color in CLASS_COLORS]
 
 
 def draw_instances(image: np.ndarray, labels: np.ndarray, fill: float = 0.35) -> np.ndarray:
-    """Tint and outline every instance in a colour of its own.
+    """Tint and outline every instance in a colour of its own, and regions to ignore in grey.
 
     Returns:
         (H, W, 3) uint8 **RGB**, as matplotlib shows it.
@@ -41,11 +43,16 @@ def draw_instances(image: np.ndarray, labels: np.ndarray, fill: float = 0.35) ->
     kernel = np.ones((2 * width + 1,) * 2, np.uint8)
     for layer in np.moveaxis(labels.astype(np.uint16), -1, 0):
         colors = _INSTANCE_COLORS[(layer.astype(int) - 1) % len(_INSTANCE_COLORS)]
+        colors[layer == IGNORED_LABEL] = _IGNORED_COLOR
         inside = layer > 0
         edge = inside & (cv2.erode(layer, kernel) != cv2.dilate(layer, kernel))
         opacity = np.where(edge, 1.0, fill * inside)[..., None]
         canvas = np.rint(opacity * colors + (1 - opacity) * canvas).astype(np.uint8)
     return canvas
+
+
+def _cell_count(labels: np.ndarray) -> int:
+    return len(set(np.unique(labels).tolist()) - {0, IGNORED_LABEL})
 
 
 def _show(axes: Axes, image: np.ndarray, title: str = "") -> None:
@@ -87,7 +94,7 @@ def split_grid(
     for axes in grid[len(images) :]:
         axes.set_axis_off()
     for axes, image, label_map, name in zip(grid, images, labels, names):
-        _show(axes, draw_instances(image, label_map), f"{name}\n{len(np.unique(label_map)) - 1} cells")
+        _show(axes, draw_instances(image, label_map), f"{name}\n{_cell_count(label_map)} cells")
     _scale_bar(grid[0], images[0], 200)
     sizes = ", ".join(f"{name} {n} images with {cells} cells" for name, (n, cells) in counts.items())
     figure.suptitle(f"Split: {sizes}\nshown: {len(images)} images of {part}, one colour an instance")
@@ -134,7 +141,7 @@ def mask_overlay(image: np.ndarray, labels: np.ndarray, name: str) -> Figure:
     """One image, its label map, both together."""
     height, width = image.shape[:2]
     figure = Figure(figsize=(16, 16 / 3 * height / width + 0.9), layout="constrained")
-    cells = len(np.unique(labels)) - 1
+    cells = _cell_count(labels)
     white = np.full_like(image, 255)
     panels = (
         ("image", image[..., ::-1]),
@@ -180,7 +187,7 @@ def patch_preview(
         x, y, w, h = window
         axes.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=color, linewidth=2.5))
         axes.text(x + 12, y + 12, str(k + 1), color="white", backgroundcolor=color, va="top", fontsize=9)
-        cells = len(np.unique(labels)) - 1
+        cells = _cell_count(labels)
         _show(grid[k], draw_instances(patch, labels, fill=0.2), f"{k + 1}: {w}x{h} px, {cells} cells")
     figure.suptitle("Training crops: windows of the native image, resized to network pixels")
     return figure

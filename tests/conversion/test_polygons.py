@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bccd_d2.conversion.coco import decode_segmentation
-from bccd_d2.conversion.polygons import mask_to_polygons
+from bccd_d2.conversion.polygons import mask_to_polygons, mask_to_rings
 
 
 def test_a_rectangle_has_four_corners() -> None:
@@ -32,3 +32,13 @@ def test_a_ring_keeps_its_hole() -> None:
 )
 def test_any_mask_comes_back_pixel_for_pixel(mask: np.ndarray) -> None:
     assert np.array_equal(decode_segmentation(mask_to_polygons(mask), *mask.shape), mask)
+
+
+def test_a_hole_that_meets_the_outline_in_a_corner_is_a_ring_of_its_own() -> None:
+    mask = np.ones((4, 4), np.uint8)
+    mask[1, 1] = mask[0, 0] = 0
+    (part,) = mask_to_rings(mask, x=5)
+    assert [sorted(ring) for ring in part] == [
+        [(5, 1), (5, 4), (6, 0), (6, 1), (9, 0), (9, 4)],
+        [(6, 1), (6, 2), (7, 1), (7, 2)],
+    ]

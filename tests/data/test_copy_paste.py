@@ -5,7 +5,7 @@ import pytest
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.cell_input import CellInput
 from bccd_d2.data.copy_paste import CellBank, CopyPaste, PasteTransform, Patch, build_copy_paste
-from bccd_d2.data.label_map import instances_from_label_map
+from bccd_d2.data.label_map import IGNORED_LABEL, instances_from_label_map, split_ignored
 from bccd_d2.data.stain import ReinhardNormalizer
 from bccd_d2.errors import InputError
 from tests.data.shapes import annotation, dataset_dict, disc
@@ -151,3 +151,27 @@ def test_the_same_seed_takes_the_same_cells(record):
 def test_bad_limits_are_named(record):
     with pytest.raises(InputError, match=r"INPUT\.COPY_PASTE\.MAX_CELLS is 0"):
         CopyPaste(build(record).bank, 0, ReinhardNormalizer(get_bccd_cfg()))
+
+
+def test_pasted_cells_are_cells_on_a_region_to_ignore_too():
+    region = disc(40, 60, 20, 20, 15)
+    cell = disc(13, 13, 6, 6, 6)
+    patch = Patch(np.zeros((13, 13, 3), np.uint8), cell, cell.astype(np.float32), 25, 10)
+    crop = empty_input(40, 60)
+    crop.sem_seg = np.where(region, IGNORED_LABEL, 0).astype(np.uint16)[..., None]
+    crop.transform(PasteTransform([patch], [2], 1))
+    labels, ignored = split_ignored(crop.sem_seg)
+    pasted = np.zeros((40, 60), bool)
+    pasted[10:23, 25:38] = cell
+    found = instances_from_label_map(labels, crop.classes, 0 * crop.areas)
+    np.testing.assert_array_equal(found.gt_masks.tensor.numpy(), pasted[None])
+    np.testing.assert_array_equal(ignored, region & ~pasted)
+
+
+def test_cells_find_no_free_place_on_a_region_to_ignore(record):
+    paste = build(record, MAX_CELLS=6)
+    crop = empty_input()
+    crop.sem_seg[:] = IGNORED_LABEL
+    for _ in range(5):
+        paste(crop)
+    assert len(crop.classes) == 0

@@ -93,10 +93,39 @@ def test_a_crop_without_cells_is_legal(tmp_path):
     assert sample["instances"].gt_masks.tensor.shape == (0, 32, 32)
 
 
-def test_crowd_regions_do_not_become_instances(cells):
-    record, _ = cells
-    record["annotations"].append(annotation(disc(120, 160, 80, 60, 50), iscrowd=1))
-    assert len(BCCDDatasetMapper(config(), True)(record)["instances"]) == 12
+def test_crowd_regions_do_not_become_instances_but_are_marked(cells):
+    record, masks = cells
+    region = disc(120, 160, 80, 60, 50)
+    record["annotations"].append(annotation(region, iscrowd=1))
+    sample = BCCDDatasetMapper(config(), True)(record)
+    np.testing.assert_array_equal(sample["instances"].gt_masks.tensor.numpy(), masks)
+    np.testing.assert_array_equal(sample["ignore_mask"].numpy(), region & ~masks.any(0))
+    assert "ignore_mask" not in BCCDDatasetMapper(config(), False)(record)
+
+
+def test_an_image_with_nothing_but_a_region_to_ignore_is_a_sample(tmp_path):
+    region = disc(60, 80, 30, 30, 20)
+    record = dataset_dict(tmp_path / "ignored.png", [region])
+    assert "ignore_mask" not in BCCDDatasetMapper(config(), True)(record)
+    record["annotations"] = [annotation(region, iscrowd=1)]
+    sample = BCCDDatasetMapper(config(), True)(record)
+    assert len(sample["instances"]) == 0
+    np.testing.assert_array_equal(sample["ignore_mask"].numpy(), region)
+
+
+def test_regions_to_ignore_follow_the_image_through_every_transform(tmp_path):
+    regions = [disc(120, 160, x, y, 14) for x in (30, 80, 130) for y in (30, 90)]
+    record = dataset_dict(tmp_path / "ignored.png", regions)
+    for one in record["annotations"]:
+        one["iscrowd"] = 1
+    cfg = config(CROP__ENABLED=True, CROP__SIZE=[90, 70], RANDOM_FLIP="both", ROT90=True)
+    cfg.INPUT.AUGMENTATION.PRESET = "strong"
+    mapper = BCCDDatasetMapper(cfg, True)
+    for _ in range(20):
+        sample = mapper(record)
+        _, drawn = cv2.threshold(sample["image"][1].numpy(), 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
+        ignored = sample["ignore_mask"].numpy()
+        assert (ignored & drawn).sum() / (ignored | drawn.astype(bool)).sum() > 0.85
 
 
 def test_testing_keeps_annotations_out_and_draws_nothing(cells):

@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bccd_d2.data.label_map import InstanceRuns, instances_from_label_map, resize_labels
+from bccd_d2.data.label_map import (
+    IGNORED_LABEL,
+    InstanceRuns,
+    instances_from_label_map,
+    resize_labels,
+    split_ignored,
+)
 from bccd_d2.errors import InputError
 from tests.data.shapes import annotation, disc
 
@@ -141,3 +147,38 @@ def test_resizing_labels_keeps_layers_and_inverts_repetition():
 def test_pycocotools_agrees_on_the_area():
     mask = disc(200, 300, 150, 100, 80)
     assert runs_of([mask]).area[0] == pycocotools.mask.area(annotation(mask)["segmentation"])
+
+
+def test_regions_to_ignore_share_a_label_and_leave_the_instances_as_they_were():
+    cells = [disc(40, 60, 12, 12, 8), disc(40, 60, 40, 20, 8)]
+    regions = [disc(40, 60, 12, 16, 10), disc(40, 60, 50, 30, 6), disc(40, 60, 50, 30, 6)]
+    # A region stands between the cells; the last two are the same one, written for two categories.
+    order = [cells[0], regions[0], cells[1], *regions[1:]]
+    entries = [annotation(mask, k, iscrowd=k not in (0, 2)) for k, mask in enumerate(order)]
+    runs = InstanceRuns.from_annotations(entries, 40, 60, "drawn")
+    assert runs.classes.tolist() == [0, 2]
+    assert runs.area.tolist() == [mask.sum() for mask in cells]
+
+    labels = runs.label_map(0, 0, 60, 40, min_visible=1.0)
+    assert set(np.unique(labels)) == {0, 1, 2, IGNORED_LABEL}
+    instances, ignored = split_ignored(labels)
+    found = instances_from_label_map(instances, runs.classes, np.zeros(2))
+    np.testing.assert_array_equal(found.gt_masks.tensor.numpy(), cells)
+    # What is a cell is not ignored, whatever is drawn over it.
+    np.testing.assert_array_equal(ignored, np.any(regions, axis=0) & ~np.any(cells, axis=0))
+
+
+def test_of_a_region_that_a_window_cuts_every_pixel_counts():
+    region = disc(40, 60, 20, 20, 10)
+    runs = runs_of([region], iscrowd=1)
+    assert len(runs.classes) == len(runs.area) == 0
+    _, ignored = split_ignored(runs.label_map(0, 0, 12, 40, min_visible=0.9))
+    np.testing.assert_array_equal(ignored, region[:, :12])
+    assert split_ignored(runs.label_map(40, 0, 20, 40))[1] is None
+
+
+def test_a_region_under_a_cell_alone_is_none():
+    cell = disc(40, 60, 20, 20, 10)
+    entries = [annotation(cell), annotation(disc(40, 60, 20, 20, 5), iscrowd=1)]
+    labels = InstanceRuns.from_annotations(entries, 40, 60, "drawn").label_map(0, 0, 60, 40)
+    assert split_ignored(labels)[1] is None

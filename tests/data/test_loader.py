@@ -1,5 +1,6 @@
 import itertools
 import os
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -100,9 +101,28 @@ def test_the_same_image_is_cropped_anew_each_time(cfg):
     assert len({sample["image"].numpy().tobytes() for sample in samples}) == 6
 
 
-def test_rare_categories_can_be_repeated(cfg):
+def test_images_of_rare_classes_are_repeated_as_their_frequency_asks(cfg):
+    # Class 2 in one of five images, class 1 in four, class 0 in all; Gupta et al. 2019 (LVIS): an image is repeated
+    # sqrt(threshold / share of images with its rarest class) times, at least once.
+    dicts = [
+        {**record, "annotations": [dict(a) for a in record["annotations"]]}
+        for record in DatasetCatalog.get(NAME)
+    ]
+    for k, record in enumerate(dicts):
+        for one in record["annotations"]:
+            one["category_id"] = 0
+        record["annotations"][0]["category_id"] = 2 if k == 3 else 1
+        # A region to ignore is of every category, and shows none.
+        record["annotations"] += [dict(record["annotations"][1], category_id=c, iscrowd=1) for c in range(3)]
+    DatasetCatalog.remove(NAME)
+    DatasetCatalog.register(NAME, lambda: dicts)
     cfg.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
-    assert len(batches(cfg, 0, 2)) == 6
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.8
+    cfg.INPUT.AUGMENTATION.PRESET = "none"
+    found = Counter(sample["image_id"] for sample in batches(cfg, 0, 40))
+    # sqrt(0.8 / 0.2) = 2 against 1 of the others: a third of 120 samples.
+    assert found[3] == 40
+    assert {found[k] for k in (0, 1, 2, 4)} <= {19, 20, 21}
 
 
 def test_an_unknown_sampler_is_named(cfg):

@@ -4,10 +4,12 @@ import pytest
 import yaml
 
 from bccd_d2.config import load_config
-from bccd_d2.engine.ablation import AblationPlan, ablation_table
+from bccd_d2.engine import ablation
+from bccd_d2.engine.ablation import AblationPlan, ablation_table, difference_table, run_ablation
 from bccd_d2.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+LITE = REPOSITORY / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
 PLAN = {"config": "c.yaml", "options": {}, "seeds": [1], "rows": {"base": {}, "other": {"INPUT.SCALE": 1.0}}}
 
 
@@ -16,7 +18,8 @@ PLAN = {"config": "c.yaml", "options": {}, "seeds": [1], "rows": {"base": {}, "o
 )
 def test_every_plan_names_keys_that_exist(path):
     plan = AblationPlan.read(path)
-    for changes in plan.rows.values():
+    for row in plan.rows.values():
+        changes = {key: value for key, value in row.items() if key not in ("evaluate", "checkpoint")}
         words = [str(word) for pair in {**plan.options, **changes}.items() for word in pair]
         load_config(REPOSITORY / plan.config, words)
 
@@ -27,6 +30,14 @@ def test_every_plan_names_keys_that_exist(path):
         ({"rows": {}}, "rows: expected a dict"),
         ({"rows": {"a": None}}, "rows: a: expected a dict of configuration keys, found None"),
         ({"seeds": 3}, "seeds: expected a list, found 3"),
+        (
+            {"rows": {"a": {}, "b": {"evaluate": "c"}}},
+            "rows: b: evaluate: expected one of a, found 'c'",
+        ),
+        (
+            {"rows": {"a": {"checkpoint": "x.pth"}}},
+            "rows: a: checkpoint has no effect in a row without evaluate",
+        ),
         ({"extra": 1}, "expected the keys config, options, seeds, rows, found"),
     ],
 )
@@ -57,3 +68,34 @@ def test_the_table_gives_mean_and_spread():
         "0.920 ± 0.000",
     ]
     assert cells[3][:3] == ["other", "1", "0.750"]
+
+
+def test_differences_are_taken_seed_by_seed():
+    table = difference_table({"base": [result(70), result(74)], "other": [result(73), result(76)]})
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert cells[0][:3] == ["minus base", "seeds", "mask AP"]
+    # +3 and +2: mean 2.5, deviation 0.707, although the rows themselves differ by 4 and 3 between seeds
+    assert cells[2][:4] == ["other", "2", "+0.025 ± 0.007", "+0.000 ± 0.000"]
+    assert difference_table({"base": [result(70)]}) == ""
+
+
+def test_a_row_that_evaluates_takes_the_weights_and_keys_of_another(monkeypatch, tmp_path):
+    calls = []
+
+    def train_net(config, data_root, folder, options, flag):
+        calls.append((folder.relative_to(tmp_path).as_posix(), dict(options), flag))
+        return result(70)
+
+    monkeypatch.setattr(ablation, "_train_net", train_net)
+    rows = {
+        "best": {"evaluate": "own", "checkpoint": "model_best.pth", "TEST.SCORE_THRESH": 0.3},
+        "own": {"MODEL_EMA.ENABLED": True},
+    }
+    results = run_ablation(AblationPlan(LITE, {"SOLVER.MAX_ITER": 2}, [7], rows), tmp_path, tmp_path, {})
+    assert list(results["data"]) == ["best", "own"]
+    own = {"SOLVER.MAX_ITER": 2, "MODEL_EMA.ENABLED": True, "SEED": 7}
+    weights = str(tmp_path / "own" / "seed7" / "model_best.pth")
+    assert calls == [
+        ("own/seed7", own, "--resume"),
+        ("best/seed7", {**own, "TEST.SCORE_THRESH": 0.3, "MODEL.WEIGHTS": weights}, "--eval-only"),
+    ]

@@ -1,11 +1,15 @@
+import math
+
 import pytest
 import torch
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.structures import Boxes, Instances
 
 from bccd_d2.config import get_bccd_cfg
+from bccd_d2.engine.train_step import NonFiniteError
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import InputError
+from tests.engine.tiny import tiny_config
 
 
 @pytest.fixture
@@ -95,3 +99,55 @@ def test_evaluation_predicts_the_views_that_the_configuration_asks_for(monkeypat
     monkeypatch.setattr(DefaultTrainer, "test", stock_test)
     assert BCCDTrainer.test(cfg, model) == {"size": (40, 60), "cells": 0}
     assert sorted(shown) == sorted([(3, 20, 30), (3, 30, 20), (3, 10, 15), (3, 15, 10)] * 4)
+
+
+def test_the_cosine_falls_to_nothing_after_its_warm_up(model):
+    cfg = config(
+        MAX_ITER=10, LR_SCHEDULER_NAME="WarmupCosineLR", WARMUP_ITERS=2, WARMUP_FACTOR=0.1, BASE_LR=1.0
+    )
+    optimizer = BCCDTrainer.build_optimizer(cfg, model)
+    scheduler = BCCDTrainer.build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[2:] == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 10)) for k in range(2, 10)])
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint_alone(tiny_root, tmp_path, capsys):
+    options = ("SOLVER.MAX_ITER", 5, "SOLVER.CHECKPOINT_PERIOD", 1, "MODEL_EMA.ENABLED", True)
+    trainer = BCCDTrainer(tiny_config(tiny_root, tmp_path, *options))
+
+    class Spoil(HookBase):
+        def before_step(self):
+            if self.trainer.iter == 2:
+                self.trainer.model.proposal_generator.rpn_head.conv.bias.data.fill_(math.nan)
+
+    trainer.register_hooks([Spoil()])
+    with pytest.raises(NonFiniteError, match=r"iteration 2 \(predicted boxes nan\); images: .*\.png"):
+        trainer.train()
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+    kept = torch.load(tmp_path / "model_0000001.pth", weights_only=True)["model"]
+    assert all(tensor.isfinite().all() for tensor in kept.values())
+    diagnostic = torch.load(tmp_path / "diagnostic.pth", weights_only=True)
+    assert diagnostic["iteration"] == 2
+    assert diagnostic["file_names"] and all(name.endswith(".png") for name in diagnostic["file_names"])
+    assert diagnostic["model"]["proposal_generator.rpn_head.conv.bias"].isnan().all()
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_an_early_stopped_training_is_finished_and_stays_so(tiny_root, tmp_path, monkeypatch):
+    values = iter([5.0, 4.0, 3.0, 9.0])
+    monkeypatch.setattr(BCCDTrainer, "test", classmethod(lambda *_: {"segm": {"AP": next(values)}}))
+    options = ("SOLVER.MAX_ITER", 9, "TEST.EVAL_PERIOD", 1, "TEST.PATIENCE", 2)
+    cfg = tiny_config(tiny_root, tmp_path, *options)
+    BCCDTrainer(cfg).train()
+    best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    assert (best["iteration"], best["metric"], best["value"]) == (0, "segm/AP", 5.0)
+    assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 2
+    again = BCCDTrainer(cfg)
+    again.resume_or_load(resume=True)
+    again.train()
+    assert next(values) == 9.0

@@ -89,6 +89,7 @@ def test_broken_ground_truth_is_refused(document, change, message):
     ("key", "entries", "message"),
     [
         ("categories", [], "no categories"),
+        ("categories", [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "expected each name once"),
         ("categories", [{"id": 1}], "one of the categories has name None, expected str"),
         ("images", [{"id": 1, "file_name": "a.png"}], "one of the images has height None, expected int"),
         ("images", [{"id": 1, "file_name": "a", "height": 0, "width": 4}], "image 1 of 0 x 4 pixels"),

@@ -41,3 +41,32 @@ def test_what_is_not_there_is_named(tmp_path):
         find_images([tmp_path / "nowhere"])
     with pytest.raises(InputError, match="no image"):
         find_images([tmp_path])
+
+
+def test_patterns_name_images_below_their_fixed_part(tmp_path):
+    touch(tmp_path / "a" / "1.png", tmp_path / "a" / "x" / "2.png", tmp_path / "a" / "x" / "3.dat")
+    assert find_images([tmp_path / "a" / "**" / "*.png"]) == [
+        (tmp_path / "a" / "1.png", "1.png"),
+        (tmp_path / "a" / "x" / "2.png", "x/2.png"),
+    ]
+    assert [name for _, name in find_images([tmp_path / "*" / "x" / "?.*"])] == ["a/x/2.png", "a/x/3.dat"]
+    with pytest.raises(InputError, match=r"no file is named like .*\*\.jpg"):
+        find_images([tmp_path / "*.jpg"])
+
+
+def test_a_name_with_brackets_is_a_name_if_it_is_there(tmp_path):
+    touch(tmp_path / "smear [1].png", tmp_path / "smear 1.png")
+    assert [name for _, name in find_images([tmp_path / "smear [1].png"])] == ["smear [1].png"]
+
+
+def test_addresses_are_searched_as_folders_are(bucket):
+    for name in ("in/1.png", "in/deep/2.TIF", "in/notes.txt"):
+        bucket.pipe_file(f"/bucket/{name}", b"x")
+    deep, flat = ("memory:///bucket/in/deep/2.TIF", "deep/2.TIF"), ("memory:///bucket/in/1.png", "1.png")
+    assert find_images(["memory://bucket/in"]) == [flat, deep]
+    assert find_images(["memory://bucket/in/deep/2.TIF"]) == [(deep[0], "2.TIF")]
+    assert find_images(["memory://bucket/in/*/*.TIF"]) == [deep]
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        find_images(["memory://bucket/absent"])
+    with pytest.raises(InputError, match="nosuch://x: this kind of address cannot be used"):
+        find_images(["nosuch://x"])

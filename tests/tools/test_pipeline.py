@@ -92,6 +92,7 @@ def test_resume_goes_on_and_evaluation_alone_agrees(folder):
     log = train(folder, 5, "--eval-only", "MODEL.WEIGHTS", str(weights)).stdout
     assert "Starting training" not in log
     assert results.read_text() == after_training
+    assert (folder / "model" / "evaluation" / "report.html").is_file()
 
 
 def test_an_ablation_trains_each_row_once(folder, tmp_path):
@@ -123,6 +124,42 @@ def test_figures_and_table(folder):
         assert np.ptp(picture) > 100
 
 
+def test_a_run_is_judged_as_its_own_predictions_are(folder, tmp_path):
+    run("evaluate.py", "--run", folder / "model", "--output", tmp_path / "run", "--shown", 1)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["parts"]["val"]
+    results = json.loads((folder / "model" / "results.json").read_text())["bccd_val"]
+    for name in ("IoU", "Dice", "AP", "AP50"):
+        group = "overlap" if name in ("IoU", "Dice") else "segm"
+        assert 100 * metrics["intervals"]["all"][name]["value"] == pytest.approx(results[group][name])
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Configuration of the model" in page and "FILTER_EMPTY_ANNOTATIONS" in page
+    predictions = folder / "model" / "inference" / "bccd_val" / "coco_instances_results.json"
+    arguments = [
+        predictions,
+        folder / "model",
+        "--data-root",
+        folder / "dataset",
+        "--output",
+        tmp_path / "same.json",
+    ]
+    assert "Val, 1 images" in run("compare_runs.py", *arguments, "--part", "val").stdout
+    figures = json.loads((tmp_path / "same.json").read_text())["Val"]["figures"]["all"]
+    assert {one["difference"] for one in figures.values()} <= {0, None}
+
+
+def test_the_classical_baseline_is_judged_by_the_same_command(folder, tmp_path):
+    out = tmp_path / "classical.json"
+    run("classical_baseline.py", "--data-root", folder / "dataset", "--output", out)
+    printed = run("evaluate.py", "--predictions", out, "--data-root", folder / "dataset", "--shown", 0).stdout
+    metrics = json.loads((tmp_path / "classical_evaluation" / "metrics.json").read_text())["parts"]["val"]
+    assert metrics["intervals"]["all"]["Dice"]["value"] > 0.8
+    assert f"{metrics['intervals']['all']['F1']['value']:.3f}" in printed
+    assert (
+        "exists; give --overwrite"
+        in run("classical_baseline.py", "--data-root", folder / "dataset", "--output", out, status=1).stderr
+    )
+
+
 def test_predict_writes_coco_results_and_overlays(folder):
     images = folder / "images of mine"
     images.mkdir()
@@ -147,8 +184,10 @@ def test_predict_writes_coco_results_and_overlays(folder):
         assert entry["score"] == pytest.approx(score, abs=1e-3)
         np.testing.assert_array_equal(mask_util.decode(entry["segmentation"]).astype(bool), mask)
 
+    written = (output / "predictions.json").read_bytes()
     again = run("predict.py", *arguments, status=1)
-    assert "predictions.json exists; give --overwrite" in again.stderr
+    assert "1 of 2 files are finished already" in again.stdout
+    assert (output / "predictions.json").read_bytes() == written
 
 
 def test_weights_that_are_not_there_are_one_clear_line(folder, tmp_path):
@@ -170,7 +209,10 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(folder, tmp_path):
 @pytest.mark.parametrize(
     "tool",
     [
+        "classical_baseline.py",
+        "compare_runs.py",
         "convert_bccd.py",
+        "evaluate.py",
         "install_detectron2.py",
         "make_synthetic.py",
         "plot_results.py",
@@ -188,6 +230,7 @@ def test_commands_without_their_arguments_say_which(tmp_path):
     assert "--config-file is needed" in run("train_net.py", status=2).stderr
     many = run("train_net.py", "--config-file", LITE, "--num-gpus", 99, status=1).stderr
     assert "error: --num-gpus 99: this machine has" in many
-    assert "give --run, or both" in run("predict.py", "--input", "x", "--output", tmp_path, status=2).stderr
+    half = run("predict.py", "--input", "x", "--output", tmp_path, "--weights", "x.pth", status=1).stderr
+    assert "give both --config-file and --weights, or --run" in half
     missing = run("plot_results.py", "--run", tmp_path, status=1).stderr
     assert "results.json is not there" in missing

@@ -4,6 +4,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from bccd_d2.data.label_map import IGNORED_LABEL
 from bccd_d2.visualization import data as figures
 
 IMAGE = np.full((60, 80, 3), (200, 150, 100), np.uint8)
@@ -78,3 +79,14 @@ def test_overlay_counts_instances():
     assert isinstance(figure, Figure)
     assert "label map: 3 instances" in texts(figure)
     assert cv2.countNonZero(LABELS[..., 0]) == 550
+
+
+def test_regions_to_ignore_are_grey_and_no_cells():
+    labels = np.zeros((20, 30, 1), np.uint16)
+    labels[5:15, 5:10] = 1
+    labels[5:15, 20:28] = IGNORED_LABEL
+    image = np.full((20, 30, 3), 200, np.uint8)
+    drawn = figures.draw_instances(image, labels, fill=1.0)
+    assert drawn[10, 24].tolist() == [128, 128, 128]
+    assert drawn[10, 7].tolist() != [128, 128, 128]
+    assert "1 instances" in texts(figures.mask_overlay(image, labels, "a"))

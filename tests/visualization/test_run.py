@@ -1,4 +1,7 @@
+import json
+
 from bccd_d2.visualization.run import headline, metrics_bar, training_loss
+from bccd_d2.visualization.run_figures import read_records
 
 RESULTS = {
     "bccd_val": {
@@ -32,3 +35,23 @@ def test_loss_curves_have_a_line_a_loss_and_the_rate():
     assert [line.get_label() for line in loss.lines] == ["total", "mask"]
     assert list(loss.lines[0].get_ydata()) == [2.0, 1.0, 2 / 3]
     assert list(rate.lines[0].get_ydata()) == [0.1] * 3
+
+
+def test_validation_loss_has_its_own_iterations():
+    records = [{"iteration": i, "total_loss": 2.0, "loss_mask": 1.0} for i in range(4)]
+    validation = [{"iteration": i, "validation/total_loss": 3.0 + i} for i in (1, 3)]
+    loss, _ = training_loss(records, validation).axes
+    line = loss.lines[1]
+    assert line.get_label() == "total, validation"
+    assert list(line.get_xdata()) == [1, 3]
+    assert list(line.get_ydata()) == [4.0, 6.0]
+
+
+def test_after_a_resumed_run_the_later_record_counts(tmp_path):
+    records = [
+        {"iteration": 19, "total_loss": 1.0},
+        {"iteration": 19, "total_loss": 2.0},
+        {"iteration": 9, "a": 0},
+    ]
+    (tmp_path / "metrics.json").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert read_records(tmp_path / "metrics.json", "total_loss") == [records[1]]

@@ -15,6 +15,8 @@ from xml.etree.ElementTree import Element
 import cv2
 import numpy as np
 
+from bccd_d2.pages.pictures import dump
+
 WIDTH, HEIGHT = 560, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 44
 SCATTER_WIDTH, SCATTER_HEIGHT = 680, 520
@@ -75,7 +77,7 @@ def histogram(
     svg = _svg(WIDTH, HEIGHT, f"Histogram: {what} by {x_label}")
     if not counts:
         _text(svg, WIDTH / 2, HEIGHT / 2, "nothing to count", "middle")
-        return _dump(svg)
+        return dump(svg)
     low, high = edges[0], edges[-1]
     ticks = _ticks(0, max(max(counts), 1))
     top = max(max(counts), ticks[-1])
@@ -117,7 +119,7 @@ def histogram(
                 "end" if to_the_left else "start",
                 "mark",
             )
-    return _dump(svg)
+    return dump(svg)
 
 
 def scatter(dots: Sequence[Dot], *, x_label: str, y_label: str) -> str:
@@ -129,7 +131,7 @@ def scatter(dots: Sequence[Dot], *, x_label: str, y_label: str) -> str:
     svg = _svg(SCATTER_WIDTH, SCATTER_HEIGHT, f"{y_label} against {x_label}, one mark an image")
     if not dots:
         _text(svg, SCATTER_WIDTH / 2, SCATTER_HEIGHT / 2, "no image with cells and glass", "middle")
-        return _dump(svg)
+        return dump(svg)
     x_low, x_high = _padded([dot.x for dot in dots])
     y_low, y_high = _padded([dot.y for dot in dots])
 
@@ -158,7 +160,7 @@ def scatter(dots: Sequence[Dot], *, x_label: str, y_label: str) -> str:
     _text(svg, (LEFT + SCATTER_WIDTH - RIGHT) / 2, SCATTER_HEIGHT - 6, x_label, "middle", "label")
     label = _text(svg, 0, 0, y_label, "start", "label")
     label.set("transform", f"translate({LEFT} {TOP - 10})")
-    return _dump(svg)
+    return dump(svg)
 
 
 def lab_to_hex(lab: Sequence[float]) -> str:
@@ -189,10 +191,6 @@ def _text(parent: Element, x: float, y: float, text: str, anchor: str, name: str
     element.set("text-anchor", anchor)
     element.text = text
     return element
-
-
-def _dump(svg: Element) -> str:
-    return ElementTree.tostring(svg, encoding="unicode")
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bccd_d2.conversion.audit.charts import Dot, Mark, histogram, lab_to_hex, scatter
 from bccd_d2.conversion.audit.pictures import Pictures
-from bccd_d2.conversion.audit.words import KINDS, count, number
+from bccd_d2.conversion.audit.words import KINDS
+from bccd_d2.pages.document import number_or_dash, page_environment
 
 
 def render_page(document: Mapping[str, Any], pictures: Mapping[str, Pictures]) -> str:
@@ -24,15 +24,8 @@ def render_page(document: Mapping[str, Any], pictures: Mapping[str, Pictures]) -
     Returns:
         An HTML document that refers to no other file.
     """
-    environment = Environment(
-        loader=PackageLoader("bccd_d2.conversion.audit"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=_number, swatch=_swatch, lab=_lab, options=_options)
-    environment.globals.update(count=count)
+    environment = page_environment("bccd_d2.conversion.audit")
+    environment.filters.update(swatch=_swatch, lab=_lab, options=_options)
     images = {image["stem"]: image for image in document["images"]}
     return environment.get_template("page.html").render(
         document=document,
@@ -103,17 +96,13 @@ def _details(kind: str, pictures: Any) -> list[Markup]:
     return [Markup(svg) for drawn in pictures for found, svg in drawn.details if found == kind]
 
 
-def _number(value: float | None, decimals: int = 0) -> str:
-    return "\N{EN DASH}" if value is None else number(value, decimals)
-
-
 def _options(text: str) -> Markup:
     """Command-line options in a sentence, set as code that does not break."""
     return Markup(re.sub(r"--[a-z-]*[a-z]", r"<code>\g<0></code>", str(escape(text))))
 
 
 def _lab(lab: Sequence[float | None]) -> str:
-    return "CIELAB " + ", ".join(_number(value, 1) for value in lab)
+    return "CIELAB " + ", ".join(number_or_dash(value, 1) for value in lab)
 
 
 def _swatch(lab: Sequence[float | None]) -> str:

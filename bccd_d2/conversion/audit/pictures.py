@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
@@ -19,14 +17,12 @@ from bccd_d2.conversion.audit.verdicts import Kind, Suspect
 from bccd_d2.conversion.dialects import Dialect
 from bccd_d2.conversion.layout import ImageMaskPair
 from bccd_d2.errors import InputError
+from bccd_d2.pages.pictures import dump, jpeg_uri, outline_path
 
 LARGE, SMALL, CROP = 1000, 320, 240
 """Longest side of embedded pictures in pixels: an image with outlines, a plain thumbnail, a detail."""
-QUALITY = 78
 DETAIL_MARGIN = 0.6
 """A detail shows this much around its subject, in lengths of the subject."""
-TOLERANCE = 1.0
-"""Outlines are drawn to this many pixels of the image."""
 MAX_OUTLINED = 400
 """Suspects outlined on one image, the largest first: a mask full of specks would make a page that no browser opens."""
 
@@ -110,13 +106,13 @@ def _outlined(
     )
     ElementTree.SubElement(svg, "title").text = title
     picture = {"x": str(x), "y": str(y), "width": str(width), "height": str(height)}
-    ElementTree.SubElement(svg, "image", {**picture, "href": _jpeg(examined.image, view, longest)})
+    ElementTree.SubElement(svg, "image", {**picture, "href": jpeg_uri(examined.image, view, longest)})
     if suspects is None:
-        return _dump(svg)
+        return dump(svg)
     named = {suspect.label for suspect in suspects if _map_of(examined, suspect) is examined.labels}
     # Neighbours that touch are outlined one by one: a common outline would hide that they are apart.
     others = "".join(
-        _path(examined.labels[place] == label, place[1].start, place[0].start)
+        outline_path(examined.labels[place] == label, place[1].start, place[0].start)
         for label, place in enumerate(find_objects(examined.labels), start=1)
         if place is not None and label not in named and _meets(place, view)
     )
@@ -129,10 +125,10 @@ def _outlined(
             continue
         bx, by, bw, bh = suspect.box
         inside = _map_of(examined, suspect)[by : by + bh, bx : bx + bw] == suspect.label
-        outline = _path(inside, bx, by)
+        outline = outline_path(inside, bx, by)
         ElementTree.SubElement(group, "path", {"class": "casing", "d": outline})
         ElementTree.SubElement(group, "path", {"class": "line", "d": outline})
-    return _dump(svg)
+    return dump(svg)
 
 
 def _map_of(examined: Examined, suspect: Suspect) -> NDArray[np.int32]:
@@ -157,34 +153,3 @@ def _ring(group: Element, suspect: Suspect, radius: float) -> None:
     }
     ElementTree.SubElement(group, "circle", {"class": "casing", **place})
     ElementTree.SubElement(group, "circle", {"class": "line", **place})
-
-
-def _path(inside: NDArray[np.bool_], x: int, y: int) -> str:
-    """SVG path around the pixels of one instance, moved by (x, y)."""
-    outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    parts = []
-    for outline in outlines:
-        points = cv2.approxPolyDP(outline, TOLERANCE, closed=True).reshape(-1, 2)
-        corners = " ".join(f"{px + x + 0.5:g} {py + y + 0.5:g}" for px, py in points)
-        parts.append(f"M{corners}Z")
-    return "".join(parts)
-
-
-def _jpeg(image: NDArray[np.uint8], view: tuple[int, int, int, int], longest: int) -> str:
-    """A part of an RGB image as a data URI."""
-    x, y, width, height = view
-    part = image[y : y + height, x : x + width]
-    scale = min(1.0, longest / max(width, height))
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
-    ok, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(part, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-    )
-    if not ok:
-        raise RuntimeError(f"OpenCV could not encode a picture of {width}x{height} pixels")
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
-
-
-def _dump(svg: Element) -> str:
-    return ElementTree.tostring(svg, encoding="unicode")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bccd_d2.conversion.audit.words import number
+from bccd_d2.pages.words import number
 
 
 def set_findings(document: Mapping[str, Any]) -> list[dict[str, Any]]:

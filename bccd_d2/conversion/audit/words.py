@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bccd_d2.conversion.audit.verdicts import Kind, Verdict
+from bccd_d2.pages.words import count, join, number
 
 
 class KindWords(NamedTuple):
@@ -70,21 +71,6 @@ KINDS: Mapping[Kind, KindWords] = {
         "Erase them in the mask if it is used by other programs.",
     ),
 }
-
-
-def number(value: float, decimals: int = 0) -> str:
-    """With thousands separated: ``4,347``."""
-    return f"{value:,.{decimals}f}"
-
-
-def count(value: int, one: str, many: str) -> str:
-    """``1 cell``, ``4,347 cells``."""
-    return f"{number(value)} {one if value == 1 else many}"
-
-
-def join(parts: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def verdict_sentence(verdict: Verdict, cells: int) -> str:

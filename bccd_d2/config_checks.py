@@ -1,0 +1,136 @@
+"""What a configuration must not say: values that contradict each other, or that nothing would read."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from bccd_d2.config_heads import check_heads
+from bccd_d2.errors import InputError
+
+_UNUSED_INPUT_KEYS = (
+    "MIN_SIZE_TRAIN",
+    "MIN_SIZE_TRAIN_SAMPLING",
+    "MAX_SIZE_TRAIN",
+    "MIN_SIZE_TEST",
+    "MAX_SIZE_TEST",
+)
+# Keys of ours that only one backbone reads.
+_BACKBONE_SECTIONS = {
+    "TIMM": "build_timm_fpn_backbone",
+    "VIT": "build_vit_sfp_backbone",
+    "SLIM_RESNET": "build_slim_resnet_fpn_backbone",
+}
+CPU_MODES = ("auto", "plain", "channels_last", "bfloat16")
+
+
+def check_config(cfg: CfgNode, defaults: CfgNode) -> None:
+    """Refuse values that contradict each other or that nothing would read.
+
+    Args:
+        cfg: the configuration to check.
+        defaults: one with every key at its default.
+
+    Raises:
+        InputError: names the key, what was found and what was expected.
+    """
+    for key in _UNUSED_INPUT_KEYS:
+        if cfg.INPUT[key] != defaults.INPUT[key]:
+            raise InputError(f"INPUT.{key} has no effect here: images are resized by INPUT.SCALE")
+    if cfg.INPUT.SCALE <= 0:
+        raise InputError(f"INPUT.SCALE: expected a number above 0, found {cfg.INPUT.SCALE}")
+    if cfg.INPUT.MASK_FORMAT != "bitmask":
+        raise InputError(f"INPUT.MASK_FORMAT: expected 'bitmask', found {cfg.INPUT.MASK_FORMAT!r}")
+    if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
+        raise InputError(f"INPUT.CROP.TYPE: expected 'absolute', found {cfg.INPUT.CROP.TYPE!r}")
+    _check_prediction(cfg)
+    if cfg.MODEL.RPN.POST_NMS_TOPK_TEST < cfg.TEST.DETECTIONS_PER_IMAGE:
+        raise InputError(
+            f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
+            f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
+        )
+    _check_training(cfg)
+    _check_backbone(cfg, defaults)
+    _check_anchors(cfg)
+    check_heads(cfg, defaults)
+
+
+def _check_prediction(cfg: CfgNode) -> None:
+    for key in ("CELL_DIAMETER", "MICRONS_PER_PIXEL"):
+        if cfg.INPUT[key] < 0:
+            raise InputError(f"INPUT.{key}: expected 0 (not known) or more, found {cfg.INPUT[key]}")
+    if cfg.TEST.AUG.ENABLED:
+        raise InputError("TEST.AUG.ENABLED has no effect here: use TEST.TTA.ENABLED, which merges masks")
+    if not cfg.TEST.TTA.SCALES or min(cfg.TEST.TTA.SCALES) <= 0:
+        raise InputError(
+            f"TEST.TTA.SCALES: expected one or more numbers above 0, found {list(cfg.TEST.TTA.SCALES)}"
+        )
+    if cfg.MODEL.CPU_MODE not in CPU_MODES:
+        raise InputError(
+            f"MODEL.CPU_MODE: expected one of {', '.join(CPU_MODES)}, found {cfg.MODEL.CPU_MODE!r}"
+        )
+
+
+def _check_training(cfg: CfgNode) -> None:
+    """Refuse what the trainer could not follow."""
+    solver, test = cfg.SOLVER, cfg.TEST
+    for key, value, least in (
+        ("SOLVER.MAX_EPOCHS", solver.MAX_EPOCHS, 0),
+        ("SOLVER.CHECKPOINT_EPOCHS", solver.CHECKPOINT_EPOCHS, 0),
+        ("TEST.EVAL_EPOCHS", test.EVAL_EPOCHS, 0),
+        ("SOLVER.ACCUMULATE", solver.ACCUMULATE, 1),
+        ("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, 1),
+        ("SOLVER.CHECKPOINTS_KEPT", solver.CHECKPOINTS_KEPT, 1),
+        ("TEST.EVAL_PERIOD", test.EVAL_PERIOD, 0),
+        ("TEST.VALIDATION_LOSS_PERIOD", test.VALIDATION_LOSS_PERIOD, 0),
+        ("TEST.VALIDATION_LOSS_CROPS", test.VALIDATION_LOSS_CROPS, 1),
+        ("TEST.PATIENCE", test.PATIENCE, 0),
+    ):
+        if value < least:
+            raise InputError(f"{key}: expected a number from {least} on, found {value}")
+    for key, found, known in (
+        ("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("AdamW", "SGD")),
+        ("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, ("WarmupMultiStepLR", "WarmupCosineLR")),
+        ("SOLVER.AMP.DTYPE", solver.AMP.DTYPE, ("auto", "float16", "bfloat16")),
+    ):
+        if found not in known:
+            raise InputError(f"{key}: expected one of {', '.join(known)}, found {found!r}")
+    if not 0 < cfg.MODEL_EMA.DECAY < 1:
+        raise InputError(f"MODEL_EMA.DECAY: expected a share in (0, 1), found {cfg.MODEL_EMA.DECAY}")
+    if test.PATIENCE and not (test.EVAL_PERIOD or test.EVAL_EPOCHS):
+        raise InputError(
+            f"TEST.PATIENCE is {test.PATIENCE}, but TEST.EVAL_PERIOD is 0: nothing is evaluated that it could count"
+        )
+
+
+def _check_backbone(cfg: CfgNode, defaults: CfgNode) -> None:
+    stock, name = defaults.MODEL, cfg.MODEL.BACKBONE.NAME
+    for section, backbone in _BACKBONE_SECTIONS.items():
+        if name != backbone and cfg.MODEL[section] != stock[section]:
+            raise InputError(
+                f"MODEL.{section} has no effect with MODEL.BACKBONE.NAME {name!r}: expected {backbone!r}"
+            )
+    if name in _BACKBONE_SECTIONS.values() and cfg.MODEL.BACKBONE.FREEZE_AT != 0:
+        raise InputError(
+            f"MODEL.BACKBONE.FREEZE_AT has no effect with MODEL.BACKBONE.NAME {name!r}: expected 0, "
+            f"found {cfg.MODEL.BACKBONE.FREEZE_AT}"
+        )
+
+
+def _check_anchors(cfg: CfgNode) -> None:
+    """As many lists of sizes and ratios as there are levels, or one for all, and as many anchors on each level."""
+    levels = len(cfg.MODEL.RPN.IN_FEATURES)
+    counts = []
+    for key in ("SIZES", "ASPECT_RATIOS"):
+        lists = cfg.MODEL.ANCHOR_GENERATOR[key]
+        if len(lists) not in (1, levels) or not all(isinstance(one, list | tuple) and one for one in lists):
+            raise InputError(
+                f"MODEL.ANCHOR_GENERATOR.{key}: expected one list of numbers, or one a level of MODEL.RPN.IN_FEATURES "
+                f"({levels}), found {lists}"
+            )
+        counts.append([len(one) for one in lists] * (levels // len(lists)))
+    anchors = [sizes * ratios for sizes, ratios in zip(*counts)]
+    if len(set(anchors)) > 1:
+        raise InputError(
+            f"MODEL.ANCHOR_GENERATOR: expected as many anchors on every level, which share one head, found {anchors} "
+            "(sizes times aspect ratios)"
+        )

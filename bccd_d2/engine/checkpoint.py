@@ -1,0 +1,82 @@
+"""Checkpoints of a run: whole or not at all, with the weights that are evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+
+from bccd_d2.files import replacing
+from bccd_d2.modeling.weights import BCCDCheckpointer
+
+
+class RunCheckpointer(BCCDCheckpointer):
+    """``BCCDCheckpointer`` of a run: its files appear under their names when they are complete.
+
+    ``model`` in a checkpoint holds the weights that are evaluated: the averaged ones where there is an average.
+
+    Args:
+        model: maybe wrapped for distributed training.
+        save_dir: the run's ``OUTPUT_DIR``.
+        evaluated: a context in which the model has the weights that are evaluated.
+        config: of the run, see :class:`BCCDCheckpointer`.
+        checkpointables: as Detectron2's.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        save_dir: str,
+        evaluated: Callable[[], AbstractContextManager[None]],
+        *,
+        config: CfgNode,
+        **checkpointables: Any,
+    ) -> None:
+        super().__init__(model, save_dir, config=config, **checkpointables)
+        self._config = config
+        self._evaluated = evaluated
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``name``.pth with the model and all states, from which ``--resume`` goes on.
+
+        Args:
+            name: of the file, without suffix.
+            kwargs: more tensors, numbers, strings, lists and dicts to save.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        with self._evaluated():
+            states = {key: value.state_dict() for key, value in self.checkpointables.items()}
+            self._write(name, {"model": self.model.state_dict(), **states, **kwargs})
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_weights(self, name: str, *, evaluated: bool = True, **kwargs: Any) -> None:
+        """Write ``name``.pth with the weights and ``kwargs`` alone; ``--resume`` does not look at it.
+
+        Args:
+            name: of the file, without suffix.
+            evaluated: False for the optimizer's weights where there is an average.
+            kwargs: as in :meth:`save`.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        if evaluated:
+            with self._evaluated():
+                self._write(name, {"model": self.model.state_dict(), **kwargs})
+        else:
+            self._write(name, {"model": self.model.state_dict(), **kwargs})
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the checkpoint from which ``--resume`` goes on."""
+        with replacing(Path(self.save_dir) / "last_checkpoint") as temporary:
+            temporary.write_text(last_filename_basename, encoding="utf-8")
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        path = Path(self.save_dir) / f"{name}.pth"
+        self.logger.info("Saving checkpoint to %s", path)
+        with replacing(path) as temporary:
+            torch.save({**content, "config": self._config.dump()}, temporary)

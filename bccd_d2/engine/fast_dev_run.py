@@ -1,0 +1,51 @@
+"""A run of two iterations that touches everything a long one will touch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bccd_d2.data.registration import PARTS, annotation_file
+from bccd_d2.files import write_json
+
+_IMAGES = 2
+# Two iterations, after each of which everything is due that a long run does now and then.
+FAST_OPTIONS: Sequence[str] = (
+    *("SOLVER.MAX_EPOCHS", "0", "SOLVER.CHECKPOINT_EPOCHS", "0", "TEST.EVAL_EPOCHS", "0"),
+    *("SOLVER.MAX_ITER", "2", "SOLVER.WARMUP_ITERS", "1", "SOLVER.CHECKPOINT_PERIOD", "1"),
+    *("TEST.EVAL_PERIOD", "1", "TEST.VALIDATION_LOSS_PERIOD", "1", "TEST.VALIDATION_LOSS_CROPS", "2"),
+)
+
+
+def reduced_data(root: Path, out: Path) -> Path:
+    """Annotations of the first two images of each part; the images stay where they are.
+
+    Args:
+        root: what ``tools/convert_bccd.py`` wrote.
+        out: where the annotations go.
+
+    Returns:
+        ``out``, to be registered in place of ``root``.
+    """
+    for part in PARTS:
+        file = annotation_file(root, part)
+        if not file.is_file():
+            continue
+        content = json.loads(file.read_text(encoding="utf-8"))
+        annotated = {annotation["image_id"] for annotation in content["annotations"]}
+        # Images with cells first: training leaves out the others.
+        images = sorted(content["images"], key=lambda image: image["id"] not in annotated)[:_IMAGES]
+        kept = {image["id"] for image in images}
+        info = content.get("info", {})
+        image_root = (root / info.get("image_root", ".")).resolve()
+        write_json(
+            annotation_file(out, part),
+            {
+                **content,
+                "info": {**info, "image_root": str(image_root)},
+                "images": images,
+                "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
+            },
+        )
+    return out

@@ -1,0 +1,232 @@
+"""What happens between the steps: validation loss, evaluation with the best checkpoint, stopping, smoothing windows."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+
+from bccd_d2.errors import InputError
+
+_logger = logging.getLogger(__name__)
+# Detectron2's writers give the median of as many values.
+_SMOOTHING_WINDOW = 20
+# Iterations are timed anew in every run.
+_NOT_RESUMED = ("time", "data_time")
+# A signal that comes twice within this time, in seconds, is one: a terminal and a parent process may both send it.
+_ONE_SIGNAL = 1.0
+
+
+class StopTraining(BaseException):
+    """Ends the training loop; no error, so that nothing on the way takes it for one.
+
+    Attributes:
+        signum: the signal that asked for it; None when there is nothing left to do.
+    """
+
+    def __init__(self, signum: int | None = None) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class ValidationLossHook(HookBase):
+    """Puts the validation losses into the storage as ``validation/total_loss`` and ``validation/loss_...``.
+
+    Args:
+        period: in iterations; also done after the last one.
+        losses: computes them, by name; called in every process.
+    """
+
+    def __init__(self, period: int, losses: Callable[[], Mapping[str, float]]) -> None:
+        self._period = period
+        self._losses = losses
+
+    def after_step(self) -> None:
+        """Compute them where it is time to."""
+        if is_due(self.trainer.iter, self._period, self.trainer.max_iter):
+            losses = self._losses()
+            named = {f"validation/{name}": value for name, value in losses.items()}
+            named["validation/total_loss"] = sum(losses.values())
+            self.trainer.storage.put_scalars(**named, smoothing_hint=False)
+
+
+class EvaluationHook(HookBase):
+    """Evaluates, keeps the best checkpoint and stops when it has not become better for long.
+
+    It takes the place of Detectron2's ``EvalHook``. A checkpoint is saved before the evaluation at the same iteration;
+    a training that goes on from it makes up for the evaluation first.
+
+    Args:
+        period: in iterations, 0 for none; also done after the last one.
+        evaluate: returns nested metrics, empty in all processes but the first.
+        metric: key of the flattened metrics, higher is better; there must be such a metric.
+        save_best: called with the number of the iteration and the metric's value at each new best one.
+        patience: evaluations without a new best one after which training stops; 0 for never.
+    """
+
+    def __init__(
+        self,
+        period: int,
+        evaluate: Callable[[], Mapping[str, Any]],
+        metric: str,
+        save_best: Callable[[int, float], None],
+        patience: int = 0,
+    ) -> None:
+        self._period = period
+        self._evaluate = evaluate
+        self._metric = metric
+        self._save_best = save_best
+        self._patience = patience
+        self._best = -math.inf
+        self._since_best = 0
+        self._last_iteration = -1
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether patience is at its end."""
+        return bool(self._patience) and self._since_best >= self._patience
+
+    def before_train(self) -> None:
+        """Make up for the evaluation that the checkpoint this run goes on from still had before it."""
+        iteration = self.trainer.start_iter - 1
+        due = is_due(iteration, self._period, self.trainer.max_iter)
+        if iteration >= 0 and due and self._last_iteration < iteration:
+            self._run(iteration)
+
+    def after_step(self) -> None:
+        """Evaluate where it is time to.
+
+        Raises:
+            StopTraining: patience is at its end.
+        """
+        if is_due(self.trainer.iter, self._period, self.trainer.max_iter):
+            self._run(self.trainer.iter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far, evaluations since then, iteration of the last one."""
+        return {"best": self._best, "since_best": self._since_best, "last_iteration": self._last_iteration}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over :meth:`state_dict`."""
+        self._best = state_dict["best"]
+        self._since_best = state_dict["since_best"]
+        self._last_iteration = state_dict["last_iteration"]
+
+    def _run(self, iteration: int) -> None:
+        self.trainer.interruptible = True
+        results = self._evaluate()
+        self.trainer.interruptible = False
+        self._last_iteration = iteration
+        if results:
+            flat = {name: float(value) for name, value in flatten_results_dict(results).items()}
+            self.trainer.storage.iter = iteration
+            self.trainer.storage.put_scalars(**flat, smoothing_hint=False)
+            self.trainer.storage.iter = self.trainer.iter
+            if self._period:
+                self._compare(flat, iteration)
+        # Only the first process has the metrics; all stop together.
+        if comm.all_gather(self.is_exhausted)[0]:
+            _logger.info("%s: no better for %d evaluations, training stops", self._metric, self._since_best)
+            raise StopTraining
+
+    def _compare(self, metrics: Mapping[str, float], iteration: int) -> None:
+        if self._metric not in metrics:
+            raise InputError(
+                f"TEST.BEST_METRIC: {self._metric} is not among the metrics: {', '.join(sorted(metrics))}"
+            )
+        value = metrics[self._metric]
+        if value > self._best:  # false for NaN
+            self._best, self._since_best = value, 0
+            _logger.info("%s: %.3f is the best so far (iteration %d)", self._metric, value, iteration)
+            self._save_best(iteration, value)
+        else:
+            self._since_best += 1
+
+
+class MetricsHistory(HookBase):
+    """Keeps what Detectron2's writers smooth over, so that metrics.json does not show where a run was interrupted."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, list[list[float]]] = {}
+
+    def before_train(self) -> None:
+        """Give the new storage the last values of the old one."""
+        storage = self.trainer.storage
+        for name, values in self._loaded.items():
+            for value, iteration in values:
+                storage.iter = iteration
+                storage.put_scalar(name, value)
+        storage.iter = self.trainer.start_iter
+
+    def state_dict(self) -> dict[str, Any]:
+        """(value, iteration) of the last iterations, by name."""
+        storage = self.trainer.storage
+        return {
+            name: [list(pair) for pair in history.values()[-_SMOOTHING_WINDOW:]]
+            for name, history in storage.histories().items()
+            if storage.smoothing_hints()[name] and name not in _NOT_RESUMED
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over :meth:`state_dict`."""
+        self._loaded = dict(state_dict)
+
+
+class StopOnSignal(HookBase):
+    """SIGINT and SIGTERM end the training after the iteration, or at once during an evaluation of a single process.
+
+    A second signal does what it did before the training.
+    """
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._received = 0.0
+        self._before: dict[int, Any] = {}
+
+    def before_train(self) -> None:
+        """Listen; only a process's main thread can."""
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[signum] = signal.signal(signum, self._receive)
+            except ValueError:
+                _logger.warning("signals cannot be received outside the main thread")
+
+    def after_step(self) -> None:
+        """Stop all processes when one was asked to, unless this was the last iteration.
+
+        Raises:
+            StopTraining: a signal came.
+        """
+        found = [signum for signum in comm.all_gather(self._signum) if signum is not None]
+        if found and self.trainer.iter + 1 < self.trainer.max_iter:
+            raise StopTraining(found[0])
+
+    def after_train(self) -> None:
+        """Listen no longer."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._signum is not None:
+            if now - self._received > _ONE_SIGNAL:
+                self.after_train()
+                signal.raise_signal(signum)
+            return
+        self._signum, self._received = signum, now
+        if self.trainer.interruptible and comm.get_world_size() == 1:
+            raise StopTraining(signum)
+        _logger.warning("%s: stopping after this iteration", signal.Signals(signum).name)
+
+
+def is_due(iteration: int, period: int, max_iter: int) -> bool:
+    """Whether something with this period, in iterations, happens after ``iteration`` or because it is the last."""
+    return iteration + 1 >= max_iter or (period > 0 and (iteration + 1) % period == 0)

@@ -1,0 +1,108 @@
+"""Starts a command's processes: Detectron2's ``launch`` for GPUs, the same over gloo for CPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import active_children
+from types import FrameType
+from typing import Any
+
+import torch
+from detectron2.engine import launch as launch_on_gpus
+from detectron2.utils import comm
+from torch import distributed
+from torch import multiprocessing as mp
+
+from bccd_d2.errors import InputError, run_command
+
+
+def launch(main: Callable[[Namespace], int | None], arguments: Namespace) -> int | None:
+    """Run ``main(arguments)`` in as many processes as the arguments say.
+
+    Args:
+        main: importable by name; returns the exit status.
+        arguments: Detectron2's (``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url``) and
+            ``num_processes``: processes a machine without GPUs, above 1 instead of ``num_gpus``.
+
+    Returns:
+        What ``main`` returned, or the status of the first process that failed.
+
+    Raises:
+        InputError: there are fewer GPUs, or both kinds of processes are asked for.
+    """
+    gpus, cpus = arguments.num_gpus, arguments.num_processes
+    if gpus > max(1, torch.cuda.device_count()):
+        raise InputError(f"--num-gpus {gpus}: this machine has {torch.cuda.device_count()}")
+    if cpus < 1:
+        raise InputError(f"--num-processes: expected a number from 1 on, found {cpus}")
+    if cpus > 1 and gpus > 1:
+        raise InputError(f"expected --num-gpus or --num-processes, found both ({gpus} and {cpus})")
+    machines = arguments.num_machines
+    if max(gpus, cpus) * machines == 1:
+        return main(arguments)
+    before = {s: signal.signal(s, _pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        # A machine with a GPU or several talks over NCCL, one without over gloo.
+        if torch.cuda.is_available() and cpus == 1:
+            launch_on_gpus(
+                _run,
+                gpus,
+                num_machines=machines,
+                machine_rank=arguments.machine_rank,
+                dist_url=arguments.dist_url,
+                args=(main, arguments),
+            )
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                url = arguments.dist_url if machines > 1 else f"file://{folder}/rendezvous"
+                mp.spawn(_cpu_worker, nprocs=cpus, args=(url, main, arguments))
+    except mp.ProcessExitedException as error:
+        return error.exit_code if error.exit_code > 0 else 128 - error.exit_code
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    return None
+
+
+def _run(main: Callable[[Namespace], int | None], arguments: Namespace) -> None:
+    """In a process of several: ends it with a status instead of an exception that the parent would print."""
+    run_command(partial(main, arguments))
+
+
+def _cpu_worker(
+    local_rank: int, url: str, main: Callable[[Namespace], int | None], arguments: Namespace
+) -> None:
+    count, machines = arguments.num_processes, arguments.num_machines
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    distributed.init_process_group(
+        "gloo",
+        init_method=url,
+        world_size=count * machines,
+        rank=arguments.machine_rank * count + local_rank,
+    )
+    _set_local_group(count, machines, arguments.machine_rank)
+    comm.synchronize()
+    _run(main, arguments)
+
+
+def _set_local_group(count: int, machines: int, machine_rank: int) -> None:
+    """Tell Detectron2 which processes share this machine; before 0.6 it has no function for that."""
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(count)
+        return
+    for machine in range(machines):
+        group = distributed.new_group(list(range(machine * count, (machine + 1) * count)))
+        if machine == machine_rank:
+            comm._LOCAL_PROCESS_GROUP = group
+
+
+def _pass_on(signum: int, frame: FrameType | None) -> Any:
+    """Hand a signal to the children, and wait for them as before."""
+    for child in active_children():
+        if child.pid is not None:
+            os.kill(child.pid, signum)

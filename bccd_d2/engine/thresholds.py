@@ -1,0 +1,192 @@
+"""Chooses score thresholds, and whether to suppress masks, by what an evaluation on the validation part predicted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from bccd_d2.data.registration import annotation_file, default_root
+from bccd_d2.errors import InputError
+from bccd_d2.evaluation.calibration import PrecisionRecallCurve, precision_recall_curve
+from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
+from bccd_d2.evaluation.detections import match_detections, scored_image
+from bccd_d2.evaluation.matching import overlaps
+from bccd_d2.evaluation.options import IOU_THRESHOLDS
+from bccd_d2.modeling.suppression import MaskSuppression
+
+MASK_SUPPRESSIONS = (
+    *(MaskSuppression("iou", threshold) for threshold in (0.3, 0.5, 0.7)),
+    *(MaskSuppression("containment", threshold) for threshold in (0.5, 0.7, 0.9)),
+)
+"""What is tried."""
+_PART = "val"
+
+
+@dataclass(frozen=True)
+class ClassThreshold:
+    """The best threshold of one class.
+
+    Attributes:
+        threshold: detections with a higher score are kept; the score from before where the class has no cells or none
+            of them was found, and then the others are ``None``.
+        f1: there, in [0, 1].
+        f1_before: at the score from before, with the first of the suppressions that were tried.
+    """
+
+    threshold: float
+    f1: float | None
+    f1_before: float | None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was chosen.
+
+    Attributes:
+        classes: by class index.
+        mask_suppression: ``None`` for none.
+    """
+
+    classes: Sequence[ClassThreshold]
+    mask_suppression: MaskSuppression | None
+
+    @property
+    def mean_f1(self) -> float:
+        """Over the classes that have one; 0 where none has."""
+        known = [one.f1 for one in self.classes if one.f1 is not None]
+        return float(np.mean(known)) if known else 0.0
+
+
+def tune(
+    dataset: EvaluationSet,
+    iou_threshold: float = 0.5,
+    score_before: float = 0.5,
+    lowest_score: float = 0.0,
+    suppressions: Sequence[MaskSuppression | None] = (None,),
+) -> Tuning:
+    """For each class the threshold with the greatest F1; of several suppressions that with the greatest mean F1.
+
+    Predictions are matched with true cells of their class, best score first, as for the average precision; what lies in
+    regions to ignore does not count.
+
+    Args:
+        dataset: with predictions down to a low score.
+        iou_threshold: least mask IoU of a cell that is found, one of 0.5, 0.55, ..., 0.95.
+        score_before: see :class:`ClassThreshold`.
+        lowest_score: that of all predictions is higher.
+        suppressions: tried in order; of equals the first one is taken.
+
+    Raises:
+        InputError: ``iou_threshold`` is none of these, or there is no prediction at all.
+    """
+    found = np.flatnonzero(np.isclose(IOU_THRESHOLDS, iou_threshold))
+    if not found.size:
+        known = ", ".join(f"{one:g}" for one in IOU_THRESHOLDS)
+        raise InputError(f"IoU threshold: expected one of {known}, found {iou_threshold:g}")
+    if not any(len(image.predictions) for image in dataset.images):
+        raise InputError("there is not one prediction: nothing to choose thresholds by")
+    scored = [scored_image(overlaps(image)) for image in dataset.images]
+    tunings = []
+    for suppression in suppressions:
+        kept = scored
+        if suppression is not None:
+            rows = [suppression(image.predictions) for image in dataset.images]
+            kept = [
+                replace(
+                    image,
+                    iou=image.iou[index],
+                    scores=image.scores[index],
+                    predicted_classes=image.predicted_classes[index],
+                    prediction_left_out=image.prediction_left_out[index],
+                )
+                for image, index in zip(scored, rows)
+            ]
+        detections = match_detections(kept, len(dataset.class_names))
+        # The curve is that of the first IoU threshold of those it gets.
+        first = int(found[0])
+        detections = replace(
+            detections, correct=detections.correct[first:], counted=detections.counted[first:]
+        )
+        curves = [precision_recall_curve(detections, index) for index in range(len(dataset.class_names))]
+        tunings.append(Tuning([_best(curve, score_before, lowest_score) for curve in curves], suppression))
+    best = max(tunings, key=lambda tuning: tuning.mean_f1)
+    before = [one.f1_before for one in tunings[0].classes]
+    return replace(best, classes=[replace(one, f1_before=f1) for one, f1 in zip(best.classes, before)])
+
+
+def _best(curve: PrecisionRecallCurve, score_before: float, lowest_score: float) -> ClassThreshold:
+    if not curve.best_f1 or curve.best_threshold is None:
+        return ClassThreshold(score_before, None, None)
+    scores, recall, precision = (np.array(values) for values in (curve.scores, curve.recall, curve.precision))
+    # Half-way down to the first that is left out, so that scores which differ a little are judged alike.
+    left_out = scores[scores < curve.best_threshold]
+    threshold = (curve.best_threshold + (left_out[0] if left_out.size else lowest_score)) / 2
+    f1 = 2 * recall * precision / np.maximum(recall + precision, 1e-12)
+    number = np.count_nonzero(scores >= score_before)
+    return ClassThreshold(float(threshold), curve.best_f1, float(f1[number - 1]) if number else 0.0)
+
+
+def read_validation(
+    cfg: CfgNode, run: Path, dataset: str, predictions: Path | None, *, untouched_masks: bool
+) -> EvaluationSet:
+    """What a run predicted for the validation part, with its truth.
+
+    Args:
+        cfg: configuration of the run.
+        run: its ``OUTPUT_DIR``.
+        dataset: registered name, such as ``"bccd_val"``.
+        predictions: COCO results; ``None`` takes those of the run's own evaluation.
+        untouched_masks: refuse predictions that mask NMS has been over.
+
+    Raises:
+        InputError: the data set is none for validation, a file is missing, or the predictions are not all of them.
+    """
+    if dataset.rpartition("_")[2] != _PART:
+        raise InputError(
+            f"{dataset}: thresholds are chosen on the validation part (a name that ends in _{_PART}); chosen on other "
+            "parts they would make the figures there look better than they are"
+        )
+    heads = cfg.MODEL.ROI_HEADS
+    if heads.SCORE_THRESH_PER_CLASS or (untouched_masks and heads.MASK_NMS.ENABLED):
+        key = "SCORE_THRESH_PER_CLASS" if heads.SCORE_THRESH_PER_CLASS else "MASK_NMS.ENABLED"
+        raise InputError(
+            f"{run / 'config.yaml'}: MODEL.ROI_HEADS.{key} is set, so that predictions are missing from those it made; "
+            "expected a run without it"
+        )
+    file = predictions or run / "inference" / dataset / "coco_instances_results.json"
+    if not file.is_file():
+        raise InputError(
+            f"{file} is not there: expected what 'python tools/train_net.py --eval-only --config-file "
+            f"{run / 'config.yaml'} MODEL.WEIGHTS {run / 'model_final.pth'} OUTPUT_DIR {run}' writes"
+        )
+    root = Path(cfg.DATASETS.ROOT) if cfg.DATASETS.ROOT else default_root()
+    return read_evaluation_set(annotation_file(root, _PART), file)
+
+
+def render(tuning: Tuning, class_names: Sequence[str], tried_suppressions: bool, source: str) -> str:
+    """The YAML that a configuration includes.
+
+    Args:
+        tuning: what was chosen.
+        class_names: by class index.
+        tried_suppressions: whether mask NMS was chosen too; else its keys are left alone.
+        source: said in the first line.
+    """
+    pairs = [f"[{json.dumps(name)}, {one.threshold:.6f}]" for name, one in zip(class_names, tuning.classes)]
+    lines = [
+        f"# Score thresholds chosen by tools/tune_thresholds.py: {source}",
+        "MODEL:",
+        "  ROI_HEADS:",
+        f"    SCORE_THRESH_PER_CLASS: [{', '.join(pairs)}]",
+    ]
+    if tried_suppressions:
+        chosen = tuning.mask_suppression
+        lines += ["    MASK_NMS:", f"      ENABLED: {chosen is not None}"]
+        if chosen is not None:
+            lines += [f'      METRIC: "{chosen.metric}"', f"      THRESH: {chosen.threshold}"]
+    return "\n".join([*lines, "TEST:", "  SCORE_THRESH: 0.0  # what the model outputs, counts"]) + "\n"

@@ -1,0 +1,157 @@
+"""Arguments of the commands that predict."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from bccd_d2.inference.model_zoo import ModelFiles, find_model
+from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions, TestTimeAugmentation
+from bccd_d2.inference.sources import MAX_PIXELS
+
+DEFAULT_SCORE_THRESHOLD = 0.5
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Add which model to take and where it runs."""
+    group = parser.add_argument_group("model (without these, the one that comes with the repository)")
+    group.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="OUTPUT_DIR of a training run: its config.yaml and model_final.pth",
+    )
+    group.add_argument("--config-file", metavar="FILE", help="configuration, in place of that of --run")
+    group.add_argument("--weights", metavar="FILE", help="checkpoint, in place of that of --run")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 (default: the configuration's MODEL.DEVICE)")
+
+
+def add_prediction_arguments(parser: ArgumentParser) -> None:
+    """Add what :class:`bccd_d2.inference.options.PredictionOptions` holds."""
+    group = parser.add_argument_group("prediction")
+    group.add_argument(
+        "--score-threshold",
+        type=float,
+        default=DEFAULT_SCORE_THRESHOLD,
+        metavar="S",
+        help="leave out cells below this score (default %(default)s)",
+    )
+    group.add_argument(
+        "--diameter",
+        type=float,
+        metavar="PX",
+        help="diameter of a typical cell in the images, which are resized to the size the model was trained at",
+    )
+    group.add_argument(
+        "--mpp",
+        type=float,
+        metavar="UM",
+        help="microns per pixel of the images, in place of what their files say: they are resized to what the model "
+        "was trained at, and measures are given in microns too",
+    )
+    group.add_argument(
+        "--scale",
+        type=float,
+        metavar="F",
+        help="factor to resize the images by, in place of what --diameter or --mpp come to; 1 keeps them as they are",
+    )
+    group.add_argument(
+        "--tile",
+        type=int,
+        default=DEFAULT_OPTIONS.tile_size,
+        metavar="PX",
+        help="side of the tiles of large images (default %(default)s)",
+    )
+    group.add_argument(
+        "--overlap",
+        type=int,
+        default=DEFAULT_OPTIONS.overlap,
+        metavar="PX",
+        help="overlap of the tiles, more than the largest cell (default %(default)s)",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        default=DEFAULT_OPTIONS.batch_size,
+        metavar="N",
+        help="tiles that go through the network together (default: what fits the memory)",
+    )
+    group.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse images of more pixels that must be decoded whole (default %(default)s)",
+    )
+    group.add_argument(
+        "--tta", action="store_true", help="predict flipped and turned images too and merge the masks; slower"
+    )
+    group.add_argument("--refine", action="store_true", help="refine the masks by a watershed")
+    group.add_argument("--exclusive", action="store_true", help="give each pixel to one cell at most")
+
+
+def add_engine_arguments(parser: ArgumentParser) -> None:
+    """Add what shares the images out."""
+    group = parser.add_argument_group("engine")
+    group.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs that share the images")
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="local: processes of this machine (default); ray: workers of a Ray cluster",
+    )
+    group.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="of a running cluster, such as auto (default: one is started here)",
+    )
+    group.add_argument(
+        "--ray-workers", type=int, default=0, metavar="N", help="with a model each (default: as many as fit)"
+    )
+    group.add_argument(
+        "--ray-gpus",
+        type=float,
+        default=0,
+        metavar="G",
+        help="GPUs, or share of one, that a worker takes (default 0)",
+    )
+
+
+def check_engine(given: Namespace, parser: ArgumentParser) -> None:
+    """End the command if engine arguments contradict each other."""
+    ray = [name for name in ("ray_address", "ray_workers", "ray_gpus") if getattr(given, name)]
+    if given.num_gpus < 1:
+        parser.error(f"--num-gpus: expected 1 or more, found {given.num_gpus}")
+    if given.num_gpus > 1 and given.device is not None:
+        parser.error("--device: not together with --num-gpus, which takes the first N GPUs")
+    if given.engine == "ray" and given.num_gpus > 1:
+        parser.error("--num-gpus: not together with --engine ray, whose workers take --ray-gpus each")
+    if given.engine != "ray" and ray:
+        parser.error(f"--{ray[0].replace('_', '-')}: needs --engine ray")
+    if given.ray_workers < 0 or given.ray_gpus < 0:
+        parser.error("--ray-workers and --ray-gpus: expected 0 or more")
+
+
+def model_from(given: Namespace) -> ModelFiles:
+    """The files of the model that was asked for, see :func:`bccd_d2.inference.model_zoo.find_model`."""
+    return find_model(given.run, given.config_file, given.weights)
+
+
+def options_from(given: Namespace) -> PredictionOptions:
+    """The options that were asked for.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+    return PredictionOptions(
+        score_threshold=given.score_threshold,
+        tile_size=given.tile,
+        overlap=given.overlap,
+        batch_size=given.batch_size,
+        augmentation=TestTimeAugmentation() if given.tta else None,
+        diameter=given.diameter,
+        microns_per_pixel=given.mpp,
+        scale=given.scale,
+        refine=given.refine,
+        exclusive=given.exclusive,
+    )

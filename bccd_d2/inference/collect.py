@@ -1,0 +1,111 @@
+"""From the results of single images to those of a batch: one list of cells, one table, one count."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bccd_d2.inference.batch import Outputs
+from bccd_d2.inference.counts import ALL_IMAGES, COUNT_COLUMNS, Counts, add_counts, count_rows
+from bccd_d2.inference.writers import FORMATS
+from bccd_d2.inference.writers.coco import results_entries
+from bccd_d2.inference.writers.tables import write_csv
+
+PREDICTIONS, CELLS, COUNTS = "predictions.json", "cells.csv", "counts.csv"
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """What a batch has come to.
+
+    Attributes:
+        images: number of images with results; a file of several pages has several.
+        counts: of all of them together.
+        failures: why a file has no results, one text each.
+        files: what was written for the whole batch, as other programs call it.
+    """
+
+    images: int
+    counts: Counts
+    failures: list[str]
+    files: list[str]
+
+
+def collect(images: Sequence[tuple[str | Path, str]], outputs: Outputs) -> BatchSummary:
+    """Write the results of a whole batch from those of its images, reading one image at a time.
+
+    ``predictions.json`` (with format "coco") is a COCO results list in the order of ``images``, whose ``image_id``
+    counts files from 1, or pages where a file has several. ``cells.csv`` and ``counts.csv`` come with format "csv".
+
+    Args:
+        images: path and name of each file, as for :func:`bccd_d2.inference.batch.predict_one`.
+        outputs: where their results are.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    found: list[dict[str, Any] | None] = []
+    failures = []
+    for path, name in images:
+        record = outputs.record(name)
+        if record is None or record["error"] is not None:
+            failures.append(f"{path}: not predicted" if record is None else record["error"])
+            found.append(None)
+        else:
+            found += record["images"]
+    results = [(number, image) for number, image in enumerate(found, start=1) if image is not None]
+    counts = [(image["name"], _counts(image)) for _, image in results]
+    total = add_counts(part for _, part in counts)
+    files = []
+    if "coco" in outputs.formats:
+        files.append(_publish(outputs, PREDICTIONS, lambda path: _write_predictions(outputs, results, path)))
+    if "csv" in outputs.formats:
+        names = [image["name"] for _, image in results]
+        files.append(_publish(outputs, CELLS, lambda path: _join_tables(outputs, names, path)))
+        rows = [row for name, part in [*counts, (ALL_IMAGES, total)] for row in count_rows(name, part)]
+        files.append(_publish(outputs, COUNTS, lambda path: write_csv(path, COUNT_COLUMNS, rows)))
+    outputs.storage.clear_staging()
+    return BatchSummary(len(results), total, failures, files)
+
+
+def _counts(image: dict[str, Any]) -> Counts:
+    return Counts(image["cells"], image["in_frame"], image["area_mm2"])
+
+
+def _publish(outputs: Outputs, name: str, write: Callable[[Path], None]) -> str:
+    with outputs.storage.staging() as folder:
+        write(folder / name)
+        outputs.storage.publish(folder / name, name)
+    return outputs.storage.path(name)
+
+
+def _file(outputs: Outputs, key: str, name: str) -> str:
+    """Text of one image's file in a format that has one file an image."""
+    ((folder, suffix, _),) = FORMATS[key]
+    content = outputs.storage.read(f"{folder}/{name}{suffix}")
+    if content is None:
+        raise FileNotFoundError(
+            f"{outputs.storage.path(folder)}/{name}{suffix} is gone: run the command again"
+        )
+    return content.decode("utf-8")
+
+
+def _write_predictions(outputs: Outputs, results: list[tuple[int, dict[str, Any]]], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[")
+        separator = "\n"
+        for number, image in results:
+            for entry in results_entries(json.loads(_file(outputs, "coco", image["name"])), number):
+                file.write(separator + json.dumps(entry, ensure_ascii=False))
+                separator = ",\n"
+        file.write("\n]\n")
+
+
+def _join_tables(outputs: Outputs, names: list[str], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        for index, name in enumerate(names):
+            header, _, rows = _file(outputs, "csv", name).partition("\n")
+            file.write(rows if index else f"{header}\n{rows}")

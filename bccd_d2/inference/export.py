@@ -1,0 +1,253 @@
+"""Writes a trained network as one file: ONNX, or TorchScript.
+
+Both are traced from the network on one image, so Python's own branches are frozen as that image took them. A file is
+therefore moved into place only after it has been run against the network it came from, on images of other sizes and
+on one without a cell.
+
+Detectron2's ``detectron2.export`` cannot be imported beside a torch without caffe2, hence the adapter here.
+``torch.export``, and with it torch's newer ONNX exporter, stops at the branches that Detectron2 takes on the numbers
+of boxes.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import nn
+
+from bccd_d2.conversion.synthetic import draw_smear
+from bccd_d2.data.preprocessing import ImagePreprocessor
+from bccd_d2.data.stain import ReinhardNormalizer
+from bccd_d2.errors import InputError
+from bccd_d2.files import replacing
+from bccd_d2.inference.exported import (
+    CARD_NAME,
+    INPUT_NAME,
+    OUTPUT_NAMES,
+    NetworkCard,
+    NetworkOutput,
+    check_suffix,
+    open_network,
+)
+from bccd_d2.modeling.weights import load_weights
+
+OPSET = 17
+"""Of the ONNX files. 16 is the first whose RoiAlign has Detectron2's half-pixel shift."""
+# What two correct runs of one network differ by at most. NMS is computed on other offsets and sums are added up in
+# another order, which moves float32 coordinates of a few thousand pixels in their fourth decimal.
+BOX_TOLERANCE = 0.05
+SCORE_TOLERANCE = 1e-3
+MASK_TOLERANCE = 5e-3
+# Modules in which Detectron2 and this project write ``len(instances)``.
+_TRACED_PACKAGES = ("detectron2.modeling.", "detectron2.projects.", "bccd_d2.modeling.")
+
+
+class TraceableNetwork(nn.Module):
+    """A Detectron2 model with tensors in and tensors out, for one image.
+
+    Args:
+        model: a ``GeneralizedRCNN`` with a mask head.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Boxes, scores, classes and masks as in :class:`NetworkOutput`.
+
+        Args:
+            image: (3, height, width) uint8, network pixels.
+        """
+        model: Any = self.model
+        (found,) = model.inference([{"image": image}], do_postprocess=False)
+        return found.pred_boxes.tensor, found.scores, found.pred_classes, found.pred_masks
+
+    @torch.no_grad()
+    def detect(self, image: NDArray[np.uint8]) -> NetworkOutput:
+        """Run the network as it is, as :class:`bccd_d2.inference.exported.ExportedNetwork` does."""
+        return NetworkOutput(*(tensor.numpy() for tensor in self(torch.from_numpy(image))))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two runs of one network on one image are apart.
+
+    Attributes:
+        expected: detections of the first.
+        unmatched: detections of either that have no partner of their class within ``BOX_TOLERANCE``.
+        box: largest difference of a coordinate of two partners, network pixels.
+        score: largest difference of their scores.
+        mask: largest difference of their probabilities.
+    """
+
+    expected: int
+    unmatched: int
+    box: float
+    score: float
+    mask: float
+
+    @property
+    def tolerable(self) -> bool:
+        """Whether both found the same."""
+        return self.unmatched == 0 and self.score <= SCORE_TOLERANCE and self.mask <= MASK_TOLERANCE
+
+
+def compare(first: NetworkOutput, second: NetworkOutput) -> Difference:
+    """Pair the detections of two runs, whatever their order, and measure how far partners are apart."""
+    distances = np.abs(first.boxes[:, None] - second.boxes[None]).max(axis=2, initial=0)
+    possible = (distances <= BOX_TOLERANCE) & (first.classes[:, None] == second.classes[None])
+    rows, columns = linear_sum_assignment(np.where(possible, distances, 2 * BOX_TOLERANCE * len(distances)))
+    paired = possible[rows, columns]
+    rows, columns = rows[paired], columns[paired]
+    return Difference(
+        expected=len(first.scores),
+        unmatched=len(first.scores) + len(second.scores) - 2 * len(rows),
+        box=float(distances[rows, columns].max(initial=0)),
+        score=float(np.abs(first.scores[rows] - second.scores[columns]).max(initial=0)),
+        mask=float(np.abs(first.masks[rows] - second.masks[columns]).max(initial=0)),
+    )
+
+
+def export_model(
+    cfg: CfgNode, weights: str, path: Path, images: Sequence[NDArray[np.uint8]] = ()
+) -> list[Difference]:
+    """Write a trained network as ONNX or TorchScript, by the suffix of ``path``, and check what was written.
+
+    The height and width of the image and the number of detections stay free; it takes one image at a time.
+
+    Args:
+        cfg: of the training run.
+        weights: its checkpoint.
+        path: ends with ``.onnx`` or ``.ts``; replaced if it exists.
+        images: (height, width, 3) uint8 BGR, native, each of another size, on which the file is checked. Empty: two
+            synthetic smears and an empty glass.
+
+    Returns:
+        How far the file is from the network on each image.
+
+    Raises:
+        InputError: the suffix is another, the network cannot be traced, or what was traced does not find the same
+            cells, or there were none to be found.
+        OSError: the file cannot be written.
+    """
+    check_suffix(path)
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = "cpu"
+    network = _build_network(cfg, weights)
+    prepared = [_prepare(cfg, image) for image in images or _example_images()]
+    with replacing(path) as temporary:
+        try:
+            _write(network, _card(cfg), torch.from_numpy(prepared[0]), temporary)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{path}: this network cannot be traced ({reason})") from error
+        written = open_network(temporary)
+        differences = [compare(network.detect(image), written.run(image)) for image in prepared]
+        _check(differences, path)
+    return differences
+
+
+def _build_network(cfg: CfgNode, weights: str) -> TraceableNetwork:
+    model = build_model(cfg)
+    load_weights(model, weights)
+    return TraceableNetwork(model)
+
+
+def _card(cfg: CfgNode) -> NetworkCard:
+    names = list(cfg.DATASETS.CLASS_NAMES) or [f"class {i}" for i in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)]
+    return NetworkCard(
+        class_names=tuple(names),
+        scale=float(cfg.INPUT.SCALE),
+        image_format=cfg.INPUT.FORMAT,
+        most_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+        cell_diameter=float(cfg.INPUT.CELL_DIAMETER),
+        microns_per_pixel=float(cfg.INPUT.MICRONS_PER_PIXEL),
+        stain=ReinhardNormalizer.from_config(cfg) if cfg.INPUT.STAIN.ENABLED else None,
+    )
+
+
+def _prepare(cfg: CfgNode, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(3, height, width) uint8 in network pixels and the configured colour order."""
+    preprocess = ImagePreprocessor(cfg)
+    if preprocess.image_format == "RGB":
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    return np.ascontiguousarray(preprocess(image, preprocess.statistics(image)).transpose(2, 0, 1))
+
+
+def _example_images() -> list[NDArray[np.uint8]]:
+    smears = [draw_smear(seed, width, height).image for seed, width, height in ((1, 640, 480), (2, 500, 700))]
+    return [*smears, np.full((300, 200, 3), 235, np.uint8)]
+
+
+def _check(differences: Sequence[Difference], path: Path) -> None:
+    for difference in differences:
+        if not difference.tolerable:
+            raise InputError(
+                f"{path}: not written, because the exported network does not find what the network finds "
+                f"({difference}): one of its parts cannot be traced"
+            )
+    if not any(difference.expected for difference in differences):
+        raise InputError(
+            f"{path}: not written, because the network finds no cell in any of the {len(differences)} images that "
+            "it is checked on: give images with cells"
+        )
+
+
+def _write(network: TraceableNetwork, card: NetworkCard, example: torch.Tensor, path: Path) -> None:
+    with torch.no_grad(), _lengths_that_can_be_traced(), warnings.catch_warnings():
+        # Tracing warns of each branch it freezes; whether that matters is what the check finds out.
+        warnings.simplefilter("ignore")
+        if path.suffix == ".ts":
+            traced = torch.jit.trace(network, (example,), check_trace=False)
+            traced.save(str(path), _extra_files={CARD_NAME: card.to_json()})
+            return
+        detections = {name: {0: "detections"} for name in OUTPUT_NAMES}
+        torch.onnx.export(
+            network,
+            (example,),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=list(OUTPUT_NAMES),
+            dynamic_axes={INPUT_NAME: {1: "height", 2: "width"}, **detections},
+        )
+    _add_card(card, path)
+
+
+def _add_card(card: NetworkCard, path: Path) -> None:
+    try:
+        import onnx
+    except ImportError as error:
+        raise InputError(f"{path}: needs onnx; pip install 'bccd_d2[onnx]'") from error
+    content = onnx.load(str(path))
+    content.producer_name = "bccd_d2"
+    content.metadata_props.add(key=CARD_NAME, value=card.to_json())
+    onnx.checker.check_model(content)
+    onnx.save(content, str(path))
+
+
+@contextmanager
+def _lengths_that_can_be_traced() -> Iterator[None]:
+    """Let ``len`` keep its value a tensor inside Detectron2, where the built-in makes it a number and so a constant."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(_TRACED_PACKAGES)]
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(mock.patch.object(module, "len", lambda sized: sized.__len__(), create=True))
+        yield

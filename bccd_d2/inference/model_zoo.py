@@ -1,0 +1,77 @@
+"""Which model a prediction takes: that of a training run, any checkpoint, or the one that comes with the repository."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bccd_d2.errors import InputError
+
+WEIGHTS_FOLDER = Path(__file__).resolve().parents[2] / "weights"
+"""Of the repository: NAME.yaml is the configuration of NAME.safetensors."""
+
+SHIPPED_MODEL = "lite"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model as it lies on disk.
+
+    Attributes:
+        config: YAML file.
+        weights: checkpoint, or an address that Detectron2 fetches.
+    """
+
+    config: str
+    weights: str
+
+
+def find_model(
+    run: Path | None = None, config_file: str | Path | None = None, weights: str | Path | None = None
+) -> ModelFiles:
+    """Files of the model to predict with.
+
+    Args:
+        run: OUTPUT_DIR of a training run: its ``config.yaml`` and ``model_final.pth``.
+        config_file: in place of that of ``run``.
+        weights: in place of those of ``run``.
+
+    Raises:
+        InputError: only one of configuration and weights is given, or a file is not there.
+    """
+    if run is None and config_file is None and weights is None:
+        return shipped_model()
+    if run is None and (config_file is None or weights is None):
+        raise InputError(
+            "give both --config-file and --weights, or --run, or none of them for the model that comes with bccd_d2"
+        )
+    if run is not None and not run.is_dir():
+        raise InputError(f"--run: {run} is not there; expected the OUTPUT_DIR of tools/train_net.py")
+    files = ModelFiles(
+        str(config_file if config_file is not None else run / "config.yaml"),  # type: ignore[operator]
+        str(weights if weights is not None else run / "model_final.pth"),  # type: ignore[operator]
+    )
+    _check(files)
+    return files
+
+
+def shipped_model(name: str = SHIPPED_MODEL, folder: Path = WEIGHTS_FOLDER) -> ModelFiles:
+    """Files of a model that comes with the repository.
+
+    Raises:
+        InputError: it is not there, as where bccd_d2 is installed without its repository.
+    """
+    config, weights = folder / f"{name}.yaml", folder / f"{name}.safetensors"
+    if not (config.is_file() and weights.is_file()):
+        there = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "none"
+        raise InputError(
+            f"no model {name!r} in {folder} (there: {there}): give --run, or --config-file and --weights"
+        )
+    return ModelFiles(str(config), str(weights))
+
+
+def _check(files: ModelFiles) -> None:
+    if not Path(files.config).is_file():
+        raise InputError(f"{files.config} is not there; expected the configuration of the model")
+    if "://" not in files.weights and not Path(files.weights).is_file():
+        raise InputError(f"{files.weights} is not there; expected the weights of the model")

@@ -1,0 +1,108 @@
+"""Label images: each pixel says which cell it belongs to."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from bccd_d2.cells import Cells
+from bccd_d2.inference.result import ImageResult
+
+TILE = 512
+MAX_PICTURE_SIDE = 4096
+"""Pictures for the eye are not made larger than this."""
+
+# What a TIFF with 32-bit offsets can hold, with room for its tables.
+_CLASSIC_TIFF_BYTES = 2**32 - 2**25
+
+# BGR: hues a tenth of the circle apart, every other one paler.
+_PALETTE = np.array(
+    [
+        np.rint(np.array(colorsys.hsv_to_rgb(hue / 10, (0.9, 0.5)[hue % 2], 1.0))[::-1] * 255)
+        for hue in range(10)
+    ],
+    np.uint8,
+)
+
+
+def write_label_image(result: ImageResult, path: Path) -> None:
+    """Write a tiled TIFF of the image's size: 0 for the background, i for the cell with ``id`` i.
+
+    16 bits a pixel, 32 from the 65536th cell on. Where cells overlap, the pixel is that of the one with the better
+    score. The resolution is written where microns per pixel are known.
+    """
+    cells = result.cells
+    dtype = np.uint16 if len(cells) <= np.iinfo(np.uint16).max else np.uint32
+    resolution = None
+    if result.microns_per_pixel is not None:
+        resolution = (10_000 / result.microns_per_pixel,) * 2
+    tifffile.imwrite(
+        path,
+        _tiles(cells, dtype),
+        shape=(cells.height, cells.width),
+        dtype=dtype,
+        tile=(TILE, TILE),
+        compression="zlib",
+        photometric="minisblack",
+        bigtiff=cells.height * cells.width * np.dtype(dtype).itemsize > _CLASSIC_TIFF_BYTES,
+        resolution=resolution,
+        resolutionunit="CENTIMETER" if resolution else None,
+        metadata=None,
+    )
+
+
+def write_label_picture(result: ImageResult, path: Path) -> None:
+    """Write the label image as PNG with a colour a cell on black; images above MAX_PICTURE_SIDE are shrunk."""
+    cells = result.cells
+    step = max(1, -(-max(cells.height, cells.width) // MAX_PICTURE_SIDE))
+    picture = np.zeros((-(-cells.height // step), -(-cells.width // step), 3), np.uint8)
+    colors = instance_colors(cells)
+    for band, labels in _bands(cells):
+        first = -(-band // step) * step
+        picture[first // step : -(-(band + len(labels)) // step)] = colors[
+            labels[first - band :: step, ::step]
+        ]
+    path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+
+
+def instance_colors(cells: Cells) -> NDArray[np.uint8]:
+    """(N + 1, 3) uint8 BGR: black, and a colour a cell that no cell beside it has, as long as there are enough."""
+    chosen = np.zeros(len(cells), np.int64)
+    for index, (x0, y0, x1, y1) in enumerate(cells.windows):
+        before = cells.windows[:index]
+        beside = (before[:, 0] <= x1) & (before[:, 2] >= x0) & (before[:, 1] <= y1) & (before[:, 3] >= y0)
+        taken = np.bincount(chosen[:index][beside], minlength=len(_PALETTE))
+        # The first of the least used, counted from another one for each cell, so that all colours occur.
+        chosen[index] = (index + np.roll(taken, -index).argmin()) % len(_PALETTE)
+    return np.concatenate([np.zeros((1, 3), np.uint8), _PALETTE[chosen]])
+
+
+def _bands(cells: Cells) -> Iterator[tuple[int, NDArray[np.int32]]]:
+    """First row and (TILE or fewer, width) labels of each band of the image, so that only one is in memory."""
+    top, bottom = cells.windows[:, 1], cells.windows[:, 3]
+    order = np.argsort(cells.scores, kind="stable")
+    for row in range(0, cells.height, TILE):
+        height = min(TILE, cells.height - row)
+        labels = np.zeros((height, cells.width), np.int32)
+        for index in order[(bottom > row)[order] & (top < row + height)[order]]:
+            x0, y0, x1, y1 = cells.windows[index]
+            first, last = max(y0, row), min(y1, row + height)
+            part = cells.masks[index][first - y0 : last - y0]
+            labels[first - row : last - row, x0:x1][part] = index + 1
+        yield row, labels
+
+
+def _tiles(cells: Cells, dtype: type[np.unsignedinteger]) -> Iterator[NDArray]:
+    """Tiles in the order of a TIFF, those at the right and lower border filled up with background."""
+    for _, labels in _bands(cells):
+        for column in range(0, cells.width, TILE):
+            tile = np.zeros((TILE, TILE), dtype)
+            part = labels[:, column : column + TILE]
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile

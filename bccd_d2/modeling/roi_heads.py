@@ -1,0 +1,204 @@
+"""Detectron2's heads with regions to ignore, weighted and focal losses, and a choice of suppression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec, cat
+from detectron2.modeling.roi_heads import (
+    ROI_HEADS_REGISTRY,
+    CascadeROIHeads,
+    FastRCNNOutputLayers,
+    StandardROIHeads,
+)
+from detectron2.structures import ImageList, Instances
+from torch import Tensor
+
+from bccd_d2.config_heads import class_weights, score_thresholds
+from bccd_d2.errors import InputError
+from bccd_d2.modeling.focal_loss import softmax_focal_loss
+from bccd_d2.modeling.ignore import outside_ignored, split_ignored
+from bccd_d2.modeling.roi_masks import cells_of_instances
+from bccd_d2.modeling.suppression import (
+    BoxSuppression,
+    MaskSuppression,
+    build_box_suppression,
+    build_mask_suppression,
+)
+
+
+class CellOutputLayers(FastRCNNOutputLayers):
+    """``FastRCNNOutputLayers`` with weighted and focal classification loss; the same layers and checkpoints.
+
+    Args:
+        input_shape: of the box features.
+        focal_gamma: of :func:`bccd_d2.modeling.focal_loss.softmax_focal_loss`; 0 for cross entropy.
+        class_weights: (K + 1,), background last; ``None`` weighs all classes alike.
+        **kwargs: those of ``FastRCNNOutputLayers``.
+    """
+
+    @configurable
+    def __init__(
+        self, input_shape: ShapeSpec, *, focal_gamma: float, class_weights: list[float] | None, **kwargs: Any
+    ) -> None:
+        super().__init__(input_shape, **kwargs)
+        self.focal_gamma = focal_gamma
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """Arguments from ``MODEL.ROI_BOX_HEAD``, ``MODEL.ROI_HEADS`` and ``MODEL.LOSS_WEIGHTS``."""
+        arguments = super().from_config(cfg, input_shape)
+        weights = cfg.MODEL.LOSS_WEIGHTS
+        if build_box_suppression(cfg).is_detectron2s:
+            suppression = {}
+        else:
+            # Everything above the score threshold goes on to CellROIHeads, which suppresses it.
+            suppression = {"test_nms_thresh": 1.0, "test_topk_per_image": -1}
+        focal = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS == "focal"
+        return {
+            **arguments,
+            **suppression,
+            "loss_weight": {"loss_cls": weights.CLS, "loss_box_reg": weights.BOX_REG},
+            "focal_gamma": cfg.MODEL.ROI_BOX_HEAD.FOCAL_GAMMA if focal else 0.0,
+            "class_weights": class_weights(cfg),
+        }
+
+    def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
+        """As ``FastRCNNOutputLayers.losses``."""
+        losses = super().losses(predictions, proposals)
+        if self.focal_gamma or self.class_weights is not None:
+            targets = cat([one.gt_classes for one in proposals])
+            loss = softmax_focal_loss(predictions[0], targets, self.focal_gamma, self.class_weights)
+            losses["loss_cls"] = loss * self.loss_weight["loss_cls"]
+        return losses
+
+
+class _CellHeads:
+    """What both kinds of heads share; stands before Detectron2's class in the bases.
+
+    Args:
+        ignore_threshold: proposals of which a larger share is to be ignored are neither cell nor background.
+        box_suppression: takes the place of Detectron2's; ``None`` leaves its result as it is.
+        score_thresholds: by class; detections that ``box_suppression`` leaves no higher are left out.
+        max_detections: of those, so many of the best stay.
+        mask_suppression: what follows the mask head, or ``None``.
+        **kwargs: those of Detectron2's class.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        ignore_threshold: float,
+        box_suppression: BoxSuppression | None,
+        score_thresholds: Sequence[float],
+        max_detections: int,
+        mask_suppression: MaskSuppression | None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.ignore_threshold = ignore_threshold
+        self.box_suppression, self.mask_suppression = box_suppression, mask_suppression
+        self.score_thresholds, self.max_detections = np.array(score_thresholds), max_detections
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Arguments from ``MODEL.ROI_HEADS``, ``MODEL.IGNORE_THRESH`` and ``TEST.DETECTIONS_PER_IMAGE``."""
+        suppression = build_box_suppression(cfg)
+        stock = suppression.is_detectron2s and not cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS
+        return {
+            **super().from_config(cfg, input_shape),  # type: ignore[misc]
+            "ignore_threshold": cfg.MODEL.IGNORE_THRESH,
+            "box_suppression": None if stock else suppression,
+            "score_thresholds": score_thresholds(cfg),
+            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "mask_suppression": build_mask_suppression(cfg),
+        }
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Detectron2's, with :class:`CellOutputLayers` in the place of its own."""
+        arguments = super()._init_box_head(cfg, input_shape)  # type: ignore[misc]
+        if "box_predictor" in arguments:
+            arguments["box_predictor"] = CellOutputLayers(cfg, arguments["box_head"].output_shape)
+        else:  # a cascade
+            arguments["box_predictors"] = [
+                CellOutputLayers(cfg, head.output_shape, box2box_transform=layers.box2box_transform)
+                for head, layers in zip(arguments["box_heads"], arguments["box_predictors"])
+            ]
+        return arguments
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """As ``ROIHeads.forward``; masks are suppressed here, so that boxes which are given keep theirs."""
+        found, losses = super().forward(images, features, proposals, targets)  # type: ignore[misc]
+        if self.mask_suppression is not None and not self.training:  # type: ignore[attr-defined]
+            _refuse_tracing("MASK_NMS.ENABLED")
+            found = [one[self.mask_suppression(cells_of_instances(one)).tolist()] for one in found]
+        return found, losses
+
+    @torch.no_grad()
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """As ``ROIHeads.label_and_sample_proposals``, of proposals outside ignored regions and all true boxes."""
+        parted = [split_ignored(one) for one in targets]
+        proposals = [self._trainable(one, mask) for one, (_, mask) in zip(proposals, parted)]
+        return super().label_and_sample_proposals(proposals, [cells for cells, _ in parted])  # type: ignore[misc]
+
+    def _match_and_label_boxes(
+        self, proposals: list[Instances], stage: int, targets: list[Instances]
+    ) -> list[Instances]:
+        """Of a cascade: the boxes of the stage before, outside ignored regions."""
+        parted = [split_ignored(one) for one in targets]
+        proposals = [self._trainable(one, mask) for one, (_, mask) in zip(proposals, parted)]
+        return super()._match_and_label_boxes(proposals, stage, [cells for cells, _ in parted])  # type: ignore[misc]
+
+    def _trainable(self, proposals: Instances, ignore_mask: Tensor | None) -> Instances:
+        return outside_ignored(proposals, ignore_mask, self.ignore_threshold)
+
+    def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances], *targets: Any) -> Any:
+        """As Detectron2's; in inference followed by the suppression."""
+        found = super()._forward_box(features, proposals, *targets)  # type: ignore[misc]
+        if self.training or self.box_suppression is None:  # type: ignore[attr-defined]
+            return found
+        return [self._suppress(one, self.box_suppression) for one in found]
+
+    def _suppress(self, found: Instances, suppression: BoxSuppression) -> Instances:
+        _refuse_tracing("NMS_KIND, NMS_CLASS_AGNOSTIC or SCORE_THRESH_PER_CLASS")
+        classes = found.pred_classes.cpu().numpy()
+        boxes, scores = (part.float().cpu().numpy() for part in (found.pred_boxes.tensor, found.scores))
+        kept, scores = suppression(boxes, scores, classes, float(self.score_thresholds.min()))
+        above = np.flatnonzero(scores > self.score_thresholds[classes[kept]])[: self.max_detections]
+        result = found[kept[above].tolist()]
+        result.scores = torch.from_numpy(scores[above]).to(found.scores)
+        return result
+
+
+def _refuse_tracing(keys: str) -> None:
+    """A trace would keep for ever what was suppressed in the image that it was made with."""
+    if torch.jit.is_tracing():
+        raise InputError(
+            f"MODEL.ROI_HEADS.{keys}: cannot be exported; expected the defaults, and to suppress afterwards"
+        )
+
+
+@ROI_HEADS_REGISTRY.register()
+class CellROIHeads(_CellHeads, StandardROIHeads):
+    """``StandardROIHeads`` with what :class:`_CellHeads` adds; the same layers and checkpoints."""
+
+
+@ROI_HEADS_REGISTRY.register()
+class CellCascadeROIHeads(_CellHeads, CascadeROIHeads):
+    """``CascadeROIHeads`` with what :class:`_CellHeads` adds; the same layers and checkpoints."""

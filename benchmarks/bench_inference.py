@@ -1,0 +1,352 @@
+"""How long a prediction takes, against torchvision and Cellpose, and where its time goes.
+
+    python benchmarks/bench_inference.py                                # all tables, networks with random weights
+    python benchmarks/bench_inference.py --run output/lite --only stages slide
+    python benchmarks/bench_inference.py --only slide --slide-side 20000
+    PYTHONPATH=FOLDER_OF_CELLPOSE_3 python benchmarks/bench_inference.py --only models
+
+The image is a drawn smear of 1600x1200 with about 80 cells. Random weights cost what trained ones do once the number
+of detections is fixed: the score threshold is 0 and every network returns its 100 best. Runs are interleaved, so that a
+busy machine slows all alike, and the ratios are what counts; "CPU s" is what all threads together worked.
+
+1. models: one image in memory to masks of the image's size (torchvision) or of the cells' (ours). Cellpose at 30
+   pixels a cell, the size its U-Net was trained at. Version 3 (cyto3) is what a user without a GPU would run: network
+   and flow dynamics, the latter on the true flows, because random ones do not gather to cells. Of version 4 (SAM
+   ViT-L) one tile of 256x256 is timed and multiplied by the number of tiles.
+2. stages: decode, prepare, network, pasting, writing. Pasting and writing take the cells that were drawn, and with
+   --run the cells that were found. Detectron2's own pasting into the whole image stands beside ours.
+3. slide: a tiled TIFF against the 1600x1200 image, per megapixel, and the peak memory beyond that of the loaded model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
+
+import cv2  # isort: skip
+import numpy as np
+import tifffile
+import torch
+import torchvision
+from detectron2.config import CfgNode
+from detectron2.layers import paste_masks_in_image
+from detectron2.modeling import build_model
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bccd_d2.cells import Cells
+from bccd_d2.config import load_config
+from bccd_d2.conversion.synthetic import SyntheticSmear, draw_smear
+from bccd_d2.data.preprocessing import ImagePreprocessor
+from bccd_d2.errors import run_command
+from bccd_d2.inference.detections import Detections
+from bccd_d2.inference.options import PredictionOptions
+from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.inference.result import ImageResult
+from bccd_d2.inference.sources import ArraySource, open_source
+from bccd_d2.inference.writers import DEFAULT_FORMATS, write_formats
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+LITE, R50 = "mask_rcnn_R_18_FPN_lite.yaml", "mask_rcnn_R_50_FPN.yaml"
+DETECTIONS = 100
+CELLPOSE_DIAMETER = 30
+RED_CELL_DIAMETER = 100
+MASK_SIDE = 28
+
+Seconds = tuple[float, float]
+"""Of the clock, and of all threads of the process."""
+
+
+def timed(work: Callable[[], object]) -> Seconds:
+    """How long one call takes."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - clock, time.process_time() - cpu
+
+
+def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, Seconds]:
+    """Median times of several works that take turns, after each has run once for nothing."""
+    for work in works.values():
+        work()
+    times: dict[str, list[Seconds]] = {name: [] for name in works}
+    for _ in tqdm(range(rounds), "rounds", disable=None):
+        for name, work in works.items():
+            times[name].append(timed(work))
+    return {
+        name: (statistics.median(c for c, _ in found), statistics.median(p for _, p in found))
+        for name, found in times.items()
+    }
+
+
+def predictor_of(
+    name: str, run: Path | None, options: PredictionOptions, cpu_mode: str | None = None
+) -> BCCDPredictor:
+    """A predictor with the weights of ``run``, or with random ones and 100 detections an image."""
+    cfg = configuration(name, run)
+    if run is not None:
+        return BCCDPredictor(cfg, run / "model_final.pth", options)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "random.pth"
+        torch.save({"model": build_model(cfg).state_dict()}, weights)
+        return BCCDPredictor(cfg, weights, options, cpu_mode=cpu_mode)
+
+
+def configuration(name: str, run: Path | None) -> CfgNode:
+    """That of ``run``, or of the repository with 100 detections an image."""
+    if run is not None:
+        return load_config(run / "config.yaml", ["MODEL.DEVICE", "cpu"])
+    fixed = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.DETECTIONS_PER_IMAGE", str(DETECTIONS)]
+    return load_config(CONFIGS / name, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *fixed])
+
+
+def torchvision_work(image: NDArray[np.uint8]) -> Callable[[], object]:
+    """torchvision's Mask R-CNN R50-FPN on the image at its native size."""
+    height, width = image.shape[:2]
+    model = torchvision.models.detection.maskrcnn_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=2,
+        min_size=min(height, width),
+        max_size=max(height, width),
+        box_score_thresh=0.0,
+        box_detections_per_img=DETECTIONS,
+    ).eval()
+    tensor = torch.from_numpy(image[..., ::-1].transpose(2, 0, 1).copy()).float() / 255
+
+    @torch.no_grad()
+    def work() -> object:
+        found = model([tensor])[0]
+        assert len(found["scores"]) == DETECTIONS
+        return found["masks"] >= 0.5
+
+    return work
+
+
+def cellpose_works(smear: SyntheticSmear, folder: Path) -> dict[str, tuple[Callable[[], object], int]]:
+    """What Cellpose does with the image, and how often it does it."""
+    from cellpose import dynamics
+
+    try:
+        from cellpose.resnet_torch import CPnet
+    except ImportError:
+        from cellpose.vit import CPSAM
+
+        sides = (round(side * CELLPOSE_DIAMETER / RED_CELL_DIAMETER) for side in smear.image.shape[:2])
+        tiles = int(np.prod([max(1, int(np.ceil(1.2 * side / 256))) for side in sides]))
+        network, tile = CPSAM(dtype=torch.float32).eval(), torch.rand(1, 3, 256, 256)
+        return {
+            f"Cellpose 4 (SAM ViT-L), network, {tiles} tiles": (
+                torch.no_grad()(partial(network, tile)),
+                tiles,
+            )
+        }
+    from cellpose.models import CellposeModel
+
+    CPnet([2, 32, 64, 128, 256], 3, sz=3).save_model(str(folder / "random"))
+    model = CellposeModel(gpu=False, pretrained_model=str(folder / "random"))
+    cpu = torch.device("cpu")
+    share = CELLPOSE_DIAMETER / RED_CELL_DIAMETER
+    small = cv2.resize(smear.instances, None, fx=share, fy=share, interpolation=cv2.INTER_NEAREST)
+    _, inside, *flows = dynamics.labels_to_flows([small.astype(np.int32)], device=cpu)[0].astype(np.float32)
+    # The network says five times the unit vectors, and logits.
+    gathered = 5 * np.stack(flows), np.where(inside > 0.5, np.float32(6), np.float32(-6))
+
+    def work() -> None:
+        model.eval(
+            smear.image, channels=[0, 0], diameter=RED_CELL_DIAMETER, compute_masks=False, resample=False
+        )
+        masks = dynamics.resize_and_compute_masks(*gathered, device=cpu, resize=smear.image.shape[:2])
+        assert len(np.unique(masks)) > 20
+
+    return {"Cellpose 3 (U-Net of cyto3), network and dynamics": (work, 1)}
+
+
+def models_table(smear: SyntheticSmear, rounds: int) -> None:
+    """Seconds an image of each model."""
+    options = PredictionOptions(score_threshold=0.0)
+    works: dict[str, Callable[[], object]] = {
+        "torchvision maskrcnn_resnet50_fpn": torchvision_work(smear.image)
+    }
+    times: dict[str, int] = {}
+    for name in (R50, LITE):
+        for mode in ("plain", "auto"):
+            predictor = predictor_of(name, None, options, mode)
+            label = f"{name}, MODEL.CPU_MODE {mode}" + f" ({predictor.network.mode})" * (mode == "auto")
+            works[label] = partial(predictor.predict_cells, smear.image)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for name, (work, number) in cellpose_works(smear, Path(folder)).items():
+                works[name], times[name] = work, number
+        except ImportError as error:
+            print(f"Cellpose is left out: {error}")
+        seconds = interleaved(works, rounds)
+    reference = seconds["torchvision maskrcnn_resnet50_fpn"]
+    print("\n| 1600x1200, 100 detections | s | CPU s | CPU time against torchvision |\n|---|---:|---:|---:|")
+    for name, (clock, cpu) in seconds.items():
+        factor = times.get(name, 1)
+        print(f"| {name} | {factor * clock:.2f} | {factor * cpu:.2f} | {factor * cpu / reference[1]:.2f} |")
+
+
+def drawn_detections(smear: SyntheticSmear) -> Detections:
+    """The cells that were drawn, as a network would say them."""
+    truth = Cells.from_label_image(smear.instances)
+    masks = [
+        cv2.resize(mask.astype(np.float32), (MASK_SIDE, MASK_SIDE), interpolation=cv2.INTER_AREA)
+        for mask in truth.masks
+    ]
+    return Detections(
+        truth.height,
+        truth.width,
+        truth.boxes.astype(np.float32),
+        truth.classes,
+        truth.scores.astype(np.float32),
+        np.stack(masks),
+    )
+
+
+def stages_table(smear: SyntheticSmear, name: str, run: Path | None, rounds: int) -> None:
+    """What each step of a prediction costs, beside the network."""
+    height, width = smear.image.shape[:2]
+    predictor = predictor_of(name, run, PredictionOptions(score_threshold=0.5 if run else 0.0))
+    preprocess = ImagePreprocessor(configuration(name, run))
+    prepared = preprocess(smear.image, preprocess.statistics(smear.image))
+    found = drawn_detections(smear)
+    if run:
+        found = predictor.network([prepared])[0].resized(height, width)
+        found = found[found.scores >= 0.5]
+    result = ImageResult("smear", ArraySource(smear.image), found.paste(), predictor.class_names)
+    probabilities, boxes = torch.from_numpy(found.masks), torch.from_numpy(found.boxes)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        cv2.imwrite(str(folder / "smear.png"), smear.image)
+        seconds = interleaved(
+            {
+                "decode PNG": lambda: open_source(folder / "smear.png").read(0, 0, width, height),
+                "prepare": lambda: preprocess(smear.image, preprocess.statistics(smear.image)),
+                "network": lambda: predictor.network([prepared]),
+                "paste masks": found.paste,
+                "(Detectron2's pasting)": lambda: paste_masks_in_image(probabilities, boxes, (height, width)),
+                f"write {','.join(DEFAULT_FORMATS)}": lambda: write_formats(result, folder, DEFAULT_FORMATS),
+            },
+            rounds,
+        )
+    network = seconds["network"][1]
+    print(f"\n| {run or name}, {len(found)} cells | s | CPU s | of the network's |\n|---|---:|---:|---:|")
+    for step, (clock, cpu) in seconds.items():
+        print(f"| {step} | {clock:.3f} | {cpu:.3f} | {100 * cpu / network:.1f} % |")
+
+
+def write_slide(path: Path, side: int, smear: SyntheticSmear) -> None:
+    """A tiled TIFF of ``side`` x ``side``: the smear and its mirror images beside each other."""
+    block = 512
+    double = np.concatenate([smear.image, smear.image[:, ::-1]], axis=1)
+    picture = np.concatenate([double, double[::-1]], axis=0)[..., ::-1]
+
+    def tiles() -> Iterator[NDArray[np.uint8]]:
+        for y in range(0, side, block):
+            rows = np.arange(y, y + block) % picture.shape[0]
+            for x in range(0, side, block):
+                yield picture[rows][:, np.arange(x, x + block) % picture.shape[1]]
+
+    tifffile.imwrite(
+        path, tiles(), shape=(side, side, 3), dtype=np.uint8, tile=(block, block), photometric="rgb",
+        compression="zlib", compressionargs={"level": 1}, bigtiff=True,
+    )  # fmt: skip
+
+
+def predict_slide(
+    folder: Path, run: Path | None, options: PredictionOptions, threads: int
+) -> tuple[list[Seconds], list[Seconds], float, int]:
+    """Times of the image, times of the slide, peak memory in GB beyond the loaded model, and cells of the slide."""
+    torch.set_num_threads(threads)
+    predictor = predictor_of(LITE, run, options)
+    with open_source(folder / "smear.png") as image, open_source(folder / "slide.tif") as slide:
+        work = partial(predictor.predict_source, image)
+        loaded = resident_bytes()
+        work()
+        images, slides, found = [timed(work)], [], 0
+
+        def whole() -> None:
+            nonlocal found
+            found = len(predictor.predict_source(slide))
+
+        slides.append(timed(whole))
+        images.append(timed(work))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return images, slides, (peak - loaded) / 1e9, found
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def slide_table(smear: SyntheticSmear, run: Path | None, options: PredictionOptions, side: int) -> None:
+    """Time per megapixel and memory of a slide, in a process of its own."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        cv2.imwrite(str(folder / "smear.png"), smear.image)
+        write_slide(folder / "slide.tif", side, smear)
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            images, slides, memory, found = pool.submit(
+                predict_slide, folder, run, options, torch.get_num_threads()
+            ).result()
+    print(f"\n{run or LITE}, tiles of {options.tile_size}, overlap {options.overlap}\n")
+    print("| | s | s/megapixel | CPU s/megapixel |\n|---|---:|---:|---:|")
+    for name, times, megapixels in (
+        ("1600x1200", images, smear.image.shape[0] * smear.image.shape[1] / 1e6),
+        (f"{side}x{side}", slides, side * side / 1e6),
+    ):
+        clock, cpu = (statistics.mean(column) for column in zip(*times))
+        print(f"| {name} | {clock:.1f} | {clock / megapixels:.3f} | {cpu / megapixels:.3f} |")
+    print(f"\n{found} cells on the slide; peak memory beyond the loaded model {memory:.2f} GB")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="OUTPUT_DIR of a training run, for stages and slide"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=("models", "stages", "slide"), default=("models", "stages", "slide")
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="times that each is measured (default %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default %(default)s)")
+    parser.add_argument("--slide-side", type=int, default=6000, metavar="PX", help="default %(default)s")
+    parser.add_argument("--tile", type=int, default=PredictionOptions().tile_size, metavar="PX")
+    parser.add_argument("--overlap", type=int, default=PredictionOptions().overlap, metavar="PX")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    cv2.setNumThreads(given.threads)
+    smear = draw_smear(7, cell_diameter=(RED_CELL_DIAMETER - 5, RED_CELL_DIAMETER + 5))
+    print(f"{given.threads} threads, torch {torch.__version__}")
+    if "models" in given.only:
+        models_table(smear, given.rounds)
+    if "stages" in given.only:
+        for name in (LITE,) if given.run else (LITE, R50):
+            stages_table(smear, name, given.run, given.rounds)
+    if "slide" in given.only:
+        options = PredictionOptions(
+            score_threshold=0.5 if given.run else 0.0, tile_size=given.tile, overlap=given.overlap
+        )
+        slide_table(smear, given.run, options, given.slide_side)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,36 @@
+import json
+
+from bccd_d2.engine.fast_dev_run import reduced_data
+from bccd_d2.engine.setup import setup_config
+from tests.engine.tiny import LITE, TINY, tiny_config
+
+
+def test_two_images_of_each_part_are_left_those_with_cells_first(tiny_root, tmp_path):
+    source = tiny_root / "annotations" / "instances_train.json"
+    content = json.loads(source.read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 0]
+    root = tmp_path / "root"
+    (root / "annotations").mkdir(parents=True)
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    reduced = json.loads(
+        (reduced_data(root, tmp_path / "out") / "annotations" / "instances_train.json").read_text()
+    )
+    assert [image["id"] for image in reduced["images"]] == [1, 2]
+    assert {a["image_id"] for a in reduced["annotations"]} == {1, 2}
+    assert len(reduced["annotations"]) == 6
+    assert reduced["info"]["image_root"] == str(root.resolve())
+    assert not (tmp_path / "out" / "annotations" / "instances_val.json").exists()
+
+
+def test_the_configuration_is_of_two_iterations_in_a_folder_of_its_own(tiny_root, tmp_path):
+
+    (tmp_path / "fast_dev_run").mkdir()
+    (tmp_path / "fast_dev_run" / "old").touch()
+    (tmp_path / "kept").touch()
+    options = [*TINY, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_EPOCHS", "9"]
+    cfg = setup_config(LITE, options, str(tiny_root), fast=True)
+    assert (cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD) == (2, 1)
+    assert str(tmp_path / "fast_dev_run") == cfg.OUTPUT_DIR
+    assert not (tmp_path / "fast_dev_run" / "old").exists()
+    assert (tmp_path / "kept").exists()
+    tiny_config(tiny_root, tmp_path)  # registers the whole data again

@@ -1,0 +1,151 @@
+"""Predictions of other tools: COCO of any make, label images of any depth and name."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from bccd_d2.cells import Cells
+from bccd_d2.errors import InputError
+from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
+from bccd_d2.evaluation.foreign import read_predictions, without_classes
+
+SIZE = (30, 40)
+
+
+def labels(*boxes, number=1):
+    """Label image with boxes (x, y, side), numbered from ``number`` in steps of it."""
+    image = np.zeros(SIZE, np.uint32)
+    for index, (x, y, side) in enumerate(boxes, start=1):
+        image[y : y + side, x : x + side] = index * number
+    return image
+
+
+@pytest.fixture
+def truth():
+    none = Cells.from_masks(*SIZE, [])
+    images = [
+        EvaluationImage(
+            7, "a/one.png", None, Cells.from_label_image(labels((2, 3, 5), (20, 10, 8))), none, none
+        ),
+        EvaluationImage(9, "a/two.jpg", None, Cells.from_label_image(labels((5, 5, 4))), none, none),
+    ]
+    return EvaluationSet(images, ["cell"], [1])
+
+
+def write(folder, name, image):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, image)
+    elif path.suffix == ".png":
+        Image.fromarray(image.astype(np.uint16)).save(path)
+    else:
+        tifffile.imwrite(path, image)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["{}_cp_masks.png", "deep/{}_masks.tif", "{}.stardist.tif", "{}_instanseg_prediction.tiff", "{}.npy"],
+)
+def test_label_images_are_found_by_stem_and_suffix(tmp_path, truth, pattern):
+    # Labels above 65535 only fit a 32-bit TIFF or an array; gaps between labels do not matter.
+    number = 30000 if pattern.endswith(".png") else 70000
+    for stem, image in (("one", labels((2, 3, 5), (20, 10, 8), number=number)), ("two", labels())):
+        write(tmp_path, pattern.format(stem), image)
+    one, two = read_predictions(tmp_path, truth).images
+    np.testing.assert_array_equal(one.predictions.ious(one.truth), np.eye(2))
+    assert one.predictions.scores.tolist() == [1, 1]
+    assert len(two.predictions) == 0
+
+
+def test_a_mask_wins_over_the_image_beside_it(tmp_path, truth):
+    for stem in ("one", "two"):
+        write(tmp_path, f"{stem}_masks.png", labels((1, 1, 3)))
+        Image.fromarray(np.full((*SIZE, 3), 200, np.uint8)).save(tmp_path / f"{stem}.png")
+    assert [len(image.predictions) for image in read_predictions(tmp_path, truth).images] == [1, 1]
+
+
+def test_other_suffixes_can_be_named(tmp_path, truth):
+    for stem in ("one", "two"):
+        write(tmp_path, f"{stem}_mine.tif", labels((1, 1, 3)))
+    with pytest.raises(InputError, match=r"2 label images.*expected names such as one_cp_masks\.png"):
+        read_predictions(tmp_path, truth)
+    assert len(read_predictions(tmp_path, truth, ["_mine"]).images[0].predictions) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"one_masks.png": labels((1, 1, 3))}, r"no label image of 1 of 2 images, expected two_masks\.png"),
+        ({"one.tif": labels(), "x/one.png": labels(), "two.tif": labels()}, r"two label images of one image"),
+        ({"one.tif": labels(), "two.tif": labels()[:20]}, r"a/two\.jpg: .*20 x 40, expected 30 x 40"),
+        (
+            {
+                "one.tif": (labels((1, 1, 4), (10, 10, 4), (20, 20, 4)) > 0).astype(np.uint8) * 255,
+                "two.tif": labels(),
+            },
+            r"one label in 3 separate parts, expected a label a cell",
+        ),
+    ],
+)
+def test_folders_that_do_not_fit(tmp_path, truth, files, message):
+    for name, image in files.items():
+        write(tmp_path, name, image)
+    with pytest.raises(InputError, match=message):
+        read_predictions(tmp_path, truth)
+
+
+def test_classes_are_left_aside_only_when_told(tmp_path, truth):
+    for stem in ("one", "two"):
+        write(tmp_path, f"{stem}.tif", labels((2, 3, 5)))
+    several = EvaluationSet(truth.images, ["RBC", "WBC"], [1, 2])
+    with pytest.raises(InputError, match=r"has 2 \(RBC, WBC\).*--class-agnostic"):
+        read_predictions(tmp_path, several)
+    assert read_predictions(tmp_path, without_classes(several)).class_names == ["cell"]
+
+
+def entry(cells, index, **more):
+    return {"segmentation": cells.rles()[index], "category_id": 1, **more}
+
+
+def test_coco_documents_are_joined_by_names_not_ids(tmp_path, truth):
+    cells = truth.images[0].truth
+    document = {
+        "images": [{"id": 1, "file_name": "elsewhere/one.tif", "height": 30, "width": 40}],
+        "categories": [{"id": 5, "name": "cell"}],
+        "annotations": [{**entry(cells, 1), "image_id": 1, "category_id": 5, "id": 3}],
+    }
+    path = tmp_path / "drawn.json"
+    path.write_text(json.dumps(document))
+    (found,) = read_predictions(path, truth).images[0].predictions.ious(cells)
+    assert found.tolist() == [0, 1]
+    document["categories"][0]["name"] = "nucleus"
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"category 'nucleus'.*it holds cell"):
+        read_predictions(path, truth)
+
+
+def test_coco_results_with_file_names_need_no_ids(tmp_path, truth, caplog):
+    path = tmp_path / "predictions.json"
+    cells = truth.images[1].truth
+    path.write_text(json.dumps([entry(cells, 0, image_id=1, file_name="two.png", score=0.75)]))
+    one, two = read_predictions(path, truth).images
+    assert (len(one.predictions), two.predictions.scores.tolist()) == (0, [0.75])
+    assert "nothing on 1 of 2 images" in caplog.text
+    path.write_text(json.dumps([entry(cells, 0, image_id=9, score=0.5)]))
+    assert len(read_predictions(path, truth).images[1].predictions) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"images": [], "annotations": [{}], "categories": []}', "7", "no JSON"]
+)
+def test_files_that_are_no_coco(tmp_path, truth, text):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"x\.json"):
+        read_predictions(path, truth)
+    with pytest.raises(InputError, match="no such file or folder"):
+        read_predictions(tmp_path / "absent", truth)

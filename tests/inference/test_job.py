@@ -1,0 +1,201 @@
+"""A batch from its inputs to its results, and results of two models that are never mixed."""
+
+import json
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import pytest
+from torch.multiprocessing import ProcessRaisedException
+
+from bccd_d2.errors import InputError
+from bccd_d2.inference import job
+from bccd_d2.inference.collect import collect
+from bccd_d2.inference.job import Job, prepare_job, run_job
+from bccd_d2.inference.model_zoo import ModelFiles, find_model, shipped_model
+from bccd_d2.inference.options import PredictionOptions
+from tests.conftest import REPOSITORY
+from tests.inference.drawn_cells import DarkThings
+
+LITE = REPOSITORY / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
+
+
+class Loaded(DarkThings):
+    """A stand-in that is made as the predictor is."""
+
+    devices: ClassVar[list[str | None]] = []
+
+    def __init__(self, config, weights, options, *, device=None):
+        super().__init__(options=options)
+        self.devices.append(device)
+
+    def scale_of(self, source):
+        return 1.0
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch):
+    Loaded.devices = []
+    monkeypatch.setattr(job, "BCCDPredictor", Loaded)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(5):
+        image = np.full((40, 50, 3), 200, np.uint8)
+        image[5:30, 5 : 10 + 4 * index] = 30
+        cv2.imwrite(str(tmp_path / "in" / f"{index}.png"), image)
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    return tmp_path
+
+
+def prepare(folder, output="out", *, weights="weights.pth", formats=("coco", "csv", "overlay"), **given):
+    overwrite = given.pop("overwrite", False)
+    options = PredictionOptions(**{"score_threshold": 0.5} | given)
+    model = ModelFiles(str(LITE), str(folder / weights))
+    return prepare_job([folder / "in"], folder / output, model, options, formats, overwrite=overwrite)
+
+
+def finish(prepared: Job, num_gpus=1):
+    run_job(prepared, num_gpus)
+    return collect(prepared.images, prepared.outputs)
+
+
+def tree(folder):
+    """Content by name, of records only the name: they say how long it took."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if "records" not in path.parts else None
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_several_gpus_write_the_files_of_one(folder, monkeypatch):
+    finish(prepare(folder))
+
+    def launch(main, num_gpus, dist_url, args):
+        assert dist_url == "auto"
+        for rank in range(num_gpus):
+            monkeypatch.setattr(job.comm, "get_rank", lambda rank=rank: rank)
+            monkeypatch.setattr(job.comm, "get_world_size", lambda: num_gpus)
+            main(*args)
+
+    monkeypatch.setattr(job, "launch", launch)
+    Loaded.devices = []
+    finish(prepare(folder, "shared"), 2)
+    assert Loaded.devices == ["cuda:0", "cuda:1"]
+    assert tree(folder / "shared") == tree(folder / "out")
+
+
+def test_a_process_that_ends_with_bad_input_ends_the_batch_with_its_message(folder, monkeypatch):
+    def launch(*arguments, **options):
+        raise ProcessRaisedException("-- Process 1 --\nTraceback:\n\n" + last, 1, 99)
+
+    monkeypatch.setattr(job, "launch", launch)
+    last = "bccd_d2.inference.batch.OutputError: out: results cannot be written (disk full)\n"
+    with pytest.raises(InputError, match=r"^out: results cannot be written"):
+        run_job(prepare(folder), 2)
+    last = "ZeroDivisionError: division by zero\n"
+    with pytest.raises(ProcessRaisedException):
+        run_job(prepare(folder), 2)
+
+
+def test_a_finished_batch_needs_no_model(folder):
+    finish(prepare(folder))
+    Loaded.devices = []
+    finish(prepare(folder, batch_size=4))
+    assert Loaded.devices == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score_threshold": 0.3}, r"options\.score_threshold was 0\.5, is now 0\.3\. Give another --output"),
+        ({"weights": "other.pth"}, "weights was '[0-9a-f]+', is now '[0-9a-f]+'"),
+    ],
+)
+def test_results_of_another_model_or_options_are_not_mixed(folder, change, message):
+    (folder / "other.pth").write_bytes(b"other weights")
+    finish(prepare(folder))
+    before = tree(folder / "out")
+    with pytest.raises(InputError, match=message):
+        prepare(folder, **change)
+    assert tree(folder / "out") == before
+    # Forced, what is left of the old results goes.
+    (folder / "in" / "0.png").unlink()
+    finish(prepare(folder, **change, overwrite=True))
+    assert set(before) - set(tree(folder / "out")) == {
+        *("coco/0.png.json", "csv/0.png.csv", "overlays/0.png.png", "records/0.png.json")
+    }
+
+
+def test_overwrite_does_everything_anew(folder):
+    finish(prepare(folder))
+    (folder / "out" / "notes.txt").write_text("mine")
+    assert len(prepare(folder).pending) == 0
+    assert len(prepare(folder, overwrite=True).pending) == 5
+    assert (folder / "out" / "coco" / "1.png.json").is_file()
+    assert (folder / "out" / "notes.txt").is_file()
+
+
+def test_files_that_nobody_can_tell_the_model_of_are_not_replaced(folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "predictions.json").write_text("[]")
+    with pytest.raises(InputError, match=r"predictions\.json exists; give --overwrite"):
+        prepare(folder)
+    finish(prepare(folder, overwrite=True))
+    assert len(json.loads((folder / "out" / "predictions.json").read_text())) == 5
+
+
+def test_a_run_that_made_nothing_is_in_nobodys_way(folder):
+    prepare(folder)
+    assert len(prepare(folder, score_threshold=0.3).pending) == 5
+
+
+def test_a_manifest_that_is_none_is_named(folder):
+    finish(prepare(folder))
+    (folder / "out" / "run.json").write_text("{")
+    (folder / "out" / "records" / "0.png.json").write_text("{")
+    with pytest.raises(InputError, match=r"run\.json: not JSON .*--overwrite"):
+        prepare(folder)
+    assert len(prepare(folder, overwrite=True).pending) == 5
+
+
+def test_results_below_the_inputs_are_no_images(folder):
+    finish(prepare(folder, "in/results"))
+    assert len(prepare(folder, "in/results").images) == 5
+    with pytest.raises(InputError, match="in the output folder"):
+        prepare(folder, "in")
+
+
+def test_slides_in_a_folder_are_images_too(folder):
+    (folder / "in" / "slide.svs").write_bytes(b"x")
+    (folder / "in" / "notes.txt").write_bytes(b"x")
+    assert [name for _, name in prepare(folder).images][-1] == "slide.svs"
+
+
+def test_which_model_is_taken(tmp_path):
+    for name in ("config.yaml", "model_final.pth", "lite.yaml", "lite.safetensors"):
+        (tmp_path / name).touch()
+    run = ModelFiles(str(tmp_path / "config.yaml"), str(tmp_path / "model_final.pth"))
+    assert find_model(tmp_path) == run
+    assert find_model(tmp_path, weights="detectron2://x.pkl").weights == "detectron2://x.pkl"
+    assert find_model(None, run.config, run.weights) == run
+    assert shipped_model(folder=tmp_path) == ModelFiles(
+        str(tmp_path / "lite.yaml"), str(tmp_path / "lite.safetensors")
+    )
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="give both --config-file and --weights"):
+        find_model(config_file=tmp_path / "config.yaml")
+    with pytest.raises(InputError, match="nowhere is not there; expected the OUTPUT_DIR"):
+        find_model(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"config\.yaml is not there"):
+        find_model(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(InputError, match=r"model_final\.pth is not there"):
+        find_model(tmp_path)
+    with pytest.raises(InputError, match=r"no model 'lite' in .* \(there: none\): give --run"):
+        shipped_model(folder=tmp_path)

@@ -1,0 +1,279 @@
+"""RPN and heads on a tiny network: losses, regions to ignore, suppression."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.layers.mask_ops import paste_masks_in_image
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from fvcore.nn import sigmoid_focal_loss
+
+from bccd_d2.errors import InputError
+from bccd_d2.modeling.ignore import ignored_share, with_ignored
+from bccd_d2.modeling.mask_head import true_class_masks
+from bccd_d2.modeling.mask_losses import dice_loss
+from bccd_d2.modeling.roi_masks import cells_of_instances
+from bccd_d2.modeling.suppression import BoxSuppression, MaskSuppression
+from tests.modeling.tiny import CASCADE, SIDE, STOCK, detect, losses_of, sample, tiny_config, tiny_model
+
+LOW_SCORES = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.DETECTIONS_PER_IMAGE", "200")
+
+
+@pytest.mark.parametrize("ours", [(), CASCADE], ids=["standard", "cascade"])
+def test_by_default_losses_and_detections_are_detectron2s(ours):
+    stock = [*STOCK, *ours]
+    if ours:
+        stock += ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads"]
+    mine, theirs = tiny_model(*ours, *LOW_SCORES), tiny_model(*stock, *LOW_SCORES)
+    assert mine.state_dict().keys() == theirs.state_dict().keys()
+    batch = [sample(), sample([(70, 70, 30)])]
+    found, expected = losses_of(mine, batch), losses_of(theirs, batch)
+    assert {k: v.item() for k, v in found.items()} == {k: v.item() for k, v in expected.items()}
+    found, expected = detect(mine), detect(theirs)
+    assert len(found) > 20
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.pred_masks, expected.pred_masks)
+
+
+@pytest.mark.parametrize("ours", [(), CASCADE], ids=["standard", "cascade"])
+def test_each_loss_is_multiplied_by_its_weight_once(ours):
+    weights = {"RPN_CLS": 2.0, "RPN_LOC": 3.0, "CLS": 5.0, "BOX_REG": 7.0, "MASK": 11.0}
+    options = [word for name, value in weights.items() for word in (f"MODEL.LOSS_WEIGHTS.{name}", str(value))]
+    for more in ((), ("MODEL.ROI_MASK_HEAD.LOSS", "dice", "MODEL.RPN.OBJECTNESS_LOSS", "focal")):
+        plain = losses_of(tiny_model(*ours, *more), [sample()])
+        weighted = losses_of(tiny_model(*ours, *more, *options), [sample()])
+        assert len(plain) == (9 if ours else 5)
+        for name, value in plain.items():
+            key = name.removeprefix("loss_").split("_stage")[0].upper()
+            assert value > 0
+            assert weighted[name].item() == pytest.approx(weights[key] * value.item(), rel=1e-5), name
+
+
+@pytest.fixture(scope="module")
+def region():
+    """The right half; the second disc of the sample lies in it."""
+    mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    mask[:, SIDE // 2 :] = True
+    return mask
+
+
+def anchors_of(rpn):
+    return rpn.anchor_generator([torch.zeros(1, 16, SIDE // s, SIDE // s) for s in (4, 8, 16, 32, 64)])
+
+
+@pytest.mark.parametrize("focal", [(), ("MODEL.RPN.OBJECTNESS_LOSS", "focal")], ids=["bce", "focal"])
+def test_anchors_in_ignored_regions_have_no_label_and_no_gradient(region, focal):
+    rpn = tiny_model(*focal).proposal_generator
+    rpn.batch_size_per_image = 100_000  # all anchors
+    anchors = anchors_of(rpn)
+    everything = Boxes.cat(anchors)
+    share = ignored_share(everything.tensor, region)
+    cells = sample([(30, 44, 20)])["instances"]
+    batch = [with_ignored(cells, region), cells]
+    losses, logits, deltas = rpn_losses(rpn, anchors, batch)
+    losses["loss_rpn_cls"].backward(retain_graph=True)
+    losses["loss_rpn_loc"].backward()
+    ignored, free = (torch.cat([one.grad[k] for one in logits]) for k in (0, 1))
+    assert (ignored[share > 0.5] == 0).all()
+    assert (ignored != 0).equal((free != 0) & (share <= 0.5))
+    assert (free[share > 0.5] != 0).any()
+    assert (torch.cat([one.grad[0] for one in deltas])[share > 0.5] == 0).all()
+    assert (torch.cat([one.grad[0] for one in deltas]) != 0).any()
+
+
+def rpn_losses(rpn, anchors, batch):
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(len(batch), len(one), generator=generator).requires_grad_() for one in anchors]
+    deltas = [torch.zeros(len(batch), len(one), 4, requires_grad=True) for one in anchors]
+    torch.manual_seed(0)
+    with EventStorage():
+        labels, boxes = rpn.label_and_sample_anchors(anchors, batch)
+        return rpn.losses(anchors, logits, labels, deltas, boxes), logits, deltas
+
+
+def test_no_anchor_in_an_ignored_region_is_positive_not_even_the_best_of_a_cell(region):
+    rpn = tiny_model().proposal_generator
+    anchors = anchors_of(rpn)
+    # A cell of 4 px beside the region: its best anchor, of 24 px, lies mostly in the region.
+    cells = sample([(66, 64, 3)])["instances"]
+    region = region & ~cells.gt_masks.tensor[0]
+    labels, _ = rpn.label_and_sample_anchors(anchors, [cells])
+    share = ignored_share(Boxes.cat(anchors).tensor, region)
+    assert (share[labels[0] == 1] > 0.5).any()
+    labels, _ = rpn.label_and_sample_anchors(anchors, [with_ignored(cells, region)])
+    assert (labels[0][share > 0.5] == -1).all()
+
+
+def test_focal_objectness_counts_all_anchors_and_divides_by_the_positive_ones():
+    rpn = tiny_model(
+        "MODEL.RPN.OBJECTNESS_LOSS", "focal", "MODEL.RPN.FOCAL_ALPHA", "0.3", "MODEL.RPN.FOCAL_GAMMA", "1.5"
+    ).proposal_generator
+    anchors = anchors_of(rpn)
+    batch = [sample()["instances"]]
+    losses, logits, _ = rpn_losses(rpn, anchors, batch)
+    labels, _ = rpn.label_and_sample_anchors(anchors, batch)
+    counted = labels[0] >= 0
+    assert counted.sum() > 1000  # far more than a sample of 64
+    chosen, truth = torch.cat(logits, 1)[0][counted], labels[0][counted].float()
+    expected = sigmoid_focal_loss(chosen, truth, 0.3, 1.5, "sum") / (truth == 1).sum()
+    torch.testing.assert_close(losses["loss_rpn_cls"], expected)
+    # Lin's prior: an untrained network gives every anchor a probability of 0.01.
+    bias = build_model(
+        tiny_config("MODEL.RPN.OBJECTNESS_LOSS", "focal")
+    ).proposal_generator.rpn_head.objectness_logits.bias
+    assert bias.sigmoid().tolist() == pytest.approx([0.01] * len(bias))
+
+
+@pytest.mark.parametrize("ours", [(), CASCADE], ids=["standard", "cascade"])
+def test_an_image_that_is_ignored_as_a_whole_teaches_nothing(ours):
+    model = tiny_model(*ours)
+    losses = losses_of(model, [sample([], ignore=torch.ones(SIDE, SIDE, dtype=torch.bool))])
+    sum(losses.values()).backward()
+    assert all(loss.item() == 0 for loss in losses.values())
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients
+    assert all((gradient == 0).all() for gradient in gradients)
+    # The same image without the region is background, and teaches that.
+    assert losses_of(model, [sample([])])["loss_rpn_cls"] > 0
+
+
+@pytest.mark.parametrize("ours", [(), CASCADE], ids=["standard", "cascade"])
+def test_heads_train_on_no_proposal_in_an_ignored_region(region, ours):
+    heads = tiny_model(*ours).roi_heads
+    targets = with_ignored(sample([(30, 44, 20)])["instances"], region)
+    boxes = torch.tensor(
+        [[70, 60, 110, 100], [66, 10, 120, 90], [10, 24, 52, 64], [50, 0, 90, 40], [2, 90, 40, 120]]
+    )
+    proposals = Instances((SIDE, SIDE), proposal_boxes=Boxes(boxes), objectness_logits=torch.zeros(5))
+    with EventStorage():
+        (kept,) = heads.label_and_sample_proposals([proposals], [targets])
+        expected = {tuple(box) for box in (*boxes[[2, 4]].tolist(), targets.gt_boxes.tensor[0].tolist())}
+        assert {tuple(box) for box in kept.proposal_boxes.tensor.tolist()} == expected
+        assert sorted(kept.gt_classes.tolist()) == [0, 0, 1]
+        if ours:
+            proposals = Instances((SIDE, SIDE), proposal_boxes=Boxes(boxes))
+            (kept,) = heads._match_and_label_boxes([proposals], 1, [targets])
+            assert kept.proposal_boxes.tensor.tolist() == boxes[[2, 4]].tolist()
+            assert kept.gt_classes.tolist() == [0, 1]
+
+
+def test_class_weights_and_focal_loss_reach_the_classifier():
+    options = ("MODEL.ROI_HEADS.NUM_CLASSES", "2")
+    plain = losses_of(tiny_model(*options), [sample()])
+    equal = losses_of(tiny_model(*options, "MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS", "[2.0, 2.0, 2.0]"), [sample()])
+    assert equal["loss_cls"].item() == pytest.approx(plain["loss_cls"].item(), rel=1e-5)
+    assert equal["loss_box_reg"].item() == plain["loss_box_reg"].item()
+    names = ("DATASETS.CLASS_NAMES", "['RBC', 'WBC']")
+    weights = ("MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS", "[['background', 0.0]]")
+    # Without the background the mean is over the proposals of class 0 alone.
+    model = tiny_model(*options, *names, *weights)
+    assert model.roi_heads.box_predictor.class_weights.tolist() == [1, 1, 0]
+    assert losses_of(model, [sample()])["loss_cls"].item() != pytest.approx(
+        plain["loss_cls"].item(), rel=1e-3
+    )
+    focal = ("MODEL.ROI_BOX_HEAD.CLS_LOSS", "focal")
+    model = tiny_model(*options, *focal, "MODEL.ROI_BOX_HEAD.FOCAL_GAMMA", "0.0")
+    assert losses_of(model, [sample()])["loss_cls"].item() == pytest.approx(
+        plain["loss_cls"].item(), rel=1e-5
+    )
+    assert losses_of(tiny_model(*options, *focal), [sample()])["loss_cls"] < plain["loss_cls"]
+    with pytest.raises(InputError, match=r"CLASS_WEIGHTS: expected 3 numbers \(one a class and background\)"):
+        tiny_model(*options, "MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS", "[1.0]")
+
+
+def test_mask_losses_compare_the_true_class_inside_the_box():
+    masks = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
+    masks[:, 20:60, 20:60] = True
+    # The box reaches as far again to the right: its left half is the cell.
+    found = Instances((SIDE, SIDE), proposal_boxes=Boxes(torch.tensor([[20.0, 20, 100, 60]])))
+    found.gt_classes, found.gt_masks = torch.tensor([1]), BitMasks(masks)
+    logits = torch.stack([torch.full((28, 28), float(c)) for c in range(3)])[None]
+    chosen, targets = true_class_masks(logits, [found, found[:0]])
+    assert (chosen == 1).all()
+    expected = torch.zeros(1, 28, 28)
+    expected[:, :, :14] = 1
+    assert torch.equal(targets, expected)
+    chosen, targets = true_class_masks(logits[:0], [found[:0]])
+    assert chosen.shape == targets.shape == (0, 28, 28)
+
+
+def test_the_mask_head_trains_on_the_loss_that_is_chosen():
+    head = tiny_model("MODEL.ROI_MASK_HEAD.LOSS", "dice").roi_heads.mask_head
+    found = sample()["instances"]
+    found.proposal_boxes = found.gt_boxes
+    features = torch.randn(2, 16, 14, 14, generator=torch.Generator().manual_seed(0))
+    with EventStorage() as storage:
+        loss = head(features, [found])["loss_mask"]
+        assert 0 <= storage.latest()["mask_rcnn/accuracy"][0] <= 1
+    logits, targets = true_class_masks(head.layers(features), [found])
+    assert loss.item() == dice_loss(logits, targets).item()
+
+
+def test_pasted_masks_are_detectron2s():
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(30, 2, generator=generator) * 100
+    boxes = torch.cat([corner, corner + 1 + torch.rand(30, 2, generator=generator) * 60], 1)
+    found = Instances(
+        (90, 140), pred_boxes=Boxes(boxes), scores=torch.rand(30), pred_classes=torch.zeros(30).long()
+    )
+    found.pred_boxes.clip((90, 140))
+    found = found[found.pred_boxes.nonempty()]
+    found.pred_masks = torch.rand(len(found), 1, 28, 28, generator=generator)
+    cells = cells_of_instances(found)
+    expected = paste_masks_in_image(found.pred_masks[:, 0], found.pred_boxes.tensor, (90, 140), 0.5).numpy()
+    different = [np.count_nonzero(cells.full_mask(k) != mask) for k, mask in enumerate(expected)]
+    assert expected.sum() > 10_000
+    assert sum(different) <= 3  # probabilities of 0.5, rounded otherwise
+
+
+@pytest.mark.parametrize("ours", [(), CASCADE], ids=["standard", "cascade"])
+@pytest.mark.parametrize("kind", ["soft_linear", "soft_gaussian"])
+def test_the_heads_suppress_boxes_as_the_function_does(ours, kind):
+    unsuppressed = ("MODEL.ROI_HEADS.NMS_THRESH_TEST", "1.0", "TEST.DETECTIONS_PER_IMAGE", "800")
+    everything = detect(tiny_model(*ours, *LOW_SCORES, *unsuppressed))
+    arrays = [x.numpy() for x in (everything.pred_boxes.tensor, everything.scores, everything.pred_classes)]
+    kept, scores = BoxSuppression(kind, 0.5)(*arrays)
+    few = ("TEST.DETECTIONS_PER_IMAGE", "30")
+    found = detect(tiny_model(*ours, *LOW_SCORES, *few, "MODEL.ROI_HEADS.NMS_KIND", kind))
+    assert len(found) == 30 < len(kept)
+    assert found.scores.numpy() == pytest.approx(scores[:30], abs=1e-6)
+    assert (found.scores.diff() <= 0).all()
+
+
+def test_thresholds_by_class_leave_out_detections():
+    options = (*LOW_SCORES, "TEST.DETECTIONS_PER_IMAGE", "800", "MODEL.ROI_HEADS.NUM_CLASSES", "2")
+    plain = detect(tiny_model(*options))
+    thresholds = [float(plain.scores[plain.pred_classes == k].median()) for k in (0, 1)]
+    found = detect(tiny_model(*options, "MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS", str(thresholds)))
+    above = plain.scores > torch.tensor(thresholds)[plain.pred_classes]
+    assert 0 < above.sum() < len(plain)
+    assert torch.equal(found.pred_boxes.tensor, plain.pred_boxes.tensor[above])
+    assert torch.equal(found.pred_classes, plain.pred_classes[above])
+
+
+def test_masks_are_suppressed_after_the_mask_head():
+    plain = detect(tiny_model(*LOW_SCORES))
+    expected = MaskSuppression("containment", 0.3)(cells_of_instances(plain)).tolist()
+    options = ("ENABLED", "True", "METRIC", "containment", "THRESH", "0.3")
+    words = [w if k % 2 else f"MODEL.ROI_HEADS.MASK_NMS.{w}" for k, w in enumerate(options)]
+    found = detect(tiny_model(*LOW_SCORES, *words))
+    assert 0 < len(expected) < len(plain)
+    assert torch.equal(found.pred_masks, plain.pred_masks[expected])
+    assert torch.equal(found.scores, plain.scores[expected])
+
+
+@pytest.mark.parametrize("key", ["NMS_KIND", "MASK_NMS.ENABLED"])
+def test_suppression_is_not_frozen_into_an_exported_network(key, monkeypatch):
+    model = tiny_model(f"MODEL.ROI_HEADS.{key}", "soft_linear" if key == "NMS_KIND" else "True")
+    monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
+    with pytest.raises(InputError, match=f"MODEL.ROI_HEADS.{key}.*cannot be exported"):
+        model.roi_heads.eval()(
+            None, {f"p{k}": torch.zeros(1, 16, 128 >> k, 128 >> k) for k in range(2, 6)}, [proposals()]
+        )
+
+
+def proposals():
+    boxes = Boxes(torch.tensor([[10.0, 10, 60, 60], [20, 20, 70, 70]]))
+    return Instances((SIDE, SIDE), proposal_boxes=boxes, objectness_logits=torch.zeros(2))

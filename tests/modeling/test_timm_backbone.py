@@ -1,0 +1,123 @@
+import huggingface_hub
+import pytest
+import timm
+import torch
+from detectron2.modeling import build_backbone
+
+import bccd_d2.modeling  # noqa: F401  registers the backbone
+from bccd_d2.config import get_bccd_cfg
+from bccd_d2.errors import InputError
+from bccd_d2.modeling.timm_backbone import TimmBackbone
+
+SHAPES = {"res2": (16, 24), "res3": (8, 12), "res4": (4, 6), "res5": (2, 3)}  # of an image of 64x96
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_convnext",  # strides 4 to 32
+        "test_resnet",  # and stride 2 before them
+        "swin_tiny_patch4_window7_224",  # channels last, and one image size unless it is told otherwise
+    ],
+)
+def test_features_are_those_of_timm_at_strides_4_to_32(name):
+    backbone = TimmBackbone(name, pretrained=False).eval()
+    images = torch.rand(1, 3, 64, 96)
+    features = backbone(images)
+    shapes = backbone.output_shape()
+    assert {key: tuple(value.shape[-2:]) for key, value in features.items()} == SHAPES
+    for key, value in features.items():
+        assert value.shape[1] == shapes[key].channels
+        assert shapes[key].stride * value.shape[-1] == 96
+    if name == "test_resnet":
+        assert torch.equal(features["res5"], backbone.model(images)[-1])
+
+
+def test_the_pyramid_has_detectron2s_levels():
+    cfg = get_bccd_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_timm_fpn_backbone"
+    cfg.MODEL.TIMM.NAME = "test_convnext"
+    cfg.MODEL.FPN.IN_FEATURES = list(SHAPES)
+    cfg.MODEL.FPN.OUT_CHANNELS = 8
+    backbone = build_backbone(cfg)
+    levels = backbone(torch.rand(1, 3, 64, 64))
+    assert {key: tuple(value.shape) for key, value in levels.items()} == {
+        f"p{level}": (1, 8, 64 // 2**level, 64 // 2**level) for level in range(2, 7)
+    }
+    assert backbone.size_divisibility == 32
+
+
+def test_near_names_are_suggested():
+    with pytest.raises(InputError, match=r"knows no model 'convnext_tinny'; near it are .*convnext_tiny"):
+        TimmBackbone("convnext_tinny", pretrained=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("test_vit", r"has features at strides \[16, 16, 16\], expected \[4, 8, 16, 32\] among them"),
+        ("hiera_tiny_224", "takes images of one size only"),
+    ],
+)
+def test_models_without_such_features_are_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        TimmBackbone(name, pretrained=False)
+
+
+@pytest.fixture
+def offline_cache(monkeypatch, tmp_path):
+    """An empty cache, and no network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return tmp_path
+
+
+def snapshot_of(name, cache):
+    return cache / f"models--timm--{name}.r160_in1k" / "snapshots" / "0"
+
+
+def save_to_cache(name, cache):
+    """A model of random weights, and these as if timm had downloaded them."""
+    torch.manual_seed(1)
+    model = timm.create_model(name, pretrained=False)
+    snapshot = snapshot_of(name, cache)
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0")
+    timm.models.save_for_hf(model, snapshot, safe_serialization=True)
+    return model
+
+
+def test_weights_that_cannot_be_downloaded_say_what_to_do(offline_cache):
+    backbone = TimmBackbone("test_convnext", pretrained=True)
+    with pytest.raises(
+        InputError, match=r"the weights of test_convnext cannot be downloaded .* copy the cache folder"
+    ):
+        backbone.initialize_from_pretrained()
+
+
+def test_weights_come_from_the_cache_and_only_when_asked_for(offline_cache):
+    source = save_to_cache("test_convnext", offline_cache)
+    images = torch.rand(1, 3, 64, 64)
+    expected = source.eval().forward_intermediates(images, intermediates_only=True)[-1]
+    torch.manual_seed(2)
+    for pretrained in (True, False):
+        backbone = TimmBackbone("test_convnext", pretrained=pretrained).eval()
+        backbone.initialize_from_pretrained()
+        assert torch.allclose(backbone(images)["res5"], expected, atol=1e-5) == pretrained
+
+
+def test_frozen_batch_norms_keep_everything_and_take_pretrained_statistics(offline_cache):
+    source = save_to_cache("test_resnet", offline_cache)
+    source.bn1.running_mean.fill_(0.5)
+    timm.models.save_for_hf(source, snapshot_of("test_resnet", offline_cache), safe_serialization=True)
+    backbone = TimmBackbone("test_resnet", pretrained=True, freeze_bn=True)
+    backbone.initialize_from_pretrained()
+    norm = backbone.model.bn1
+    assert norm.running_mean.tolist() == [0.5] * len(norm.running_mean)
+    assert not {name for name, _ in backbone.named_parameters() if "bn" in name}
+    images = torch.rand(2, 3, 64, 64)
+    trained = backbone.train()(images)["res5"]
+    assert norm.running_mean.tolist() == [0.5] * len(norm.running_mean)
+    assert torch.equal(trained, backbone.eval()(images)["res5"])

@@ -1,0 +1,236 @@
+import logging
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from detectron2.layers import Conv2d, get_norm
+from safetensors import safe_open
+
+from bccd_d2.config import get_bccd_cfg
+from bccd_d2.errors import InputError
+from bccd_d2.modeling.checkpoint_files import read_checkpoint, write_safetensors
+from bccd_d2.modeling.weights import BCCDCheckpointer, load_pretrained_backbone, load_weights, save_weights
+
+
+def network(classes=2, width=4):
+    torch.manual_seed(classes)
+    return torch.nn.Sequential(
+        torch.nn.Linear(3, width), torch.nn.BatchNorm1d(width), torch.nn.Linear(width, classes)
+    )
+
+
+class RunsCode:
+    """A pickle that makes a folder when it is loaded."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def same(first, second):
+    there, here = first.state_dict(), second.state_dict()
+    return there.keys() == here.keys() and all(torch.equal(there[key], here[key]) for key in there)
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    content = {"model": {"0.weight": RunsCode(tmp_path / "made")}, "__author__": "somebody"}
+    if suffix == ".pkl":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    with pytest.raises(InputError, match=r"refused, for it asks for \w+\.mkdir and such a file can run code"):
+        load_weights(network(), str(path))
+    assert not (tmp_path / "made").exists()
+    pickle.loads(pickle.dumps(RunsCode(tmp_path / "made")))
+    assert (tmp_path / "made").exists()  # so it would have
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_of_the_model_zoo_are_read_at_every_pickle_protocol(tmp_path, protocol):
+    arrays = {
+        "weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "steps": np.float64(3),
+        "none": np.zeros((0, 2)),
+    }
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2"}, protocol=protocol))
+    model = read_checkpoint(path)["model"]
+    assert {key: value.tolist() for key, value in model.items()} == {
+        key: v.tolist() for key, v in arrays.items()
+    }
+
+
+def test_weights_of_caffe2_keep_their_names_for_the_translation(tmp_path):
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(
+        pickle.dumps({"blobs": {"conv1_w": np.ones(2), "conv1_w_momentum": np.ones(2)}}, protocol=2)
+    )
+    content = read_checkpoint(path)
+    assert (list(content["model"]), content["matching_heuristics"]) == (["conv1_w"], True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.pth", b"no checkpoint", r"a\.pth"),
+        ("a.pkl", b"no checkpoint", r"a\.pkl"),
+        ("a.safetensors", b"no checkpoint", r"a\.safetensors: expected safetensors, cannot read it"),
+        ("a.pkl", pickle.dumps([1, 2]), "expected a dict of tensors, found list"),
+        ("a.pkl", pickle.dumps({"epoch": 3}), "expected a state dict of tensors, found int as epoch"),
+        ("a.pkl", pickle.dumps({}), "expected a state dict of tensors, found an empty one"),
+    ],
+)
+def test_files_that_are_no_checkpoints_are_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_weights(network(), str(path))
+
+
+def test_safetensors_give_back_what_was_saved(tmp_path):
+    path, saved, loaded = tmp_path / "model.safetensors", network(), network(classes=2)
+    saved[1].running_var.fill_(7.5)
+    cfg = get_bccd_cfg()
+    save_weights(saved, path, config=cfg)
+    torch.nn.init.zeros_(loaded[0].weight)
+    load_weights(loaded, str(path))
+    assert same(saved, loaded)
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata() == {"format": "pt", "config": cfg.dump()}
+
+
+def test_half_is_half_the_size_and_is_converted_back(tmp_path, caplog):
+    torch.manual_seed(0)
+    saved = torch.nn.ModuleDict({"large": torch.nn.Linear(200, 100), "far": torch.nn.BatchNorm1d(2)})
+    saved["far"].running_var.fill_(1e6)  # more than float16 can hold
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    save_weights(saved, whole)
+    with caplog.at_level(logging.WARNING):
+        save_weights(saved, half, half=True)
+    assert "1 tensors with values above 65504 are not halved: far.running_var" in caplog.text
+    assert half.stat().st_size < 0.52 * whole.stat().st_size
+    with safe_open(half, framework="pt") as file:
+        types = {key: file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118
+    assert types["large.weight"] == torch.float16
+    assert (types["far.running_var"], types["far.num_batches_tracked"]) == (torch.float32, torch.int64)
+    loaded = torch.nn.ModuleDict({"large": torch.nn.Linear(200, 100), "far": torch.nn.BatchNorm1d(2)})
+    load_weights(loaded, str(half))
+    assert loaded["large"].weight.dtype == torch.float32
+    # Half precision keeps 11 bits.
+    assert torch.allclose(loaded["large"].weight, saved["large"].weight, rtol=2**-11, atol=1e-7)
+    assert loaded["far"].running_var.tolist() == [1e6, 1e6]
+
+
+def test_only_safetensors_are_written(tmp_path):
+    with pytest.raises(InputError, match=r"expected a name that ends in \.safetensors"):
+        save_weights(network(), tmp_path / "model.pth")
+
+
+def test_a_checkpoint_of_another_configuration_says_what_differs(tmp_path):
+    there, here = get_bccd_cfg(), get_bccd_cfg()
+    there.MODEL.RESNETS.DEPTH = 18
+    BCCDCheckpointer(network(classes=3), str(tmp_path), config=there).save("other")
+    model = torch.nn.Sequential(*network(classes=2), torch.nn.Linear(2, 2))
+    with pytest.raises(InputError) as caught:
+        load_weights(model, str(tmp_path / "other.pth"), here)
+    assert str(caught.value) == (
+        f"MODEL.WEIGHTS: {tmp_path}/other.pth: the checkpoint is of another configuration: "
+        "2 missing: 3.bias, 3.weight; "
+        "2 of another shape: 2.weight (3, 4) in the file, (2, 4) here, 2.bias (3,) in the file, (2,) here; "
+        "its configuration has MODEL.RESNETS.DEPTH 18 there, 50 here"
+    )
+
+
+@pytest.mark.parametrize("foreign", ["{'hidden_size': 3}", "a: [", "7", ""])
+def test_a_foreign_configuration_hides_nothing(tmp_path, foreign):
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, network(classes=3).state_dict(), {"config": foreign})
+    with pytest.raises(InputError, match=r"2\.weight \(3, 4\) in the file, \(2, 4\) here$"):
+        load_weights(network(classes=2), str(path), get_bccd_cfg())
+
+
+def test_fine_tuning_starts_heads_of_other_classes_anew_and_says_so(tmp_path, caplog):
+    other, model = network(classes=3), network(classes=2)
+    before = model[2].weight.clone()
+    BCCDCheckpointer(other, str(tmp_path)).save("other")
+    with caplog.at_level(logging.WARNING):
+        BCCDCheckpointer(model).resume_or_load(str(tmp_path / "other.pth"), resume=False)
+    assert torch.equal(model[0].weight, other[0].weight)
+    assert torch.equal(model[2].weight, before)
+    assert "start anew: 2 of another shape: 2.weight (3, 4) in the file, (2, 4) here" in caplog.text
+
+
+def test_backbones_of_the_model_zoo_fit_by_the_ends_of_their_names(tmp_path, caplog):
+    model = torch.nn.ModuleDict(
+        {"backbone": torch.nn.ModuleDict({"stem": torch.nn.Linear(2, 2)}), "head": torch.nn.Linear(2, 2)}
+    )
+    arrays = {"stem.weight": np.full((2, 2), 3, np.float32), "fc1000.bias": np.zeros(5, np.float32)}
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "MSRA", "matching_heuristics": True}))
+    with caplog.at_level(logging.WARNING):
+        BCCDCheckpointer(model).resume_or_load(str(path), resume=False)
+    assert model["backbone"]["stem"].weight.tolist() == [[3, 3], [3, 3]]
+    assert "1 tensors loaded" in caplog.text
+    assert "3 missing: backbone.stem.bias, head.bias, head.weight; 1 unexpected: fc1000.bias" in caplog.text
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_weights_of_another_architecture_are_refused(tmp_path, resume):
+    BCCDCheckpointer(torch.nn.Conv2d(3, 4, 1), str(tmp_path)).save("foreign")
+    checkpointer = BCCDCheckpointer(network(), str(tmp_path))
+    with pytest.raises(InputError, match="no tensor in it fits this model"):
+        checkpointer.resume_or_load(str(tmp_path / "foreign.pth"), resume=resume)
+
+
+def test_batch_norms_are_frozen_with_the_variances_they_have(tmp_path):
+    def convolution(channels, norm):
+        return Conv2d(1, channels, 1, norm=get_norm(norm, channels))
+
+    trained, frozen = convolution(4, "BN"), convolution(4, "FrozenBN")
+    trained.norm.running_var.fill_(1e-4)
+    BCCDCheckpointer(trained, str(tmp_path)).save("trained")
+    load_weights(frozen, str(tmp_path / "trained.pth"))
+    assert torch.equal(frozen.norm.running_var, trained.norm.running_var)
+    with pytest.raises(
+        InputError, match=r"no tensor in it fits .* norm\.bias \(4,\) in the file, \(5,\) here"
+    ):
+        load_weights(convolution(5, "FrozenBN"), str(tmp_path / "trained.pth"))
+
+
+def test_a_run_goes_on_with_optimizer_and_iteration(tmp_path):
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        model(torch.ones(2, 3) * torch.tensor([[1.0], [2.0]])).sum().backward()
+        optimizer.step()
+
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    step(model, optimizer)
+    BCCDCheckpointer(model, str(tmp_path), config=get_bccd_cfg(), optimizer=optimizer).save(
+        "model", iteration=7
+    )
+    step(model, optimizer)
+    again = network()
+    optimizer_again = torch.optim.AdamW(again.parameters(), lr=0.1)
+    rest = BCCDCheckpointer(again, str(tmp_path), optimizer=optimizer_again).resume_or_load("", resume=True)
+    assert rest["iteration"] == 7
+    step(again, optimizer_again)
+    assert same(model, again)
+
+
+def test_only_backbones_with_weights_of_their_own_are_asked_for_them():
+    class Pretrained(torch.nn.Linear):
+        def initialize_from_pretrained(self):
+            torch.nn.init.ones_(self.weight)
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(Pretrained(2, 2)))
+    before = model[0].weight.clone()
+    load_pretrained_backbone(model)
+    assert model[1][0].weight.tolist() == [[1, 1], [1, 1]]
+    assert torch.equal(model[0].weight, before)

@@ -1,0 +1,68 @@
+"""Open a page on this machine that finds the cells of images that are dropped on it.
+
+python tools/app.py                       # with the model that comes with the repository, on http://127.0.0.1:7860
+python tools/app.py --run output/lite --port 8000
+python tools/app.py --host 0.0.0.0 --max-mb 20     # for everybody who can reach this machine
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
+
+import cv2  # isort: skip
+
+from bccd_d2.conversion.synthetic import draw_smear
+from bccd_d2.errors import InputError, run_command
+from bccd_d2.inference.app import LOWEST_THRESHOLD, build_app, import_gradio, launch_app
+from bccd_d2.inference.arguments import add_model_arguments, model_from
+from bccd_d2.inference.options import PredictionOptions
+from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.inference.upload import UploadLimits
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    limits = UploadLimits()
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default: this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="default %(default)s")
+    parser.add_argument(
+        "--max-mb", type=float, default=limits.megabytes, help="of an uploaded file (default %(default)g)"
+    )
+    parser.add_argument(
+        "--max-megapixels", type=float, default=limits.megapixels, help="of an image (default %(default)g)"
+    )
+    add_model_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Serve the page until Ctrl-C."""
+    given = parse(arguments)
+    limits = UploadLimits(given.max_mb, given.max_megapixels)
+    import_gradio()  # before the model is read, which takes longer
+    model = model_from(given)
+    predictor = BCCDPredictor(
+        model.config, model.weights, PredictionOptions(LOWEST_THRESHOLD), device=given.device
+    )
+    with tempfile.TemporaryDirectory(prefix="bccd_d2-") as folder:
+        example = Path(folder) / "drawn smear.png"
+        cv2.imwrite(str(example), draw_smear(21, 1200, 900).image)
+        try:
+            launch_app(
+                build_app(predictor, limits, example), limits, server_name=given.host, server_port=given.port
+            )
+        except OSError as error:
+            raise InputError(f"--port {given.port}: {error}") from error
+
+
+if __name__ == "__main__":
+    run_command(main)

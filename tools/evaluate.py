@@ -1,0 +1,77 @@
+"""Judge predictions, of this project's models or of any other tool, and write a report.
+
+Written are report.html (opens from disk, needs no network), metrics.json, cells.csv (a line a cell), results.md (a
+table to paste) and figures in viz/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from bccd_d2.errors import run_command
+from bccd_d2.report.arguments import (
+    add_rule_arguments,
+    add_truth_arguments,
+    chosen_options,
+    read_prediction_sources,
+    read_run_sources,
+)
+from bccd_d2.report.overlays import SHOWN
+from bccd_d2.report.part import evaluate_sources
+from bccd_d2.report.words import summary_sentences
+from bccd_d2.report.write import PAGE_FILE, TABLE_FILE, write_report
+
+EXAMPLES = """examples:
+  python tools/evaluate.py --run output/model
+  python tools/evaluate.py --predictions val.json test.json --data-root datasets/bccd --part val test --name "Our model"
+  python tools/evaluate.py --predictions cellpose_masks/ --data-root datasets/bccd --part test --output output/cellpose
+  python tools/evaluate.py --predictions results.json --truth instances.json --images my_images
+"""
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", type=Path, metavar="DIR", help="OUTPUT_DIR of tools/train_net.py, evaluated")
+    prediction_help = "COCO results JSON, or a folder of instance label images (PNG, TIFF, NPY)"
+    what.add_argument("--predictions", type=Path, nargs="+", metavar="FILE_OR_DIR", help=prediction_help)
+    output_help = "folder to write to (default: evaluation in the run, or FILE_OR_DIR with _evaluation added)"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=output_help)
+    parser.add_argument(
+        "--name", help="of what is judged, as the report's title (default: its file or folder)"
+    )
+    shown_help = "images a part that the page shows, the worst and the best (default %(default)s)"
+    parser.add_argument("--shown", type=int, default=SHOWN, metavar="N", help=shown_help)
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")
+    add_truth_arguments(parser)
+    add_rule_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read, judge, write, and print the table."""
+    args = parse(arguments)
+    logging.basicConfig(format="%(message)s")
+    if args.run is not None:
+        sources, base, config = read_run_sources(args.run, args)
+        subject, output = args.run, args.run / "evaluation"
+    else:
+        sources, base, config = read_prediction_sources(args.predictions, args), None, None
+        subject = args.predictions[0]
+        output = subject.with_name(f"{subject.stem}_evaluation")
+    parts = evaluate_sources(sources, chosen_options(args, base))
+    out = args.output or output
+    title = args.name or subject.resolve().stem
+    write_report(parts, out, title=title, config=config, shown=args.shown, overwrite=args.overwrite)
+    print("\n".join(["", *summary_sentences(parts[-1].evaluation), ""]))
+    print((out / TABLE_FILE).read_text(encoding="utf-8"))
+    print(f"report: {out / PAGE_FILE}")
+
+
+if __name__ == "__main__":
+    run_command(main)

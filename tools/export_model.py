@@ -1,0 +1,74 @@
+"""Write a trained model as one file that runs without Detectron2: ONNX for onnxruntime, or TorchScript.
+
+The file is run against the model it came from before it is left behind, on images of several sizes. Examples:
+
+    python tools/export_model.py --run output --output cells.onnx
+    python tools/export_model.py --run output --output cells.ts --check smears/1.png smears/2.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
+from bccd_d2.config import load_config
+from bccd_d2.data.preprocessing import read_image
+from bccd_d2.errors import InputError, run_command
+from bccd_d2.inference.export import export_model
+from bccd_d2.inference.images import find_images
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="OUTPUT_DIR of a training run: its config.yaml and model_final.pth",
+    )
+    parser.add_argument("--config-file", type=Path, help="configuration, in place of that of --run")
+    parser.add_argument("--weights", help="checkpoint, in place of that of --run")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="ends with .onnx, or with .ts for TorchScript",
+    )
+    parser.add_argument(
+        "--check",
+        nargs="+",
+        default=[],
+        metavar="FILE_OR_DIR",
+        help="images on which the file must find what the model finds (default: two drawn smears and an empty glass)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
+    options = parser.parse_args(arguments)
+    if options.run is None and (options.config_file is None or options.weights is None):
+        parser.error("give --run, or both --config-file and --weights")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Export, and print how far the file is from the model."""
+    options = parse(arguments)
+    if options.output.exists() and not options.overwrite:
+        raise InputError(f"{options.output} exists; give --overwrite to replace it, or another --output")
+    cfg = load_config(options.config_file or options.run / "config.yaml")
+    weights = str(options.weights or options.run / "model_final.pth")
+    named = find_images(options.check) if options.check else []
+    differences = export_model(cfg, weights, options.output, [read_image(str(path)) for path, _ in named])
+    names = [name for _, name in named] or ["drawn smear", "drawn smear", "empty glass"]
+    print("| checked on | cells | largest difference of a box (px) | of a score | of a mask's probability |")
+    print("|---|---:|---:|---:|---:|")
+    for name, found in zip(names, differences):
+        print(f"| {name} | {found.expected} | {found.box:.5f} | {found.score:.1e} | {found.mask:.1e} |")
+    print(f"\n{options.output}: {options.output.stat().st_size / 2**20:.0f} MB")
+
+
+if __name__ == "__main__":
+    run_command(main)
