@@ -97,6 +97,13 @@ def test_a_network_with_a_frozen_number_is_not_written(run, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_suppression_that_cannot_be_traced_is_refused(run, tmp_path):
+    cfg = run[0].clone()
+    cfg.MODEL.ROI_HEADS.NMS_KIND = "soft_linear"
+    with pytest.raises(InputError, match="the box suppression that"):
+        export_model(cfg, run[1], tmp_path / "cells.ts", IMAGES[:2])
+
+
 def test_a_network_that_finds_nothing_was_not_checked(tmp_path):
     empty = compare(output([], [], []), output([], [], []))
     assert empty.tolerable

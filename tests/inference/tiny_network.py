@@ -6,6 +6,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
+import bccd_d2.modeling  # noqa: F401  registers this project's heads
 from bccd_d2.config import load_config
 
 LITE = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
