@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from bccd_d2.config_checks import CPU_MODES
 from bccd_d2.errors import InputError
 from bccd_d2.inference.detections import Detections
-from bccd_d2.machine import cpu_supports_bfloat16
 
 _LARGEST_BATCH_ON_CUDA = 8
 
@@ -33,7 +32,8 @@ class Network:
             weights in place, not their values.
         half: on CUDA, run in float16 where autocast thinks it safe.
         cpu_mode: on the CPU: "plain", "channels_last" (the same up to rounding), "bfloat16" (channels last with 8-bit
-            mantissas) or "auto": see docs/inference.md for what was measured.
+            mantissas: faster where the CPU has them in hardware, but not the same) or "auto", the fastest that is the
+            same: channels last. See docs/inference.md for what was measured.
 
     Raises:
         InputError: the mode is unknown.
@@ -45,7 +45,7 @@ class Network:
         self.model = model
         self.on_cuda = model.device.type == "cuda"
         if cpu_mode == "auto":
-            cpu_mode = "bfloat16" if cpu_supports_bfloat16() else "channels_last"
+            cpu_mode = "channels_last"
         self.mode = "cuda" if self.on_cuda else cpu_mode
         self._half = half
         self.batch_size = _LARGEST_BATCH_ON_CUDA if self.on_cuda else 1

@@ -15,7 +15,6 @@ from bccd_d2.inference.network import Network
 from bccd_d2.inference.options import PredictionOptions, TestTimeAugmentation
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.sources import open_source
-from bccd_d2.machine import cpu_supports_bfloat16
 from tests.inference.blobs import BlobNetwork, draw
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
@@ -219,8 +218,7 @@ def test_modes_of_the_cpu_agree(real, smear):
         # Boxes take the type of the features they are pooled from, and bfloat16 holds 500.3 as 500.
         assert set(pooled) == {torch.float32}
         assert abs(found.scores[:5] - plain.scores[:5]).max() < tolerance
-    auto = Network(copy.deepcopy(real.model), cpu_mode="auto").mode
-    assert auto == ("bfloat16" if cpu_supports_bfloat16() else "channels_last")
+    assert Network(copy.deepcopy(real.model), cpu_mode="auto").mode == "channels_last"
 
 
 def test_a_batch_that_does_not_fit_is_halved(real, monkeypatch):
