@@ -33,7 +33,7 @@ def write_tiny_run(folder: Path) -> CfgNode:
         The configuration.
     """
     cfg = load_config(LITE, OPTIONS)
-    torch.manual_seed(9)  # the first that finds two classes in drawn smears
+    torch.manual_seed(9)
     model = build_model(cfg)
     for name, factor in _MAGNIFIED.items():
         model.get_submodule(name).weight.data *= factor
