@@ -52,7 +52,7 @@ class Network:
         if self.mode in ("channels_last", "bfloat16"):
             model.to(memory_format=torch.channels_last)
         if self.mode == "bfloat16" or (self.on_cuda and half):
-            model.backbone.register_forward_hook(_to_float32)
+            keep_features_exact(model.backbone)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
@@ -97,11 +97,6 @@ class Network:
         if self.on_cuda and self._half:
             return torch.autocast("cuda", torch.float16)
         return torch.autocast("cpu", torch.bfloat16) if self.mode == "bfloat16" else nullcontext()
-
-
-def _to_float32(_module: Any, _inputs: Any, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Detectron2 pools with boxes in the type of the features, and no 16 bits hold a coordinate to the pixel."""
-    return {name: level.float() for name, level in features.items()}
 
 
 def detections_of(instances: Instances) -> Detections:
