@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bccd_d2.config_checks import CPU_MODES
 from bccd_d2.errors import InputError
 from bccd_d2.inference.detections import Detections
+from bccd_d2.modeling.precision import keep_features_exact
 
 _LARGEST_BATCH_ON_CUDA = 8
 
@@ -52,7 +53,7 @@ class Network:
         if self.mode in ("channels_last", "bfloat16"):
             model.to(memory_format=torch.channels_last)
         if self.mode == "bfloat16" or (self.on_cuda and half):
-            model.backbone.register_forward_hook(_to_float32)
+            keep_features_exact(model.backbone)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
@@ -97,11 +98,6 @@ class Network:
         if self.on_cuda and self._half:
             return torch.autocast("cuda", torch.float16)
         return torch.autocast("cpu", torch.bfloat16) if self.mode == "bfloat16" else nullcontext()
-
-
-def _to_float32(_module: Any, _inputs: Any, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Detectron2 pools with boxes in the type of the features, and no 16 bits hold a coordinate to the pixel."""
-    return {name: level.float() for name, level in features.items()}
 
 
 def detections_of(instances: Instances) -> Detections:
