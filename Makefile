@@ -44,8 +44,9 @@ $(DEMO)/model/results.json: $(DEMO)/dataset/splits.json
 	$(BIN)/python tools/train_net.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --resume \
 	    OUTPUT_DIR $(DEMO)/model SOLVER.MAX_ITER $(DEMO_STEPS) TEST.EVAL_PERIOD 0
 
+# A process a core with one thread each: the tests are small, and threads of several processes fight for the cores.
 test: setup ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .

@@ -34,8 +34,9 @@ class Tile:
 def plan_tiles(height: int, width: int, size: int, overlap: int, multiple: int = 1) -> list[Tile]:
     """Tiles that cover an image, row by row.
 
-    All tiles of an image have one size, no larger than the image needs with as many tiles. Those of a line are ``multiple`` pixels or a multiple of it apart, so that the
-    network's grid of features lies alike in all of them, but for the last, which ends where the image ends.
+    All tiles of an image have one size, no larger than as many tiles need to cover it. Those of a line are ``multiple``
+    pixels or a multiple of it apart, so that the network's grid of features lies alike in all of them, but for the last,
+    which ends where the image ends.
 
     Args:
         height: of the image.
