@@ -35,7 +35,7 @@ def plan_tiles(height: int, width: int, size: int, overlap: int, multiple: int =
     """Tiles that cover an image, row by row.
 
     All tiles of an image have one size, no larger than as many tiles need to cover it. Those of a line are ``multiple``
-    pixels or a multiple of it apart, so that the network's grid of features lies alike in all of them, but for the last,
+    pixels or a multiple of it apart, so that the grid of features lies alike in all of them, but for the last,
     which ends where the image ends.
 
     Args:
