@@ -27,7 +27,7 @@ $(STAMP): setup.py bccd_d2/installation.py
 	$(BIN)/python tools/install_detectron2.py
 	touch $@
 
-demo: $(DEMO)/model/results.json ## data -> COCO JSON -> train -> evaluate -> report; BCCD_ROOT=DIR takes real pairs
+demo: $(DEMO)/shipped/predictions.json $(DEMO)/model/results.json ## predict; data -> COCO JSON -> train -> evaluate -> report; BCCD_ROOT=DIR takes real pairs
 	$(BIN)/python tools/visualize.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --output $(DEMO)/model/viz
 	$(BIN)/python tools/plot_results.py --run $(DEMO)/model
 	$(BIN)/python tools/evaluate.py --run $(DEMO)/model --overwrite
@@ -37,6 +37,12 @@ $(DEMO)/smears/.drawn: | $(STAMP)
 	$(BIN)/python tools/make_synthetic.py --out $(DEMO)/smears --images 24 --seed 42 --overwrite
 	touch $@
 
+# Three images with the shipped model, before anything is trained.
+$(DEMO)/shipped/predictions.json: $(DEMO_DATA) | $(STAMP)
+	find "$(DEMO_ROOT)" -type f -path '*original*' | sort | head -n 3 | tr '\n' '\0' | \
+	    xargs -0 $(BIN)/python tools/predict.py --output $(DEMO)/shipped --input
+	@echo "cells found by the shipped model: $(DEMO)/shipped/overlays"
+
 $(DEMO)/dataset/splits.json: $(DEMO_DATA) | $(STAMP)
 	$(BIN)/python tools/convert_bccd.py --root "$(DEMO_ROOT)" --out $(DEMO)/dataset --max-images 60 --overwrite
 
@@ -44,8 +50,9 @@ $(DEMO)/model/results.json: $(DEMO)/dataset/splits.json
 	$(BIN)/python tools/train_net.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --resume \
 	    OUTPUT_DIR $(DEMO)/model SOLVER.MAX_ITER $(DEMO_STEPS) TEST.EVAL_PERIOD 0
 
+# A process a core with one thread each: the tests are small, and threads of several processes fight for the cores.
 test: setup ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .

@@ -63,6 +63,7 @@ DEV = [
     "psutil>=5.9",
     "pytest>=8",
     "pytest-timeout>=2.2",
+    "pytest-xdist>=3.5",
     "hypothesis>=6.100",
     "ruff>=0.6",
     "mypy>=1.10",
@@ -93,6 +94,7 @@ setup(
         "onnx": ONNX,
         "app": APP,
         "ray": RAY,
+        "docs": ["zensical>=0.0.50"],
         "dev": DEV,
     },
 )

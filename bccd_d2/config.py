@@ -199,7 +199,8 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.TEST.TTA.SCALES = [1.0]
 
     # How the network runs on a CPU when it predicts: "plain", "channels_last" (memory layout, same results), "bfloat16"
-    # (a third of the time where the CPU has it in hardware, see docs/inference.md) or "auto" for the fastest here.
+    # (half the time where the CPU has it in hardware, up to a point of AP less, see docs/inference.md) or "auto" for
+    # the fastest with the same results.
     cfg.MODEL.CPU_MODE = "auto"
 
 

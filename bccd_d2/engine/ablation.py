@@ -94,9 +94,10 @@ def run_ablation(
         InputError: a training failed; the message names its log.
     """
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    # A row that only evaluates comes after the one it evaluates; in the table they stand as in the plan.
+    # Seed by seed, so that an unfinished ablation has all rows. A row that only evaluates comes after the one that it
+    # evaluates; in the table they stand as in the plan.
     ordered = sorted(plan.rows, key=lambda name: "evaluate" in plan.rows[name])
-    for name, seed in tqdm([(name, seed) for name in ordered for seed in plan.seeds], unit="training"):
+    for name, seed in tqdm([(name, seed) for seed in plan.seeds for name in ordered], unit="training"):
         changes = dict(plan.rows[name])
         source = changes.pop("evaluate", name)
         checkpoint = changes.pop("checkpoint", "model_final.pth")

@@ -41,6 +41,7 @@ from bccd_d2.evaluation.evaluator import CellEvaluator
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
 from bccd_d2.inference.cell_model import CellModel
+from bccd_d2.modeling.precision import keep_features_exact
 from bccd_d2.modeling.vit import decay_layer_rates
 from bccd_d2.modeling.weights import load_pretrained_backbone, weights_errors
 
@@ -69,10 +70,11 @@ class BCCDTrainer(DefaultTrainer):
             cfg.SEED = int(comm.shared_random_seed())
         self.cfg = cfg
         model = self.build_model(cfg)
-        if amp_dtype(cfg) and not cfg.MODEL.DEVICE.startswith("cuda"):
-            model.to(
-                memory_format=torch.channels_last
-            )  # what the CPU's kernels of lower precision are fastest with
+        if amp_dtype(cfg):
+            keep_features_exact(model.backbone)
+            if not cfg.MODEL.DEVICE.startswith("cuda"):
+                # What the CPU's kernels of lower precision are fastest with.
+                model.to(memory_format=torch.channels_last)
         optimizer = self.build_optimizer(cfg, model)
         self.ema = ModelEMA(model, cfg.MODEL_EMA.DECAY) if cfg.MODEL_EMA.ENABLED else None
         devices = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None

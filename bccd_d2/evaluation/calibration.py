@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.evaluation.detections import Detections
-from bccd_d2.evaluation.options import FOUND_IOU
+from bccd_d2.evaluation.options import IOU_THRESHOLDS
 
 SCORE_BINS = 10
 
@@ -70,29 +70,33 @@ def reliability(detections: Detections) -> Reliability:
     )
 
 
-def precision_recall_curve(detections: Detections, class_index: int | None = None) -> PrecisionRecallCurve:
-    """Precision and recall of every score threshold, at IoU 0.5.
+def precision_recall_curve(
+    detections: Detections, class_index: int | None = None, threshold_index: int = 0
+) -> PrecisionRecallCurve:
+    """Precision and recall of every score threshold.
 
     Args:
         detections: matched with classes for a curve of one class.
         class_index: ``None`` for all classes together.
+        threshold_index: into ``IOU_THRESHOLDS``.
     """
-    chosen = detections.counted[0].copy()
+    chosen = detections.counted[threshold_index].copy()
     cells = int(detections.cells.sum())
     if class_index is not None:
         chosen &= detections.classes == class_index
         cells = int(detections.cells[:, class_index].sum())
+    iou_threshold = float(IOU_THRESHOLDS[threshold_index])
     if cells == 0 or not chosen.any():
-        return PrecisionRecallCurve(FOUND_IOU, [], [], [], None, None)
+        return PrecisionRecallCurve(iou_threshold, [], [], [], None, None)
     order = np.argsort(-detections.scores[chosen], kind="stable")
     scores = detections.scores[chosen][order]
-    found = np.cumsum(detections.correct[0, chosen][order])
+    found = np.cumsum(detections.correct[threshold_index, chosen][order])
     ranks = np.arange(1, len(scores) + 1)
     # A threshold takes all predictions with its score, so only the last of equal ones can be chosen.
     f1 = np.where(np.append(scores[1:] < scores[:-1], True), 2 * found / (ranks + cells), 0.0)
     best = int(f1.argmax())
     return PrecisionRecallCurve(
-        FOUND_IOU,
+        iou_threshold,
         (found / cells).tolist(),
         (found / ranks).tolist(),
         scores.tolist(),

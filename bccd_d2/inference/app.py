@@ -141,7 +141,7 @@ def build_app(predictor: Predictor, limits: UploadLimits, example: Path | None =
                 files = gr.File(label="Files", file_count="multiple", interactive=False, elem_id="files")
             with gr.Column(scale=2):
                 overlay = gr.Image(
-                    label="Cells",
+                    show_label=False,  # the label would cover the legend of the picture
                     format="png",
                     interactive=False,
                     buttons=["download", "fullscreen"],

@@ -150,6 +150,7 @@ def export_model(
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "cpu"
     network = _build_network(cfg, weights)
+    _check_suppression(network.model, path)
     prepared = [_prepare(cfg, image) for image in images or _example_images()]
     with replacing(path) as temporary:
         try:
@@ -167,6 +168,15 @@ def _build_network(cfg: CfgNode, weights: str) -> TraceableNetwork:
     model = build_model(cfg)
     load_weights(model, weights)
     return TraceableNetwork(model)
+
+
+def _check_suppression(model: Any, path: Path) -> None:
+    for part in ("box_suppression", "mask_suppression"):
+        if getattr(model.roi_heads, part, None) is not None:
+            raise InputError(
+                f"{path}: the {part.replace('_', ' ')} that MODEL.ROI_HEADS asks for beside Detectron2's works on "
+                "NumPy arrays and cannot be exported: export with Detectron2's alone"
+            )
 
 
 def _card(cfg: CfgNode) -> NetworkCard:

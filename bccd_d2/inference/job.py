@@ -122,6 +122,9 @@ def run_job(job: Job, num_gpus: int = 1) -> None:
         if kind.rpartition(".")[2] in (InputError.__name__, OutputError.__name__):
             raise InputError(text) from error
         raise
+    finally:
+        # Also what Ctrl-C has kept a process from deleting; all of them have ended by now.
+        job.outputs.storage.clear_staging()
 
 
 def predict_share(job: Job) -> None:

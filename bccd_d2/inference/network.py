@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bccd_d2.config_checks import CPU_MODES
 from bccd_d2.errors import InputError
 from bccd_d2.inference.detections import Detections
-from bccd_d2.machine import cpu_supports_bfloat16
+from bccd_d2.modeling.precision import keep_features_exact
 
 _LARGEST_BATCH_ON_CUDA = 8
 
@@ -33,7 +33,8 @@ class Network:
             weights in place, not their values.
         half: on CUDA, run in float16 where autocast thinks it safe.
         cpu_mode: on the CPU: "plain", "channels_last" (the same up to rounding), "bfloat16" (channels last with 8-bit
-            mantissas) or "auto": see docs/inference.md for what was measured.
+            mantissas: faster where the CPU has them in hardware, but not the same) or "auto", the fastest that is the
+            same: channels last. See docs/inference.md for what was measured.
 
     Raises:
         InputError: the mode is unknown.
@@ -45,14 +46,14 @@ class Network:
         self.model = model
         self.on_cuda = model.device.type == "cuda"
         if cpu_mode == "auto":
-            cpu_mode = "bfloat16" if cpu_supports_bfloat16() else "channels_last"
+            cpu_mode = "channels_last"
         self.mode = "cuda" if self.on_cuda else cpu_mode
         self._half = half
         self.batch_size = _LARGEST_BATCH_ON_CUDA if self.on_cuda else 1
         if self.mode in ("channels_last", "bfloat16"):
             model.to(memory_format=torch.channels_last)
         if self.mode == "bfloat16" or (self.on_cuda and half):
-            model.backbone.register_forward_hook(_to_float32)
+            keep_features_exact(model.backbone)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
@@ -97,11 +98,6 @@ class Network:
         if self.on_cuda and self._half:
             return torch.autocast("cuda", torch.float16)
         return torch.autocast("cpu", torch.bfloat16) if self.mode == "bfloat16" else nullcontext()
-
-
-def _to_float32(_module: Any, _inputs: Any, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Detectron2 pools with boxes in the type of the features, and no 16 bits hold a coordinate to the pixel."""
-    return {name: level.float() for name, level in features.items()}
 
 
 def detections_of(instances: Instances) -> Detections:

@@ -115,7 +115,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
         ray.init(
             address=address,
             include_dashboard=dashboard,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             runtime_env={"env_vars": {"PYTHONPATH": packages}},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -6,7 +6,7 @@ centre lies on this side of a border in one tile and on the other in the next, o
 compared where they overlap:
 
 - A tile speaks for the cells whose centre lies in its core. It is also heard on those a little outside, but such a cell
-  counts only if a neighbour has seen the same: if their masks agree (IoU above one half) on what both tiles show.
+  counts only if a neighbour has seen the same: if their masks agree (IoU above 0.3) on what both tiles show.
 - Of two cells that are the same, that of the tile which sees it whole is kept, then that of the tile whose core holds
   it, then the better score. Cells of one class of which one holds most of the other exclude each other, too.
 - A cell larger than the overlap is cut by the border of every tile that shows it. Pieces that agree are joined.
@@ -27,7 +27,8 @@ from scipy.sparse.csgraph import connected_components
 from bccd_d2.cells import Cells, concatenate
 from bccd_d2.inference.tiles import Tile
 
-_SAME_CELL_IOU = 0.5
+# Masks of two cells never share as much; those of one small cell in two tiles may share no more.
+_SAME_CELL_IOU = 0.3
 _CONTAINED_SHARE = 0.7
 # A tile is heard on cells this share of the overlap outside its core.
 _MARGIN_SHARE = 0.25

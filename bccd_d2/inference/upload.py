@@ -111,7 +111,9 @@ def parse_color(text: str) -> Color:
         if text.startswith("#") and len(text) == 7:
             red, green, blue = (int(text[start : start + 2], 16) for start in (1, 3, 5))
         else:
-            red, green, blue = (round(float(part)) for part in text.partition("(")[2].split(",")[:3])
+            red, green, blue = (
+                round(float(part)) for part in text.partition("(")[2].rstrip(")").split(",")[:3]
+            )
     except ValueError as error:
         raise InputError(f"colour: expected #rrggbb or rgba(r, g, b, a), found {text!r}") from error
     return blue, green, red

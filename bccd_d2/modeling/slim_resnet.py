@@ -6,6 +6,8 @@ exact as the pixels the network sees: half the channels at twice the resolution 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
@@ -29,13 +31,19 @@ def build_slim_resnet(
         input_channels: of the image.
 
     Raises:
-        InputError: there are not four positive numbers of each.
+        InputError: there are not four positive numbers of each, or two stages in a row have as many channels, for which
+            Detectron2's basic block has no shortcut that halves the size.
     """
     for key, values in (("CHANNELS", channels), ("BLOCKS", blocks)):
         if len(values) != len(STAGES) or not all(isinstance(n, int) and n > 0 for n in values):
             raise InputError(
                 f"MODEL.SLIM_RESNET.{key}: expected four whole numbers above 0, found {list(values)}"
             )
+    if any(first == second for first, second in pairwise(channels)):
+        raise InputError(
+            f"MODEL.SLIM_RESNET.CHANNELS: expected another number for each stage than for the one before, found "
+            f"{list(channels)}"
+        )
     stages = []
     previous = channels[0]
     for index, (width, number) in enumerate(zip(channels, blocks)):

@@ -56,3 +56,11 @@ def test_curves_of_a_class():
     assert precision_recall_curve(found).recall == [0.5]
     for index in (1, 2):
         assert precision_recall_curve(found, index).best_threshold is None
+
+
+def test_a_stricter_overlap():
+    # IoU 2/3: right at 0.5, wrong at 0.75.
+    found = ranked(rectangles([A]), rectangles([(54, 50, 20, 20)], scores=[0.9]))
+    assert precision_recall_curve(found).precision == [1.0]
+    strict = precision_recall_curve(found, threshold_index=5)
+    assert (strict.iou_threshold, strict.precision) == (pytest.approx(0.75), [0.0])

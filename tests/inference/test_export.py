@@ -40,10 +40,10 @@ def exported(run, request, tmp_path_factory):
 def test_an_exported_network_finds_what_the_network_finds(run, exported):
     path, differences = exported
     assert [difference.expected for difference in differences] == [20, 20, 0]
-    image = np.ascontiguousarray(draw_smear(3, 203, 119).image.transpose(2, 0, 1))
+    image = export._prepare(run[0], draw_smear(2, 222, 150).image)
     expected, found = export._build_network(*run).detect(image), open_network(path).run(image)
-    assert len(set(expected.classes.tolist())) > 1
-    assert expected.masks.shape[1:] == (1, 28, 28) and expected.masks.std() > 0.1
+    assert (expected.classes > 0).any()  # so that a mask is chosen by class
+    assert expected.masks.shape[1:] == (1, 28, 28) and expected.masks.std() > 10 * MASK_TOLERANCE
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=BOX_TOLERANCE)
     np.testing.assert_allclose(found.scores, expected.scores, atol=SCORE_TOLERANCE)
     np.testing.assert_array_equal(found.classes, expected.classes)
@@ -95,6 +95,13 @@ def test_a_network_with_a_frozen_number_is_not_written(run, tmp_path, monkeypatc
     with pytest.raises(InputError, match="does not find what the network finds"):
         export_model(cfg, weights, path, IMAGES[:2])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_suppression_that_cannot_be_traced_is_refused(run, tmp_path):
+    cfg = run[0].clone()
+    cfg.MODEL.ROI_HEADS.NMS_KIND = "soft_linear"
+    with pytest.raises(InputError, match="the box suppression that"):
+        export_model(cfg, run[1], tmp_path / "cells.ts", IMAGES[:2])
 
 
 def test_a_network_that_finds_nothing_was_not_checked(tmp_path):

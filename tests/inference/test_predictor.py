@@ -15,7 +15,6 @@ from bccd_d2.inference.network import Network
 from bccd_d2.inference.options import PredictionOptions, TestTimeAugmentation
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.sources import open_source
-from bccd_d2.machine import cpu_supports_bfloat16
 from tests.inference.blobs import BlobNetwork, draw
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
@@ -197,7 +196,9 @@ def test_an_rgb_model_sees_rgb_and_stain_statistics_of_the_whole(weights, smear,
     predictor.predict_cells(coloured)
     predictor.predict_cells(coloured, PredictionOptions(tile_size=160, overlap=64))
     whole, first_tile = shown[0], shown[1]
-    assert np.array_equal(first_tile, whole[:160, :160])
+    # Steps of 64 (the coarsest stride) and the overlap.
+    assert first_tile.shape == (128, 128, 3)
+    assert np.array_equal(first_tile, whole[:128, :128])
     glass = whole[0, 499]
     assert glass.tolist() == [230, 230, 230]
     cell = whole[DISCS[0][1], DISCS[0][0]]
@@ -219,8 +220,7 @@ def test_modes_of_the_cpu_agree(real, smear):
         # Boxes take the type of the features they are pooled from, and bfloat16 holds 500.3 as 500.
         assert set(pooled) == {torch.float32}
         assert abs(found.scores[:5] - plain.scores[:5]).max() < tolerance
-    auto = Network(copy.deepcopy(real.model), cpu_mode="auto").mode
-    assert auto == ("bfloat16" if cpu_supports_bfloat16() else "channels_last")
+    assert Network(copy.deepcopy(real.model), cpu_mode="auto").mode == "channels_last"
 
 
 def test_a_batch_that_does_not_fit_is_halved(real, monkeypatch):

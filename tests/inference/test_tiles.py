@@ -23,8 +23,8 @@ def test_two_tiles_share_the_plane_in_the_middle_of_their_overlap():
 
 def test_tiles_lie_on_multiples_but_for_the_last_of_a_line():
     xs = sorted({tile.x for tile in plan_tiles(100, 1000, 300, 50, multiple=64)})
-    # 300 - 50 = 250 holds 192 = 3 * 64; ceil(700 / 192) = 4 steps of ceil(700 / 4 / 64) * 64 = 192.
-    assert xs == [0, 192, 384, 576, 700]
+    # 300 - 50 = 250 holds 192 = 3 * 64; ceil(950 / 192) = 5 tiles, ceil(950 / 5 / 64) * 64 = 192 apart, of 192 + 50.
+    assert xs == [0, 192, 384, 576, 1000 - 242]
 
 
 @settings(max_examples=40, deadline=None)
@@ -55,8 +55,16 @@ def test_tiles_cover_the_image_and_overlap_enough(height, width, size, data, mul
             assert a.x + a.width - b.x >= overlap
 
 
+def test_tiles_are_no_larger_than_the_image_needs():
+    # One pixel more than a tile: two tiles of half the image and the overlap, not two of nearly all of it.
+    left, right = plan_tiles(100, 101, 100, 20)
+    assert [(t.x, t.width) for t in (left, right)] == [(0, 61), (40, 61)]
+    # ceil((20000 - 256) / (4096 - 256)) = 6 tiles of ceil(19744 / 6) + 256 = 3547.
+    assert {t.width for t in plan_tiles(20_000, 20_000, 4096, 256)} == {3547}
+
+
 def test_the_number_of_tiles_grows_with_the_area():
     few, many = (len(plan_tiles(side, side, 1664, 256, 128)) for side in (10_000, 20_000))
-    # 1664 - 256 = 1408 = 11 * 128; ceil(8336 / 1408) = 6 and ceil(18336 / 1408) = 14 steps.
+    # 1664 - 256 = 1408 = 11 * 128; ceil(9744 / 1408) = 7 and ceil(19744 / 1408) = 15 tiles.
     assert few == 7 * 7
     assert many == 15 * 15

@@ -6,6 +6,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
+import bccd_d2.modeling  # noqa: F401  registers this project's heads
 from bccd_d2.config import load_config
 
 LITE = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
@@ -32,7 +33,7 @@ def write_tiny_run(folder: Path) -> CfgNode:
         The configuration.
     """
     cfg = load_config(LITE, OPTIONS)
-    torch.manual_seed(9)  # the first that finds two classes in drawn smears
+    torch.manual_seed(9)
     model = build_model(cfg)
     for name, factor in _MAGNIFIED.items():
         model.get_submodule(name).weight.data *= factor

@@ -18,3 +18,8 @@ def test_stages_have_the_channels_blocks_and_strides_asked_for():
 def test_four_stages_are_needed(channels):
     with pytest.raises(InputError, match=r"MODEL.SLIM_RESNET.CHANNELS: expected four whole numbers above 0"):
         build_slim_resnet(channels, (2, 2, 2, 2), "BN")
+
+
+def test_stages_in_a_row_must_differ():
+    with pytest.raises(InputError, match=r"CHANNELS: expected another number .* found \[8, 8, 16, 32\]"):
+        build_slim_resnet((8, 8, 16, 32), (2, 2, 2, 2), "BN")

@@ -3,15 +3,22 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from bccd_d2.errors import InputError
+from bccd_d2.report.part import read_source
 from tests.html_page import Page
-from tests.report.scene import write_scene
+from tests.report.scene import truth, write_scene
 from tools.evaluate import main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +188,7 @@ def test_images_that_are_gone_are_judged_but_not_shown(scene, tmp_path):
         (["--data-root", "{}", "--part", "train"], r"instances_train\.json: no such file"),
         (["--truth", "{}/annotations/instances_val.json", "--part", "val"], "--truth goes with one file"),
         (["--data-root", "{}", "--max-detections", "4"], "Val: .*4"),
-        (["--data-root", "{}", "--score-threshold", "2"], "score_threshold"),
+        (["--data-root", "{}", "--score-threshold", "2"], "SCORE_THRESH: expected a number in"),
     ],
 )
 def test_what_does_not_fit_is_said(scene, tmp_path, arguments, message):
@@ -212,3 +219,19 @@ def test_a_browser_shows_cells_and_changes_images(out):
         assert page.evaluate("document.documentElement.scrollWidth") <= 1200
         browser.close()
     assert problems == []
+
+
+def test_label_images_are_judged_without_classes(scene, tmp_path):
+    for name in ("good", "bad <1>"):
+        tifffile.imwrite(tmp_path / f"{name}_masks.tif", truth().label_image())
+    source = read_source("Val", scene / "annotations" / "instances_val.json", tmp_path, class_agnostic=True)
+    assert source.dataset.class_names == ["cell"]
+    found = [image.predictions.ious(image.truth).diagonal().tolist() for image in source.dataset.images]
+    assert found == [[1.0] * 6] * 2
+    assert source.facts["Predictions"] == str(tmp_path)
+
+
+def test_the_command_starts_without_torch():
+    code = "import sys, tools.evaluate, tools.compare_runs, tools.classical_baseline; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert found.stdout.strip() == "False", found.stderr

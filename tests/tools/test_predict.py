@@ -111,6 +111,12 @@ def test_weights_that_would_run_code_are_refused(predict, model, images, tmp_pat
     assert status(predict.main, *arguments(images, model)) == 0
 
 
+def test_weights_of_another_model_are_refused(predict, model, images, tmp_path, capsys):
+    torch.save({"model": {"fc.weight": torch.zeros(3, 4)}}, tmp_path / "foreign.pth")
+    assert status(predict.main, *arguments(images, model, "--weights", tmp_path / "foreign.pth")) == 1
+    assert "foreign.pth: no tensor in it fits this model" in capsys.readouterr().err
+
+
 def test_options_the_model_cannot_follow_are_refused_once(predict, model, images, capsys):
     assert status(predict.main, *arguments(images, model, "--mpp", "0.1")) == 1
     error = capsys.readouterr().err.splitlines()[-1]
@@ -145,7 +151,7 @@ def test_an_output_that_cannot_be_written(predict, model, images, capsys):
 def test_ctrl_c_in_the_middle_of_a_batch(predict, model, images, capsys):
     """A real signal to a real process, once its first image is finished."""
     first = cv2.imread(str(images / "0.png"))
-    for index in range(3, 200):
+    for index in range(3, 80):
         cv2.imwrite(str(images / f"{index}.png"), first)
     out = images.parent / "out"
     environment = os.environ | {
@@ -160,15 +166,15 @@ def test_ctrl_c_in_the_middle_of_a_batch(predict, model, images, capsys):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130, error
     assert "Traceback" not in error
     assert error.splitlines()[-1].startswith("interrupted; finished files are intact")
     finished = {path.name.removesuffix(".json") for path in out.glob("records/*")}
-    assert 0 < len(finished) < 200
-    assert list((out / ".partial").iterdir()) == []
+    assert 0 < len(finished) < 80
+    assert not (out / ".partial").exists()
     for path in images.iterdir():
         if path.name not in finished and path.name not in ("1.png", "2.png"):
             path.unlink()
