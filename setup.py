@@ -24,8 +24,8 @@ BASE = [
     "tqdm>=4.66",
 ]
 TRAIN = [
-    "torch>=2.1",
-    "torchvision>=0.16",
+    "torch>=2.3",
+    "torchvision>=0.18",
     # The last release under MIT; its successor AlbumentationsX is AGPL.
     "albumentations==2.0.8",
     "tabulate>=0.9",
