@@ -52,7 +52,7 @@ $(DEMO)/model/results.json: $(DEMO)/dataset/splits.json
 
 # A process a core with one thread each: the tests are small, and threads of several processes fight for the cores.
 test: setup ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -rs
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .

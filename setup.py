@@ -61,6 +61,9 @@ DEV = [
     # The page in a browser, which is Debian's or any other Chromium at /usr/bin/chromium; and a worker to be killed.
     "playwright>=1.40",
     "psutil>=5.9",
+    # What reads our files back: tables and outlines.
+    "pandas>=2.1",
+    "shapely>=2",
     "pytest>=8",
     "pytest-timeout>=2.2",
     "pytest-xdist>=3.5",

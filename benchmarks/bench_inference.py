@@ -48,8 +48,8 @@ from bccd_d2.cells import Cells
 from bccd_d2.config import load_config
 from bccd_d2.conversion.synthetic import SyntheticSmear, draw_smear
 from bccd_d2.data.preprocessing import ImagePreprocessor
+from bccd_d2.detections import Detections
 from bccd_d2.errors import run_command
-from bccd_d2.inference.detections import Detections
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.result import ImageResult

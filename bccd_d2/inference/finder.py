@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bccd_d2.cells import Cells
 from bccd_d2.data.scaling import resize_image, scaled_size
+from bccd_d2.detections import Detections
 from bccd_d2.errors import InputError
-from bccd_d2.inference.detections import Detections
 from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions, TestTimeAugmentation
 from bccd_d2.inference.refinement import split_merged, without_overlaps
 from bccd_d2.inference.seams import candidates, merge_tiles

@@ -14,8 +14,8 @@ from detectron2.structures import Instances, ROIMasks
 from numpy.typing import NDArray
 
 from bccd_d2.config_checks import CPU_MODES
+from bccd_d2.detections import Detections
 from bccd_d2.errors import InputError
-from bccd_d2.inference.detections import Detections
 from bccd_d2.modeling.precision import keep_features_exact
 
 _LARGEST_BATCH_ON_CUDA = 8

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bccd_d2.cells import Cells, concatenate
 from bccd_d2.data.scaling import resize_image, scaled_size
-from bccd_d2.inference.detections import MASK_THRESHOLD, Detections
+from bccd_d2.detections import MASK_THRESHOLD, Detections
 from bccd_d2.inference.options import TestTimeAugmentation
 
 _SAME_CELL_IOU = 0.5

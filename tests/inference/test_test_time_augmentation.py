@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from bccd_d2.detections import Detections
 from bccd_d2.errors import InputError
-from bccd_d2.inference.detections import Detections
 from bccd_d2.inference.options import TestTimeAugmentation
 from bccd_d2.inference.test_time_augmentation import View, merge_views, predict_views, views_of
 from tests.inference.blobs import MASK_SIZE, BlobNetwork, draw

@@ -5,7 +5,7 @@ from detectron2.layers.mask_ops import paste_masks_in_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bccd_d2.inference.detections import Detections
+from bccd_d2.detections import Detections
 
 
 def detections(boxes, masks, height=60, width=90):

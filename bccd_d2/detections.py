@@ -12,6 +12,9 @@ from bccd_d2.cells import Cells
 MASK_THRESHOLD = 0.5
 """Probability from which on a pixel belongs to a cell, as everywhere in Detectron2."""
 
+_SMALLEST_SIDE = 1e-6
+"""Of a box in pixels, where it is divided by."""
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -20,7 +23,7 @@ class Detections:
     Attributes:
         height: of the image.
         width: of the image.
-        boxes: (N, 4) float32 xyxy in pixels of the image, inside it and not empty.
+        boxes: (N, 4) float32 xyxy in pixels of the image, inside it.
         classes: (N,) int64 class indices.
         scores: (N,) float32 in [0, 1], falling.
         masks: (N, M, M) float32 probabilities in [0, 1].
@@ -108,6 +111,6 @@ def _interpolation(start: int, stop: int, low: float, high: float, size: int) ->
     Pixel i lies at i + 0.5; beyond the outermost samples lies 0, as in ``grid_sample`` with ``align_corners=False``.
     """
     centres = np.arange(start, stop, dtype=np.float32) + np.float32(0.5)
-    positions = (centres - low) * np.float32(size / (high - low)) - np.float32(0.5)
+    positions = (centres - low) * np.float32(size / max(high - low, _SMALLEST_SIDE)) - np.float32(0.5)
     distances = np.abs(positions[:, None] - np.arange(size, dtype=np.float32))
     return np.maximum(np.float32(1) - distances, np.float32(0))
