@@ -18,8 +18,10 @@ def cells_of_instances(instances: Instances) -> Cells:
     Returns:
         In pixels of the network's input, in the same order; an empty box has an empty mask.
     """
+    height, width = instances.image_size
     return Detections(
-        *instances.image_size,
+        height,
+        width,
         boxes=instances.pred_boxes.tensor.float().cpu().numpy(),
         classes=instances.pred_classes.cpu().numpy(),
         scores=instances.scores.float().cpu().numpy(),
