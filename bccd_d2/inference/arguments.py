@@ -14,7 +14,12 @@ DEFAULT_SCORE_THRESHOLD = 0.5
 
 def add_model_arguments(parser: ArgumentParser) -> None:
     """Add which model to take and where it runs."""
-    group = parser.add_argument_group("model (without these, the one that comes with the repository)")
+    group = parser.add_argument_group("model (without these, lite of the repository's folder weights/)")
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help="one of the folder weights/: lite finds cells of one class, classes tells RBC, WBC and platelets apart",
+    )
     group.add_argument(
         "--run",
         type=Path,
@@ -134,7 +139,7 @@ def check_engine(given: Namespace, parser: ArgumentParser) -> None:
 
 def model_from(given: Namespace) -> ModelFiles:
     """The files of the model that was asked for, see :func:`bccd_d2.inference.model_zoo.find_model`."""
-    return find_model(given.run, given.config_file, given.weights)
+    return find_model(given.run, given.config_file, given.weights, given.model)
 
 
 def options_from(given: Namespace) -> PredictionOptions:

@@ -27,7 +27,10 @@ class ModelFiles:
 
 
 def find_model(
-    run: Path | None = None, config_file: str | Path | None = None, weights: str | Path | None = None
+    run: Path | None = None,
+    config_file: str | Path | None = None,
+    weights: str | Path | None = None,
+    name: str | None = None,
 ) -> ModelFiles:
     """Files of the model to predict with.
 
@@ -35,15 +38,18 @@ def find_model(
         run: OUTPUT_DIR of a training run: its ``config.yaml`` and ``model_final.pth``.
         config_file: in place of that of ``run``.
         weights: in place of those of ``run``.
+        name: of a model that comes with the repository, in place of all these.
 
     Raises:
-        InputError: only one of configuration and weights is given, or a file is not there.
+        InputError: only one of configuration and weights is given, both a name and files are, or a file is not there.
     """
     if run is None and config_file is None and weights is None:
-        return shipped_model()
+        return shipped_model(name or SHIPPED_MODEL)
+    if name is not None:
+        raise InputError(f"--model {name}: not together with --run, --config-file or --weights")
     if run is None and (config_file is None or weights is None):
         raise InputError(
-            "give both --config-file and --weights, or --run, or none of them for the model that comes with bccd_d2"
+            "give both --config-file and --weights, or --run, or none of them for a model that comes with bccd_d2"
         )
     if run is not None and not run.is_dir():
         raise InputError(f"--run: {run} is not there; expected the OUTPUT_DIR of tools/train_net.py")
