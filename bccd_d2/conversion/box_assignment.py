@@ -174,10 +174,12 @@ class _Assigner:
         if missed.size and outcome == WEAK:
             guessed = guess_masks(read_rgb(image.path), self.boxes.corners[missed], self.labels > 0)
             for number in np.unique(guessed.labels[guessed.labels > 0]).tolist():
-                label = self._new_label()
+                label, box = self._new_label(), int(missed[number - 1])
                 self.labels[guessed.labels == number] = label
-                self._mark(label, int(missed[number - 1]))
+                self._mark(label, box)
                 self.assignment.weak.add(label)
+                x0, y0, x1, y1 = self.boxes.corners[box].tolist()
+                self.assignment.boxes[label] = [x0, y0, x1 - x0, y1 - y0]  # what is known, not what was guessed
             missed = missed[guessed.failed]
             if missed.size:
                 self.counts["boxes without component for which no weak mask was found: ignore"] += missed.size

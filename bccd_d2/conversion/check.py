@@ -159,11 +159,12 @@ def _check_annotation(annotation: Entry, images: dict[Any, Entry], categories: s
         or box[1] + box[3] > height + BOX_SLACK
     ):
         yield f"bbox {box} goes beyond the image of {width}x{height} pixels"
-    yield from _check_segmentation(annotation.get("segmentation"), height, width, box, area)
+    weak = annotation.get("weak") is True
+    yield from _check_segmentation(annotation.get("segmentation"), height, width, box, area, weak)
 
 
 def _check_segmentation(
-    segmentation: Any, height: int, width: int, box: list[float] | None, area: float | None
+    segmentation: Any, height: int, width: int, box: list[float] | None, area: float | None, weak: bool
 ) -> Iterator[str]:
     try:
         rle = isinstance(segmentation, Mapping) and segmentation.get("size") == [height, width]
@@ -186,7 +187,9 @@ def _check_segmentation(
             box[0] + box[2] - around[0] - around[2],
             box[1] + box[3] - around[1] - around[3],
         )
-        if max(map(abs, edges)) > BOX_SLACK:
+        # A weak mask was guessed from its box, which people draw loosely and now and then beside the cell.
+        slack_of_box = max(box[2:]) / 2 if weak else BOX_SLACK
+        if max(map(abs, edges)) > slack_of_box:
             yield f"bbox {box}, but the segmentation lies in {around}"
 
 

@@ -171,7 +171,7 @@ class ImageConverter:
         return {
             "image_id": record.id,
             "category_id": assignment.category_ids[instance.label],
-            "bbox": instance.bbox,
+            "bbox": assignment.boxes.get(instance.label, instance.bbox),
             "area": instance.area,
             "segmentation": segmentation,
             "iscrowd": int(ignored),

@@ -20,6 +20,7 @@ class CellInput(T.AugInput):
         areas: (N,) pixels that each instance would have if nothing hid or cut it, in pixels of ``image``.
         area_scale: network pixels per native pixel, in area.
         stain_statistics: of the whole image that this is a crop of.
+        growth: (N,) sides of the annotated boxes in sides of those around the masks; ``None`` for 1.
     """
 
     def __init__(
@@ -30,15 +31,18 @@ class CellInput(T.AugInput):
         areas: NDArray[np.float64],
         area_scale: float,
         stain_statistics: StainStatistics | None,
+        growth: NDArray[np.float64] | None = None,
     ) -> None:
         super().__init__(image, sem_seg=labels)
         self.classes, self.areas = classes, areas
+        self.growth = np.ones(len(classes)) if growth is None else growth
         self.area_scale = area_scale
         self.stain_statistics = stain_statistics
 
     def transform(self, tfm: Transform) -> None:
-        """Transform image and labels; one that adds instances says their ``classes`` and ``areas``."""
+        """Transform image and labels; one that adds instances says their classes, areas and growth."""
         super().transform(tfm)
         if hasattr(tfm, "added_classes"):
             self.classes = np.concatenate([self.classes, tfm.added_classes])
             self.areas = np.concatenate([self.areas, tfm.added_areas])
+            self.growth = np.concatenate([self.growth, tfm.added_growth])

@@ -47,12 +47,14 @@ class Cell:
         mask: (h, w) bool.
         category: contiguous class.
         statistics: stain of its image.
+        growth: side of its annotated box in sides of the one around its mask.
     """
 
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     category: int
     statistics: StainStatistics | None
+    growth: float = 1.0
 
 
 class CellBank:
@@ -146,7 +148,8 @@ def _cut_out(
     y1 = min(int(np.ceil(box[3])) + _MARGIN, height)
     runs = InstanceRuns.from_annotations([annotation], height, width, record["file_name"])
     mask = runs.label_map(x0, y0, x1 - x0, y1 - y0)[..., 0] > 0
-    return Cell(image[y0:y1, x0:x1].copy(), mask, int(annotation["category_id"]), statistics)
+    picture = image[y0:y1, x0:x1].copy()
+    return Cell(picture, mask, int(annotation["category_id"]), statistics, float(runs.growth[0]))
 
 
 @dataclass(frozen=True)
@@ -167,14 +170,22 @@ class PasteTransform(Transform):
         patches: inside the image.
         classes: of each.
         first_label: of the first.
+        growth: of each, see :class:`Cell`; ``None`` for 1.
     """
 
-    def __init__(self, patches: Sequence[Patch], classes: Sequence[int], first_label: int) -> None:
+    def __init__(
+        self,
+        patches: Sequence[Patch],
+        classes: Sequence[int],
+        first_label: int,
+        growth: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.patches = patches
         self.first_label = first_label
         self.added_classes = np.array(classes, dtype=np.int64)
         self.added_areas = np.array([patch.mask.sum() for patch in patches], dtype=np.float64)
+        self.added_growth = np.ones(len(patches)) if growth is None else np.array(growth, dtype=np.float64)
 
     def apply_image(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Blend the cells into (H, W, 3) uint8."""
@@ -236,7 +247,7 @@ class CopyPaste(T.Augmentation):
         """Draw cells and free places for them; see :class:`bccd_d2.data.cell_input.CellInput`."""
         generator = draw_generator()
         taken = np.asarray(np.any(sem_seg, axis=-1))
-        patches, added = [], []
+        patches, added, growth = [], [], []
         for _ in range(int(generator.integers(self.max_cells + 1))):
             cell = self.bank.draw(generator)
             picture, mask = self._prepare(cell, area_scale, stain_statistics, int(generator.integers(8)))
@@ -247,8 +258,9 @@ class CopyPaste(T.Augmentation):
             opacity = np.maximum(cv2.GaussianBlur(mask.astype(np.float32), (0, 0), _BLEND), 0)
             patches.append(Patch(picture, mask, opacity, x, y))
             added.append(cell.category)
+            growth.append(cell.growth)
             taken[y : y + mask.shape[0], x : x + mask.shape[1]] |= mask
-        return PasteTransform(patches, added, len(classes) + 1) if patches else T.NoOpTransform()
+        return PasteTransform(patches, added, len(classes) + 1, growth) if patches else T.NoOpTransform()
 
     def _prepare(
         self, cell: Cell, area_scale: float, statistics: StainStatistics | None, orientation: int

@@ -152,7 +152,7 @@ class BCCDDatasetMapper:
         sample["image"] = _as_tensor(augmented.image)
         labels, ignored = split_ignored(augmented.sem_seg)
         sample["instances"] = instances_from_label_map(
-            labels, augmented.classes, self.min_visible * augmented.areas
+            labels, augmented.classes, self.min_visible * augmented.areas, augmented.growth
         )
         if ignored is not None:
             sample["ignore_mask"] = torch.from_numpy(ignored)
@@ -186,6 +186,7 @@ class BCCDDatasetMapper:
             areas=runs.area * crop.area_scale,
             area_scale=crop.area_scale,
             stain_statistics=self._stain_statistics(name, image),
+            growth=runs.growth,
         )
 
     def image_tensor(self, image: NDArray[np.uint8]) -> torch.Tensor:

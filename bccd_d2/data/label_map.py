@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask
 import torch
-from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
@@ -70,6 +70,8 @@ class InstanceRuns:
         owner: (R,) int32, index of its instance; N for regions to ignore, whichever it is.
         area: (N,) int64, pixels of each instance.
         classes: (N,) int64, contiguous category of each instance.
+        growth: (N,) float64, side of the annotated box in sides of the box around the mask: 1 where it is tight, more
+            where people drew boxes with room to spare (geometric mean of width and height, which turns do not change).
     """
 
     column: NDArray[np.int32]
@@ -78,6 +80,7 @@ class InstanceRuns:
     owner: NDArray[np.int32]
     area: NDArray[np.int64]
     classes: NDArray[np.int64]
+    growth: NDArray[np.float64]
 
     @classmethod
     def from_annotations(
@@ -86,7 +89,8 @@ class InstanceRuns:
         """Decode the annotations of a Detectron2 dataset dict; those marked ``iscrowd`` are regions to ignore.
 
         Args:
-            annotations: with "segmentation" (COCO RLE or polygons), "category_id" and, optionally, "iscrowd".
+            annotations: with "segmentation" (COCO RLE or polygons), "category_id" and, optionally, "iscrowd" and
+                "bbox" with "bbox_mode".
             height: of the image, native pixels.
             width: of the image, native pixels.
             name: says in errors which image it is.
@@ -129,6 +133,11 @@ class InstanceRuns:
         bottom = np.minimum(np.repeat(stop, pieces) - column * height, height)
         owner = np.repeat(owner, pieces)
         area = np.bincount(owner, weights=bottom - top, minlength=len(kept)).astype(np.int64)[: len(kept)]
+        low, high = np.full((2, len(kept) + 1), np.inf), np.zeros((2, len(kept) + 1))
+        for axis, (first_pixel, after_last) in enumerate(((column, column + 1), (top, bottom))):
+            np.minimum.at(low[axis], owner, first_pixel)
+            np.maximum.at(high[axis], owner, after_last)
+        tight = np.prod(np.maximum(high - low, 1)[:, : len(kept)], axis=0)
         return cls(
             column=column.astype(np.int32),
             top=top.astype(np.int32),
@@ -136,6 +145,7 @@ class InstanceRuns:
             owner=owner.astype(np.int32),
             area=area,
             classes=classes,
+            growth=np.sqrt([_box_area(a, size) / size for a, size in zip(kept, tight.tolist())]),
         )
 
     @property
@@ -190,6 +200,16 @@ class InstanceRuns:
             pixel, label = pixel[moves], label[moves]
 
 
+def _box_area(annotation: Mapping[str, Any], without: float) -> float:
+    """Area of the annotated box in pixels; ``without`` where there is no box or one of no size."""
+    if "bbox" not in annotation:
+        return without
+    x0, y0, x1, y1 = BoxMode.convert(
+        list(annotation["bbox"]), annotation.get("bbox_mode", BoxMode.XYWH_ABS), BoxMode.XYXY_ABS
+    )
+    return max(x1 - x0, 0.0) * max(y1 - y0, 0.0) or without
+
+
 def resize_labels(labels: NDArray[np.uint16], height: int, width: int) -> NDArray[np.uint16]:
     """Nearest-neighbour copy of a (H, W, L) label map of size (height, width, L), pixel centres aligned."""
     if labels.shape[:2] == (height, width):
@@ -218,7 +238,10 @@ def split_ignored(labels: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArr
 
 
 def instances_from_label_map(
-    labels: NDArray[np.uint16], classes: NDArray[np.int64], min_pixels: NDArray[np.float64]
+    labels: NDArray[np.uint16],
+    classes: NDArray[np.int64],
+    min_pixels: NDArray[np.float64],
+    growth: NDArray[np.float64] | None = None,
 ) -> Instances:
     """Split a label map into what Detectron2's heads train on.
 
@@ -227,10 +250,11 @@ def instances_from_label_map(
             ``IGNORED_LABEL``.
         classes: (N,) class of label 1, 2, ...
         min_pixels: (N,) label k + 1 is dropped where it has fewer pixels than ``min_pixels[k]``, or none.
+        growth: (N,) sides of the boxes in sides of those around the masks, see :class:`InstanceRuns`; ``None`` for 1.
 
     Returns:
-        Instances with ``gt_boxes`` (tight, xyxy, pixels of ``labels``), ``gt_classes`` (int64), ``gt_masks``
-        (BitMasks).
+        Instances with ``gt_boxes`` (xyxy, pixels of ``labels``: those around the masks, grown about their middle and
+        clipped), ``gt_classes`` (int64), ``gt_masks`` (BitMasks).
     """
     height, width, layers = labels.shape
     pixels = np.stack(
@@ -253,6 +277,12 @@ def instances_from_label_map(
         ],
         axis=1,
     )
+    if growth is not None:
+        middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+        reach = half * growth[kept, None]
+        boxes = np.clip(
+            np.concatenate([middle - reach, middle + reach], axis=1), 0, [width, height, width, height]
+        )
     instances = Instances((height, width))
     instances.gt_boxes = Boxes(torch.from_numpy(boxes.astype(np.float32)))
     instances.gt_classes = torch.from_numpy(classes[kept])

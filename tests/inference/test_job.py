@@ -185,6 +185,7 @@ def test_which_model_is_taken(tmp_path):
     assert shipped_model(folder=tmp_path) == ModelFiles(
         str(tmp_path / "lite.yaml"), str(tmp_path / "lite.safetensors")
     )
+    assert find_model(name="classes") == shipped_model("classes") != find_model() == shipped_model("lite")
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):
@@ -199,3 +200,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
         find_model(tmp_path)
     with pytest.raises(InputError, match=r"no model 'lite' in .* \(there: none\): give --run"):
         shipped_model(folder=tmp_path)
+    with pytest.raises(InputError, match=r"no model 'large' in .* \(there: classes, lite\)"):
+        find_model(name="large")
+    with pytest.raises(InputError, match="--model lite: not together with --run"):
+        find_model(tmp_path, name="lite")
