@@ -3,11 +3,12 @@
     python benchmarks/bench_hand_boxes.py --truth datasets/voc/annotations/instances_val.json --dialect bccd_voc \
         --boxes BCCD/Annotations --predictions output/classes/inference/coco_instances_results.json
 
-An evaluation judges boxes by those in the COCO file, which lie tight around (weak) masks; published figures of
-detectors are against the boxes themselves, and so are these. What is printed for each class: the hand-drawn boxes, box
-AP50 and AP; then, at a score of at least 0.5 and an IoU of at least 0.5, the boxes that were found and the predictions
-that found none. Where the file was converted with --ignore-unlabelled, the last columns say how many of these lie mostly
-in a region that looks like an unlabelled cell, and AP50 without such predictions.
+Published figures of detectors are against all boxes that people drew, and so are these. A COCO file can have others: those
+of the Kaggle masks lie tight around the masks, and a box in which no weak mask was found is a region to ignore. What is
+printed for each class: the hand-drawn boxes, box AP50 and AP; then, at a score of at least 0.5 and an IoU of at least 0.5,
+the boxes that were found and the predictions that found none. Where the file was converted with --ignore-unlabelled, the
+last columns say how many of these lie mostly in a region that looks like an unlabelled cell, and AP50 without such
+predictions.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def unlabelled(image: EvaluationImage, regions: Cells) -> NDArray[np.bool_]:
     return ~close.any(axis=1) & (np.array(shares).reshape(-1) >= MOSTLY)
 
 
-def counted(images: Sequence[EvaluationImage], left_out: Sequence[NDArray[np.bool_]], label: int) -> list[int]:
+def counted(
+    images: Sequence[EvaluationImage], left_out: Sequence[NDArray[np.bool_]], label: int
+) -> list[int]:
     """Boxes, boxes found, predictions that found none, and how many of these are ``left_out``; of one class."""
     total = np.zeros(4, int)
     for image, outside in zip(images, left_out):
@@ -150,7 +153,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--truth", type=Path, required=True, help="COCO JSON that tools/convert_bccd.py wrote")
+    parser.add_argument(
+        "--truth", type=Path, required=True, help="COCO JSON that tools/convert_bccd.py wrote"
+    )
     parser.add_argument("--predictions", type=Path, required=True, help="COCO results on its images")
     parser.add_argument("--boxes", type=Path, required=True, help="folder of VOC files, or BBBC041's JSON")
     parser.add_argument("--dialect", required=True, help="which says what the boxes' categories are")

@@ -45,6 +45,16 @@ def test_a_sound_document_has_no_fault(tmp_path: Path) -> None:
     assert check_coco(sound_document(), tmp_path) == []
 
 
+def test_the_box_of_a_weak_mask_may_be_loose_but_not_elsewhere() -> None:
+    document = sound_document()
+    guessed = document["annotations"][2]
+    guessed |= {"weak": True, "bbox": [4, 10, 50, 54]}  # of the mask: [10, 20, 30, 40]
+    assert check_coco(document) == []
+    guessed["bbox"] = [60, 20, 30, 40]
+    (fault,) = check_coco(document)
+    assert "annotation 20: bbox [60, 20, 30, 40], but the segmentation lies in" in fault
+
+
 def change(*path: Any, value: Any) -> Callable[[Document], None]:
     def do(document: Document) -> None:
         target: Any = document

@@ -129,6 +129,12 @@ def test_the_official_lists_and_weak_masks_of_a_voc_set(voc_root: Path, tmp_path
         (2, True, 0),
         (3, True, 0),
     ]
+    # The boxes are those that were drawn, from pixel 10 to pixel 50 in VOC's way of counting, not those of the guess.
+    assert [a["bbox"] for a in document["annotations"]] == [
+        [9, 9, 41, 41],
+        [69, 39, 61, 61],
+        [19, 79, 17, 17],
+    ]
     white = decode_segmentation(document["annotations"][1]["segmentation"], HEIGHT, WIDTH) > 0
     drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
     cv2.ellipse(drawn, (99, 69), (30, 30), 0, 0, 360, 1, -1)

@@ -168,6 +168,18 @@ def test_pasted_cells_are_cells_on_a_region_to_ignore_too():
     np.testing.assert_array_equal(ignored, region & ~pasted)
 
 
+def test_pasted_cells_keep_the_room_in_their_boxes(record):
+    for one in record["annotations"]:
+        x, y, width, height = one["bbox"]
+        one["bbox"] = [x - width / 4, y - height / 4, 1.5 * width, 1.5 * height]
+    paste = build(record, MAX_CELLS=6)
+    np.random.seed(0)  # noqa: NPY002
+    crop = empty_input()
+    paste(crop)
+    assert len(crop.growth) == len(crop.classes) > 0
+    assert crop.growth == pytest.approx(1.5)
+
+
 def test_cells_find_no_free_place_on_a_region_to_ignore(record):
     paste = build(record, MAX_CELLS=6)
     crop = empty_input()

@@ -1,6 +1,7 @@
 import numpy as np
 import pycocotools.mask
 import pytest
+from detectron2.structures import BoxMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -128,6 +129,23 @@ def test_splitting_gives_tight_boxes_and_the_right_classes():
     np.testing.assert_array_equal(
         instances.gt_boxes.tensor.numpy(), instances.gt_masks.get_bounding_boxes().tensor.numpy()
     )
+
+
+def test_boxes_that_people_drew_larger_than_the_mask_stay_so():
+    mask = np.zeros((60, 80), bool)
+    mask[30:40, 20:40] = True
+    boxes = {"bbox": [15, 25, 40, 20], "bbox_mode": BoxMode.XYWH_ABS}  # twice the sides of [20, 30, 40, 40]
+    drawn = annotation(mask) | boxes
+    around = annotation(mask) | {**boxes, "bbox": [20, 30, 20, 10]}
+    runs = InstanceRuns.from_annotations([drawn, around, {**drawn, "bbox": [20, 30, 0, 0]}], 60, 80, "drawn")
+    assert runs.growth.tolist() == [2, 1, 1]
+    assert runs_of([mask]).growth.tolist() == [1]
+
+    # What the window shows of the cell is 10 px wide; the box is clipped to the window.
+    labels = runs.label_map(x=30, y=0, width=50, height=60)
+    found = instances_from_label_map(labels, runs.classes, np.zeros(3), runs.growth)
+    assert found.gt_boxes.tensor.tolist() == [[0, 25, 15, 45], [0, 30, 10, 40], [0, 30, 10, 40]]
+    assert found.gt_masks.tensor.sum((1, 2)).tolist() == [100, 100, 100]
 
 
 def test_an_empty_label_map_gives_no_instances():
