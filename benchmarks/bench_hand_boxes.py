@@ -3,12 +3,12 @@
     python benchmarks/bench_hand_boxes.py --truth datasets/voc/annotations/instances_val.json --dialect bccd_voc \
         --boxes BCCD/Annotations --predictions output/classes/inference/coco_instances_results.json
 
-Published figures of detectors are against all boxes that people drew, and so are these. A COCO file can have others: those
-of the Kaggle masks lie tight around the masks, and a box in which no weak mask was found is a region to ignore. What is
-printed for each class: the hand-drawn boxes, box AP50 and AP; then, at a score of at least 0.5 and an IoU of at least 0.5,
-the boxes that were found and the predictions that found none. Where the file was converted with --ignore-unlabelled, the
-last columns say how many of these lie mostly in a region that looks like an unlabelled cell, and AP50 without such
-predictions.
+Published figures of detectors are against all boxes that people drew, and so are these. A COCO file can have others:
+those of the Kaggle masks lie tight around the masks, and a box in which no weak mask was found is a region to ignore.
+What is printed for each class: the hand-drawn boxes, box AP50 and AP; then, at a score of at least 0.5 and an IoU of at
+least 0.5, the boxes that were found and the predictions that found none. Where the file was converted with
+--ignore-unlabelled, the last columns say how many of these lie mostly in a region that looks like an unlabelled cell,
+and AP50 without such predictions.
 """
 
 from __future__ import annotations

@@ -1,16 +1,27 @@
 """The weights that come with the repository, as a newcomer uses them."""
 
 import hashlib
+import logging
 import re
+from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+import torch
+from detectron2.modeling import build_model
 
 from bccd_d2.cells import Cells
+from bccd_d2.config import load_config
 from bccd_d2.conversion.layout import find_pairs
 from bccd_d2.conversion.synthetic import draw_smear
+from bccd_d2.conversion.voc import read_voc
+from bccd_d2.evaluation.matching import box_ious
 from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER, shipped_model
 from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.modeling.checkpoint_files import read_checkpoint
+from bccd_d2.modeling.weights import BCCDCheckpointer
+from tests.conftest import REPOSITORY
 
 SCORE = 0.5
 
@@ -21,13 +32,20 @@ def predictor() -> BCCDPredictor:
     return BCCDPredictor(files.config, files.weights)
 
 
-def test_the_card_names_the_file_that_is_there():
-    card = (WEIGHTS_FOLDER / "README.md").read_text(encoding="utf-8")
-    content = (WEIGHTS_FOLDER / "lite.safetensors").read_bytes()
-    assert hashlib.sha256(content).hexdigest() in card
+@pytest.fixture(scope="module")
+def class_predictor() -> BCCDPredictor:
+    files = shipped_model("classes")
+    return BCCDPredictor(files.config, files.weights)
+
+
+@pytest.mark.parametrize(("name", "card"), [("lite", "README.md"), ("classes", "classes.md")])
+def test_the_card_names_the_file_that_is_there(name, card):
+    text = (WEIGHTS_FOLDER / card).read_text(encoding="utf-8")
+    content = (WEIGHTS_FOLDER / f"{name}.safetensors").read_bytes()
+    assert hashlib.sha256(content).hexdigest() in text
     assert len(content) < 16 * 2**20
-    assert re.search(r"CC BY-NC-SA 3\.0", card)
-    assert "/" not in re.findall(r"^  ROOT: (.*)$", (WEIGHTS_FOLDER / "lite.yaml").read_text(), re.M)[0]
+    assert re.search(r"CC BY-NC-SA 3\.0", text)
+    assert "/" not in re.findall(r"^  ROOT: (.*)$", (WEIGHTS_FOLDER / f"{name}.yaml").read_text(), re.M)[0]
 
 
 def test_cells_of_a_drawn_smear_are_found(predictor):
@@ -56,3 +74,44 @@ def test_cells_of_a_validation_image_are_found(predictor, real_pairs_root):
     assert (overlap.max(axis=0) > 0.5).mean() > 0.95
     inside = cells[~cells.touches_border(1)].ious(true)
     assert (inside.max(axis=1) > 0.5).mean() > 0.9
+
+
+def test_a_model_of_three_classes_starts_from_the_shipped_one(caplog):
+    model = build_model(load_config(REPOSITORY / "configs" / "mask_rcnn_slim_FPN_classes.yaml"))
+    with caplog.at_level(logging.WARNING):
+        BCCDCheckpointer(model).resume_or_load(shipped_model().weights, resume=False)
+    given = read_checkpoint(Path(shipped_model().weights))["model"]
+    anew = {key for key, tensor in model.state_dict().items() if tensor.shape != given[key].shape}
+    layers = ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
+    assert anew == {f"roi_heads.{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    assert all(
+        torch.equal(model.state_dict()[key], given[key].to(t.dtype))
+        for key, t in model.state_dict().items()
+        if key not in anew
+    )
+    assert "6 of another shape" in caplog.text
+
+
+def test_cells_of_a_drawn_smear_have_their_classes(class_predictor):
+    smear = draw_smear(6, 800, 600)
+    cells = class_predictor.predict_cells(smear.image)
+    cells = cells[cells.scores >= SCORE]
+    assert list(class_predictor.class_names) == ["RBC", "WBC", "Platelets"]
+    true = Cells.from_label_image(smear.instances.astype("int32"))
+    overlap = cells.ious(true)
+    for cell, column in zip(smear.cells, overlap.T):
+        if not cell.at_border:
+            assert column.max() > 0.5, cell
+            assert class_predictor.class_names[cells.classes[column.argmax()]] == cell.class_name, cell
+
+
+@pytest.mark.real_data
+def test_cells_of_a_field_that_was_not_trained_on_have_their_classes(class_predictor, real_voc_root):
+    stem = (real_voc_root / "ImageSets" / "Main" / "val.txt").read_text().split()[0]
+    drawn = read_voc(real_voc_root / "Annotations" / f"{stem}.xml")
+    cells = class_predictor.predict_cells(cv2.imread(str(real_voc_root / "JPEGImages" / f"{stem}.jpg")))
+    cells = cells[cells.scores >= SCORE]
+    found = box_ious(cells.boxes, drawn.corners.astype(float)) >= 0.5
+    found &= np.array(class_predictor.class_names)[cells.classes][:, None] == np.array(drawn.names)[None]
+    assert found.any(axis=0).mean() > 0.85
+    assert found.any(axis=0)[np.array(drawn.names) != "RBC"].all()
