@@ -27,7 +27,7 @@ from bccd_d2.inference.ray_engine import run_job_on_ray
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
 
 EXAMPLES = """examples:
-  python tools/predict.py --input smear.png --output predictions
+  python tools/predict.py --input smear.png --output predictions [--model classes]
   python tools/predict.py --run output/lite --input folder/ 'more/**/*.tif' --output results --formats csv,geojson,roi
   python tools/predict.py --input slide.svs --output predictions --mpp 0.25 --formats labels,csv
   python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --num-gpus 4

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from detectron2.modeling import build_model
 
 from bccd_d2.config import load_config
+from bccd_d2.conversion.synthetic import draw_smear
 from bccd_d2.errors import run_command
 from bccd_d2.inference.writers import FORMATS, format_files
 from tests.conftest import REPOSITORY
@@ -182,3 +184,12 @@ def test_ctrl_c_in_the_middle_of_a_batch(predict, model, images, capsys):
     assert status(predict.main, *arguments(images, model, "--formats", "csv,labels")) == 0
     assert f"{len(finished)} of" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_model_that_comes_with_the_repository_is_chosen_by_name(predict, model, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "smear.png"), draw_smear(6, 320, 240).image)
+    given = ["--input", str(tmp_path / "smear.png"), "--output", str(tmp_path / "out"), "--formats", "csv"]
+    assert predict.main([*given, "--model", "classes"]) == 0
+    assert re.search(r"cells in 1 images, \d+ RBC, \d+ WBC, \d+ Platelets: ", capsys.readouterr().out)
+    assert status(predict.main, *given, "--model", "classes", "--run", str(model)) == 1
+    assert "--model classes: not together with --run" in capsys.readouterr().err
