@@ -19,6 +19,9 @@ from bccd_d2.errors import InputError
 
 BOX_SLACK = 1.0
 """Pixels by which a box may differ from its mask: some tools count edges, others pixels."""
+WEAK_SLACK = 0.6
+"""The same for a weak mask, in the longer side of its box: it was guessed from the box, which people draw loosely, and may
+fill less than half of it."""
 POLYGON_SLACK = 0.1
 """Share by which the area of a polygon may differ from its pixels; outlines are not pixels."""
 Entry = Mapping[str, Any]
@@ -187,9 +190,7 @@ def _check_segmentation(
             box[0] + box[2] - around[0] - around[2],
             box[1] + box[3] - around[1] - around[3],
         )
-        # A weak mask was guessed from its box, which people draw loosely and now and then beside the cell.
-        slack_of_box = max(box[2:]) / 2 if weak else BOX_SLACK
-        if max(map(abs, edges)) > slack_of_box:
+        if max(map(abs, edges)) > (WEAK_SLACK * max(box[2:]) if weak else BOX_SLACK):
             yield f"bbox {box}, but the segmentation lies in {around}"
 
 
