@@ -20,8 +20,8 @@ from bccd_d2.errors import InputError
 BOX_SLACK = 1.0
 """Pixels by which a box may differ from its mask: some tools count edges, others pixels."""
 WEAK_SLACK = 0.6
-"""The same for a weak mask, in the longer side of its box: it was guessed from the box, which people draw loosely, and may
-fill less than half of it."""
+"""The same for a weak mask, in longer sides of its box: it was guessed from the box, which people draw loosely, and
+may fill less than half of it."""
 POLYGON_SLACK = 0.1
 """Share by which the area of a polygon may differ from its pixels; outlines are not pixels."""
 Entry = Mapping[str, Any]
