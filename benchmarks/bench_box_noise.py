@@ -3,8 +3,8 @@
     python benchmarks/bench_box_noise.py --data-root output/real/dataset --boxes bbbc041_boxes.json \\
         --predictions output/shipped/inference/bccd_val/coco_instances_results.json
 
-BBBC041's boxes were drawn by other people than the masks, so where both agree there is a cell, and where they differ one
-of them is wrong. A component of the mask that two boxes or more claim (see bccd_d2/conversion/box_matching.py), or that
+BBBC041's boxes were drawn by other people than the masks, so where both agree there is a cell, and where they differ
+one of them is wrong. A component of the mask that two boxes or more claim (see bccd_d2/conversion/box_matching.py), or that
 reaches far out of its only box, holds several cells. docs/label_noise.md says what came out.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +25,13 @@ from bccd_d2.conversion.box_matching import match_boxes
 from bccd_d2.conversion.boxes import ImageBoxes
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.counts import count_agreement
-from bccd_d2.evaluation.dataset import EvaluationImage, read_evaluation_set
-from bccd_d2.evaluation.instances import precision_recall_f1
+from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet, read_evaluation_set
+from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.matching import MOSTLY, box_ious, judge, match_optimal, overlaps
 from bccd_d2.evaluation.options import FOUND_IOU, EvaluationOptions
+from bccd_d2.evaluation.values import ALL_CLASSES, REGIONS
 
-OPTIONS = EvaluationOptions()
+OPTIONS = EvaluationOptions(bootstrap_samples=0)
 PARTS = ("train", "val", "test")
 MERGED, ONE_CELL, NO_BOX = "merged", "one cell", "no box"
 
@@ -150,51 +151,49 @@ def part_table(data_root: Path, boxes: Bbbc041Boxes) -> str:
     return str(tabulate(rows, ["", *PARTS], tablefmt="pipe", disable_numparse=True))
 
 
-def error_tables(images: list[EvaluationImage], boxes: Bbbc041Boxes) -> str:
+def error_tables(data: EvaluationSet, boxes: Bbbc041Boxes) -> str:
     """Errors of the model by what explains them, and its figures once masks that are wrong are left out."""
     wrong, missed = Counter[str](), Counter[str]()
-    matched = 0
-    by_boxes, by_masks, by_model = [], [], []
-    for image in images:
+    cleared: list[EvaluationImage] = []
+    by_masks, by_model, by_mended = [], [], []
+    for image in data.images:
         faults = find_faults(image, boxes_of(image, boxes))
-        image_wrong, image_missed, found = explain_errors(image, faults)
-        wrong += image_wrong
-        missed += image_missed
-        matched += found
-        sure = image.predictions[image.predictions.scores >= OPTIONS.score_threshold]
-        by_boxes.append(int((~faults.box_border).sum()))
-        by_masks.append(int((~image.truth.touches_border()).sum()))
-        by_model.append(int((~sure.touches_border()).sum()))
+        image_wrong, image_missed, matched = explain_errors(image, faults)
+        wrong.update(image_wrong)
+        missed.update(image_missed)
+        merged = faults.cells == MERGED
+        cleared.append(replace(image, truth=image.truth[~merged], ignore=image.truth[merged]))
+        by_masks.append(matched + image_missed.total())
+        by_model.append(matched + image_wrong.total())
+        several = ~image.truth.touches_border() & (faults.held > 1)
+        by_mended.append(by_masks[-1] + int((faults.held[several] - 1).sum()))
     parts = [
         tabulate(sorted(wrong.items()), [f"{wrong.total()} wrong predictions", "number"], tablefmt="pipe"),
         tabulate(sorted(missed.items()), [f"{missed.total()} missed cells", "number"], tablefmt="pipe"),
     ]
-    right = sum(n for name, n in wrong.items() if "a box agrees" in name or name.startswith("on a merged"))
     rows = []
-    for name, bad, lost in (
-        ("as judged by the masks", wrong.total(), missed.total()),
-        ("merged masks left out", wrong.total() - count_merged(wrong), missed.total() - missed[MERGED]),
-        ("and predictions that a box agrees with", wrong.total() - right, missed.total() - missed[MERGED]),
-    ):
-        rows.append([name, matched, bad, lost, *precision_recall_f1(matched, bad, lost)])
-    headers = ["interior", "matched", "wrong", "missed", "precision", "recall", "F1"]
-    parts.append(tabulate(rows, headers, tablefmt="pipe", floatfmt=".3f"))
-    counts = [
-        [name, sum(a), sum(b), *(getattr(count_agreement(a, b), key) for key in ("bias", "mean_relative_error"))]
-        for name, a, b in (
-            ("masks, counted against boxes", by_boxes, by_masks),
-            ("model, counted against boxes", by_boxes, by_model),
-            ("model, counted against masks", by_masks, by_model),
+    for name, judged in (("as they are", data), ("merged masks ignored", replace(data, images=cleared))):
+        found = evaluate(judged, OPTIONS)
+        precision = [found.average_precision["segm"][region].overall for region in REGIONS]
+        f1 = [found.instances[region][ALL_CLASSES].f1 for region in REGIONS]
+        rows.append(
+            [name]
+            + [" / ".join(f"{getattr(p, key):.3f}" for p in precision) for key in ("AP", "AP50")]
+            + [f"{found.overlap.Dice:.3f}, {found.overlap.IoU:.3f}", " / ".join(f"{v:.3f}" for v in f1)]
         )
-    ]
-    headers = ["away from the border", "true", "counted", "bias, an image", "mean relative error"]
-    parts.append(tabulate(counts, headers, tablefmt="pipe", floatfmt=".3f"))
+    headers = ["masks, all / interior", "AP", "AP50", "Dice, IoU", "F1"]
+    parts.append(tabulate(rows, headers, tablefmt="pipe"))
+    rows = []
+    for name, true, counted in (
+        ("model against masks", by_masks, by_model),
+        ("model against masks, merged ones counted as their boxes", by_mended, by_model),
+        ("masks against masks, merged ones counted as their boxes", by_mended, by_masks),
+    ):
+        agreement = count_agreement(true, counted)
+        rows.append([name, sum(true), sum(counted), agreement.bias, agreement.mean_relative_error])
+    headers = ["interior counts", "true", "counted", "bias, an image", "mean relative error"]
+    parts.append(tabulate(rows, headers, tablefmt="pipe", floatfmt=".3f"))
     return "\n\n".join(parts)
-
-
-def count_merged(wrong: Counter[str]) -> int:
-    """Wrong predictions that lie on merged masks."""
-    return sum(number for name, number in wrong.items() if name.startswith("on a merged"))
 
 
 def boxes_of(image: EvaluationImage, boxes: Bbbc041Boxes) -> ImageBoxes:
@@ -210,17 +209,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-root", type=Path, required=True, metavar="DIR", help="of tools/convert_bccd.py")
+    parser.add_argument(
+        "--data-root", type=Path, required=True, metavar="DIR", help="of tools/convert_bccd.py"
+    )
     parser.add_argument("--boxes", type=Path, required=True, metavar="FILE", help="boxes in BBBC041's format")
-    parser.add_argument("--part", default="val", choices=PARTS, help="of the predictions (default %(default)s)")
-    parser.add_argument("--predictions", type=Path, metavar="FILE", help="COCO results of a model on that part")
+    parser.add_argument(
+        "--part", default="val", choices=PARTS, help="of the predictions (default %(default)s)"
+    )
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="COCO results of a model on that part"
+    )
     options = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
     boxes = Bbbc041Boxes.read(options.boxes)
     print(part_table(options.data_root, boxes))
     if options.predictions is not None:
         data = read_evaluation_set(part_file(options.data_root, options.part), options.predictions)
-        print("\n" + error_tables(list(data.images), boxes))
+        print("\n" + error_tables(data, boxes))
 
 
 if __name__ == "__main__":
