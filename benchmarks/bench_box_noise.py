@@ -3,8 +3,8 @@
     python benchmarks/bench_box_noise.py --data-root output/real/dataset --boxes bbbc041_boxes.json \\
         --predictions output/shipped/inference/bccd_val/coco_instances_results.json
 
-BBBC041's boxes were drawn by other people than the masks, so where both agree there is a cell, and where they differ
-one of them is wrong. A component of the mask that two boxes or more claim (see bccd_d2/conversion/box_matching.py), or that
+BBBC041's boxes were drawn by other people than the masks: where both agree there is a cell, and where they differ one
+of them is wrong. A component of the mask that two boxes or more claim (see bccd_d2/conversion/box_matching.py), or that
 reaches far out of its only box, holds several cells. docs/label_noise.md says what came out.
 """
 
