@@ -301,20 +301,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--predictions", type=Path, required=True, metavar="FILE", help="COCO results of a model on that part"
     )
-    parser.add_argument(
-        "--annotations", type=Path, default=ANNOTATIONS, metavar="FILE", help="default: those here"
-    )
     options = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
     given = read_evaluation_set(
         options.data_root / "annotations" / f"instances_{options.part}.json", options.predictions
     )
     images = {Path(image.file_name).stem: image for image in given.images}
-    crops = read_crops(options.annotations)
+    crops = read_crops(ANNOTATIONS)
     unknown = [crop.stem for crop in crops if crop.stem not in images]
     if unknown:
         raise InputError(
-            f"{options.annotations}: {unknown[0]} is not in part {options.part!r} of the data set"
+            f"{options.data_root}: part {options.part!r} lacks {unknown[0]}, which {ANNOTATIONS} outlines"
         )
     rows = []
     for region, margin in (("whole", 1), ("interior", 0)):
