@@ -15,6 +15,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,16 +184,16 @@ def error_tables(data: EvaluationSet, boxes: Bbbc041Boxes) -> str:
         )
     headers = ["masks, all / interior", "AP", "AP50", "Dice, IoU", "F1"]
     parts.append(tabulate(rows, headers, tablefmt="pipe"))
-    rows = []
+    counts: list[list[Any]] = []
     for name, true, counted in (
         ("model against masks", by_masks, by_model),
         ("model against masks, merged ones counted as their boxes", by_mended, by_model),
         ("masks against masks, merged ones counted as their boxes", by_mended, by_masks),
     ):
         agreement = count_agreement(true, counted)
-        rows.append([name, sum(true), sum(counted), agreement.bias, agreement.mean_relative_error])
+        counts.append([name, sum(true), sum(counted), agreement.bias, agreement.mean_relative_error])
     headers = ["interior counts", "true", "counted", "bias, an image", "mean relative error"]
-    parts.append(tabulate(rows, headers, tablefmt="pipe", floatfmt=".3f"))
+    parts.append(tabulate(counts, headers, tablefmt="pipe", floatfmt=".3f"))
     return "\n\n".join(parts)
 
 
