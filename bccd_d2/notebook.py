@@ -31,7 +31,8 @@ def execute(path: Path, parameters: Mapping[str, object] | None = None, timeout:
         The notebook with its outputs.
 
     Raises:
-        InputError: nbclient or ipykernel is not installed, or there are parameters and no cell of that tag.
+        InputError: nbclient or ipykernel is not installed, there are parameters and no cell of that tag, or a command
+            that a cell started with ``%run`` failed.
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
     try:
@@ -56,6 +57,11 @@ def execute(path: Path, parameters: Mapping[str, object] | None = None, timeout:
         notebook, km=manager, timeout=timeout, resources={"metadata": {"path": str(path.parent)}}
     )
     client.execute()
+    # A command that ends with a status other than 0 shows an error and lets the notebook go on.
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                raise InputError(f"{path}: {output.ename} {output.evalue} of a command in:\n{cell.source}")
     return notebook
 
 
