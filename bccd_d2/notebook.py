@@ -68,7 +68,7 @@ def execute(path: Path, parameters: Mapping[str, object] | None = None, timeout:
 def write_page(notebook: NotebookNode, page: Path, figures: Path) -> None:
     """Write an executed notebook as Markdown: its text, its code, what it printed and showed.
 
-    Progress and messages on the standard error are left out.
+    Left out are lines of Detectron2's log, which carry a time, and what goes to the standard error, such as progress.
 
     Args:
         notebook: with its outputs.
@@ -99,7 +99,8 @@ def write_page(notebook: NotebookNode, page: Path, figures: Path) -> None:
 
 
 def _printed(cell: NotebookNode) -> str:
-    """What a cell wrote to the standard output, without colours and without lines that were overwritten."""
+    """What a cell wrote to the standard output, without colours, lines that were overwritten, and the log."""
     text = "".join(output["text"] for output in cell.outputs if output.get("name") == "stdout")
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    return re.sub(r"[^\n]*\r", "", text).strip("\n")
+    text = re.sub(r"[^\n]*\r", "", text)
+    return re.sub(r"^\[\d\d/\d\d [\d:]+ [\w.]+\]: .*\n?", "", text, flags=re.M).strip("\n")

@@ -37,6 +37,7 @@ def test_a_page_shows_text_code_what_was_printed_and_figures(tmp_path):
     outputs = [
         new_output("stream", name="stdout", text="1 of 2\r2 of 2\n"),
         new_output("stream", name="stderr", text="progress"),
+        new_output("stream", name="stdout", text="[11/24 12:57:55 d2.data.build]: a message\n"),
         new_output("stream", name="stdout", text="\x1b[32mdone\x1b[0m\n"),
         new_output("display_data", {"image/jpeg": base64.b64encode(picture).decode()}),
         new_output("execute_result", {"text/markdown": "| a |\n|---|", "text/plain": "<Markdown>"}),
