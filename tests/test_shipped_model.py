@@ -106,12 +106,17 @@ def test_cells_of_a_drawn_smear_have_their_classes(class_predictor):
 
 
 @pytest.mark.real_data
-def test_cells_of_a_field_that_was_not_trained_on_have_their_classes(class_predictor, real_voc_root):
-    stem = (real_voc_root / "ImageSets" / "Main" / "val.txt").read_text().split()[0]
-    drawn = read_voc(real_voc_root / "Annotations" / f"{stem}.xml")
-    cells = class_predictor.predict_cells(cv2.imread(str(real_voc_root / "JPEGImages" / f"{stem}.jpg")))
-    cells = cells[cells.scores >= SCORE]
-    found = box_ious(cells.boxes, drawn.corners.astype(float)) >= 0.5
-    found &= np.array(class_predictor.class_names)[cells.classes][:, None] == np.array(drawn.names)[None]
-    assert found.any(axis=0).mean() > 0.85
-    assert found.any(axis=0)[np.array(drawn.names) != "RBC"].all()
+def test_cells_of_fields_that_were_not_trained_on_have_their_classes(class_predictor, real_voc_root):
+    found, names = [], []
+    for stem in (real_voc_root / "ImageSets" / "Main" / "val.txt").read_text().split()[::20]:
+        drawn = read_voc(real_voc_root / "Annotations" / f"{stem}.xml")
+        cells = class_predictor.predict_cells(cv2.imread(str(real_voc_root / "JPEGImages" / f"{stem}.jpg")))
+        cells = cells[cells.scores >= SCORE]
+        right = np.array(class_predictor.class_names)[cells.classes][:, None] == np.array(drawn.names)[None]
+        found += (right & (box_ious(cells.boxes, drawn.corners.astype(float)) >= 0.5)).any(axis=0).tolist()
+        names += drawn.names
+    share = {name: np.mean(np.array(found)[np.array(names) == name]) for name in set(names)}
+    assert share.keys() == {"RBC", "WBC", "Platelets"}
+    assert share["RBC"] > 0.8
+    assert share["WBC"] == 1
+    assert share["Platelets"] > 0.7
