@@ -277,10 +277,15 @@ class BCCDTrainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """As ``DefaultTrainer.resume_or_load``; what cannot be read is an :class:`InputError`.
 
-        Without ``MODEL.WEIGHTS`` a backbone with weights of its own starts from those.
+        Without ``MODEL.WEIGHTS`` a backbone with weights of its own starts from those. Periodic checkpoints of a
+        training that goes on count among those of which ``SOLVER.CHECKPOINTS_KEPT`` stay.
         """
         if resume and self.checkpointer.has_checkpoint():
-            super().resume_or_load(resume=True)
+            with self.checkpointer.resume_errors():
+                super().resume_or_load(resume=True)
+            for hook in self._hooks:
+                if isinstance(hook, PeriodicCheckpointer):
+                    hook.recent_checkpoints = self.checkpointer.checkpoints_before(self.start_iter)
             return
         if not self.cfg.MODEL.WEIGHTS:
             load_pretrained_backbone(self.model)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bccd_d2.files import naming
 from bccd_d2.inference.batch import Outputs
 from bccd_d2.inference.counts import ALL_IMAGES, COUNT_COLUMNS, Counts, add_counts, count_rows
 from bccd_d2.inference.writers import FORMATS
@@ -76,7 +77,7 @@ def _counts(image: dict[str, Any]) -> Counts:
 
 
 def _publish(outputs: Outputs, name: str, write: Callable[[Path], None]) -> str:
-    with outputs.storage.staging() as folder:
+    with naming(Path(outputs.storage.url)), outputs.storage.staging() as folder:
         write(folder / name)
         outputs.storage.publish(folder / name, name)
     return outputs.storage.path(name)

@@ -115,8 +115,9 @@ def write_safetensors(
         half: floating point tensors as float16, half the size; one whose values float16 cannot hold stays as it is.
 
     Raises:
-        InputError: another suffix.
+        InputError: another suffix, or the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if path.suffix != ".safetensors":
@@ -136,7 +137,10 @@ def write_safetensors(
             f"{len(too_large)} tensors with values above 65504 are not halved: {', '.join(too_large[:5])}"
         )
     with replacing(path) as temporary:
-        save_file(content, temporary, metadata={"format": "pt", **metadata})
+        try:
+            save_file(content, temporary, metadata={"format": "pt", **metadata})
+        except SafetensorError as error:  # a full disk, among others
+            raise InputError(f"{path}: cannot be written ({error})") from error
 
 
 def _first_line(error: Exception) -> str:

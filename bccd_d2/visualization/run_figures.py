@@ -59,9 +59,17 @@ def draw_run(run: Path, score_threshold: float = 0.5) -> list[Path]:
 def read_records(metrics_file: Path, key: str) -> list[dict[str, Any]]:
     """Records of metrics.json that hold ``key``, one an iteration, in order.
 
-    After a resumed run the later record of an iteration counts.
+    After a resumed run the later record of an iteration counts. A last line that is not whole yet does not.
+
+    Raises:
+        InputError: a line is no such record.
     """
-    records = (json.loads(line) for line in metrics_file.read_text(encoding="utf-8").splitlines())
+    text = metrics_file.read_text(encoding="utf-8")
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    try:
+        records = [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise InputError(f"{metrics_file}: expected a JSON object a line ({error})") from error
     by_iteration = {record["iteration"]: record for record in records if key in record}
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
