@@ -200,4 +200,4 @@ def _extent(mask: NDArray[np.uint8]) -> tuple[int, list[int]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf

@@ -35,10 +35,10 @@ def image_errors(path: Path) -> Iterator[None]:
         if error.errno is not None and not isinstance(error, UnidentifiedImageError):
             raise
         raise InputError(_describe(path, error)) from error
-    except (SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
-        raise InputError(_describe(path, error)) from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too many pixels ({error})") from error
+    except Exception as error:  # each of the many decoders raises kinds of its own
+        raise InputError(_describe(path, error)) from error
 
 
 def read_image_size(path: Path) -> tuple[int, int]:

@@ -37,7 +37,10 @@ def read_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
         raise InputError(f"INPUT.FORMAT is {image_format!r}; expected BGR or RGB")
     with PathManager.open(file_name, "rb") as file:
         encoded = np.frombuffer(file.read(), dtype=np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
+    try:
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
+    except cv2.error as error:  # more pixels than OpenCV takes, or than there is memory for
+        raise InputError(f"{file_name}: cannot be decoded ({error.err})") from error
     if image is None:
         raise InputError(f"{file_name}: not an image that can be decoded ({encoded.size} bytes)")
     image = to_uint8(image, full_scale(image, file_name))

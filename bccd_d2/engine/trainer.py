@@ -154,7 +154,8 @@ class BCCDTrainer(DefaultTrainer):
                 _logger.warning("stopped after iteration %d; --resume goes on", self.iter + 1)
                 raise SystemExit(128 + stop.signum) from None
         if self.ema:
-            self.checkpointer.save_weights("model_final_raw", evaluated=False, iteration=self.iter)
+            last = self.max_iter - 1
+            self.checkpointer.save_weights("model_final_raw", evaluated=False, iteration=last)
 
     def run_step(self) -> None:
         """One iteration, whose random draws do not depend on what was drawn before."""

@@ -69,6 +69,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: refused, for it asks for {wanted[1]} and such a file can run code: expected tensors, arrays and "
             "plain values only"
         ) from error
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # torch's reader raises many kinds
+        raise InputError(f"{path}: expected a checkpoint, cannot read it ({_first_line(error)})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a dict of tensors, found {type(content).__name__}")
     if not isinstance(content.get("model"), Mapping):
