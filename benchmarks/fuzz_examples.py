@@ -35,9 +35,12 @@ HEIGHT, WIDTH = 40, 48
 
 def example(name: str) -> bytes:
     """A valid file by name; some are found beside an input by that path."""
-    if name == "training.pth":
-        return (Path(trainer().cfg.OUTPUT_DIR) / "model_final.pth").read_bytes()
-    return _examples()[name]
+    return _training() if name == "training.pth" else _examples()[name]
+
+
+@cache
+def _training() -> bytes:
+    return (Path(trainer().cfg.OUTPUT_DIR) / "model_final.pth").read_bytes()
 
 
 @cache

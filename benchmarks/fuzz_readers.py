@@ -187,7 +187,6 @@ def fuzz(readers: list[Reader], minutes: float, seed: int, out: Path) -> dict[st
     """All readers by turns until the time is up."""
     tallies = {reader.name: Tally() for reader in readers}
     following = dict.fromkeys(tallies, 0)
-    end = time.monotonic() + 60 * minutes
     rounds = max(1, round(60 * minutes / BATCH_SECONDS / len(readers)))
     seconds = 60 * minutes / rounds / len(readers)
     with tempfile.TemporaryDirectory() as folder:
@@ -204,10 +203,9 @@ def fuzz(readers: list[Reader], minutes: float, seed: int, out: Path) -> dict[st
                         _keep(reader, seed, number, outcome, out)
                     tally.foreign[outcome.detail] += 1
 
-            if time.monotonic() < end:
-                following[reader.name] = run_batch(
-                    reader, seed, following[reader.name], seconds, Path(folder), note
-                )
+            following[reader.name] = run_batch(
+                reader, seed, following[reader.name], seconds, Path(folder), note
+            )
     return tallies
 
 

@@ -117,9 +117,8 @@ def mapper() -> BCCDDatasetMapper:
 
 
 def resume(path: Path) -> None:
-    """Go on from a checkpoint."""
-    folder = Path(trainer().cfg.OUTPUT_DIR)
-    shutil.copyfile(path, folder / "model_final.pth")
+    """Go on from a checkpoint, which takes the place of the trainer's."""
+    shutil.copyfile(path, Path(trainer().cfg.OUTPUT_DIR) / "model_final.pth")
     trainer().resume_or_load(resume=True)
 
 

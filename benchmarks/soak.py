@@ -2,7 +2,7 @@
 
     python benchmarks/soak.py [--rounds 100] [--command-rounds 10] [--seed 0] [--work FOLDER]
 
-In each round a conversion of drawn smears is killed and done again, and a training on it is killed one to three times,
+In each round a conversion of drawn smears is killed and done again, and a training on it is killed once or twice,
 going on with --resume each time. The signal is SIGKILL, SIGTERM or SIGINT; the moment is drawn evenly from the time an
 undisturbed one takes, or is that at which files are being written. After each kill every file that a reader would read
 must load; what comes out at the end must be that of the undisturbed ones, bit for bit: annotations, splits, all of the
@@ -27,6 +27,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ OPTIONS = """
     MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16 MODEL.RPN.POST_NMS_TOPK_TEST 20
     MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.0 TEST.DETECTIONS_PER_IMAGE 10 INPUT.CROP.SIZE [64,64] INPUT.SCALE 1.0
     INPUT.AUGMENTATION.PRESET strong MODEL_EMA.ENABLED True SOLVER.ACCUMULATE 2 SOLVER.IMS_PER_BATCH 2
-    SOLVER.WARMUP_ITERS 2 SOLVER.MAX_ITER 6 SOLVER.CHECKPOINT_PERIOD 2 TEST.EVAL_PERIOD 3
-    TEST.VALIDATION_LOSS_PERIOD 3 TEST.VALIDATION_LOSS_CROPS 2
+    SOLVER.WARMUP_ITERS 2 SOLVER.MAX_ITER 4 SOLVER.CHECKPOINT_PERIOD 1 TEST.EVAL_PERIOD 2
+    TEST.VALIDATION_LOSS_PERIOD 2 TEST.VALIDATION_LOSS_CROPS 2
 """
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 EXPECTED = {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 130, 143}, signal.SIGINT: {-2, 130}}
@@ -69,7 +70,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ".pth": read_checkpoint,
 }
 CHECKPOINTS = ("model_final", "model_final_raw", "model_best")
-POLL = 0.0002
+POLL = 0.001
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Tally:
     kills: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     files: int = 0
+    rounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Command:
         if process:
             return process
         try:
-            os.setsid()
+            os.setpgid(0, 0)  # Ctrl-C is for the soak alone
             output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)
@@ -269,6 +271,9 @@ def compare(folder: Path, reference: Path, tally: Tally, where: str) -> None:
         if (folder / "data" / part).read_bytes() != (reference / "data" / part).read_bytes():
             tally.faults.append(f"{where}: data/{part} differs")
     for name in CHECKPOINTS:
+        if not (folder / "run" / f"{name}.pth").is_file():
+            tally.faults.append(f"{where}: run/{name}.pth is missing")
+            continue
         one, other = (read_checkpoint(place / "run" / f"{name}.pth") for place in (folder, reference))
         # The configuration names folders and loader processes.
         if not same({**one, "config": ""}, {**other, "config": ""}):
@@ -277,9 +282,9 @@ def compare(folder: Path, reference: Path, tally: Tally, where: str) -> None:
         tally.faults.append(f"{where}: run/results.json differs")
 
 
-def soak(work: Path, rounds: int, command_rounds: int, seed: int) -> Tally:
+def soak(work: Path, rounds: int, command_rounds: int, seed: int, tally: Tally) -> None:
     """All rounds; the folder of one with a fault is kept."""
-    draw, tally = random.Random(seed), Tally()
+    draw = random.Random(seed)
     smears = work / "smears"
     write_synthetic_set(smears, SMEARS)
     reference = work / "reference"
@@ -290,7 +295,7 @@ def soak(work: Path, rounds: int, command_rounds: int, seed: int) -> Tally:
         for command in (conversion(reference, smears, real), training(reference, real)):
             seconds[real, command.script.stem] = finish(command, tally, "undisturbed")
     if tally.faults:
-        return tally
+        return
     print(
         "undisturbed:", {f"{s}{' as a command' if r else ''}": round(t, 1) for (r, s), t in seconds.items()}
     )
@@ -303,13 +308,13 @@ def soak(work: Path, rounds: int, command_rounds: int, seed: int) -> Tally:
         disturb(command, seconds[real, CONVERT.stem], draw, tally, where)
         finish(command, tally, where)
         command = training(folder, real)
-        for _ in range(draw.randint(1, 3)):
+        for _ in range(draw.randint(1, 2)):
             disturb(command, seconds[real, TRAIN.stem], draw, tally, where)
         finish(command, tally, where)
         compare(folder, reference, tally, where)
+        tally.rounds += 1
         if len(tally.faults) == before:
             shutil.rmtree(folder)
-    return tally
 
 
 def main() -> int:
@@ -335,14 +340,16 @@ def main() -> int:
     work = given.work or Path(tempfile.mkdtemp(prefix="soak-"))
     work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    tally = soak(work, given.rounds, given.command_rounds, given.seed)
+    tally = Tally()
+    with suppress(KeyboardInterrupt):  # what was seen until then is printed
+        soak(work, given.rounds, given.command_rounds, given.seed, tally)
     rows = [(*what, count) for what, count in sorted(tally.kills.items())]
     print(tabulate(rows, headers=["command", "signal", "when it came", "times"], tablefmt="pipe"))
-    print(f"{given.rounds} rounds, {sum(tally.kills.values())} kills, {tally.files} files read after them, "
+    print(f"{tally.rounds} rounds, {sum(tally.kills.values())} kills, {tally.files} files read after them, "
           f"{len(tally.faults)} faults, {(time.monotonic() - started) / 60:.0f} minutes")  # fmt: skip
     print("\n".join(tally.faults))
     if not tally.faults:
-        shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)
     return 1 if tally.faults else 0
 
 

@@ -1,15 +1,14 @@
 import errno
 import json
 import os
-import resource
 import signal
-from contextlib import contextmanager
 from multiprocessing import get_context
 
 import pytest
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import clear_partial, locked, naming, replacing, write_json
+from tests.full_disk import files_no_larger_than
 
 
 def names(folder):
@@ -42,17 +41,6 @@ def test_json_round_trip_and_no_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(path, {"x": float("nan")})
     assert names(tmp_path) == [path.name]
-
-
-@contextmanager
-def files_no_larger_than(size):
-    """As on a disk with no more room than ``size`` bytes: a longer file ends in an OSError that names nothing."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_file_for_which_there_is_no_room_is_named_and_leaves_the_old_one(tmp_path):

@@ -123,8 +123,9 @@ def as_rle(segmentation: Mapping[str, Any] | list[Any], height: int, width: int)
         InputError: as :func:`decode_segmentation`.
     """
     if isinstance(segmentation, Mapping):
-        if list(segmentation.get("size") or ()) != [height, width]:
-            raise InputError(f"RLE of size {segmentation.get('size')}, expected [{height}, {width}]")
+        size = segmentation.get("size")
+        if not isinstance(size, list | tuple) or list(size) != [height, width]:
+            raise InputError(f"RLE of size {size}, expected [{height}, {width}]")
         return segmentation
     _require_polygons(segmentation, height, width)
     return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))

@@ -156,7 +156,9 @@ def _load_npy(path: Path) -> NDArray:
     try:
         # Mapped, so that a header that claims more than there is ends in an error, and not in memory.
         array = np.squeeze(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))
-    except (ValueError, EOFError, OverflowError, TypeError, SyntaxError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # the header is a Python expression, and fails in as many ways
         # Objects are refused, because to unpickle them is to run whatever the file says.
         raise InputError(f"{path}: not a plain NumPy array ({error})") from error
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):

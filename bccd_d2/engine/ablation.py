@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
+from bccd_d2.conversion.coco import read_json
 from bccd_d2.errors import InputError
 from bccd_d2.plain_yaml import read_yaml
 
@@ -137,7 +137,7 @@ def _train_net(
             status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
         if status:
             raise InputError(f"training failed with status {status}; {folder / 'output.txt'} says why")
-    return json.loads(result_file.read_text(encoding="utf-8"))
+    return read_json(result_file)
 
 
 def ablation_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -76,6 +77,18 @@ class RunCheckpointer(BCCDCheckpointer):
         with replacing(Path(self.save_dir) / "last_checkpoint") as temporary:
             temporary.write_text(last_filename_basename, encoding="utf-8")
 
+    def save_as_final(self) -> None:
+        """Copy the checkpoint that ``--resume`` went on from to model_final.pth.
+
+        After the last iteration both are written, of the same states; a run that was killed between the two has only
+        the first.
+        """
+        final = Path(self.save_dir) / "model_final.pth"
+        if self.save_to_disk and self.get_checkpoint_file() != str(final):
+            with replacing(final) as temporary:
+                shutil.copyfile(self.get_checkpoint_file(), temporary)
+            self.tag_last_checkpoint(final.name)
+
     @contextmanager
     def resume_errors(self) -> Iterator[None]:
         """Turn whatever goes wrong while a training takes up its checkpoint into one clear line.
@@ -102,6 +115,12 @@ class RunCheckpointer(BCCDCheckpointer):
     def _write(self, name: str, content: dict[str, Any]) -> None:
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
-        # Given a path, torch writes by itself and has a full disk end in an error that does not tell.
+        # Given a path, torch writes by itself and has a full disk end in an error that does not tell; given a file, it
+        # raises that error on top of the one that does.
         with replacing(path) as temporary, temporary.open("wb") as file:
-            torch.save({**content, "config": self._config.dump()}, file)
+            try:
+                torch.save({**content, "config": self._config.dump()}, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise

@@ -287,6 +287,8 @@ class BCCDTrainer(DefaultTrainer):
             for hook in self._hooks:
                 if isinstance(hook, PeriodicCheckpointer):
                     hook.recent_checkpoints = self.checkpointer.checkpoints_before(self.start_iter)
+            if self.start_iter >= self.max_iter:
+                self.checkpointer.save_as_final()
             return
         if not self.cfg.MODEL.WEIGHTS:
             load_pretrained_backbone(self.model)

@@ -10,11 +10,13 @@ from torch.multiprocessing import ProcessRaisedException
 
 from bccd_d2.errors import InputError
 from bccd_d2.inference import job
+from bccd_d2.inference.batch import OutputError
 from bccd_d2.inference.collect import collect
 from bccd_d2.inference.job import Job, prepare_job, run_job
 from bccd_d2.inference.model_zoo import ModelFiles, find_model, shipped_model
 from bccd_d2.inference.options import PredictionOptions
 from tests.conftest import REPOSITORY
+from tests.full_disk import files_no_larger_than
 from tests.inference.drawn_cells import DarkThings
 
 LITE = REPOSITORY / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
@@ -199,3 +201,20 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
         find_model(tmp_path)
     with pytest.raises(InputError, match=r"no model 'lite' in .* \(there: none\): give --run"):
         shipped_model(folder=tmp_path)
+
+
+def test_a_full_disk_is_named_and_the_same_command_goes_on(folder):
+    whole = finish(prepare(folder, "whole"))
+    told = r"/out: results cannot be written .*the same command goes on"
+    with pytest.raises(OutputError, match=told), files_no_larger_than(500):
+        run_job(prepare(folder))
+    assert not (folder / "out" / ".partial").exists()
+    job = prepare(folder)
+    assert len(job.pending) == 5
+    with files_no_larger_than(20_000):
+        run_job(job)
+    with pytest.raises(OSError, match="too large") as raised, files_no_larger_than(500):
+        collect(job.images, job.outputs)
+    assert raised.value.filename == str(folder / "out")
+    assert not (folder / "out" / "predictions.json").exists()
+    assert collect(job.images, job.outputs).counts == whole.counts
