@@ -115,12 +115,14 @@ class Command:
     def start(self) -> int:
         """Start it; returns the number of the process."""
         sys.stdout.flush()  # or the fork would write it too
+        self.log.write_bytes(b"")
         process = os.fork()
         if process:
             return process
         try:
             os.setpgid(0, 0)  # Ctrl-C is for the soak alone
-            output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+            output = os.open(self.log, os.O_WRONLY)
             os.dup2(output, 1)
             os.dup2(output, 2)
             sys.argv = [str(self.script), *self.arguments]

@@ -68,7 +68,7 @@ def npy(shape, kind="<u2"):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(64)
 
 
-SLIDE = {"size": [2**20, 2**20], "counts": [0, 2**40]}
+SLIDE = {"size": [2**20, 2**20], "counts": [0, 2**40 - 1, 1]}
 LARGE = [{"id": 1, "file_name": "a.png", "height": 2**20, "width": 2**20}]
 DIGITS = 10**400
 # Each was another exception, a crash or gigabytes before.

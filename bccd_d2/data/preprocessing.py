@@ -40,7 +40,7 @@ def read_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
     with PathManager.open(file_name, "rb") as file:
         encoded = np.frombuffer(file.read(), dtype=np.uint8)
     if encoded[: len(PNG_SIGNATURE)].tobytes() == PNG_SIGNATURE and not all(
-        fits for _, fits in png_chunks(io.BytesIO(encoded), encoded.size)
+        fits for _, fits in png_chunks(io.BytesIO(encoded.data), encoded.size)
     ):
         # OpenCV would take the word of a chunk for its length: up to half a minute and 2 GB.
         raise InputError(f"{file_name}: not an image that can be decoded ({encoded.size} bytes, cut short)")
