@@ -52,6 +52,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: the file asks for something else than tensors, arrays and plain values, or holds no state dict.
         OSError: it cannot be read.
     """
+    with path.open("rb"):  # so that a file that is not there, or a folder, is named
+        pass
     try:
         if path.suffix == ".safetensors":
             content = _read_safetensors(path)
