@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from bccd_d2.errors import InputError
 
 MAX_NODES = 100_000
 """Values that a file may come to once its aliases stand for what they name; eleven lines of them can make 10^11."""
+MAX_BRACKETS = 200
+"""The time that PyYAML takes goes with the square of the brackets that are open at once."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -21,7 +24,10 @@ def read_yaml(path: Path) -> Any:
         OSError: the file cannot be read.
     """
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if _brackets(text) > MAX_BRACKETS:
+            raise InputError(f"{path}: not YAML (more than {MAX_BRACKETS} brackets that are open at once)")
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -32,6 +38,15 @@ def read_yaml(path: Path) -> Any:
     # Beside YAML's own: no UTF-8, a date that is none, a number of 10,000 digits, endless nesting.
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not YAML ({error})") from error
+
+
+def _brackets(text: str) -> int:
+    """The most opening brackets that no closing one has followed."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = max(0, depth + (1 if bracket in "[{" else -1))
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _size(node: yaml.Node, known: dict[int, int], path: Path) -> int:

@@ -5,8 +5,8 @@
 Valid files are broken at random: bytes (cut short, flipped, deleted, doubled, zeroed, spliced), values (another
 type, missing, NaN, of 400 digits, negative, endless nesting, names that are no text), and whole files (empty, a
 folder, UTF-16, entity and alias bombs). A reader may take what is left, raise InputError, or pass on an error of the
-file system that names the file. Anything else is foreign: another exception, a crash, more than 10 seconds, or more
-than 3 GiB of memory. Of each foreign exception, told apart by where it was raised, the first input is kept in --out.
+file system that names the file. Anything else is foreign: another exception, a crash, more than 10 seconds of
+the processor, or more than 3 GiB of memory. Of each foreign exception, told apart by where it was raised, the first input is kept in --out.
 The readers run in forks, so that a crash ends one and not the run. The status is 1 if there was anything foreign.
 """
 
@@ -131,7 +131,7 @@ def batch(reader: Reader, seed: int, start: int, until: float, work: Path, repor
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    signal.signal(signal.SIGALRM, _raise_too_slow)
+    signal.signal(signal.SIGPROF, _raise_too_slow)
     number = start
     with report.open("w", encoding="utf-8") as lines:
         while number == start or time.monotonic() < until:
@@ -141,9 +141,9 @@ def batch(reader: Reader, seed: int, start: int, until: float, work: Path, repor
             shutil.rmtree(folder, ignore_errors=True)
             path = write_input(reader, random.Random(f"{seed} {reader.name} {number}"), folder)
             started = time.monotonic()
-            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
             outcome = read_input(reader, path)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             lines.write(f"{outcome.kind}\t{outcome.detail}\t{time.monotonic() - started:.2f}\n")
             number += 1
 

@@ -101,6 +101,9 @@ FOUND = [
     ),
     ("COCO, for training", coco(info={"image_root": 3}), "expected an object with the path 'image_root'"),
     ("COCO results", results(image_id={}), "image {}, which the ground truth does not hold"),
+    ("COCO results", json.dumps([{"file_name": []}]).encode(), r"image \[\], expected a name"),
+    ("COCO to label images", coco(area="x"), "not a sound COCO document"),
+    ("COCO to label images", coco(area=DIGITS), "not a sound COCO document"),
     ("COCO results", results(category_id=[]), r"category \[\], expected one of"),
     (
         "split JSON",
@@ -129,6 +132,13 @@ FOUND = [
     ("metrics.json", b"{}\n[1]\nx\n", "expected a JSON object with an iteration a line"),
     ("results of a run", b"{", "not JSON"),
     ("record of an image", b'{"key": "k"}', None),
+    ("record of an image", example("records/a.png.json").replace(b'"file"', b'"x"'), None),
+    (
+        "record of an image",
+        example("records/a.png.json").replace(b'"in_frame": {"RBC"', b'"in_frame": {"x"'),
+        None,
+    ),
+    ("manifest of a batch", b"[" * 100_000, "not JSON"),
 ]
 
 

@@ -90,7 +90,9 @@ def read_record(storage: Storage, file: str) -> Record:
 
 def _is_record(found: Any) -> bool:
     """Whether it has what :func:`predict_one` writes."""
-    if not isinstance(found, dict) or not isinstance(found.get("error", 0), str | None):
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(key, 0), str | None) for key in ("error", "file")
+    ):
         return False
     lists = [found.get(key) for key in ("formats", "results", "images")]
     if not all(isinstance(entries, list) for entries in lists):
@@ -103,7 +105,7 @@ def _is_summary(image: Any) -> bool:
     if not isinstance(image, dict) or not isinstance(image.get("name"), str):
         return False
     counts, area = [image.get("cells"), image.get("in_frame")], image.get("area_mm2", "")
-    if not all(isinstance(count, dict) for count in counts):
+    if not all(isinstance(count, dict) for count in counts) or counts[0].keys() != counts[1].keys():
         return False
     numbers = [number for count in counts for number in count.values()]
     return all(isinstance(number, int) for number in numbers) and isinstance(area, int | float | None)
