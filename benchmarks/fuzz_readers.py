@@ -5,8 +5,9 @@
 Valid files are broken at random: bytes (cut short, flipped, deleted, doubled, zeroed, spliced), values (another
 type, missing, NaN, of 400 digits, negative, endless nesting, names that are no text), and whole files (empty, a
 folder, UTF-16, entity and alias bombs). A reader may take what is left, raise InputError, or pass on an error of the
-file system that names the file. Anything else is foreign: another exception, a crash, more than 10 seconds of
-the processor, or more than 3 GiB of memory. Of each foreign exception, told apart by where it was raised, the first input is kept in --out.
+file system that names the file.
+Anything else is foreign: another exception, a crash, more than 10 seconds of the processor, or more than 3 GiB of
+memory. Of each foreign exception, told apart by where it was raised, the first input is kept in --out.
 The readers run in forks, so that a crash ends one and not the run. The status is 1 if there was anything foreign.
 """
 
