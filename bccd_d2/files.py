@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -90,6 +91,8 @@ def locked(folder: Path, name: str) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     path = folder / LOCK_FILE
     folder.mkdir(parents=True, exist_ok=True)

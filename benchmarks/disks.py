@@ -3,7 +3,7 @@
     python benchmarks/disks.py [--work FOLDER]
 
 Conversion, training and prediction write to a tmpfs that is too small, whose size then grows until they can go on; to
-one that is mounted read-only; and to a folder that the same command is at work in. They must end with status 1 and one
+one that is mounted read-only; and to a folder that another process holds. They must end with status 1 and one
 line that names the folder, print no traceback, leave nothing half-written, and go on to what an undisturbed run comes
 to. Needs the right to mount. The status is 1 if anything was not as it should be.
 """
@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from tabulate import tabulate
 
 from bccd_d2.conversion.synthetic import SyntheticSet, write_synthetic_set
 from bccd_d2.errors import InputError, run_command
-from bccd_d2.files import LOCK_FILE
+from bccd_d2.files import locked
 
 PREDICT = soak.REPOSITORY / "tools" / "predict.py"
 SAME_BYTES = (
@@ -63,16 +62,11 @@ class Task:
     arguments: Callable[[Path], list[str]]
     sizes: tuple[int, int, int]
 
-    def start(self, out: Path) -> subprocess.Popen[str]:
-        """Start it, with both outputs in one pipe."""
-        command = [sys.executable, str(self.script), *self.arguments(out)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
     def run(self, out: Path) -> tuple[int, str]:
         """Run it to its end: status and what it printed."""
-        process = self.start(out)
-        text, _ = process.communicate()
-        return process.returncode, text
+        command = [sys.executable, str(self.script), *self.arguments(out)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return done.returncode, done.stdout
 
 
 @dataclass
@@ -166,13 +160,9 @@ def try_task(task: Task, work: Path, report: Report) -> None:
         report.refused(task, "read-only", out, task.run(out), f"{len(left_in(out))} files")
         report.expect(same_results(out, undisturbed), f"{task.name}: changed on a read-only disk")
     out = work / "shared" / "out"
-    first = task.start(out)
-    while first.poll() is None and not (out / LOCK_FILE).is_file():
-        time.sleep(0.01)
-    report.refused(task, "in use by another run", out, task.run(out), "")
-    text, _ = first.communicate()
-    report.expect(first.returncode == 0, f"{task.name}, the first of two: {text}")
-    report.expect(same_results(out, undisturbed), f"{task.name}: two runs came to something else")
+    with locked(out, "this script"):
+        report.refused(task, "in use by another process", out, task.run(out), "")
+    report.expect(not out.exists(), f"{task.name}: something is left in a folder that another process held")
 
 
 def main() -> int:
@@ -204,7 +194,7 @@ def main() -> int:
         "OUTPUT_DIR",
     ]
     conversion = ["--root", str(smears), "--overwrite"]
-    images = str(next(smears.rglob("original")))
+    images = str(max(smears.rglob("original"), key=lambda folder: len(list(folder.iterdir()))))
     tasks = [
         Task("convert", soak.CONVERT, lambda out: [*conversion, "--out", str(out)], (8, 40, 4000)),
         Task("train", soak.TRAIN, lambda out: [*training, str(out)], (8, 14000, 80000)),

@@ -208,7 +208,7 @@ def training(folder: Path, real: bool) -> Command:
 
 def read_any(path: Path) -> None:
     """Read a file as its readers do; raises what they raise."""
-    if path == path.parents[1] / "run" / "metrics.json":
+    if path.name == "metrics.json" and path.parents[1].name != "inference":
         read_records(path, "total_loss")
     elif path.parent.name == "annotations":
         if faults := check_file(path)[0]:
