@@ -333,6 +333,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     # A fork has none of its parent's threads, so the parent must not have started any.
+    tqdm.monitor_interval = 0
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     if not threads.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **threads})

@@ -76,6 +76,7 @@ FOUND = [
     ("NumPy mask", npy((10**5, 10**5)), "not a plain NumPy array"),
     ("NumPy mask", npy((2, 2), "<U1"), "array of type <U1, expected numbers"),
     ("COCO, checked", coco(area=DIGITS), None),
+    ("COCO, checked", coco(bbox=[0.5, 0.5, DIGITS, DIGITS]), None),
     ("COCO, evaluated", coco(image_id=[1]), r"image \[1\] is not among the images"),
     ("COCO, evaluated", coco(category_id={}), "category {}, expected one of"),
     ("COCO, evaluated", coco(bbox=[DIGITS, 0, 1, 1]), "expected .x, y, width, height."),
