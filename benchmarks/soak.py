@@ -85,15 +85,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class Command:
-    """A script with its arguments, and how it is started.
+    """A script of tools/ with its arguments, started as a command where ``real``, else as a fork of this process.
 
-    Attributes:
-        script: of tools/.
-        arguments: of the command line.
-        folder: of the round.
-        unfinished: pattern of files that are there, below the folder, while it writes.
-        state: puts into words what is in the folder.
-        real: start it as a command, not as a fork of this process.
+    ``unfinished`` is a pattern of what is there, below the folder of the round, while it writes; ``state`` puts into
+    words what is there.
     """
 
     script: Path
