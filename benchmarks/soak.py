@@ -133,12 +133,6 @@ class Command:
         sys.stdout.flush()
         os._exit(status)
 
-    def run(self) -> tuple[int, float]:
-        """Run it to its end; status and seconds."""
-        started = time.monotonic()
-        status = os.waitstatus_to_exitcode(os.waitpid(self.start(), 0)[1])
-        return status, time.monotonic() - started
-
     def kill(self, signum: int, is_time: Callable[[float], bool]) -> int:
         """Start it and send a signal as soon as ``is_time``, told the seconds since, says so; its status."""
         process, started = self.start(), time.monotonic()
@@ -256,10 +250,11 @@ def same(one: Any, other: Any) -> bool:
 
 def finish(command: Command, tally: Tally, where: str) -> float:
     """Let a command run to its end; the seconds."""
-    status, seconds = command.run()
+    started = time.monotonic()
+    status = os.waitstatus_to_exitcode(os.waitpid(command.start(), 0)[1])
     if status:
         tally.faults.append(f"{where}: {command.script.stem} ended with status {status}, see {command.log}")
-    return seconds
+    return time.monotonic() - started
 
 
 def compare(folder: Path, reference: Path, tally: Tally, where: str) -> None:
