@@ -76,8 +76,15 @@ def test_torchvision_s_rate_follows_the_share():
 
 
 METRICS = {
-    "AP": 0.5, "AP low": 0.4, "AP high": 0.625, "AP50": 0.75, "F1": 0.7, "Dice": 0.9,
-    "interior AP": 0.55, "interior F1": 0.8, "seconds an image": 1.5,
+    "AP": 0.5,
+    "AP low": 0.4,
+    "AP high": 0.625,
+    "AP50": 0.75,
+    "F1": 0.7,
+    "Dice": 0.9,
+    "interior AP": 0.55,
+    "interior F1": 0.8,
+    "seconds an image": 1.5,
 }
 
 
