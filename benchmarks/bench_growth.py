@@ -189,7 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.rounds < 1:
         raise InputError(f"--rounds: expected a number from 1 on, found {options.rounds}")
     width, height = map(int, sides)
-    logging.disable(logging.INFO)
+    logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,12 @@
 """Train other people's models and this project's for the same time on the same data, and judge all alike.
 
 Methods: classical (Otsu and watershed, no training), detectron2-tutorial (R50-FPN as Detectron2's tutorial trains it),
-detectron2-r18 (Detectron2's R18-FPN, its own keys alone), torchvision (its Mask R-CNN R50-FPN on this project's
-samples), bccd_d2 (--config-file). Each trains on the train part until its budget is used up and is evaluated on whole
-images, with at most 500 cells each. The budget is CPU time of the process, all threads together, so that other work
-on the machine costs nobody anything; on a GPU it is the wall's. Building a model and evaluating it are not counted.
-Learning rates follow the share of the budget that is used, so every schedule is at its end when the time is.
+detectron2-r18 (Detectron2's R18-FPN, its own keys alone), torchvision (its Mask R-CNN on this project's samples:
+R18-FPN from noise, R50-FPN with --torchvision-weights), bccd_d2 (--config-file). Each trains on the train part until
+its budget is used up and is evaluated on whole images, with at most 500 cells each. The budget is CPU time of the
+process, all threads together, so that other work on the machine costs nobody anything; on a GPU it is the wall's.
+Building a model and evaluating it are not counted. Learning rates follow the share of the budget that is used, so
+every schedule is at its end when the time is.
 
 Written to --out: a folder a method, RESULTS.md with the table, quality_over_time.png. Methods that are finished are
 not measured again; an interrupted one starts anew. How many steps fit into the budget differs from run to run, and
@@ -47,7 +48,7 @@ METHODS = {
     "classical": Method("Otsu and watershed", Classical),
     "detectron2-tutorial": Method("Detectron2's tutorial, R50-FPN", build_tutorial),
     "detectron2-r18": Method("Detectron2 R18-FPN", build_small_stock),
-    "torchvision": Method("torchvision Mask R-CNN R50-FPN", TorchvisionMaskRCNN),
+    "torchvision": Method("torchvision Mask R-CNN", TorchvisionMaskRCNN),
     "bccd_d2": Method("bccd_d2", build_own),
 }
 OWN = Path(__file__).resolve().parents[1] / "configs" / "mask_rcnn_slim_FPN_lite.yaml"

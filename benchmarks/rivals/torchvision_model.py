@@ -1,4 +1,4 @@
-"""torchvision's Mask R-CNN R50-FPN on this project's samples."""
+"""torchvision's Mask R-CNN on this project's samples."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import torch
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.data.samplers import TrainingSampler
 from numpy.typing import NDArray
+from torch import nn
 from torch.utils.data import DataLoader
-from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
+from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -42,7 +43,7 @@ _WARMUP_FACTOR = 0.001
 
 
 class TorchvisionMaskRCNN:
-    """``maskrcnn_resnet50_fpn``, trained as torchvision's references train it.
+    """``torchvision.models.detection.MaskRCNN``, trained as torchvision's references train it.
 
     Args:
         setting: of the comparison.
@@ -69,9 +70,9 @@ class TorchvisionMaskRCNN:
         self._trained = [p for p in self._model.parameters() if p.requires_grad]
         self.parameters = sum(p.numel() for p in self._trained)
         weights = setting.torchvision_weights
-        start = f"{weights.name}, frozen batch norm" if weights else "random weights, batch norm"
+        start = f"R50-FPN, {weights.name}, frozen norms" if weights else "R18-FPN, random weights, batch norm"
         self.recipe = (
-            f"`maskrcnn_resnet50_fpn` from {start}; SGD {RATE}, momentum {MOMENTUM}, weight decay {WEIGHT_DECAY}, "
+            f"torchvision's `MaskRCNN`, {start}; SGD {RATE}, momentum {MOMENTUM}, weight decay {WEIGHT_DECAY}, "
             f"divided by ten at 16/26 and 22/26 of the budget; {cfg.SOLVER.IMS_PER_BATCH} samples of "
             f"`{SAMPLES.name}` a step (crops of 512 px at half size, its augmentations); masks pasted as Detectron2 "
             "pastes them"
@@ -135,23 +136,20 @@ def build_model(classes: int, weights: Path | None) -> MaskRCNN:
     Args:
         classes: of the data, without the background.
         weights: state dict of torchvision's Mask R-CNN (COCO) or of its ResNet-50 (ImageNet); norms are frozen then,
-            and of the backbone the last three stages are trained. None for random weights and batch norm.
+            and of the backbone the last three stages are trained. None for a ResNet-18 from random weights, with
+            batch norm: the larger one would make a few dozen steps in minutes of a CPU.
 
     Raises:
         InputError: no tensor of ``weights`` fits.
     """
-    options: dict[str, Any] = {
-        "num_classes": classes + 1,
-        "box_detections_per_img": DETECTIONS,
-        "_skip_resize": True,
-    }
-    if weights is None:
-        model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, **options)
-    else:
-        backbone = resnet_fpn_backbone(
-            backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
-        )
-        model = MaskRCNN(backbone, **options)
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50" if weights else "resnet18",
+        weights=None,
+        norm_layer=FrozenBatchNorm2d if weights else nn.BatchNorm2d,
+        trainable_layers=3 if weights else 5,
+    )
+    model = MaskRCNN(backbone, classes + 1, box_detections_per_img=DETECTIONS, _skip_resize=True)
+    if weights:
         _load(model, weights)
     model.transform.postprocess = _as_it_is
     return model
@@ -169,14 +167,15 @@ def _load(model: MaskRCNN, weights: Path) -> None:
     there, here = read_checkpoint(weights)["model"], model.state_dict()
     if not any(name.startswith("backbone.") for name in there):
         there = {f"backbone.body.{name}": tensor for name, tensor in there.items()}
-    fitting = {name: t for name, t in there.items() if name in here and t.shape == here[name].shape}
-    if not fitting:
+    # Names of old files that are not here are renamed by torchvision's layers when they load them.
+    offered = {name: t for name, t in there.items() if name not in here or t.shape == here[name].shape}
+    left = model.load_state_dict(offered, strict=False).unexpected_keys
+    if len(left) == len(offered):
         raise InputError(
             f"{weights}: no tensor in it fits: expected the state dict of torchvision's maskrcnn_resnet50_fpn or "
             "resnet50"
         )
-    print(f"{weights}: {len(fitting)} of {len(here)} tensors taken")
-    model.load_state_dict(fitting, strict=False)
+    print(f"{weights}: {len(offered) - len(left)} of {len(there)} tensors taken")
 
 
 def _as_it_is(result: list[Any], shapes: Sequence[Any], sizes: Sequence[Any]) -> list[Any]:

@@ -12,7 +12,7 @@ from rivals.contender import Setting
 from rivals.judge import Judge
 from rivals.own import build_own
 from rivals.results import Result, quality_over_time, results_table
-from rivals.stock import FROM_SCRATCH, SCHEDULE_STEPS, ZOO, build_small_stock, tutorial_config
+from rivals.stock import FROM_SCRATCH, ZOO, build_small_stock, build_tutorial, tutorial_config
 from rivals.torchvision_model import TorchvisionMaskRCNN, build_model, rate_factor
 
 from bccd_d2.cells import Cells
@@ -174,17 +174,33 @@ def test_the_tutorial_s_configuration(tmp_path):
     assert tuned.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE == 128 and tuned.SOLVER.IMS_PER_BATCH == 2
 
 
-def test_torchvision_takes_imagenet_weights_of_its_backbone_and_says_when_none_fits(tmp_path, capsys):
+def test_torchvision_takes_weights_that_fit_and_says_when_none_does(tmp_path, capsys):
+    # ImageNet's names for the backbone; heads of 91 classes, and the name that layers of old files had.
     weight = torch.full((64, 3, 7, 7), 0.5)
     torch.save({"conv1.weight": weight, "fc.weight": torch.zeros(1000, 2048)}, tmp_path / "resnet50.pth")
     model = build_model(1, tmp_path / "resnet50.pth")
     torch.testing.assert_close(model.backbone.body.conv1.weight.data, weight)
-    assert "1 of" in capsys.readouterr().out
     assert not model.backbone.body.conv1.weight.requires_grad  # the first stages are frozen
+    assert "1 of 2 tensors taken" in capsys.readouterr().out
+    lateral = torch.full((256, 256, 1, 1), 0.25)
+    head = torch.zeros(91, 1024)
+    coco = {"backbone.fpn.inner_blocks.0.weight": lateral, "roi_heads.box_predictor.cls_score.weight": head}
+    torch.save(coco, tmp_path / "coco.pth")
+    model = build_model(1, tmp_path / "coco.pth")
+    torch.testing.assert_close(model.backbone.fpn.inner_blocks[0][0].weight.data, lateral)
     assert model.roi_heads.box_predictor.cls_score.out_features == 2
     torch.save({"other": weight}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"other\.pth: no tensor in it fits"):
         build_model(1, tmp_path / "other.pth")
+
+
+def test_detectron2_starts_from_weights(root, tmp_path):
+    weight = torch.full((64, 3, 7, 7), 0.5)
+    torch.save({"model": {"backbone.bottom_up.stem.conv1.weight": weight}}, tmp_path / "coco.pth")
+    contender = build_tutorial(setting(root, detectron2_weights=tmp_path / "coco.pth"), tmp_path)
+    stem = contender._trainer.model.backbone.bottom_up.stem.conv1
+    torch.testing.assert_close(stem.weight.data, weight)
+    assert "from coco.pth, SGD at a constant 0.00025" in contender.recipe
 
 
 def test_torchvision_s_masks_lie_in_the_native_image(root, tmp_path):
@@ -213,7 +229,7 @@ def test_torchvision_s_masks_lie_in_the_native_image(root, tmp_path):
     assert cells.classes.tolist() == [0] and cells.scores.tolist() == [0.75]
 
 
-def test_detectron2_s_rate_follows_the_share_and_its_weights_are_taken(root, tmp_path):
+def test_detectron2_s_rate_follows_the_share(root, tmp_path):
     clock, rates = Clock(), []
     contender = build_small_stock(setting(root), tmp_path)
     trainer = contender._trainer
@@ -229,7 +245,6 @@ def test_detectron2_s_rate_follows_the_share_and_its_weights_are_taken(root, tmp
     np.testing.assert_allclose(rates[2:16], 0.01)
     np.testing.assert_allclose(rates[16:19], 0.001)
     np.testing.assert_allclose(rates[19], 0.0001)
-    assert SCHEDULE_STEPS == trainer.cfg.SOLVER.MAX_ITER
 
 
 def command(root, out, *more):
