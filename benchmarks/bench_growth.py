@@ -1,6 +1,6 @@
 """How cost grows with the work: conversion, a training step, evaluation and prediction at 1, 4 and 16 times as much.
 
-    python benchmarks/bench_growth.py [--images 4] [--size 400x300] [--rounds 3]
+    python benchmarks/bench_growth.py [--images 2] [--size 800x600] [--rounds 3]
 
 Smears are drawn twice over: so many times as many images of the same size ("more images"), and as many images of so
 many times the area with so many times as many cells ("more cells"). What is compared with is linear growth: so many
@@ -172,11 +172,11 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--images", type=int, default=4, metavar="N", help="of the smallest set (default %(default)s)"
+        "--images", type=int, default=2, metavar="N", help="of the smallest set (default %(default)s)"
     )
     parser.add_argument(
         "--size",
-        default="400x300",
+        default="800x600",
         metavar="WIDTHxHEIGHT",
         help="of its images, pixels (default %(default)s)",
     )
@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     sides = options.size.split("x")
     if len(sides) != 2 or not all(side.isdecimal() for side in sides):
-        raise InputError(f"--size: expected WIDTHxHEIGHT, e.g. 400x300, found {options.size!r}")
+        raise InputError(f"--size: expected WIDTHxHEIGHT, e.g. 800x600, found {options.size!r}")
     if options.rounds < 1:
         raise InputError(f"--rounds: expected a number from 1 on, found {options.rounds}")
     width, height = map(int, sides)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from bccd_d2.errors import InputError
+from bccd_d2.evaluation.values import Value
 from bccd_d2.files import write_json
 from rivals.budget import Point
 
@@ -125,8 +126,8 @@ def quality_over_time(results: Sequence[Result], time_label: str) -> Figure:
     return figure
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def _number(value: Value | None, digits: int = 3) -> str:
+    return value or "" if value is None or isinstance(value, str) else f"{value:.{digits}f}"
 
 
 def _millions(parameters: int) -> str:
