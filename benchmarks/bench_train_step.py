@@ -100,6 +100,8 @@ def own_model(
         *("MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO", str(sampling_ratio)),
     ]  # fmt: skip
     model = build_model(load_config(BASE, options))
+    if device == "cpu":
+        model.to(memory_format=torch.channels_last)  # as the trainer does
     inputs = []
     for sample in batch:
         instances = Instances((side, side))

@@ -19,7 +19,9 @@ from tqdm import tqdm
 from bccd_d2.errors import InputError
 
 TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
-METRICS = (("segm", "AP"), ("segm", "AP50"), ("segm", "AP75"), ("overlap", "IoU"), ("overlap", "Dice"))
+METRICS = (
+    ("segm", "AP"), ("segm", "AP50"), ("segm", "AP75"), ("overlap", "IoU"), ("overlap", "Dice"), ("instances", "F1")
+)  # fmt: skip
 
 _HEADERS = [f"{'mask ' if group == 'segm' else ''}{name}" for group, name in METRICS]
 
@@ -35,6 +37,7 @@ class AblationPlan:
         rows: by name, the configuration keys and values that only this row has. A row with the key ``evaluate`` is
             not trained: its value names a trained row of the plan, whose weights are evaluated with this row's keys;
             ``checkpoint`` may name another file than model_final.pth, such as model_best.pth or model_final_raw.pth.
+            ``seeds`` is the number of the plan's seeds, from the first on, that suffice for the row; all by default.
     """
 
     config: Path
@@ -73,7 +76,17 @@ class AblationPlan:
                 )
             if "checkpoint" in changes and source is None:
                 raise InputError(f"{path}: rows: {name}: checkpoint has no effect in a row without evaluate")
+            seeds = changes.get("seeds", 1)
+            most = (content["rows"][source] if source else {}).get("seeds", len(content["seeds"]))
+            if seeds not in range(1, most + 1):
+                raise InputError(f"{path}: rows: {name}: seeds: expected 1 to {most}, found {seeds!r}")
         return cls(Path(content["config"]), content["options"], content["seeds"], content["rows"])
+
+    def seeds_of(self, name: str) -> Sequence[int]:
+        """The seeds of a row; one that only evaluates has no more than the row that it evaluates."""
+        row = self.rows[name]
+        source = self.rows[row["evaluate"]] if "evaluate" in row else row
+        return self.seeds[: row.get("seeds", source.get("seeds", len(self.seeds)))]
 
 
 def run_ablation(
@@ -97,12 +110,15 @@ def run_ablation(
     # Seed by seed, so that an unfinished ablation has all rows. A row that only evaluates comes after the one that it
     # evaluates; in the table they stand as in the plan.
     ordered = sorted(plan.rows, key=lambda name: "evaluate" in plan.rows[name])
-    for name, seed in tqdm([(name, seed) for seed in plan.seeds for name in ordered], unit="training"):
+    jobs = [(name, seed) for seed in plan.seeds for name in ordered if seed in plan.seeds_of(name)]
+    for name, seed in tqdm(jobs, unit="training"):
         changes = dict(plan.rows[name])
+        changes.pop("seeds", None)
         source = changes.pop("evaluate", name)
         checkpoint = changes.pop("checkpoint", "model_final.pth")
         folder = _folder(out, name, seed)
-        options = {**plan.options, **plan.rows[source], **changes, "SEED": seed}
+        trained = {key: value for key, value in plan.rows[source].items() if key != "seeds"}
+        options = {**plan.options, **trained, **changes, "SEED": seed}
         weights = {**options, "MODEL.WEIGHTS": str(_folder(out, source, seed) / checkpoint)}
         if source == name:
             found = _train_net(plan.config, data_root, folder, options, "--resume")
@@ -159,7 +175,8 @@ def difference_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     The spread of the differences is smaller than that of the rows where a seed is good or bad for all of them.
 
     Args:
-        results: as of :func:`ablation_table`, with the same seeds in the same order in each row.
+        results: as of :func:`ablation_table`, with the same seeds in the same order in each row; where one has fewer,
+            those count.
 
     Returns:
         The table, empty where there is one row only.
@@ -167,8 +184,9 @@ def difference_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     (base, base_runs), *others = results.items()
     rows = []
     for name, runs in others:
-        differences = (_values(runs) - _values(base_runs)).T
-        rows.append([name, len(runs), *(_mean_and_spread(values, sign="+") for values in differences)])
+        shared = min(len(runs), len(base_runs))
+        differences = (_values(runs[:shared]) - _values(base_runs[:shared])).T
+        rows.append([name, shared, *(_mean_and_spread(values, sign="+") for values in differences)])
     headers = [f"minus {base}", "seeds", *_HEADERS]
     return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True) if rows else ""
 

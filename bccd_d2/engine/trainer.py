@@ -72,9 +72,9 @@ class BCCDTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         if amp_dtype(cfg):
             keep_features_exact(model.backbone)
-            if not cfg.MODEL.DEVICE.startswith("cuda"):
-                # What the CPU's kernels of lower precision are fastest with.
-                model.to(memory_format=torch.channels_last)
+        if not cfg.MODEL.DEVICE.startswith("cuda"):
+            # Otherwise the CPU's convolutions rearrange each input first; benchmarks/bench_train_step.py.
+            model.to(memory_format=torch.channels_last)
         optimizer = self.build_optimizer(cfg, model)
         self.ema = ModelEMA(model, cfg.MODEL_EMA.DECAY) if cfg.MODEL_EMA.ENABLED else None
         devices = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None

@@ -19,7 +19,7 @@ PLAN = {"config": "c.yaml", "options": {}, "seeds": [1], "rows": {"base": {}, "o
 def test_every_plan_names_keys_that_exist(path):
     plan = AblationPlan.read(path)
     for row in plan.rows.values():
-        changes = {key: value for key, value in row.items() if key not in ("evaluate", "checkpoint")}
+        changes = {key: value for key, value in row.items() if key not in ("evaluate", "checkpoint", "seeds")}
         words = [str(word) for pair in {**plan.options, **changes}.items() for word in pair]
         load_config(REPOSITORY / plan.config, words)
 
@@ -38,6 +38,11 @@ def test_every_plan_names_keys_that_exist(path):
             {"rows": {"a": {"checkpoint": "x.pth"}}},
             "rows: a: checkpoint has no effect in a row without evaluate",
         ),
+        ({"rows": {"a": {"seeds": 2}}}, "rows: a: seeds: expected 1 to 1, found 2"),
+        (
+            {"seeds": [1, 2], "rows": {"a": {"seeds": 1}, "b": {"evaluate": "a", "seeds": 2}}},
+            "rows: b: seeds: expected 1 to 1, found 2",
+        ),
         ({"extra": 1}, "expected the keys config, options, seeds, rows, found"),
     ],
 )
@@ -50,13 +55,18 @@ def test_a_wrong_plan_is_named(tmp_path, change, message):
 
 
 def result(ap):
-    return {"bccd_val": {"segm": {"AP": ap, "AP50": 90, "AP75": 80}, "overlap": {"IoU": 85, "Dice": 92}}}
+    metrics = {
+        "segm": {"AP": ap, "AP50": 90, "AP75": 80},
+        "overlap": {"IoU": 85, "Dice": 92},
+        "instances": {"F1": 89},
+    }
+    return {"bccd_val": metrics}
 
 
 def test_the_table_gives_mean_and_spread():
     lines = ablation_table({"base": [result(70), result(74)], "other": [result(75)]}).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0] == ["row", "seeds", "mask AP", "mask AP50", "mask AP75", "IoU", "Dice"]
+    assert cells[0] == ["row", "seeds", "mask AP", "mask AP50", "mask AP75", "IoU", "Dice", "F1"]
     # mean (70 + 74) / 2, sample standard deviation sqrt(2 * 2^2 / 1) = 2.828
     assert cells[2] == [
         "base",
@@ -66,6 +76,7 @@ def test_the_table_gives_mean_and_spread():
         "0.800 ± 0.000",
         "0.850 ± 0.000",
         "0.920 ± 0.000",
+        "0.890 ± 0.000",
     ]
     assert cells[3][:3] == ["other", "1", "0.750"]
 
@@ -76,6 +87,10 @@ def test_differences_are_taken_seed_by_seed():
     assert cells[0][:3] == ["minus base", "seeds", "mask AP"]
     # +3 and +2: mean 2.5, deviation 0.707, although the rows themselves differ by 4 and 3 between seeds
     assert cells[2][:4] == ["other", "2", "+0.025 ± 0.007", "+0.000 ± 0.000"]
+    # A row with fewer seeds is compared on those: 71 - 70.
+    assert "| other | 1 | +0.010 |" in " ".join(
+        difference_table({"base": [result(70), result(74)], "other": [result(71)]}).split()
+    )
     assert difference_table({"base": [result(70)]}) == ""
 
 
@@ -99,3 +114,18 @@ def test_a_row_that_evaluates_takes_the_weights_and_keys_of_another(monkeypatch,
         ("own/seed7", own, "--resume"),
         ("best/seed7", {**own, "TEST.SCORE_THRESH": 0.3, "MODEL.WEIGHTS": weights}, "--eval-only"),
     ]
+
+
+def test_a_row_may_do_with_fewer_seeds(monkeypatch, tmp_path):
+    folders = []
+
+    def train_net(config, data_root, folder, options, flag):
+        assert "seeds" not in options
+        folders.append(folder.relative_to(tmp_path).as_posix())
+        return result(70)
+
+    monkeypatch.setattr(ablation, "_train_net", train_net)
+    rows = {"base": {}, "bad": {"seeds": 1, "INPUT.SCALE": 0.5}, "judged": {"evaluate": "bad"}}
+    results = run_ablation(AblationPlan(LITE, {}, [7, 8], rows), tmp_path, tmp_path, {})
+    assert folders == ["base/seed7", "bad/seed7", "judged/seed7", "base/seed8"]
+    assert {name: len(runs) for name, runs in results["data"].items()} == {"base": 2, "bad": 1, "judged": 1}
