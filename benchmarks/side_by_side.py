@@ -108,12 +108,12 @@ def main(arguments: list[str] | None = None) -> None:
         if results[name] is None:
             results[name] = measure(METHODS[name], folder, args, settings, judge, clock)
     finished = [result for result in results.values() if result is not None]
-    time_name = "minutes" if cuda else f"minutes of CPU time, {args.threads} thread(s)"
+    time_name = "training, minutes" if cuda else "training, minutes of CPU time"
     text = results_table(finished)
     with replacing(args.out / "RESULTS.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     with replacing(args.out / "quality_over_time.png") as temporary:
-        quality_over_time(finished, f"training, {time_name}").savefig(temporary, dpi=110)
+        quality_over_time(finished, time_name).savefig(temporary, dpi=110)
     print(f"\n{text}\nwritten to {args.out}")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import side_by_side
 import torch
+from rivals import stock, torchvision_model
 from rivals.budget import Budget, Point
 from rivals.contender import Setting
 from rivals.judge import Judge
@@ -252,6 +253,8 @@ def command(root, out, *more):
 
 
 def test_the_command_measures_all_and_nothing_twice(root, tmp_path, capsys, monkeypatch):
+    for module in (stock, torchvision_model):  # masks of 500 cells take seconds an image
+        monkeypatch.setattr(module, "DETECTIONS", 20)
     out = tmp_path / "out"
     methods = ("classical", "detectron2-r18", "torchvision", "bccd_d2")
     command(root, out, "--moments", 100, "--methods", *methods)
