@@ -6,7 +6,8 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-slim
 ARG TORCH_INDEX=""
 WORKDIR /opt/bccd_d2
-# OpenCV is the headless build and Detectron2 is plain Python: nothing is compiled.
+# OpenCV is the headless build and Detectron2 is plain Python: nothing is compiled. Versions are those of setup.py.
+# hadolint ignore=DL3013
 RUN if [ -n "$TORCH_INDEX" ]; then pip install --no-cache-dir --index-url "$TORCH_INDEX" torch torchvision; fi
 COPY . .
 RUN pip install --no-cache-dir -e ".[train]" && python tools/install_detectron2.py

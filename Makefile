@@ -14,7 +14,7 @@ DEMO_DATA  := $(if $(BCCD_ROOT),,$(DEMO)/smears/.drawn)
 DEMO_STEPS ?= 400
 CONFIG     := configs/mask_rcnn_R_18_FPN_lite.yaml
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
@@ -62,5 +62,9 @@ lint: setup ## ruff and mypy
 bench: setup ## run the benchmarks
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
+docs: setup ## build the documentation as a web site in site/
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[docs]"
+	$(BIN)/zensical build --clean
+
 clean: ## remove what the demo and the tools made; .venv stays
-	rm -rf output build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf output build site .pytest_cache .mypy_cache .ruff_cache .hypothesis

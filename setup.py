@@ -53,11 +53,15 @@ SLIDES = ["openslide-python>=1.3", "openslide-bin>=4"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
 APP = ["gradio>=6"]
 RAY = ["ray>=2.9"]
+# What runs the notebook of the documentation, and the site itself.
+NOTEBOOK = ["nbclient>=0.8", "nbformat>=5.9", "ipykernel>=6.25"]
+DOCS = [*NOTEBOOK, "zensical>=0.0.73", "mkdocstrings-python>=2"]
 DEV = [
     *SLIDES,
     *ONNX,
     *APP,
     *RAY,
+    *NOTEBOOK,
     # The page in a browser, which is Debian's or any other Chromium at /usr/bin/chromium; and a worker to be killed.
     "playwright>=1.40",
     "psutil>=5.9",
@@ -97,7 +101,7 @@ setup(
         "onnx": ONNX,
         "app": APP,
         "ray": RAY,
-        "docs": ["zensical>=0.0.50"],
+        "docs": DOCS,
         "dev": DEV,
     },
 )

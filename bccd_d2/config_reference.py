@@ -15,7 +15,7 @@ Every key that this project adds to Detectron2's, or gives another default. Dete
 documentation. A key is set in a YAML file of `configs/`, or as `KEY VALUE` at the end of a command line; one that does
 not exist, or that would have no effect, is an error.
 
-*Made from the comments in [bccd_d2/config.py](../bccd_d2/config.py) by `python tools/config_reference.py`.*
+*Made from the comments in `bccd_d2/config.py` by `python tools/config_reference.py`.*
 """
 _FUNCTIONS = (config.add_bccd_config, config_heads.add_head_keys)
 

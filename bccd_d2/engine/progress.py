@@ -13,6 +13,8 @@ from bccd_d2.errors import InputError
 _LONGEST_MESSAGE = 20
 # Its long progress line, and lines of metrics made for pasting into spreadsheets.
 _NOT_FOR_PEOPLE = ("detectron2.utils.events", "detectron2.evaluation.testing")
+# What a terminal's output and that of a notebook call themselves; the other handler is log.txt.
+_CONSOLES = ("<stdout>", "stdout")
 _WINDOW = 20
 
 
@@ -52,7 +54,7 @@ def quiet_console() -> None:
     """Leave to log.txt what is not for a person: Detectron2's long progress line, dumps, tracebacks of bad input."""
     for name in ("detectron2", "fvcore", "bccd_d2"):
         for handler in logging.getLogger(name).handlers:
-            if getattr(getattr(handler, "stream", None), "name", None) == "<stdout>":
+            if getattr(getattr(handler, "stream", None), "name", None) in _CONSOLES:
                 handler.addFilter(_is_for_a_person)
 
 

@@ -22,13 +22,13 @@ def test_the_line_can_be_read(capsys):
     assert capsys.readouterr().out == "iteration 120/1600  loss 1.234  lr 0.0005  0.45 s/it  ETA 0:11:06\n"
 
 
-@pytest.fixture
-def console(capsys):
-    """The project's logger with a console handler, put back afterwards."""
+@pytest.fixture(params=["<stdout>", "stdout"], ids=["terminal", "notebook"])
+def console(request, capsys):
+    """The project's logger with a handler for the console of that name, put back afterwards."""
     logger = logging.getLogger("bccd_d2")
     handler = logging.StreamHandler(sys.stdout)
     handler.stream = type(
-        "Stream", (), {"name": "<stdout>", "write": sys.stdout.write, "flush": lambda s: None}
+        "Stream", (), {"name": request.param, "write": sys.stdout.write, "flush": lambda s: None}
     )()
     before = logger.level
     logger.addHandler(handler)
