@@ -10,11 +10,12 @@ import yaml
 from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habit
 from detectron2.config import get_cfg
 
-from bccd_d2.config_checks import check_config
+from bccd_d2.config_checks import check_config, check_kinds
 from bccd_d2.config_heads import add_head_keys
 from bccd_d2.errors import InputError
 from bccd_d2.machine import cpu_supports_bfloat16
 from bccd_d2.pixels import apply_pixels
+from bccd_d2.plain_yaml import read_yaml
 
 
 def add_bccd_config(cfg: CN) -> None:
@@ -226,10 +227,14 @@ def load_config(config_file: str | Path, options: Sequence[str] = ()) -> CN:
     """
     cfg = get_bccd_cfg()
     try:
-        cfg.merge_from_file(str(config_file))
+        _require_plain_yaml(str(config_file), ())
+        # Detectron2's default is to follow tags that run any code.
+        cfg.merge_from_file(str(config_file), allow_unsafe=False)
+    except InputError:
+        raise
     except (OSError, AssertionError) as error:
         raise InputError(f"{config_file}: expected a YAML configuration, cannot read it ({error})") from error
-    except (KeyError, ValueError, AttributeError, yaml.YAMLError) as error:
+    except (KeyError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
         raise InputError(f"{config_file}: {_first_argument(error)}") from error
     if len(options) % 2:
         raise InputError(
@@ -237,12 +242,40 @@ def load_config(config_file: str | Path, options: Sequence[str] = ()) -> CN:
         )
     try:
         cfg.merge_from_list(list(options))
-    except (AssertionError, KeyError, ValueError) as error:
+    except (AssertionError, KeyError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"options: {_first_argument(error)}") from error
+    check_kinds(cfg, get_bccd_cfg())
     apply_pixels(cfg)
     _fit_to_machine(cfg)
     check_config(cfg, get_bccd_cfg())
     return cfg
+
+
+def _require_plain_yaml(config_file: str, above: tuple[str, ...]) -> None:
+    """Look at a file, and at those it names with ``_BASE_``, before fvcore does, which is not careful.
+
+    Args:
+        config_file: path; addresses are left to fvcore.
+        above: the files that led to this one.
+    """
+    if "://" in config_file:
+        return
+    path = Path(config_file).expanduser()
+    if not path.is_file():
+        raise InputError(f"{config_file}: expected a YAML configuration, there is no such file")
+    if str(path.resolve()) in above:
+        raise InputError(f"{config_file}: _BASE_ leads back to this file")
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{config_file}: {str(content)[:60]!r}, expected keys and values")
+    bases = content.get("_BASE_", [])
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str) or not base:
+            raise InputError(f"{config_file}: _BASE_: {base!r}, expected the path of a YAML file")
+        _require_plain_yaml(
+            base if "://" in base else str(path.parent / Path(base).expanduser()),
+            (*above, str(path.resolve())),
+        )
 
 
 def _fit_to_machine(cfg: CN) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from typing import Any
+
 from detectron2.config import CfgNode
 
 from bccd_d2.config_heads import check_heads
@@ -21,6 +25,46 @@ _BACKBONE_SECTIONS = {
     "SLIM_RESNET": "build_slim_resnet_fpn_backbone",
 }
 CPU_MODES = ("auto", "plain", "channels_last", "bfloat16")
+
+
+def check_kinds(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
+    """Refuse values of another kind than the default's where Detectron2 does not: nothing, NaN, words among numbers.
+
+    Args:
+        cfg: the configuration to check.
+        defaults: one with every key at its default.
+        prefix: of the keys, in messages.
+
+    Raises:
+        InputError: names the key, what was found and what was expected.
+    """
+    for key, default in defaults.items():
+        name, value = f"{prefix}{key}", cfg[key]
+        if isinstance(default, CfgNode) and isinstance(value, CfgNode):
+            check_kinds(value, default, f"{name}.")
+            continue
+        if default is None:
+            continue
+        if value is None or isinstance(default, CfgNode):
+            raise InputError(f"{name}: expected a value such as {default!r}, found {value!r}")
+        found, expected = list(_leaves(value)), {_kind(leaf) for leaf in _leaves(default)}
+        if expected and not {_kind(leaf) for leaf in found} <= expected:
+            raise InputError(f"{name}: expected values such as {default!r}, found {value!r}")
+        if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in found):
+            raise InputError(f"{name}: expected finite numbers, found {value!r}")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What is in lists of lists."""
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _leaves(one)
+    else:
+        yield value
+
+
+def _kind(value: Any) -> type:
+    return float if isinstance(value, int | float) else type(value)
 
 
 def check_config(cfg: CfgNode, defaults: CfgNode) -> None:

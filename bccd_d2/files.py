@@ -1,13 +1,34 @@
-"""Writing files that others read: whole or not at all."""
+"""Writing files that others read, whole or not at all, and folders that one process writes to at a time."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from bccd_d2.errors import InputError
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the file system that does not say where it happened, such as that of a full disk, say ``path``.
+
+    Raises:
+        OSError: one was raised inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
@@ -21,14 +42,28 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Yields:
         A path in the same folder with the same suffix.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def clear_partial(folder: Path) -> None:
+    """Delete what :func:`replacing` had to leave in a folder when its process was killed; nobody may be writing."""
+    for path in folder.glob(".*.partial*"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
@@ -37,3 +72,61 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
         temporary.write_text(
             json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False), encoding="utf-8"
         )
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold a folder, so that no second process writes to it; the system releases it however the process ends.
+
+    Args:
+        folder: is made where it is missing, and removed at the end if it was and nothing came into it.
+        name: of the option or key that chose the folder, for the message.
+
+    Raises:
+        InputError: another process holds it.
+        OSError: it cannot be written to.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    path = folder / LOCK_FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        while True:
+            with path.open("a+", encoding="utf-8") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    file.seek(0)
+                    raise InputError(
+                        f"{name}: {folder} is in use by {file.read().strip() or 'another run'}; wait for it, or give "
+                        f"this run another folder with {name}"
+                    ) from error
+                if not _is_at(path, file.fileno()):
+                    continue  # its last holder has deleted it since it was opened
+                try:
+                    with suppress(OSError):  # a full disk; who holds the folder is told to people only
+                        os.ftruncate(file.fileno(), 0)
+                        os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+                    yield
+                finally:
+                    with suppress(OSError):
+                        path.unlink()
+                return
+    finally:
+        for parent in made:
+            with suppress(OSError):  # there is something in it
+                parent.rmdir()
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one at ``path``."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -1,8 +1,14 @@
+import errno
 import json
+import os
+import signal
+from multiprocessing import get_context
 
 import pytest
 
-from bccd_d2.files import replacing, write_json
+from bccd_d2.errors import InputError
+from bccd_d2.files import clear_partial, locked, naming, replacing, write_json
+from tests.full_disk import files_no_larger_than
 
 
 def names(folder):
@@ -35,3 +41,98 @@ def test_json_round_trip_and_no_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(path, {"x": float("nan")})
     assert names(tmp_path) == [path.name]
+
+
+def test_a_file_for_which_there_is_no_room_is_named_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, "old")
+    with pytest.raises(OSError, match="too large") as raised, files_no_larger_than(1000):
+        write_json(path, "x" * 2000)
+    assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(path))
+    assert json.loads(path.read_text()) == "old"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as raised, replacing(tmp_path / "file" / "a.txt"):
+        pytest.fail("the block must not run")
+    assert str(tmp_path / "file") in str(raised.value)
+    with pytest.raises(OSError) as raised, replacing(tmp_path / "a.txt") as temporary:
+        raise OSError(errno.EROFS, "Read-only file system", str(temporary))
+    assert raised.value.filename == str(tmp_path / "a.txt")
+
+
+def test_an_error_that_names_a_file_keeps_its_name(tmp_path):
+    for named, told in ((None, str(tmp_path)), ("b", "b")):
+        with pytest.raises(OSError) as raised, naming(tmp_path):
+            raise OSError(errno.ENOSPC, "full", named)
+        assert raised.value.filename == told
+    with pytest.raises(OSError, match="no number"), naming(tmp_path):
+        raise OSError("no number")
+
+
+def test_what_a_killed_process_left_is_deleted(tmp_path):
+    with replacing(tmp_path / "a.b.json") as temporary:
+        temporary.write_text("half")
+        clear_partial(tmp_path)
+        assert names(tmp_path) == []
+        temporary.write_text("whole")
+    clear_partial(tmp_path)
+    assert names(tmp_path) == ["a.b.json"]
+
+
+def test_a_folder_is_held_by_one(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    with locked(folder, "--out"):
+        in_use = rf"^--out: .*run is in use by process {os.getpid()} on "
+        with pytest.raises(InputError, match=in_use), locked(folder, "--out"):
+            pass
+        with locked(tmp_path / "other", "--out"):
+            pass
+        assert names(folder) == [".lock"]
+    assert names(tmp_path) == []
+    folder.mkdir(parents=True)
+    with pytest.raises(RuntimeError), locked(folder, "--out"):
+        (folder / "a").touch()
+        raise RuntimeError
+    assert names(folder) == ["a"]
+
+
+def hold(folder, connection):
+    with locked(folder, "--out"):
+        connection.send("held")
+        signal.pause()
+
+
+def test_the_folder_of_a_killed_process_is_free(tmp_path):
+    context = get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=hold, args=(tmp_path, theirs))
+    process.start()
+    assert ours.recv() == "held"
+    with pytest.raises(InputError, match=f"process {process.pid} on"), locked(tmp_path, "--out"):
+        pass
+    process.kill()
+    process.join()
+    assert names(tmp_path) == [".lock"]
+    with locked(tmp_path, "--out"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_lock_that_its_holder_deletes_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    """Another process had the file open when its holder let go of it: who locks that file holds nothing."""
+    import fcntl
+
+    taken = []
+
+    def flock(file, flags):
+        taken.append(file)
+        if len(taken) == 1:
+            (tmp_path / ".lock").unlink()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path, "--out"):
+        assert names(tmp_path) == [".lock"]
+    assert len(taken) == 2

@@ -24,6 +24,7 @@ from bccd_d2.inference.arguments import (
 from bccd_d2.inference.collect import BatchSummary, collect
 from bccd_d2.inference.job import prepare_job, run_job
 from bccd_d2.inference.ray_engine import run_job_on_ray
+from bccd_d2.inference.storage import Storage
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
 
 EXAMPLES = """examples:
@@ -48,12 +49,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="images, folders of them, quoted patterns with * or **; also addresses such as s3://bucket/folder",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results, or an address")
-    parser.add_argument(
-        "--formats",
-        default=",".join(DEFAULT_FORMATS),
-        metavar="LIST",
-        help=f"some of {','.join(FORMATS)} (default %(default)s)",
-    )
+    format_help = f"some of {','.join(FORMATS)} (default %(default)s)"
+    parser.add_argument("--formats", default=",".join(DEFAULT_FORMATS), metavar="LIST", help=format_help)
     parser.add_argument("--overwrite", action="store_true", help="predict anew what is there already")
     add_model_arguments(parser)
     add_prediction_arguments(parser)
@@ -68,23 +65,24 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse(arguments)
     if given.num_gpus > max(1, torch.cuda.device_count()):
         raise InputError(f"--num-gpus {given.num_gpus}: this machine has {torch.cuda.device_count()}")
-    job = prepare_job(
-        given.input,
-        given.output,
-        model_from(given),
-        options_from(given),
-        parse_formats(given.formats),
-        overwrite=given.overwrite,
-        device=given.device,
-        max_pixels=given.max_pixels,
-    )
-    if finished := len(job.images) - len(job.pending):
-        print(f"{finished} of {len(job.images)} files are finished already")
-    if given.engine == "ray":
-        run_job_on_ray(job, given.ray_address, workers=given.ray_workers, gpus_per_worker=given.ray_gpus)
-    else:
-        run_job(job, given.num_gpus)
-    return report(collect(job.images, job.outputs), given.output)
+    with Storage(given.output).locked():
+        job = prepare_job(
+            given.input,
+            given.output,
+            model_from(given),
+            options_from(given),
+            parse_formats(given.formats),
+            overwrite=given.overwrite,
+            device=given.device,
+            max_pixels=given.max_pixels,
+        )
+        if finished := len(job.images) - len(job.pending):
+            print(f"{finished} of {len(job.images)} files are finished already")
+        if given.engine == "ray":
+            run_job_on_ray(job, given.ray_address, workers=given.ray_workers, gpus_per_worker=given.ray_gpus)
+        else:
+            run_job(job, given.num_gpus)
+        return report(collect(job.images, job.outputs), given.output)
 
 
 def report(summary: BatchSummary, output: str) -> int:

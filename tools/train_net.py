@@ -9,7 +9,6 @@ run stopped. --eval-only also writes the report of tools/evaluate.py to OUTPUT_D
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from contextlib import nullcontext
 from pathlib import Path
 
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
@@ -21,8 +20,8 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 
 from bccd_d2.engine.launch import launch
-from bccd_d2.engine.run_folder import locked, record_run, refuse_mixing
-from bccd_d2.engine.setup import setup_config, start_run
+from bccd_d2.engine.run_folder import record_run, refuse_mixing, run_folder
+from bccd_d2.engine.setup import output_folder, setup_config, start_run
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import run_command
 from bccd_d2.modeling.weights import load_weights
@@ -54,12 +53,9 @@ def argument_parser() -> ArgumentParser:
 
 def main(arguments: Namespace) -> None:
     """Train or evaluate in one process of the launch."""
-    training, fast = not arguments.eval_only, arguments.fast_dev_run
-    cfg = setup_config(
-        arguments.config_file, arguments.opts or [], arguments.data_root, training=training, fast=fast
-    )
-    folder = Path(cfg.OUTPUT_DIR)
-    with locked(folder) if comm.is_main_process() else nullcontext():
+    training, fast, options = not arguments.eval_only, arguments.fast_dev_run, arguments.opts or []
+    with run_folder(output_folder(arguments.config_file, options, fast=fast)) as folder:
+        cfg = setup_config(arguments.config_file, options, arguments.data_root, training=training, fast=fast)
         if training:
             refuse_mixing(folder, arguments.resume)
         cfg.freeze()

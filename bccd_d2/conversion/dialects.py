@@ -25,13 +25,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.layout import DEFAULT_FOLDERS, FolderPair
 from bccd_d2.conversion.masks import Colour, MaskRule
 from bccd_d2.conversion.splitting import CutRule
 from bccd_d2.errors import InputError
+from bccd_d2.plain_yaml import read_yaml
 
 DIALECT_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "datasets"
 YAML_TYPES: dict[str, tuple[type, ...]] = {
@@ -91,10 +90,7 @@ def read_dialect(name: str | Path) -> Dialect:
         raise InputError(
             f"dialect {str(name)!r}: no such file; expected a YAML file or one of {', '.join(known_dialects())}"
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML ({error})") from error
+    content = read_yaml(path)
     try:
         return _dialect(content if content is not None else {})
     except InputError as error:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +36,10 @@ def image_errors(path: Path) -> Iterator[None]:
         if error.errno is not None and not isinstance(error, UnidentifiedImageError):
             raise
         raise InputError(_describe(path, error)) from error
-    except (SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
-        raise InputError(_describe(path, error)) from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too many pixels ({error})") from error
+    except Exception as error:  # each of the many decoders raises kinds of its own
+        raise InputError(_describe(path, error)) from error
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
@@ -74,20 +75,28 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 def looks_complete(path: Path, kind: str | None) -> bool:
     """Whether the file certainly goes to its end; ``False`` if that is not known."""
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
         if kind == "PNG":
-            file.seek(len(PNG_SIGNATURE))
-            size = os.fstat(file.fileno()).st_size
-            while len(head := file.read(8)) == 8:
-                length, name = struct.unpack(">I4s", head)
-                if name == b"IEND":
-                    return True
-                if file.tell() + length > size:
-                    return False
-                file.seek(length + 4, os.SEEK_CUR)
-        elif kind == "JPEG":
-            file.seek(-min(JPEG_TAIL, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            return (b"IEND", True) in png_chunks(file, size)
+        if kind == "JPEG":
+            file.seek(-min(JPEG_TAIL, size), os.SEEK_END)
             return JPEG_END in file.read()
     return False
+
+
+def png_chunks(file: BinaryIO, size: int) -> Iterator[tuple[bytes, bool]]:
+    """Name of each chunk of a PNG of ``size`` bytes, and whether the file holds all of it; nothing comes after one not.
+
+    The last one of a whole PNG is ``IEND``.
+    """
+    file.seek(len(PNG_SIGNATURE))
+    while len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        fits = file.tell() + length <= size
+        yield name, fits
+        if not fits or name == b"IEND":
+            return
+        file.seek(length + 4, os.SEEK_CUR)
 
 
 def _describe(path: Path, error: Exception) -> str:

@@ -88,7 +88,9 @@ def write_label_masks(
         categories = {category["id"]: category["name"] for category in document["categories"]}
         with staged_output(out, [*names.values(), TABLE_FILE], overwrite=overwrite) as staging:
             overlaps = _write_all(document, staging, names, by_image, categories)
-    except (KeyError, TypeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"not a sound COCO document ({error!r}); --check lists what is wrong with it"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,6 +15,7 @@ from PIL import Image
 
 from bccd_d2.conversion.colours import colour_codes, nearest_class
 from bccd_d2.conversion.images import image_errors, read_image_size
+from bccd_d2.conversion.rle import require_size
 from bccd_d2.errors import InputError
 
 MaskKind = Literal["binary", "classes", "instances", "none"]
@@ -138,6 +140,7 @@ def _load_tiff(path: Path) -> NDArray | None:
         series = file.series[0]
         if series.dtype in (np.uint8, bool) and series.ndim <= 3 and len(file.pages) == 1:
             return None
+        require_size(math.prod(series.shape), 1)
         try:
             array = np.squeeze(series.asarray())
         except ValueError:  # a compression that only Pillow's libtiff knows here
@@ -151,12 +154,17 @@ def _load_tiff(path: Path) -> NDArray | None:
 
 def _load_npy(path: Path) -> NDArray:
     try:
-        array = np.squeeze(np.load(path, allow_pickle=False))
-    except (ValueError, EOFError) as error:
+        # Mapped, so that a header that claims more than there is ends in an error, and not in memory.
+        array = np.squeeze(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))
+    except OSError:
+        raise
+    except Exception as error:  # the header is a Python expression, and fails in as many ways
         # Objects are refused, because to unpickle them is to run whatever the file says.
         raise InputError(f"{path}: not a plain NumPy array ({error})") from error
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise InputError(f"{path}: array of shape {array.shape}, expected (height, width)")
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{path}: array of type {array.dtype}, expected numbers")
     return array.view(np.uint8) if array.dtype == bool else array
 
 

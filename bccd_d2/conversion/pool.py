@@ -48,7 +48,7 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
 
     def submit(count: int) -> None:
         for item in islice(remaining, count):
-            with _signals_held_back():
+            with signals_held_back():
                 waiting.append(pool.submit(function, item))
 
     try:
@@ -66,11 +66,12 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
+def signals_held_back() -> Iterator[None]:
     """Deliver SIGINT and SIGTERM when the block ends.
 
-    Submitting starts threads and processes, and a pool that is interrupted half-way through that can neither go on nor
-    be shut down. Processes that are started inside the block hold both signals back, until :func:`_start_worker`.
+    Files that belong together are moved inside such a block, and workers started: submitting starts threads and
+    processes, and a pool that is interrupted half-way through that can neither go on nor be shut down. Processes that
+    are started inside the block hold both signals back, until :func:`_start_worker`.
     """
     if threading.current_thread() is not threading.main_thread():  # which alone receives signals
         yield

@@ -17,6 +17,8 @@ from bccd_d2.errors import InputError
 
 FIRST_CHARACTER = 48
 MORE, SIGN, BITS = 0x20, 0x10, 5
+MAX_PIXELS = 2**28
+"""An array of more pixels, on the word of a file, is taken for a mistake: 268 million, or a slide of 16384x16384."""
 MAX_CHARACTERS = 8
 """A number of eight characters counts up to 2^40 pixels."""
 
@@ -34,7 +36,7 @@ def run_lengths(segmentation: Mapping[str, Any]) -> NDArray[np.int64]:
     if (
         not isinstance(size, list | tuple)
         or len(size) != 2
-        or not all(isinstance(side, int) and side > 0 for side in size)
+        or not all(isinstance(side, int) and 0 < side < 2**31 for side in size)
     ):
         raise InputError(f"RLE of size {size!r}, expected [height, width]")
     if isinstance(counts, str | bytes):
@@ -52,9 +54,10 @@ def decode_rle(segmentation: Mapping[str, Any]) -> NDArray[np.uint8]:
     """Rasterise an RLE to uint8 (height, width), 1 inside.
 
     Raises:
-        InputError: see :func:`run_lengths`.
+        InputError: see :func:`run_lengths`; or it is larger than :data:`MAX_PIXELS`.
     """
     lengths = run_lengths(segmentation)
+    require_size(*segmentation["size"])
     values = (np.arange(lengths.size) % 2).astype(np.uint8)
     height, width = segmentation["size"]
     return np.repeat(values, lengths).reshape(width, height).T
@@ -67,7 +70,7 @@ def decode_rle_columns(segmentation: Mapping[str, Any]) -> tuple[NDArray[np.uint
         uint8 (height, columns), 1 inside, and the number of the first column; without a pixel inside no columns.
 
     Raises:
-        InputError: see :func:`run_lengths`.
+        InputError: see :func:`run_lengths`; or these columns are larger than :data:`MAX_PIXELS`.
     """
     edges = np.concatenate(([0], np.cumsum(run_lengths(segmentation))))
     height = segmentation["size"][0]
@@ -76,9 +79,20 @@ def decode_rle_columns(segmentation: Mapping[str, Any]) -> tuple[NDArray[np.uint
     if not starts.size:
         return np.zeros((height, 0), np.uint8), 0
     first, last = int(starts[0]) // height, int(stops[-1] - 1) // height
+    require_size(height, last + 1 - first)
     lengths = np.diff(np.clip(edges, first * height, (last + 1) * height))
     values = (np.arange(lengths.size) % 2).astype(np.uint8)
     return np.repeat(values, lengths).reshape(-1, height).T, first
+
+
+def require_size(height: int, width: int) -> None:
+    """Refuse an array of more than :data:`MAX_PIXELS`.
+
+    Raises:
+        InputError: it is.
+    """
+    if height * width > MAX_PIXELS:
+        raise InputError(f"{width}x{height} pixels at once, more than the limit of {MAX_PIXELS}")
 
 
 def rle_extent(segmentation: Mapping[str, Any]) -> tuple[int, list[int]]:
@@ -104,11 +118,12 @@ def pixel_numbers(segmentation: Mapping[str, Any]) -> NDArray[np.int64]:
     """Numbers of the pixels inside, counted down the columns from 0; costs by area, not by image.
 
     Raises:
-        InputError: see :func:`run_lengths`.
+        InputError: see :func:`run_lengths`; or there are more than :data:`MAX_PIXELS`.
     """
     edges = np.cumsum(run_lengths(segmentation))
     starts, stops = edges[:-1:2], edges[1::2]
     lengths = stops - starts
+    require_size(int(lengths.sum()), 1)
     before = np.cumsum(lengths) - lengths
     return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
 

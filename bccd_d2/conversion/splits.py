@@ -162,7 +162,8 @@ def read_splits(path: Path | str) -> Splits:
 def splits_hash(splits: Mapping[str, Sequence[str]]) -> str:
     """SHA-256 of which stem is in which part."""
     lines = (f"{part}\t{stem}\n" for part in PARTS for stem in sorted(splits.get(part, ())))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    # Names that are no text come from file systems that do not write UTF-8.
+    return hashlib.sha256("".join(lines).encode(errors="surrogatepass")).hexdigest()
 
 
 def check_ratios(ratios: Sequence[float]) -> None:

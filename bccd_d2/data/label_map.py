@@ -12,51 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pycocotools.mask
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 from numpy.typing import NDArray
 
+from bccd_d2.conversion.coco import as_rle
+from bccd_d2.conversion.rle import run_lengths
 from bccd_d2.errors import InputError
 
 # Label maps are uint16, the widest integers that OpenCV can warp; 0 is background.
 IGNORED_LABEL = np.iinfo(np.uint16).max
 """Label of all regions to ignore (``iscrowd``) together."""
 _MAX_INSTANCES = IGNORED_LABEL - 1
-
-
-def _counts(encoded: bytes) -> NDArray[np.int64]:
-    """Run lengths of a COCO run-length encoding, background first.
-
-    The format (pycocotools, ``rleToString``): base-32 digits, least significant first, one a byte from 48 up,
-    with bit 32 set on all but a number's last digit, which carries the sign in bit 16; from the fourth number
-    on, the difference to the number two before.
-    """
-    digits = np.frombuffer(encoded, dtype=np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero((digits & 0x20) == 0)
-    if not len(last) or last[-1] != len(digits) - 1:
-        raise InputError("its run-length encoding is empty or breaks off")
-    first = np.concatenate(([0], last[:-1] + 1))
-    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
-    numbers = np.add.reduceat((digits & 0x1F) << (5 * place), first)
-    numbers -= np.where(digits[last] & 0x10, np.int64(1) << (5 * (last - first + 1)), 0)
-    numbers[1::2] = np.cumsum(numbers[1::2])
-    numbers[2::2] = np.cumsum(numbers[2::2])
-    return numbers
-
-
-def _encoding(segmentation: Any, height: int, width: int) -> bytes:
-    """A COCO segmentation (RLE, compressed or plain, or polygons) as compressed RLE."""
-    if isinstance(segmentation, list):
-        segmentation = pycocotools.mask.merge(pycocotools.mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = pycocotools.mask.frPyObjects(segmentation, height, width)
-    if tuple(segmentation["size"]) != (height, width):
-        raise InputError(
-            f"segmentation of size {list(segmentation['size'])}, image of size {[height, width]}"
-        )
-    counts = segmentation["counts"]
-    return counts.encode("ascii") if isinstance(counts, str) else counts
 
 
 @dataclass(frozen=True)
@@ -105,11 +72,7 @@ class InstanceRuns:
                     f"{name}: annotation {index} has no segmentation; expected COCO RLE or polygons"
                 )
             try:
-                ends = np.cumsum(_counts(_encoding(annotation["segmentation"], height, width)))
-                if ends[-1] != height * width:
-                    raise InputError(
-                        f"its run lengths add up to {ends[-1]} pixels instead of {height * width}"
-                    )
+                ends = np.cumsum(run_lengths(as_rle(annotation["segmentation"], height, width)))
             except InputError as error:
                 raise InputError(f"{name}: annotation {index}: {error}") from error
             starts.append(ends[0:-1:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import cv2
@@ -10,6 +11,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
 
+from bccd_d2.conversion.images import PNG_SIGNATURE, png_chunks
 from bccd_d2.data.levels import full_scale, to_uint8
 from bccd_d2.data.scaling import resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
@@ -37,7 +39,15 @@ def read_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
         raise InputError(f"INPUT.FORMAT is {image_format!r}; expected BGR or RGB")
     with PathManager.open(file_name, "rb") as file:
         encoded = np.frombuffer(file.read(), dtype=np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
+    if encoded[: len(PNG_SIGNATURE)].tobytes() == PNG_SIGNATURE and not all(
+        fits for _, fits in png_chunks(io.BytesIO(encoded.data), encoded.size)
+    ):
+        # OpenCV would take the word of a chunk for its length: up to half a minute and 2 GB.
+        raise InputError(f"{file_name}: not an image that can be decoded ({encoded.size} bytes, cut short)")
+    try:
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
+    except cv2.error as error:  # more pixels than OpenCV takes, or than there is memory for
+        raise InputError(f"{file_name}: cannot be decoded ({error.err})") from error
     if image is None:
         raise InputError(f"{file_name}: not an image that can be decoded ({encoded.size} bytes)")
     image = to_uint8(image, full_scale(image, file_name))

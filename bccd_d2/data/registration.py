@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 
+from bccd_d2.conversion.coco import as_rle, image_root, read_coco
+from bccd_d2.conversion.rle import run_lengths
 from bccd_d2.errors import InputError
 
 PARTS = ("train", "val", "test")
@@ -66,7 +67,7 @@ def class_names(json_file: Path) -> list[str]:
     Raises:
         InputError: the file is no JSON, or holds no categories.
     """
-    categories = sorted(_read_json(json_file)["categories"], key=lambda category: category["id"])
+    categories = sorted(_read(json_file)["categories"], key=lambda category: category["id"])
     return [category["name"] for category in categories]
 
 
@@ -85,22 +86,28 @@ def median_diameter(json_files: Sequence[Path]) -> float:
         InputError: a file is no COCO JSON.
     """
     areas = [
-        annotation["area"]
+        _area(annotation, json_file)
         for json_file in json_files
-        for annotation in _read_json(json_file).get("annotations", [])
+        for annotation in _read(json_file)["annotations"]
         if not annotation.get("iscrowd") and not annotation.get("border")
     ]
     return round(2 * math.sqrt(statistics.median(areas) / math.pi), 1) if areas else 0.0
 
 
-def _read_json(json_file: Path) -> dict[str, Any]:
+def _area(annotation: Mapping[str, Any], json_file: Path) -> float:
+    area = annotation.get("area")
+    if isinstance(area, bool) or not isinstance(area, int | float) or not 0 < area < math.inf:
+        raise InputError(
+            f"{json_file}: annotation {annotation.get('id')!r} has area {area!r}, expected a number above 0"
+        )
+    return area
+
+
+def _read(json_file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(json_file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return read_coco(json_file)
+    except InputError as error:
         raise InputError(f"{json_file}: expected COCO JSON, found none ({error})") from error
-    if not isinstance(content, dict) or not content.get("categories"):
-        raise InputError(f"{json_file}: expected COCO JSON with the key 'categories', found none")
-    return content
 
 
 def _register(name: str, json_file: Path) -> None:
@@ -109,12 +116,13 @@ def _register(name: str, json_file: Path) -> None:
         MetadataCatalog.remove(name)
 
     def load() -> list[dict[str, Any]]:
-        info = _read_json(json_file).get("info", {})
-        image_root = json_file.parent.parent / info.get("image_root", ".")
-        dicts = load_coco_json(str(json_file), str(image_root), name, extra_annotation_keys=["border"])
+        document = _read(json_file)
+        _check_for_detectron2(document, json_file)
+        folder = image_root(document, json_file)
+        dicts = load_coco_json(str(json_file), str(folder), name, extra_annotation_keys=["border"])
         if dicts and not Path(dicts[0]["file_name"]).is_file():
             raise InputError(
-                f"{json_file}: its images are expected in {image_root.resolve()}, but {dicts[0]['file_name']} is not "
+                f"{json_file}: its images are expected in {folder.resolve()}, but {dicts[0]['file_name']} is not "
                 "there; convert again with the folder where the images are now"
             )
         return dicts
@@ -123,3 +131,26 @@ def _register(name: str, json_file: Path) -> None:
     MetadataCatalog.get(name).set(
         json_file=str(json_file), evaluator_type="coco", thing_classes=class_names(json_file)
     )
+
+
+def _check_for_detectron2(document: Mapping[str, Any], json_file: Path) -> None:
+    """Refuse what its reader would fail on: boxes, polygons and run lengths that are none, ids that are not alike."""
+    sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
+    ids = [annotation.get("id") for annotation in document["annotations"]]
+    if None in ids or len(set(ids)) < len(ids):
+        raise InputError(
+            f"{json_file}: annotations without an id or with that of another, expected each its own"
+        )
+    for annotation in document["annotations"]:
+        name = f"{json_file}, annotation {annotation['id']!r}"
+        box = annotation.get("bbox")
+        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
+            raise InputError(f"{name}: bbox {str(box)[:60]}, expected [x, y, width, height]")
+        if annotation.get("iscrowd", 0) not in (0, 1):
+            raise InputError(f"{name}: iscrowd {annotation['iscrowd']!r}, expected 0 or 1")
+        try:
+            code = as_rle(annotation["segmentation"], *sizes[annotation["image_id"]])
+            if not isinstance(code.get("counts"), str):  # text is decoded, and checked, as images are read
+                run_lengths(code)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error

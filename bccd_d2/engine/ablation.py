@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
+from bccd_d2.conversion.coco import read_json
 from bccd_d2.errors import InputError
+from bccd_d2.plain_yaml import read_yaml
 
 TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
 METRICS = (
@@ -52,13 +52,10 @@ class AblationPlan:
         Raises:
             InputError: the file is no YAML, or a key is missing, unknown or of another type.
         """
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise InputError(f"{path}: expected a YAML plan, cannot read it ({error})") from error
+        content = read_yaml(path)
         expected = {"config": str, "options": dict, "seeds": list, "rows": dict}
         if not isinstance(content, dict) or set(content) != set(expected):
-            found = sorted(content) if isinstance(content, dict) else type(content).__name__
+            found = list(content) if isinstance(content, dict) else type(content).__name__
             raise InputError(f"{path}: expected the keys {', '.join(expected)}, found {found}")
         for key, kind in expected.items():
             if not isinstance(content[key], kind) or (not content[key] and key != "options"):
@@ -156,7 +153,7 @@ def _train_net(
             status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
         if status:
             raise InputError(f"training failed with status {status}; {folder / 'output.txt'} says why")
-    return json.loads(result_file.read_text(encoding="utf-8"))
+    return read_json(result_file)
 
 
 def ablation_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

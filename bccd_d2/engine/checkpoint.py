@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 
+from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
 from bccd_d2.modeling.weights import BCCDCheckpointer
 
@@ -75,8 +77,50 @@ class RunCheckpointer(BCCDCheckpointer):
         with replacing(Path(self.save_dir) / "last_checkpoint") as temporary:
             temporary.write_text(last_filename_basename, encoding="utf-8")
 
+    def save_as_final(self) -> None:
+        """Copy the checkpoint that ``--resume`` went on from to model_final.pth.
+
+        After the last iteration both are written, of the same states; a run that was killed between the two has only
+        the first.
+        """
+        final = Path(self.save_dir) / "model_final.pth"
+        if self.save_to_disk and self.get_checkpoint_file() != str(final):
+            with replacing(final) as temporary:
+                shutil.copyfile(self.get_checkpoint_file(), temporary)
+            self.tag_last_checkpoint(final.name)
+
+    @contextmanager
+    def resume_errors(self) -> Iterator[None]:
+        """Turn whatever goes wrong while a training takes up its checkpoint into one clear line.
+
+        Raises:
+            InputError: anything was raised inside.
+        """
+        try:
+            yield
+        except Exception as error:  # a state of another kind than expected fails in many ways
+            named = Path(self.save_dir) / "last_checkpoint"
+            raise InputError(
+                f"the checkpoint that {named} names cannot be gone on from ({error}); write the name of an earlier "
+                "model_*.pth into it, or start anew in another OUTPUT_DIR"
+            ) from error
+
+    def checkpoints_before(self, iteration: int) -> list[str]:
+        """Paths of the periodic checkpoints of the iterations before this one, oldest first."""
+        files = Path(self.save_dir).glob("model_[0-9]*.pth")
+        return [
+            str(path) for path in sorted(files) if path.stem[6:].isdigit() and int(path.stem[6:]) < iteration
+        ]
+
     def _write(self, name: str, content: dict[str, Any]) -> None:
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
-        with replacing(path) as temporary:
-            torch.save({**content, "config": self._config.dump()}, temporary)
+        # Given a path, torch writes by itself and has a full disk end in an error that does not tell; given a file, it
+        # raises that error on top of the one that does.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            try:
+                torch.save({**content, "config": self._config.dump()}, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from bccd_d2.conversion.coco import image_root, read_coco
 from bccd_d2.data.registration import PARTS, annotation_file
 from bccd_d2.files import write_json
 
@@ -27,23 +27,25 @@ def reduced_data(root: Path, out: Path) -> Path:
 
     Returns:
         ``out``, to be registered in place of ``root``.
+
+    Raises:
+        InputError: a file is no COCO JSON.
     """
     for part in PARTS:
         file = annotation_file(root, part)
         if not file.is_file():
             continue
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_coco(file)
         annotated = {annotation["image_id"] for annotation in content["annotations"]}
         # Images with cells first: training leaves out the others.
         images = sorted(content["images"], key=lambda image: image["id"] not in annotated)[:_IMAGES]
         kept = {image["id"] for image in images}
-        info = content.get("info", {})
-        image_root = (root / info.get("image_root", ".")).resolve()
+        folder = image_root(content, file).resolve()
         write_json(
             annotation_file(out, part),
             {
                 **content,
-                "info": {**info, "image_root": str(image_root)},
+                "info": {**content.get("info", {}), "image_root": str(folder)},
                 "images": images,
                 "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
             },

@@ -59,6 +59,6 @@ def quiet_console() -> None:
 
 
 def _is_for_a_person(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], InputError):
+    if record.exc_info and isinstance(record.exc_info[1], InputError | OSError):
         return False  # the command ends with its message
     return record.name not in _NOT_FOR_PEOPLE and record.getMessage().count("\n") < _LONGEST_MESSAGE

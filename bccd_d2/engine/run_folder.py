@@ -1,12 +1,9 @@
-"""The folder of a run: only one run at a time, and run.json, which says what was run on what."""
+"""The folder of a run: what an earlier run left in it, and run.json, which says what was run on what."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import platform
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +12,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from detectron2.utils import comm
+
+from bccd_d2.conversion.coco import read_json
 from bccd_d2.errors import InputError
-from bccd_d2.files import write_json
+from bccd_d2.files import clear_partial, locked, naming, replacing, write_json
 
 _PACKAGES = (
     "bccd_d2",
@@ -30,32 +30,39 @@ _PACKAGES = (
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock file; the system releases it when the process ends, however it ends.
+def run_folder(folder: Path) -> Iterator[Path]:
+    """Hold the folder of a run, mended after an earlier run, while the block runs.
 
     Args:
-        folder: is made where it is missing.
+        folder: the run's ``OUTPUT_DIR``; of several processes the first holds it.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another run holds it.
+        OSError: it cannot be written, now or in the block; the error names a path.
     """
-    import fcntl  # not on Windows, where Detectron2 does not run either
+    if not comm.is_main_process():
+        yield folder
+        return
+    with locked(folder, "OUTPUT_DIR"), naming(folder):
+        clean_up(folder)
+        yield folder
 
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise InputError(
-                f"OUTPUT_DIR: {folder} is in use by {file.read().strip() or 'another run'}; wait for it, or give this "
-                "run another one with 'OUTPUT_DIR FOLDER'"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
+
+def clean_up(folder: Path) -> None:
+    """Mend what a run that was killed, or whose disk was full, has left in its folder; the folder must be locked.
+
+    Half-written files that nobody reads are deleted, and of metrics.json, which is written line by line, a last line
+    that is not whole.
+    """
+    for place in (folder, *(folder / "inference").glob("*/")):
+        clear_partial(place)
+    path = folder / "metrics.json"
+    if path.is_file():
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            with replacing(path) as temporary:
+                temporary.write_bytes(whole)
 
 
 def refuse_mixing(folder: Path, resume: bool) -> None:
@@ -83,17 +90,17 @@ def record_run(folder: Path, seed: int, annotations: dict[str, Path], resumed: b
         The content of the file.
 
     Raises:
-        InputError: a training goes on with other annotations.
+        InputError: a training goes on with other annotations, or its record cannot be read.
     """
     path = folder / "run.json"
     hashes = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in annotations.items()}
     if resumed and path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+        before = _hashes_in(path)
         for name, value in hashes.items():
             if before.get(name, value) != value:
                 raise InputError(
                     f"{annotations[name]} is not the file that {folder} was trained on: expected SHA-256 "
-                    f"{before[name][:12]}..., found {value[:12]}...; --resume goes on with the same data only"
+                    f"{str(before[name])[:12]}..., found {value[:12]}...; --resume goes on with the same data only"
                 )
     content = {
         "seed": seed,
@@ -106,6 +113,14 @@ def record_run(folder: Path, seed: int, annotations: dict[str, Path], resumed: b
     }
     write_json(path, content, indent=2)
     return content
+
+
+def _hashes_in(path: Path) -> dict[str, str]:
+    content = read_json(path)
+    hashes = content.get("annotations") if isinstance(content, dict) else None
+    if not isinstance(hashes, dict):
+        raise InputError(f"{path}: expected the record of a run with the key 'annotations', found none")
+    return hashes
 
 
 def _version(package: str) -> str | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
-from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from bccd_d2.config import load_config
@@ -20,6 +23,17 @@ from bccd_d2.engine.progress import quiet_console
 from bccd_d2.engine.schedule import set_iterations
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.files import LOCK_FILE, replacing
+
+
+def output_folder(config_file: str | Path, options: Sequence[str], *, fast: bool) -> Path:
+    """``OUTPUT_DIR`` of a run, or ``fast_dev_run`` in it; known before the run, which needs it to itself.
+
+    Raises:
+        InputError: see :func:`bccd_d2.config.load_config`.
+    """
+    folder = Path(load_config(config_file, options).OUTPUT_DIR)
+    return folder / "fast_dev_run" if fast else folder
 
 
 def setup_config(
@@ -60,7 +74,7 @@ def setup_config(
     if fast:
         cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "fast_dev_run")
         if comm.is_main_process():
-            shutil.rmtree(cfg.OUTPUT_DIR, ignore_errors=True)
+            _empty(Path(cfg.OUTPUT_DIR))
             reduced_data(Path(cfg.DATASETS.ROOT or default_root()), Path(cfg.OUTPUT_DIR) / "data")
         comm.synchronize()
         cfg.DATASETS.ROOT = str(Path(cfg.OUTPUT_DIR) / "data")
@@ -91,15 +105,37 @@ def setup_config(
 
 
 def start_run(cfg: CfgNode, arguments: Namespace) -> None:
-    """Detectron2's ``default_setup`` with this project's log messages, and a console that is for people.
+    """What Detectron2's ``default_setup`` does, with our log messages, a console for people, and config.yaml whole.
+
+    Detectron2 writes config.yaml in place: a run that goes on when the disk is full would leave an empty one, and
+    nobody could load the checkpoints beside it.
 
     Args:
         cfg: of the run.
         arguments: of the command line, to be logged.
     """
+    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback a line
     for name in ("fvcore", "bccd_d2"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())
-    # Now, because default_setup writes hundreds of lines; it finds the loggers set up and leaves them.
+    logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())
     quiet_console()
-    default_setup(cfg, arguments)
+    logger.info("Environment info:\n%s", collect_env_info())
+    logger.info("Command line arguments: %s", arguments)
+    logger.info("Full config:\n%s", cfg.dump())
+    if comm.is_main_process():
+        with replacing(Path(cfg.OUTPUT_DIR) / "config.yaml") as temporary:
+            temporary.write_text(cfg.dump(), encoding="utf-8")
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    if not arguments.eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+
+
+def _empty(folder: Path) -> None:
+    """Delete what is in a folder, but for the lock that this run holds."""
+    for path in folder.glob("*"):
+        if path.name == LOCK_FILE:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()

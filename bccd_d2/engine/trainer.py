@@ -154,7 +154,8 @@ class BCCDTrainer(DefaultTrainer):
                 _logger.warning("stopped after iteration %d; --resume goes on", self.iter + 1)
                 raise SystemExit(128 + stop.signum) from None
         if self.ema:
-            self.checkpointer.save_weights("model_final_raw", evaluated=False, iteration=self.iter)
+            last = self.max_iter - 1
+            self.checkpointer.save_weights("model_final_raw", evaluated=False, iteration=last)
 
     def run_step(self) -> None:
         """One iteration, whose random draws do not depend on what was drawn before."""
@@ -277,10 +278,17 @@ class BCCDTrainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """As ``DefaultTrainer.resume_or_load``; what cannot be read is an :class:`InputError`.
 
-        Without ``MODEL.WEIGHTS`` a backbone with weights of its own starts from those.
+        Without ``MODEL.WEIGHTS`` a backbone with weights of its own starts from those. Periodic checkpoints of a
+        training that goes on count among those of which ``SOLVER.CHECKPOINTS_KEPT`` stay.
         """
         if resume and self.checkpointer.has_checkpoint():
-            super().resume_or_load(resume=True)
+            with self.checkpointer.resume_errors():
+                super().resume_or_load(resume=True)
+            for hook in self._hooks:
+                if isinstance(hook, PeriodicCheckpointer):
+                    hook.recent_checkpoints = self.checkpointer.checkpoints_before(self.start_iter)
+            if self.start_iter >= self.max_iter:
+                self.checkpointer.save_as_final()
             return
         if not self.cfg.MODEL.WEIGHTS:
             load_pretrained_backbone(self.model)

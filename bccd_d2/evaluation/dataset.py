@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bccd_d2.cells import Cells
-from bccd_d2.conversion.coco import read_coco, read_json
+from bccd_d2.conversion.boxes import MAX_COORDINATE
+from bccd_d2.conversion.coco import check_entries, is_among, read_coco, read_json
+from bccd_d2.conversion.coco import image_root as written_root
 from bccd_d2.errors import InputError
 
 
@@ -122,12 +122,13 @@ def truth_from_coco(
     Raises:
         InputError: an annotation lacks a key, has an image or category that is not listed, or its mask another size.
     """
-    _check_lists(document, where)
+    check_entries(document, where)
+    for annotation in document["annotations"]:
+        _check_box(annotation.get("bbox"), f"{where}, annotation {annotation.get('id')!r}")
     categories = sorted(document["categories"], key=lambda category: category["id"])
     class_index = {category["id"]: index for index, category in enumerate(categories)}
     by_image: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
-        _check_annotation(annotation, where, by_image, class_index)
         by_image[annotation["image_id"]].append(annotation)
     images = []
     for entry in document["images"]:
@@ -166,7 +167,7 @@ def read_evaluation_set(
     """
     document = read_coco(truth_file)
     if image_root is None:
-        image_root = truth_file.parent.parent / (document.get("info") or {}).get("image_root", ".")
+        image_root = written_root(document, truth_file)
     found = truth_from_coco(document, image_root, str(truth_file))
     images = [i if i.path and i.path.is_file() else replace(i, path=None) for i in found.images]
     missing = sum(image.path is None for image in images)
@@ -205,59 +206,15 @@ def _cells(
     return replace(cells, boxes=boxes)
 
 
-def _check_lists(document: Mapping[str, Any], where: str) -> None:
-    if not document["categories"]:
-        raise InputError(f"{where}: no categories")
-    expected: dict[str, dict[str, type]] = {
-        "categories": {"id": int, "name": str},
-        "images": {"id": int, "file_name": str, "height": int, "width": int},
-    }
-    for key, kinds in expected.items():
-        seen = set()
-        for entry in document[key]:
-            for name, kind in kinds.items():
-                value = entry.get(name) if isinstance(entry, Mapping) else None
-                if not isinstance(value, kind):
-                    raise InputError(
-                        f"{where}: one of the {key} has {name} {value!r}, expected {kind.__name__}"
-                    )
-            if entry["id"] in seen:
-                raise InputError(f"{where}: two of the {key} have the id {entry['id']}")
-            seen.add(entry["id"])
-    names = [category["name"] for category in document["categories"]]
-    if len(set(names)) < len(names):
-        raise InputError(f"{where}: categories {names}, expected each name once")
-    for image in document["images"]:
-        if image["height"] < 1 or image["width"] < 1:
-            raise InputError(f"{where}: image {image['id']} of {image['height']} x {image['width']} pixels")
-
-
-def _check_annotation(
-    annotation: Any, where: str, images: Mapping[Any, Any], classes: Mapping[Any, int]
-) -> None:
-    if not isinstance(annotation, Mapping):
-        raise InputError(f"{where}: {type(annotation).__name__} among the annotations, expected an object")
-    name = f"{where}, annotation {annotation.get('id')!r}"
-    if annotation.get("image_id") not in images:
-        raise InputError(f"{name}: image {annotation.get('image_id')!r} is not among the images")
-    if annotation.get("category_id") not in classes:
-        raise InputError(
-            f"{name}: category {annotation.get('category_id')!r}, expected one of {list(classes)}"
-        )
-    if not annotation.get("segmentation"):
-        raise InputError(f"{name}: no segmentation")
-    _check_box(annotation.get("bbox"), name)
-
-
 def _check_result(result: Any, name: str, images: Mapping[Any, Any], classes: Mapping[Any, int]) -> None:
     if not isinstance(result, Mapping):
         raise InputError(f"{name}: {type(result).__name__}, expected an object")
     for key in ("image_id", "category_id", "score", "segmentation"):
         if key not in result:
             raise InputError(f"{name}: no key {key!r}")
-    if result["image_id"] not in images:
+    if not is_among(result["image_id"], images):
         raise InputError(f"{name}: image {result['image_id']!r}, which the ground truth does not hold")
-    if result["category_id"] not in classes:
+    if not is_among(result["category_id"], classes):
         raise InputError(f"{name}: category {result['category_id']!r}, expected one of {list(classes)}")
     score = result["score"]
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
@@ -269,5 +226,5 @@ def _check_box(box: Any, name: str) -> None:
     if box is None:
         return
     numbers = isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
-    if not numbers or not np.isfinite(box).all():
+    if not numbers or not all(abs(value) <= MAX_COORDINATE for value in box):  # false for NaN
         raise InputError(f"{name}: bbox {box!r}, expected [x, y, width, height]")

@@ -39,7 +39,9 @@ class CellEvaluator(COCOEvaluator):
             distributed: gather the predictions of all processes.
             output_dir: where ``coco_instances_results.json`` and ``metrics.json`` are written; ``None`` for nowhere.
         """
-        super().__init__(dataset_name, ("bbox", "segm"), distributed, output_dir, use_fast_impl=False)
+        # Detectron2 would write the predictions once more, in place, where a killed process leaves half a file.
+        super().__init__(dataset_name, ("bbox", "segm"), distributed, None, use_fast_impl=False)
+        self._folder = Path(output_dir) if output_dir else None
         self._options = options
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
@@ -62,13 +64,13 @@ class CellEvaluator(COCOEvaluator):
         truth = read_evaluation_set(Path(self._metadata.json_file))
         for result in results:
             result["category_id"] = truth.category_ids[result["category_id"]]
-        if self._output_dir:
-            write_json(Path(self._output_dir) / "coco_instances_results.json", results)
+        if self._folder:
+            write_json(self._folder / "coco_instances_results.json", results)
         if not results:
             self._logger.warning("The model predicted nothing: its AP is 0")
         evaluation = evaluate(truth.with_results(results), self._options)
-        if self._output_dir:
-            write_json(Path(self._output_dir) / "metrics.json", evaluation.to_json(), indent=2)
+        if self._folder:
+            write_json(self._folder / "metrics.json", evaluation.to_json(), indent=2)
         self._results.update(evaluation.detectron2_results())
 
 

@@ -192,6 +192,8 @@ def _ids_by_stem(truth: EvaluationSet) -> dict[str, int]:
 
 
 def _find(ids: Mapping[str, int], name: str, what: str, path: Path) -> int:
+    if not isinstance(name, str):
+        raise InputError(f"{path}: {what} {name!r}, expected a name")
     key = Path(name).stem if what == "image" else name
     if key not in ids:
         raise InputError(

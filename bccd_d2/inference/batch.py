@@ -80,12 +80,35 @@ def record_file(name: str) -> str:
 
 
 def read_record(storage: Storage, file: str) -> Record:
-    """Content of a record; an empty one if it is not there or broken."""
+    """Content of a record; an empty one if it is not there or broken, and then the file is predicted anew."""
     try:
         found = json.loads(storage.read(file) or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if _is_record(found) else {}
+
+
+def _is_record(found: Any) -> bool:
+    """Whether it has what :func:`predict_one` writes."""
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(key, 0), str | None) for key in ("error", "file")
+    ):
+        return False
+    lists = [found.get(key) for key in ("formats", "results", "images")]
+    if not all(isinstance(entries, list) for entries in lists):
+        return False
+    texts, images = [*lists[0], *lists[1]], lists[2]
+    return all(isinstance(text, str) for text in texts) and all(_is_summary(image) for image in images)
+
+
+def _is_summary(image: Any) -> bool:
+    if not isinstance(image, dict) or not isinstance(image.get("name"), str):
+        return False
+    counts, area = [image.get("cells"), image.get("in_frame")], image.get("area_mm2", "")
+    if not all(isinstance(count, dict) for count in counts) or counts[0].keys() != counts[1].keys():
+        return False
+    numbers = [number for count in counts for number in count.values()]
+    return all(isinstance(number, int) for number in numbers) and isinstance(area, int | float | None)
 
 
 def predict_one(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bccd_d2.errors import InputError
+from bccd_d2.files import naming
 from bccd_d2.inference.batch import Outputs
 from bccd_d2.inference.counts import ALL_IMAGES, COUNT_COLUMNS, Counts, add_counts, count_rows
 from bccd_d2.inference.writers import FORMATS
@@ -76,7 +78,7 @@ def _counts(image: dict[str, Any]) -> Counts:
 
 
 def _publish(outputs: Outputs, name: str, write: Callable[[Path], None]) -> str:
-    with outputs.storage.staging() as folder:
+    with naming(Path(outputs.storage.url)), outputs.storage.staging() as folder:
         write(folder / name)
         outputs.storage.publish(folder / name, name)
     return outputs.storage.path(name)
@@ -93,12 +95,22 @@ def _file(outputs: Outputs, key: str, name: str) -> str:
     return content.decode("utf-8")
 
 
+def _annotations(outputs: Outputs, name: str) -> dict[str, Any]:
+    """One image's COCO document."""
+    try:
+        return json.loads(_file(outputs, "coco", name))
+    except ValueError as error:
+        raise InputError(
+            f"{outputs.storage.path('coco')}/{name}.json: not JSON ({error}); delete it and run the command again"
+        ) from error
+
+
 def _write_predictions(outputs: Outputs, results: list[tuple[int, dict[str, Any]]], path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.write("[")
         separator = "\n"
         for number, image in results:
-            for entry in results_entries(json.loads(_file(outputs, "coco", image["name"])), number):
+            for entry in results_entries(_annotations(outputs, image["name"]), number):
                 file.write(separator + json.dumps(entry, ensure_ascii=False))
                 separator = ",\n"
         file.write("\n]\n")

@@ -90,7 +90,7 @@ def claim_output(storage: Storage, description: Mapping[str, Any], overwrite: bo
 def _parse(path: str, content: bytes) -> dict[str, Any]:
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); give --overwrite to make the results anew") from error
     if not isinstance(found, dict):
         raise InputError(f"{path}: expected an object; give --overwrite to make the results anew")

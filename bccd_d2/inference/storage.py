@@ -6,7 +6,7 @@ import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from bccd_d2.errors import InputError
+from bccd_d2.files import locked
 
 # Below an output folder, for files that are not whole yet.
 _PARTIAL = ".partial"
@@ -161,6 +162,17 @@ class Storage:
         else:
             filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
             filesystem.put_file(str(staged), path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder, so that no second process writes to it; object stores know no such thing.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        root = self.local_root
+        with locked(root, "--output") if root is not None else nullcontext():
+            yield
 
     def clear_staging(self) -> None:
         """Delete what processes that were killed have left half-written; nobody else may be writing."""

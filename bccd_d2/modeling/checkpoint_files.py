@@ -52,6 +52,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: the file asks for something else than tensors, arrays and plain values, or holds no state dict.
         OSError: it cannot be read.
     """
+    with path.open("rb"):  # so that a file that is not there, or a folder, is named
+        pass
     try:
         if path.suffix == ".safetensors":
             content = _read_safetensors(path)
@@ -69,6 +71,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: refused, for it asks for {wanted[1]} and such a file can run code: expected tensors, arrays and "
             "plain values only"
         ) from error
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # torch's reader raises many kinds
+        raise InputError(f"{path}: expected a checkpoint, cannot read it ({_first_line(error)})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a dict of tensors, found {type(content).__name__}")
     if not isinstance(content.get("model"), Mapping):
@@ -115,8 +121,9 @@ def write_safetensors(
         half: floating point tensors as float16, half the size; one whose values float16 cannot hold stays as it is.
 
     Raises:
-        InputError: another suffix.
+        InputError: another suffix, or the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if path.suffix != ".safetensors":
@@ -136,7 +143,10 @@ def write_safetensors(
             f"{len(too_large)} tensors with values above 65504 are not halved: {', '.join(too_large[:5])}"
         )
     with replacing(path) as temporary:
-        save_file(content, temporary, metadata={"format": "pt", **metadata})
+        try:
+            save_file(content, temporary, metadata={"format": "pt", **metadata})
+        except SafetensorError as error:  # a full disk, among others
+            raise InputError(f"{path}: cannot be written ({error})") from error
 
 
 def _first_line(error: Exception) -> str:

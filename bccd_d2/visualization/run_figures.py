@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from bccd_d2.conversion.coco import read_json
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.run import load_predictions
 from bccd_d2.files import replacing
@@ -19,12 +20,15 @@ def read_results(run: Path) -> dict[str, dict[str, dict[str, float]]]:
     """The metrics of a run in percent, by data set and group.
 
     Raises:
-        InputError: the run was not evaluated.
+        InputError: the run was not evaluated, or its metrics cannot be read.
     """
     path = run / "results.json"
     if not path.is_file():
         raise InputError(f"{path} is not there: expected the folder of a finished tools/train_net.py run")
-    return json.loads(path.read_text(encoding="utf-8"))
+    results = read_json(path)
+    if not isinstance(results, dict) or not all(isinstance(groups, dict) for groups in results.values()):
+        raise InputError(f"{path}: expected metrics by data set and group, found {str(results)[:60]!r}")
+    return results
 
 
 def draw_run(run: Path, score_threshold: float = 0.5) -> list[Path]:
@@ -59,10 +63,22 @@ def draw_run(run: Path, score_threshold: float = 0.5) -> list[Path]:
 def read_records(metrics_file: Path, key: str) -> list[dict[str, Any]]:
     """Records of metrics.json that hold ``key``, one an iteration, in order.
 
-    After a resumed run the later record of an iteration counts.
+    After a resumed run the later record of an iteration counts. A last line that is not whole yet does not.
+
+    Raises:
+        InputError: a line is no such record.
     """
-    records = (json.loads(line) for line in metrics_file.read_text(encoding="utf-8").splitlines())
-    by_iteration = {record["iteration"]: record for record in records if key in record}
+    by_iteration = {}
+    try:
+        text = metrics_file.read_text(encoding="utf-8")
+        for line in text[: text.rfind("\n") + 1].splitlines():
+            record = json.loads(line)
+            if key in record:
+                by_iteration[int(record["iteration"])] = record
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise InputError(
+            f"{metrics_file}: expected a JSON object with an iteration a line ({error})"
+        ) from error
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 

@@ -15,6 +15,7 @@ from bccd_d2.conversion.convert import annotation_file, convert_dataset
 from bccd_d2.conversion.splits import PARTS, read_splits
 from bccd_d2.errors import InputError
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs
+from tests.full_disk import files_no_larger_than
 
 STEMS = [f"smear {n}" for n in range(5)]
 BAD = "smear 2"
@@ -184,3 +185,16 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     root = write_pairs(tmp_path / "data", STEMS)
     with pytest.raises(OSError, match="/proc/out"):
         convert_dataset(root, "/proc/out")
+
+
+def test_a_full_disk_is_named_and_keeps_the_earlier_output(tmp_path: Path) -> None:
+    root, out = write_pairs(tmp_path / "data", STEMS), tmp_path / "out"
+    with pytest.raises(OSError, match="too large") as raised, files_no_larger_than(1000):
+        convert_dataset(root, out)
+    assert raised.value.filename == str(out)
+    assert not out.exists()
+    convert_dataset(root, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(OSError, match="too large"), files_no_larger_than(1000):
+        convert_dataset(root, out, overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

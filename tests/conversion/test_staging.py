@@ -1,6 +1,7 @@
 """Output appears whole or not at all."""
 
 import errno
+import signal
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,36 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     assert raised.value.filename == str(out)
     assert not out.exists()
+
+
+def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    with staged_output(tmp_path, ["two.txt"], overwrite=False) as staging:
+        (staging / "two.txt").write_text("first")
+        with (
+            pytest.raises(InputError, match=r"--out: .* is in use by process"),
+            staged_output(tmp_path, ["two.txt"], overwrite=True),
+        ):
+            pytest.fail("the block must not run")
+    assert everything(tmp_path) == {"two.txt": "first"}
+
+
+def test_what_a_killed_run_left_is_deleted(tmp_path: Path) -> None:
+    (tmp_path / ".unfinished-1" / "x").mkdir(parents=True)
+    (tmp_path / ".unfinished-1" / "x" / "one.txt").write_text("half")
+    with staged_output(tmp_path, ["two.txt"], overwrite=False) as staging:
+        (staging / "two.txt").write_text("2")
+    assert [path.name for path in tmp_path.iterdir()] == ["two.txt"]
+
+
+def test_files_move_together_whatever_signal_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Path.replace
+
+    def interrupted(path: Path, target: Path) -> Path:
+        signal.raise_signal(signal.SIGINT)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), staged_output(tmp_path, ["1", "2"], overwrite=False) as staging:
+        for name in "12":
+            (staging / name).write_text(name)
+    assert everything(tmp_path) == {"1": "1", "2": "2"}

@@ -98,9 +98,10 @@ def test_an_instance_is_drawn_while_enough_of_it_shows():
     ("change", "message"),
     [
         ({"segmentation": {"size": [9, 9], "counts": b"a"}}, r"cells\.png.*\[9, 9\].*\[20, 20\]"),
-        ({"segmentation": {"size": [20, 20], "counts": b""}}, "empty or breaks off"),
-        ({"segmentation": {"size": [20, 20], "counts": b"P"}}, "empty or breaks off"),
-        ({"segmentation": {"size": [20, 20], "counts": b"15"}}, "add up to 6 pixels instead of 400"),
+        ({"segmentation": {"size": [20, 20], "counts": b""}}, "counts .*, expected COCO's compressed form"),
+        ({"segmentation": {"size": [20, 20], "counts": b"P"}}, "counts .*, expected COCO's compressed form"),
+        ({"segmentation": {"size": [20, 20], "counts": b"15"}}, "runs cover 6 pixels, expected 20 x 20"),
+        ({"segmentation": [[0, 0, 9, 9, 0, 1e30]]}, "annotation 0: polygon with coordinate 1e\\+30"),
     ],
 )
 def test_a_broken_segmentation_is_named(change, message):

@@ -25,12 +25,15 @@ def test_two_images_of_each_part_are_left_those_with_cells_first(tiny_root, tmp_
 def test_the_configuration_is_of_two_iterations_in_a_folder_of_its_own(tiny_root, tmp_path):
 
     (tmp_path / "fast_dev_run").mkdir()
-    (tmp_path / "fast_dev_run" / "old").touch()
+    for name in ("old", ".lock", "inference/a"):
+        (tmp_path / "fast_dev_run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "fast_dev_run" / name).touch()
     (tmp_path / "kept").touch()
     options = [*TINY, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_EPOCHS", "9"]
     cfg = setup_config(LITE, options, str(tiny_root), fast=True)
     assert (cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD) == (2, 1)
     assert str(tmp_path / "fast_dev_run") == cfg.OUTPUT_DIR
-    assert not (tmp_path / "fast_dev_run" / "old").exists()
+    # The lock is this run's own.
+    assert sorted(path.name for path in (tmp_path / "fast_dev_run").iterdir()) == [".lock", "data"]
     assert (tmp_path / "kept").exists()
     tiny_config(tiny_root, tmp_path)  # registers the whole data again

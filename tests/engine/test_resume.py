@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from detectron2.engine import HookBase
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import InputError
 from tests.engine.tiny import tiny_config
+from tests.full_disk import files_no_larger_than
 
 ITERATIONS = 6
 EVERYTHING = [
@@ -143,3 +146,55 @@ def test_a_drawn_seed_is_kept(tiny_root, tmp_path):
     assert drawn != again.cfg.SEED
     again.resume_or_load(resume=True)
     assert drawn == again.cfg.SEED
+
+
+def test_a_training_that_a_full_disk_ended_goes_on_from_its_last_checkpoint(
+    tiny_root, tmp_path, uninterrupted
+):
+    class Fill(HookBase):
+        def after_step(self):
+            if self.trainer.iter == 3:
+                limit.enter_context(files_no_larger_than(10_000))
+
+    cfg = tiny_config(tiny_root, tmp_path, *EVERYTHING)
+    with ExitStack() as limit, pytest.raises(OSError, match="too large") as raised:
+        run(cfg, Fill())
+    assert raised.value.filename == str(tmp_path / "model_0000003.pth")
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    run(cfg, resume=True)
+    assert same(checkpoint(uninterrupted, "model_final"), checkpoint(tmp_path, "model_final"))
+
+
+def test_checkpoints_of_before_an_interruption_count_among_those_kept(tiny_root, tmp_path):
+    options = ["SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.CHECKPOINTS_KEPT", 2]
+    run(tiny_config(tiny_root, tmp_path, *options, "SOLVER.MAX_ITER", 3))
+    cfg = tiny_config(tiny_root, tmp_path, *options, "SOLVER.MAX_ITER", 5)
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    run(cfg, resume=True)
+    assert sorted(path.name for path in tmp_path.glob("model_0*")) == [
+        "model_0000003.pth",
+        "model_0000004.pth",
+    ]
+
+
+def test_a_checkpoint_that_is_none_is_named(tiny_root, tmp_path):
+    cfg = tiny_config(tiny_root, tmp_path)
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    with pytest.raises(InputError, match="last_checkpoint names cannot be gone on from"):
+        BCCDTrainer(cfg).resume_or_load(resume=True)
+    (tmp_path / "model_0000001.pth").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"model_0000001\.pth: expected a checkpoint, cannot read it"):
+        BCCDTrainer(cfg).resume_or_load(resume=True)
+
+
+def test_a_training_that_was_killed_before_its_final_checkpoint_gets_it(tiny_root, tmp_path, uninterrupted):
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model_final.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text(f"model_{ITERATIONS - 1:07d}.pth")
+    run(tiny_config(tiny_root, tmp_path, *EVERYTHING), resume=True)
+    contents = [
+        torch.load(folder / "model_final.pth", weights_only=True) for folder in (tmp_path, uninterrupted)
+    ]
+    assert same(*contents)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"

@@ -1,22 +1,40 @@
+import errno
 import hashlib
 import json
 
 import pytest
 
-from bccd_d2.engine.run_folder import locked, record_run, refuse_mixing
+from bccd_d2.engine.run_folder import record_run, refuse_mixing, run_folder
 from bccd_d2.errors import InputError
 
 
 def test_a_folder_is_one_runs_at_a_time(tmp_path):
-    with locked(tmp_path / "run"):
-        with pytest.raises(InputError, match=r"is in use by process \d+ on "), locked(tmp_path / "run"):
+    with run_folder(tmp_path / "run") as folder:
+        assert folder == tmp_path / "run"
+        with (
+            pytest.raises(InputError, match=r"^OUTPUT_DIR: .*run is in use by process \d+ on "),
+            run_folder(folder),
+        ):
             pass
-        with locked(tmp_path / "other"):
-            pass
-    with pytest.raises(RuntimeError), locked(tmp_path / "run"):
-        raise RuntimeError
-    with locked(tmp_path / "run"):
-        pass
+
+
+def test_what_a_killed_run_left_is_mended(tmp_path):
+    (tmp_path / "inference" / "bccd_val").mkdir(parents=True)
+    for left in (".model_0000001.77.partial.pth", "inference/bccd_val/.results.77.partial.json"):
+        (tmp_path / left).write_bytes(b"half")
+    (tmp_path / "model_0000001.pth").write_bytes(b"whole")
+    (tmp_path / "metrics.json").write_text('{"iteration": 1}\n{"iterat')
+    with run_folder(tmp_path):
+        files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        assert files == {".lock", "model_0000001.pth", "metrics.json"}
+        assert (tmp_path / "metrics.json").read_text() == '{"iteration": 1}\n'
+
+
+def test_a_full_disk_is_named(tmp_path):
+    with pytest.raises(OSError, match="No space left") as raised, run_folder(tmp_path / "run"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.filename == str(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_new_training_does_not_mix_with_an_old_one(tmp_path):
@@ -40,5 +58,8 @@ def test_the_record_says_what_was_trained_on_and_a_resumed_run_is_held_to_it(tmp
     with pytest.raises(
         InputError, match=r"train\.json is not the file that .* expected SHA-256 44136fa355b3"
     ):
+        record_run(tmp_path, 42, {"bccd_train": annotations}, resumed=True)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError, match=r"run\.json: expected the record of a run"):
         record_run(tmp_path, 42, {"bccd_train": annotations}, resumed=True)
     record_run(tmp_path, 42, {"bccd_train": annotations}, resumed=False)

@@ -1,5 +1,6 @@
 """A batch from its inputs to its results, and results of two models that are never mixed."""
 
+import errno
 import json
 from typing import ClassVar
 
@@ -9,7 +10,9 @@ import pytest
 from torch.multiprocessing import ProcessRaisedException
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference import job
+from bccd_d2.inference import batch, job
+from bccd_d2.inference import collect as collecting
+from bccd_d2.inference.batch import OutputError
 from bccd_d2.inference.collect import collect
 from bccd_d2.inference.job import Job, prepare_job, run_job
 from bccd_d2.inference.model_zoo import ModelFiles, find_model, shipped_model
@@ -199,3 +202,25 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
         find_model(tmp_path)
     with pytest.raises(InputError, match=r"no model 'lite' in .* \(there: none\): give --run"):
         shipped_model(folder=tmp_path)
+
+
+def full_disk(*given):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_and_the_same_command_goes_on(folder, monkeypatch):
+    whole = finish(prepare(folder, "whole"))
+    told = r"/out: results cannot be written .*the same command goes on"
+    with monkeypatch.context() as disk, pytest.raises(OutputError, match=told):
+        disk.setattr(batch, "write_formats", full_disk)
+        run_job(prepare(folder))
+    assert not (folder / "out" / ".partial").exists()
+    job = prepare(folder)
+    assert len(job.pending) == 5
+    run_job(job)
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="No space left") as raised:
+        disk.setattr(collecting, "write_csv", full_disk)
+        collect(job.images, job.outputs)
+    assert raised.value.filename == str(folder / "out")
+    assert not (folder / "out" / "counts.csv").exists()
+    assert collect(job.images, job.outputs).counts == whole.counts

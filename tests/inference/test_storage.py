@@ -76,3 +76,12 @@ def test_a_remote_file_is_copied_and_called_by_its_address(tmp_path, bucket):
     path = tmp_path / "b.png"
     with local_copy(path) as same, local_copy(f"file://{path}") as also:
         assert same == also == path
+
+
+def test_a_folder_takes_one_batch_at_a_time(storage):
+    with storage.locked():
+        if storage.local_root is None:  # an object store knows no such thing
+            return
+        with pytest.raises(InputError, match=r"^--output: .* is in use by process"), storage.locked():
+            pass
+    assert not storage.local_root.exists()

@@ -12,6 +12,7 @@ from bccd_d2.config import get_bccd_cfg
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.checkpoint_files import read_checkpoint, write_safetensors
 from bccd_d2.modeling.weights import BCCDCheckpointer, load_pretrained_backbone, load_weights, save_weights
+from tests.full_disk import files_no_larger_than
 
 
 def network(classes=2, width=4):
@@ -125,6 +126,13 @@ def test_half_is_half_the_size_and_is_converted_back(tmp_path, caplog):
     # Half precision keeps 11 bits.
     assert torch.allclose(loaded["large"].weight, saved["large"].weight, rtol=2**-11, atol=1e-7)
     assert loaded["far"].running_var.tolist() == [1e6, 1e6]
+
+
+def test_a_full_disk_is_named(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(InputError, match=r"a\.safetensors: cannot be written"), files_no_larger_than(1000):
+        write_safetensors(path, {"a": torch.zeros(1000)}, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_safetensors_are_written(tmp_path):

@@ -1,0 +1,198 @@
+"""Small valid files of every kind that is read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
+
+# isort: split
+import cv2
+import numpy as np
+import soak
+import tifffile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+from safetensors.torch import save as safetensors_bytes
+
+from bccd_d2.config import load_config
+from bccd_d2.conversion.splits import splits_hash
+from bccd_d2.data.registration import register_bccd
+from bccd_d2.engine.trainer import BCCDTrainer
+
+COCO = "annotations/instances_val.json"
+HEIGHT, WIDTH = 40, 48
+
+
+def example(name: str) -> bytes:
+    """A valid file by name; some are found beside an input by that path."""
+    return _training() if name == "training.pth" else _examples()[name]
+
+
+@cache
+def _training() -> bytes:
+    return (Path(trainer().cfg.OUTPUT_DIR) / "model_final.pth").read_bytes()
+
+
+@cache
+def trainer() -> BCCDTrainer:
+    """Of a small model that has trained for an iteration; its folder holds the checkpoint."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    for name in (COCO, "a.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(example(name))
+    register_bccd(folder, "trained")
+    sets = (
+        "DATASETS.TRAIN",
+        "('trained_val',)",
+        "DATASETS.TEST",
+        "('trained_val',)",
+        "INPUT.CROP.SIZE",
+        "[32,32]",
+    )
+    options = [*soak.OPTIONS.split(), *sets, "MODEL.ROI_HEADS.NUM_CLASSES", "2", "SOLVER.MAX_ITER", "1"]
+    options += ["TEST.EVAL_PERIOD", "0", "TEST.VALIDATION_LOSS_PERIOD", "0", "OUTPUT_DIR", str(folder)]
+    made = BCCDTrainer(load_config(soak.CONFIG, options))
+    made.train()
+    return made
+
+
+def _image(kind: str, pixels: NDArray, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    if kind == "tiff":
+        tifffile.imwrite(stream, pixels, **options)
+    elif kind == "npy":
+        np.save(stream, pixels)
+    else:
+        image = Image.fromarray(pixels)
+        (image.convert("P") if options.get("palette") else image).save(stream, kind)
+    return stream.getvalue()
+
+
+def truth_document() -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """A COCO document of one image, and its mask."""
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    annotations = []
+    for number, (x, y) in enumerate(((12, 12), (30, 20), (40, 34)), start=1):
+        one = cv2.circle(np.zeros_like(mask), (x, y), 7, 1, -1)
+        mask[one > 0] = 255
+        code = coco_mask.encode(np.asfortranarray(one))
+        rle: Any = {"size": [HEIGHT, WIDTH], "counts": code["counts"].decode()}
+        outline = [x - 7, y - 7, x + 8, y - 7, x + 8, y + 7, x - 7, y + 7]
+        annotations.append(
+            {
+                "id": number,
+                "image_id": 1,
+                "category_id": 1 + number % 2,
+                "bbox": coco_mask.toBbox(code).tolist(),
+                "area": int(one.sum()),
+                "iscrowd": int(number == 3),
+                "border": False,
+                "segmentation": [outline] if number == 2 else rle,
+            }
+        )
+    image = {"id": 1, "file_name": "a.png", "height": HEIGHT, "width": WIDTH}
+    categories = [{"id": 1, "name": "RBC"}, {"id": 2, "name": "WBC"}]
+    document = {
+        "info": {"image_root": "."},
+        "images": [image],
+        "annotations": annotations,
+        "categories": categories,
+    }
+    return document, mask
+
+
+@cache
+def _examples() -> dict[str, bytes]:
+    document, mask = truth_document()
+    colour = np.dstack([mask // 2 + 60, mask // 3 + 20, 200 - mask // 4]).astype(np.uint8)
+    labels = cv2.connectedComponents(mask)[1].astype(np.uint16)
+    results = [
+        {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": a["bbox"], "segmentation": a["segmentation"]}
+        for a in document["annotations"]
+    ]
+    dark = {"minimum": {"r": 1, "c": 2}, "maximum": {"r": 20, "c": 30}}
+    bbbc = [
+        {
+            "image": {"pathname": f"/images/{stem}.png", "shape": {"r": 1200, "c": 1600, "channels": 3}},
+            "objects": [{"bounding_box": dark, "category": "red blood cell"}],
+        }
+        for stem in "ab"
+    ]
+    voc = "".join(
+        f"<object><name>RBC</name><difficult>0</difficult><bndbox><xmin>{x}</xmin><ymin>1</ymin><xmax>{x + 9}</xmax>"
+        "<ymax>20</ymax></bndbox></object>"
+        for x in (1, 20)
+    )
+    parts = {"train": ["a", "b"], "val": ["c"], "test": [["/data/d.png", "/data/d_mask.png"]]}
+    digest = splits_hash({"train": ["a", "b"], "val": ["c"], "test": ["d"]})
+    rows = "{a: {}, b: {SEED: 3}, c: {evaluate: a}}"
+    plan = f"config: a.yaml\noptions: {{SOLVER.MAX_ITER: 3}}\nseeds: [1, 2]\nrows: {rows}\n"
+    counts = {"cells": {"RBC": 1}, "in_frame": {"RBC": 1}, "area_mm2": 1.0}
+    record = {
+        **{"key": "k", "formats": ["csv", "coco"], "file": "", "results": ["csv/a.png.csv"], "error": None},  # noqa: PIE800
+        "images": [{"name": "a.png", "height": 4, "width": 4, **counts}],
+    }
+    coco = {**document, "annotations": [{**a, "score": 0.5} for a in document["annotations"]]}
+    state = {
+        "model": {"a.weight": torch.ones(2, 3), "b": torch.zeros(4)},
+        "iteration": 3,
+        "config": "MODEL: {}",
+    }
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    arrays = {"model": {"a": np.ones((2, 3), np.float32), "b": np.zeros(4)}, "__author__": "x"}
+    line = json.dumps({"iteration": 1, "total_loss": 0.5}) + "\n"
+    return {
+        "binary.png": _image("png", mask),
+        "palette.png": _image("png", mask, palette=True),
+        "deep.png": _image("png", labels * 1000),
+        "a.png": _image("png", colour),
+        "a.jpg": _image("jpeg", colour),
+        "a.bmp": _image("bmp", colour),
+        "labels.tif": _image("tiff", labels, compression="zlib"),
+        "strips.tif": _image("tiff", mask, rowsperstrip=8),
+        "tiles.tif": _image(
+            "tiff", np.tile(colour, (3, 3, 1)), tile=(16, 16), compression="jpeg", photometric="rgb"
+        ),
+        "float.tif": _image("tiff", labels.astype(np.float32), compression="lzw"),
+        "labels.npy": _image("npy", labels),
+        "float.npy": _image("npy", labels.astype(np.float32)),
+        "voc.xml": f"<annotation><size><width>48</width><height>40</height></size>{voc}</annotation>".encode(),
+        "train.txt": b"a\nb\n",
+        "val.txt": b"c\n",
+        "bbbc041.json": json.dumps(bbbc).encode(),
+        "annotations/instances_val.json": json.dumps(document).encode(),
+        "results.json": json.dumps(results).encode(),
+        "named.json": json.dumps([{**r, "file_name": "a.png"} for r in results]).encode(),
+        "document.json": json.dumps(coco).encode(),
+        "splits.json": json.dumps({**parts, "sha256": digest}).encode(),
+        "table.csv": b"stem,patient\na,1\nb,2\nc,3\nd,1\n",
+        "config.yaml": load_config(soak.CONFIG).dump().encode(),
+        "short.yaml": f"_BASE_: {soak.CONFIG}\nINPUT: {{SCALE: 0.5}}\nSOLVER: {{MAX_ITER: 5}}\n".encode(),
+        "voc.yaml": Path(soak.REPOSITORY, "configs/datasets/bccd_voc.yaml").read_bytes(),
+        "masks.yaml": b"folders: [{image: a, mask: b}]\nmask: {kind: classes, values: {0: background, 1: RBC}}\n"
+        b"instances: {min_area: 5, cut: {method: h-maxima, distance: 0.1}}\n",
+        "plan.yaml": plan.encode(),
+        "a.pth": stream.getvalue(),
+        "a.safetensors": safetensors_bytes(state["model"], {"config": "x"}),  # type: ignore[arg-type]
+        "a.pkl": pickle.dumps(arrays, protocol=2),
+        "run.json": json.dumps(
+            {"seed": 1, "annotations": {"bccd_val": hashlib.sha256(b"c\n").hexdigest()}}
+        ).encode(),
+        "metrics.json": (2 * line).encode(),
+        "scores.json": json.dumps({"bccd_val": {"segm": {"AP": 50.0}}}).encode(),
+        "records/a.png.json": json.dumps(record).encode(),
+        "manifest.json": json.dumps({"config": "1", "options": {"a": 1}}).encode(),
+        "coco/a.png.json": json.dumps(coco).encode(),
+        "csv/a.png.csv": b"image,cell\na.png,1\n",
+    }

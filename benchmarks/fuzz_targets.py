@@ -1,0 +1,239 @@
+"""What is fuzzed: everything that reads files."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
+
+# isort: split
+import fuzz_mutations as mutations
+import soak
+import torch
+from detectron2.data import DatasetCatalog
+from fuzz_examples import COCO, trainer, truth_document
+
+from bccd_d2.config import load_config
+from bccd_d2.conversion.audit.annotations import read_annotations
+from bccd_d2.conversion.bbbc041 import read_bbbc041
+from bccd_d2.conversion.check import check_file
+from bccd_d2.conversion.class_table import ClassTable
+from bccd_d2.conversion.coco import read_coco
+from bccd_d2.conversion.dialects import read_dialect
+from bccd_d2.conversion.images import read_image_size, read_rgb
+from bccd_d2.conversion.label_masks import write_label_masks
+from bccd_d2.conversion.layout import ImageMaskPair
+from bccd_d2.conversion.masks import MaskRule, read_mask
+from bccd_d2.conversion.split_plans import SplitPlan, plan_split
+from bccd_d2.conversion.splits import read_splits
+from bccd_d2.conversion.voc import read_image_sets, read_voc
+from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
+from bccd_d2.data.preprocessing import read_image
+from bccd_d2.data.registration import median_diameter, register_bccd
+from bccd_d2.engine.ablation import AblationPlan
+from bccd_d2.engine.run_folder import record_run
+from bccd_d2.errors import InputError
+from bccd_d2.evaluation.dataset import EvaluationSet, truth_from_coco
+from bccd_d2.evaluation.dataset import read_evaluation_set as read_truth
+from bccd_d2.evaluation.foreign import read_predictions
+from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.inference.batch import Outputs
+from bccd_d2.inference.collect import collect
+from bccd_d2.inference.manifest import claim_output
+from bccd_d2.inference.sources import open_source, page_count
+from bccd_d2.inference.storage import Storage
+from bccd_d2.modeling.checkpoint_files import read_checkpoint
+from bccd_d2.visualization.run_figures import read_records, read_results
+
+Structured = Callable[[bytes, random.Random], bytes]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Something that reads files.
+
+    Attributes:
+        name: for the table.
+        file: path of the input below a folder of its own.
+        read: is given that path.
+        examples: valid inputs, keys of :func:`fuzz_examples.example`.
+        structured: changes what is in an input, beside its bytes.
+        neighbours: files that lie beside it, keys of :func:`fuzz_examples.example` and paths below the folder.
+    """
+
+    name: str
+    file: str
+    read: Callable[[Path], Any]
+    examples: Sequence[str]
+    structured: Structured | None = None
+    neighbours: Sequence[str] = ()
+
+
+def each(*functions: Callable[[Path], Any]) -> Callable[[Path], None]:
+    """Call all functions with the path, also after an InputError, which is raised if none can do without it."""
+
+    def read(path: Path) -> None:
+        refused = []
+        for function in functions:
+            try:
+                function(path)
+            except InputError as error:
+                refused.append(error)
+        if len(refused) == len(functions):
+            raise refused[0]
+
+    return read
+
+
+def read_source(path: Path) -> None:
+    """All pages, whole."""
+    for page in range(min(page_count(path), 3)):
+        with open_source(path, page=page) as source:
+            source.read(0, 0, min(source.width, 2000), min(source.height, 2000))
+
+
+def read_registered(path: Path) -> None:
+    """As a training does: register, load, map every image."""
+    register_bccd(path.parent.parent, "fuzz")
+    median_diameter([path])
+    for entry in DatasetCatalog.get("fuzz_val"):
+        mapper()(entry)
+
+
+@cache
+def mapper() -> BCCDDatasetMapper:
+    """Of small training crops."""
+    return BCCDDatasetMapper(
+        load_config(soak.CONFIG, [*soak.OPTIONS.split(), "INPUT.CROP.SIZE", "[32,32]"]), True
+    )
+
+
+def resume(path: Path) -> None:
+    """Go on from a checkpoint, which takes the place of the trainer's."""
+    shutil.copyfile(path, Path(trainer().cfg.OUTPUT_DIR) / "model_final.pth")
+    trainer().resume_or_load(resume=True)
+
+
+def read_output(path: Path) -> None:
+    """As a batch that goes on and is collected."""
+    outputs = Outputs(Storage(str(path.parent.parent)), ("csv", "coco"), "k")
+    outputs.is_finished("a.png", "a.png")
+    collect([("a.png", "a.png")], outputs)
+
+
+def read_config(path: Path) -> None:
+    """A configuration, and what is made of its evaluation."""
+    EvaluationOptions.from_config(load_config(path).TEST)
+
+
+def read_class_table(path: Path) -> None:
+    """A dialect with its classes."""
+    dialect = read_dialect(path)
+    if dialect.classes is not None:
+        ClassTable.from_mapping(dialect.classes)
+
+
+def read_table(path: Path) -> None:
+    """Groups of images from a CSV table."""
+    pairs = [ImageMaskPair(stem, Path(f"{stem}.png"), Path(f"{stem}.png")) for stem in "abcd"]
+    plan_split(pairs, SplitPlan("table", path=str(path), column="patient", ratios=(0.5, 0.5, 0)))
+
+
+def mutate_torch(content: bytes, draw: random.Random) -> bytes:
+    """What is in a checkpoint of torch's."""
+    stream = io.BytesIO()
+    torch.save(mutations.mutate_tree(torch.load(io.BytesIO(content), weights_only=True), draw), stream)
+    return stream.getvalue()
+
+
+def mutate_pickle(content: bytes, draw: random.Random) -> bytes:
+    """What is in a pickle."""
+    return pickle.dumps(mutations.mutate_tree(pickle.loads(content), draw), protocol=draw.choice((2, 4)))
+
+
+_RULES = (
+    MaskRule(),
+    MaskRule("instances"),
+    MaskRule("instances", channel="rgb"),
+    MaskRule("classes", values=((0, "background"), (255, "RBC"))),
+    MaskRule("classes", colours=(((0, 0, 0), "background"), ((255, 255, 255), "RBC"))),
+)
+_read_mask = each(*(partial(read_mask, rule=rule) for rule in _RULES))
+_read_image = each(read_image_size, read_rgb, lambda path: read_image(str(path)), read_source)
+_PREDICTED = ("results.json", "named.json", "document.json")
+
+
+def _truth_set() -> EvaluationSet:
+    return truth_from_coco(truth_document()[0])
+
+
+_JSON, _YAML, _LINES = mutations.mutate_json, mutations.mutate_yaml, mutations.mutate_lines
+_MANIFEST = {"config": "1", "options": {"a": 1}}
+
+
+def _labels(path: Path) -> None:
+    write_label_masks(read_coco(path), path.parent / "out")
+
+
+def _record(path: Path) -> None:
+    record_run(path.parent, 1, {"bccd_val": path.parent / "val.txt"}, resumed=True)
+
+
+def _claim(path: Path) -> None:
+    claim_output(Storage(str(path.parent)), _MANIFEST, False)
+
+
+READERS = [
+    Reader("PNG mask", "a.png", _read_mask, ("binary.png", "palette.png", "deep.png"), mutations.mutate_png),
+    Reader("TIFF mask", "a.tif", _read_mask, ("labels.tif", "strips.tif", "float.tif")),
+    Reader("NumPy mask", "a.npy", _read_mask, ("labels.npy", "float.npy"), mutations.mutate_npy),
+    Reader("PNG image", "a.png", _read_image, ("a.png", "deep.png", "palette.png"), mutations.mutate_png),
+    Reader("JPEG or BMP image", "a.jpg", _read_image, ("a.jpg", "a.bmp")),
+    Reader("TIFF image", "a.tif", _read_image, ("labels.tif", "strips.tif", "tiles.tif", "float.tif")),
+    Reader("VOC XML", "a.xml", read_voc, ("voc.xml",), mutations.mutate_xml),
+    Reader("VOC lists", "train.txt", lambda p: read_image_sets(p.parent), ("train.txt",), None, ("val.txt",)),
+    Reader("BBBC041 JSON", "a.json", read_bbbc041, ("bbbc041.json",), _JSON),
+    Reader("COCO, checked", COCO, check_file, (COCO,), _JSON, ("a.png",)),
+    Reader("COCO to label images", COCO, _labels, (COCO,), _JSON),
+    Reader("COCO, for training", COCO, read_registered, (COCO,), _JSON, ("a.png",)),
+    Reader("COCO, evaluated", COCO, read_truth, (COCO,), _JSON, ("a.png",)),
+    Reader("COCO, audited", COCO, lambda p: read_annotations(p.parent), (COCO,), _JSON),
+    Reader("COCO results", "a.json", lambda p: read_predictions(p, _truth_set()), _PREDICTED, _JSON),
+    Reader("split JSON", "splits.json", read_splits, ("splits.json",), _JSON),
+    Reader("split table", "table.csv", read_table, ("table.csv",), _LINES),
+    Reader("configuration", "a.yaml", read_config, ("config.yaml", "short.yaml"), _YAML),
+    Reader("dialect", "a.yaml", read_class_table, ("voc.yaml", "masks.yaml"), _YAML),
+    Reader("ablation plan", "a.yaml", AblationPlan.read, ("plan.yaml",), _YAML),
+    Reader("checkpoint .pth", "a.pth", read_checkpoint, ("a.pth",), mutate_torch),
+    Reader(
+        "checkpoint .safetensors",
+        "a.safetensors",
+        read_checkpoint,
+        ("a.safetensors",),
+        mutations.mutate_safetensors,
+    ),
+    Reader("checkpoint .pkl", "a.pkl", read_checkpoint, ("a.pkl",), mutate_pickle),
+    Reader("training to resume", "a.pth", resume, ("training.pth",), mutate_torch),
+    Reader("record of a run", "run.json", _record, ("run.json",), _JSON, ("val.txt",)),
+    Reader(
+        "metrics.json", "metrics.json", lambda p: read_records(p, "total_loss"), ("metrics.json",), _LINES
+    ),
+    Reader("results of a run", "results.json", lambda p: read_results(p.parent), ("scores.json",), _JSON),
+    Reader(
+        "record of an image",
+        "records/a.png.json",
+        read_output,
+        ("records/a.png.json",),
+        _JSON,
+        ("coco/a.png.json", "csv/a.png.csv"),
+    ),
+    Reader("manifest of a batch", "run.json", _claim, ("manifest.json",), _JSON),
+]

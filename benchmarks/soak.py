@@ -1,0 +1,350 @@
+"""Kill conversions and trainings at random moments, let them go on, and compare what comes out with undisturbed ones.
+
+    python benchmarks/soak.py [--rounds 100] [--command-rounds 10] [--seed 0] [--work FOLDER]
+
+In each round a conversion of drawn smears is killed and done again, and a training on it is killed once or twice,
+going on with --resume each time. The signal is SIGKILL, SIGTERM or SIGINT; the moment is drawn evenly from the time an
+undisturbed one takes, or is that at which files are being written. After each kill every file that a reader would read
+must load; what comes out at the end must be that of the undisturbed ones, bit for bit: annotations, splits, all of the
+final checkpoint, the best one, the metrics.
+
+Importing torch and Detectron2 takes longer than the training itself. So the processes are forks of this one, which has
+imported everything and run nothing, and run the commands' scripts from there; --command-rounds of the rounds
+start real commands instead, with a loader process of their own. The status is 1 if anything was not as it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import runpy
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
+
+# isort: split
+import torch
+from tabulate import tabulate
+from tqdm import tqdm
+
+from bccd_d2.config import load_config
+from bccd_d2.conversion.check import check_file
+from bccd_d2.conversion.coco import read_json
+from bccd_d2.conversion.synthetic import SyntheticSet, write_synthetic_set
+from bccd_d2.errors import run_command
+from bccd_d2.modeling.checkpoint_files import read_checkpoint
+from bccd_d2.visualization.run_figures import read_records
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONVERT, TRAIN = (REPOSITORY / "tools" / f"{name}.py" for name in ("convert_bccd", "train_net"))
+CONFIG = REPOSITORY / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
+SMEARS = SyntheticSet(images=8, width=160, height=128, cell_diameter=(22, 26))
+# A small model with all that has a state: average, accumulated gradients, best checkpoint, strong augmentation.
+OPTIONS = """
+    MODEL.RESNETS.DEPTH 50 MODEL.RESNETS.STEM_OUT_CHANNELS 8 MODEL.RESNETS.RES2_OUT_CHANNELS 16
+    MODEL.RESNETS.WIDTH_PER_GROUP 8 MODEL.RESNETS.NORM BN MODEL.FPN.OUT_CHANNELS 16
+    MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16 MODEL.RPN.POST_NMS_TOPK_TEST 20
+    MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.0 TEST.DETECTIONS_PER_IMAGE 10 INPUT.CROP.SIZE [64,64] INPUT.SCALE 1.0
+    INPUT.AUGMENTATION.PRESET strong MODEL_EMA.ENABLED True SOLVER.ACCUMULATE 2 SOLVER.IMS_PER_BATCH 2
+    SOLVER.WARMUP_ITERS 2 SOLVER.MAX_ITER 4 SOLVER.CHECKPOINT_PERIOD 1 TEST.EVAL_PERIOD 2
+    TEST.VALIDATION_LOSS_PERIOD 2 TEST.VALIDATION_LOSS_CROPS 2
+"""
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+EXPECTED = {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 130, 143}, signal.SIGINT: {-2, 130}}
+"""Status after a signal, beside that of a process that had ended before: SIGTERM ends a conversion as Ctrl-C does."""
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".json": read_json,
+    ".yaml": load_config,
+    ".pth": read_checkpoint,
+}
+CHECKPOINTS = ("model_final", "model_final_raw", "model_best")
+POLL = 0.001
+
+
+@dataclass
+class Tally:
+    """What happened."""
+
+    kills: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    files: int = 0
+    rounds: int = 0
+
+
+@dataclass(frozen=True)
+class Command:
+    """A script of tools/ with its arguments, started as a command where ``real``, else as a fork of this process.
+
+    ``unfinished`` is a pattern of what is there, below the folder of the round, while it writes; ``state`` puts into
+    words what is there.
+    """
+
+    script: Path
+    arguments: list[str]
+    folder: Path
+    unfinished: str
+    state: Callable[[Path], str]
+    real: bool
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        return self.folder / f"{self.script.stem}.txt"
+
+    def is_writing(self) -> bool:
+        """Whether there are unfinished files now."""
+        return any(self.folder.glob(self.unfinished))
+
+    def start(self) -> int:
+        """Start it; returns the number of the process."""
+        sys.stdout.flush()  # or the fork would write it too
+        self.log.write_bytes(b"")
+        process = os.fork()
+        if process:
+            return process
+        try:
+            os.setpgid(0, 0)  # Ctrl-C is for the soak alone
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+            output = os.open(self.log, os.O_WRONLY)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            sys.argv = [str(self.script), *self.arguments]
+            if self.real:
+                os.execv(sys.executable, [sys.executable, *sys.argv])
+            runpy.run_path(str(self.script), run_name="__main__")
+            status = 0
+        except SystemExit as error:
+            status = int(error.code or 0)
+        except BaseException:
+            traceback.print_exc()
+            status = 99
+        sys.stdout.flush()
+        os._exit(status)
+
+    def kill(self, signum: int, is_time: Callable[[float], bool]) -> int:
+        """Start it and send a signal as soon as ``is_time``, told the seconds since, says so; its status."""
+        process, started = self.start(), time.monotonic()
+        sent = False
+        while True:
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            if not sent and is_time(time.monotonic() - started):
+                os.kill(process, signum)
+                sent = True
+            time.sleep(POLL)
+
+
+def conversion_state(folder: Path) -> str:
+    """What a killed conversion has left, in words."""
+    files = [*(folder / "data").glob("annotations/*.json"), *(folder / "data").glob("splits.json")]
+    if files:
+        return "everything was in place" if len(files) == 4 else "some files were in place"
+    return (
+        "files were being written" if [*(folder / "data").glob(".unfinished-*/*")] else "nothing was written"
+    )
+
+
+def training_state(folder: Path) -> str:
+    """What a killed training has left, in words."""
+    run = folder / "run"
+    if [*run.glob(".*.partial.pth")]:
+        return "a checkpoint was being written"
+    if (run / "model_final_raw.pth").is_file():
+        return "everything was in place"
+    return "between checkpoints" if (run / "last_checkpoint").is_file() else "before the first checkpoint"
+
+
+def conversion(folder: Path, smears: Path, real: bool) -> Command:
+    """Of the smears to ``folder``/data."""
+    arguments = [
+        "--root",
+        str(smears),
+        "--out",
+        str(folder / "data"),
+        "--overwrite",
+        "--workers",
+        "2" if real else "1",
+    ]
+    return Command(CONVERT, arguments, folder, "data/.unfinished-*/*", conversion_state, real)
+
+
+def training(folder: Path, real: bool) -> Command:
+    """On ``folder``/data into ``folder``/run, going on where there is something to go on from."""
+    options = [*OPTIONS.split(), "DATALOADER.NUM_WORKERS", str(int(real)), "OUTPUT_DIR", str(folder / "run")]
+    arguments = [
+        "--config-file",
+        str(CONFIG),
+        "--data-root",
+        str(folder / "data"),
+        "--resume",
+        *map(str, options),
+    ]
+    return Command(TRAIN, arguments, folder, "run/.model_*.partial.pth", training_state, real)
+
+
+def read_any(path: Path) -> None:
+    """Read a file as its readers do; raises what they raise."""
+    if path.name == "metrics.json" and path.parents[1].name != "inference":
+        read_records(path, "total_loss")
+    elif path.parent.name == "annotations":
+        if faults := check_file(path)[0]:
+            raise ValueError("; ".join(faults))
+    elif path.name == "last_checkpoint":
+        read_checkpoint(path.parent / path.read_text(encoding="utf-8"))
+    elif path.suffix in READERS:
+        READERS[path.suffix](path)
+
+
+def check_files(folder: Path, tally: Tally, where: str) -> None:
+    """Read every file of a folder but the hidden ones, which nobody reads."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            tally.files += 1
+            try:
+                read_any(path)
+            except Exception as error:
+                tally.faults.append(f"{where}: {path} cannot be read: {error!r}")
+
+
+def disturb(command: Command, seconds: float, draw: random.Random, tally: Tally, where: str) -> None:
+    """Kill a command at a random moment, or the next time that it writes, and look at what it leaves."""
+    signum = draw.choice(SIGNALS)
+    moment = draw.uniform(0, 1.05 * seconds)
+    watch = draw.random() < 0.5
+    status = command.kill(
+        signum, lambda passed: passed > moment and (not watch or passed > seconds or command.is_writing())
+    )
+    name = command.script.stem
+    signal_name = signal.Signals(signum).name if status else "ended before"
+    tally.kills[name, signal_name, command.state(command.folder)] += 1
+    if status and status not in EXPECTED[signum]:
+        tally.faults.append(f"{where}: {name} ended with status {status} after {signal_name}")
+    if not command.real and "Traceback" in command.log.read_text(encoding="utf-8", errors="replace"):
+        tally.faults.append(f"{where}: {name} printed a traceback")
+    check_files(command.folder, tally, where)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal content, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def finish(command: Command, tally: Tally, where: str) -> float:
+    """Let a command run to its end; the seconds."""
+    started = time.monotonic()
+    status = os.waitstatus_to_exitcode(os.waitpid(command.start(), 0)[1])
+    if status:
+        tally.faults.append(f"{where}: {command.script.stem} ended with status {status}, see {command.log}")
+    return time.monotonic() - started
+
+
+def compare(folder: Path, reference: Path, tally: Tally, where: str) -> None:
+    """Note what is not as in the undisturbed run."""
+    for part in ("annotations/instances_train.json", "annotations/instances_val.json", "splits.json"):
+        if (folder / "data" / part).read_bytes() != (reference / "data" / part).read_bytes():
+            tally.faults.append(f"{where}: data/{part} differs")
+    for name in CHECKPOINTS:
+        if not (folder / "run" / f"{name}.pth").is_file():
+            tally.faults.append(f"{where}: run/{name}.pth is missing")
+            continue
+        one, other = (read_checkpoint(place / "run" / f"{name}.pth") for place in (folder, reference))
+        # The configuration names folders and loader processes.
+        if not same({**one, "config": ""}, {**other, "config": ""}):
+            tally.faults.append(f"{where}: run/{name}.pth differs")
+    if (folder / "run/results.json").read_bytes() != (reference / "run/results.json").read_bytes():
+        tally.faults.append(f"{where}: run/results.json differs")
+
+
+def soak(work: Path, rounds: int, command_rounds: int, seed: int, tally: Tally) -> None:
+    """All rounds; the folder of one with a fault is kept."""
+    draw = random.Random(seed)
+    smears = work / "smears"
+    write_synthetic_set(smears, SMEARS)
+    reference = work / "reference"
+    reference.mkdir()
+    seconds: dict[tuple[bool, str], float] = {}
+    for real in (False, *([True] if command_rounds else [])):
+        shutil.rmtree(reference / "run", ignore_errors=True)
+        for command in (conversion(reference, smears, real), training(reference, real)):
+            seconds[real, command.script.stem] = finish(command, tally, "undisturbed")
+    if tally.faults:
+        return
+    print(
+        "undisturbed:", {f"{s}{' as a command' if r else ''}": round(t, 1) for (r, s), t in seconds.items()}
+    )
+    for number in tqdm(range(rounds), unit="round"):
+        # Spread evenly over the rounds.
+        real = (number + 1) * command_rounds // rounds > number * command_rounds // rounds
+        where, folder, before = f"round {number}", work / f"round{number}", len(tally.faults)
+        folder.mkdir()
+        command = conversion(folder, smears, real)
+        disturb(command, seconds[real, CONVERT.stem], draw, tally, where)
+        finish(command, tally, where)
+        command = training(folder, real)
+        for _ in range(draw.randint(1, 2)):
+            disturb(command, seconds[real, TRAIN.stem], draw, tally, where)
+        finish(command, tally, where)
+        compare(folder, reference, tally, where)
+        tally.rounds += 1
+        if len(tally.faults) == before:
+            shutil.rmtree(folder)
+
+
+def main() -> int:
+    """Soak and say what came of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=100, metavar="N")
+    command_help = "rounds with real commands, several times as long (default %(default)s)"
+    parser.add_argument("--command-rounds", type=int, default=10, metavar="N", help=command_help)
+    parser.add_argument("--seed", type=int, default=0, help="of moments and signals")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="an empty folder to work in (default: a temporary one)"
+    )
+    given = parser.parse_args()
+    # A fork has none of its parent's threads, so the parent must not have started any.
+    tqdm.monitor_interval = 0
+    threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    if not threads.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **threads})
+    torch.set_num_threads(1)
+    for script in (CONVERT, TRAIN):
+        runpy.run_path(str(script), run_name="imported")
+    work = given.work or Path(tempfile.mkdtemp(prefix="soak-"))
+    work.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    tally = Tally()
+    with suppress(KeyboardInterrupt):  # what was seen until then is printed
+        soak(work, given.rounds, given.command_rounds, given.seed, tally)
+    rows = [(*what, count) for what, count in sorted(tally.kills.items())]
+    print(tabulate(rows, headers=["command", "signal", "when it came", "times"], tablefmt="pipe"))
+    print(f"{tally.rounds} rounds, {sum(tally.kills.values())} kills, {tally.files} files read after them, "
+          f"{len(tally.faults)} faults, {(time.monotonic() - started) / 60:.0f} minutes")  # fmt: skip
+    print("\n".join(tally.faults))
+    if not tally.faults:
+        shutil.rmtree(work, ignore_errors=True)
+    return 1 if tally.faults else 0
+
+
+if __name__ == "__main__":
+    run_command(main)
