@@ -1,9 +1,9 @@
 """What the benchmark of growth says of known times."""
 
 import pytest
-from bench_growth import draw, main, measured, row
 
 from bccd_d2.errors import InputError
+from benchmarks.bench_growth import draw, main, measured, row
 
 
 def test_growth_is_compared_with_linear():
