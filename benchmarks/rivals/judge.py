@@ -1,0 +1,81 @@
+"""One evaluator for all methods: whole images, at most 500 detections each, this project's metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bccd_d2.cells import Cells
+from bccd_d2.data.preprocessing import read_image
+from bccd_d2.data.registration import annotation_file
+from bccd_d2.errors import InputError
+from bccd_d2.evaluation.dataset import read_evaluation_set
+from bccd_d2.evaluation.evaluate import evaluate
+from bccd_d2.evaluation.options import EvaluationOptions
+
+DETECTIONS = 500
+"""Most cells an image may have; every method is set to it."""
+
+Predict = Callable[[NDArray[np.uint8]], Cells]
+"""From an image, (height, width, 3) uint8 BGR, to its cells in native pixels."""
+
+
+class Judge:
+    """Predicts every image of a part of a data set and evaluates the cells.
+
+    Args:
+        data_root: folder that tools/convert_bccd.py wrote.
+        part: "train", "val" or "test".
+        clock: times the predictions.
+
+    Raises:
+        InputError: the part or an image of it is not there, or has no annotated cell.
+    """
+
+    def __init__(
+        self, data_root: Path, part: str = "val", clock: Callable[[], float] = time.process_time
+    ) -> None:
+        file = annotation_file(data_root, part)
+        if not file.is_file():
+            raise InputError(
+                f"{file} is not there: expected the folder that tools/convert_bccd.py wrote, with this part"
+            )
+        self._truth = read_evaluation_set(file)
+        self._clock = clock
+        missing = [image.file_name for image in self._truth.images if image.path is None]
+        if missing:
+            raise InputError(f"{file}: the image {missing[0]} is not there; convert again")
+        if not any(len(image.truth) for image in self._truth.images):
+            raise InputError(f"{file}: no annotated cell, so there is nothing to judge by")
+
+    def __call__(self, predict: Predict) -> dict[str, Any]:
+        """How good the predictions are.
+
+        Returns:
+            Fractions in [0, 1]: ``AP``, ``AP50`` (of masks), ``F1`` (at IoU and score 0.5), ``Dice``, ``interior AP``,
+            ``interior F1``; ``AP low`` and ``AP high``, the 95 % interval over images, None for one image; and
+            ``seconds an image`` of the prediction.
+        """
+        found, seconds = {}, 0.0
+        for image in tqdm(self._truth.images, desc="predicting", unit="image", disable=None, leave=False):
+            pixels = read_image(str(image.path))
+            start = self._clock()
+            found[image.image_id] = predict(pixels)
+            seconds += self._clock() - start
+        judged = evaluate(
+            self._truth.with_predictions(found), EvaluationOptions(max_detections=DETECTIONS)
+        ).intervals
+        whole, interior = judged["all"], judged["interior"]
+        return {
+            **{name: whole[name].value for name in ("AP", "AP50", "F1", "Dice")},
+            **{f"interior {name}": interior[name].value for name in ("AP", "F1")},
+            "AP low": whole["AP"].low,
+            "AP high": whole["AP"].high,
+            "seconds an image": seconds / len(found),
+        }

@@ -1,0 +1,295 @@
+"""The comparison's budget, table and plot, and its command from end to end on tiny data."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import side_by_side
+import torch
+from rivals import stock, torchvision_model
+from rivals.budget import Budget, Point
+from rivals.contender import Setting
+from rivals.judge import Judge
+from rivals.own import build_own
+from rivals.results import Result, quality_over_time, results_table
+from rivals.stock import FROM_SCRATCH, ZOO, build_small_stock, build_tutorial, tutorial_config
+from rivals.torchvision_model import TorchvisionMaskRCNN, build_model, rate_factor
+
+from bccd_d2.cells import Cells
+from bccd_d2.data.preprocessing import read_image
+from bccd_d2.errors import InputError
+from tests.engine.tiny import HEIGHT, WIDTH, write_data
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_budget_counts_training_alone_and_has_each_moment_judged_once():
+    clock = Clock()
+
+    def judge():
+        clock.now += 1000  # must not count
+        return {"AP": budget.iterations}
+
+    used = []
+    budget = Budget(10, [0.25, 0.5, 1], clock, used.append)
+    clock.now += 7  # nor must building the model
+    budget.start()
+    ends = []
+    for _ in range(4):
+        clock.now += 3
+        ends.append(budget.step(judge))
+    assert ends == [False, False, False, True]
+    assert used == [3, 6, 9, 12]
+    # 3 s are 30 %, 6 s 60 %; at 9 s no moment has come; 12 s are the end.
+    assert budget.points == [Point(3, 1, {"AP": 1}), Point(6, 2, {"AP": 2}), Point(12, 4, {"AP": 4})]
+    assert budget.share == 1
+
+
+def test_a_step_that_passes_several_moments_is_judged_once():
+    clock = Clock()
+    budget = Budget(10, [0.25, 0.5, 1], clock)
+    budget.start()
+    clock.now += 50
+    assert budget.step(dict)
+    assert budget.points == [Point(50, 1, {})]
+
+
+@pytest.mark.parametrize("moments", [[], [0.5], [0.5, 0.25, 1], [0, 1], [0.5, 0.5, 1]])
+def test_moments_that_are_none_are_refused(moments):
+    with pytest.raises(InputError, match="rising shares in"):
+        Budget(10, moments, Clock())
+
+
+def test_torchvision_s_rate_follows_the_share():
+    assert rate_factor(0) == pytest.approx(0.001)
+    assert rate_factor(0.05) == pytest.approx(0.5005)
+    assert rate_factor(0.1) == rate_factor(0.61) == 1
+    assert rate_factor(0.62) == pytest.approx(0.1)
+    assert rate_factor(1) == pytest.approx(0.01)
+
+
+METRICS = {
+    "AP": 0.5,
+    "AP low": 0.4,
+    "AP high": 0.625,
+    "AP50": 0.75,
+    "F1": 0.7,
+    "Dice": 0.9,
+    "interior AP": 0.55,
+    "interior F1": 0.8,
+    "seconds an image": 1.5,
+}
+
+
+def results():
+    early = Point(15, 10, METRICS | {"AP": 0.25})
+    last = Point(60, 40, METRICS)
+    return [
+        Result("classical", "thresholds", 0, {}, [Point(0, 0, METRICS | {"AP low": None, "AP high": None})]),
+        Result("trained", "two crops", 3_140_000, {}, [early, last]),
+        Result("lost", "too fast", 1_000_000, {}, [], "the loss is nan"),
+    ]
+
+
+def test_the_table_has_the_last_point_and_says_what_each_method_is():
+    lines = results_table(results()).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:5]]
+    assert cells[0][:6] == [
+        "method",
+        "trained parameters",
+        "iterations",
+        "s a step",
+        "mask AP",
+        "95 % interval",
+    ]
+    assert cells[2][:7] == ["classical", "", "", "", "0.500", "to", "0.750"]
+    assert cells[3] == [
+        *("trained", "3.1 M", "40", "1.50", "0.500", "0.400 to 0.625", "0.750", "0.700", "0.900"),
+        *("0.550", "0.800", "1.50"),
+    ]
+    assert cells[4][:3] == ["lost", "1.0 M", "diverged"]
+    assert "- **trained**: two crops." in lines
+
+
+def test_the_plot_has_a_line_a_method_in_minutes():
+    ap, f1 = quality_over_time(results(), "training, minutes").axes
+    assert ap.get_title() == "mask AP" and f1.get_xlabel() == "training, minutes"
+    classical, trained, lost = ap.get_lines()
+    assert list(classical.get_ydata()) == [0.5, 0.5] and classical.get_linestyle() == "--"
+    np.testing.assert_allclose(trained.get_xydata(), [(0.25, 0.25), (1, 0.5)])
+    assert len(lost.get_xydata()) == 0
+    assert [text.get_text() for text in ap.figure.legends[0].get_texts()] == ["classical", "trained", "lost"]
+
+
+def test_a_result_is_read_back_with_the_same_settings_only(tmp_path):
+    result = Result("a", "b", 5, {"minutes": 1.0}, [Point(1.5, 2, METRICS)], "nan")
+    assert Result.read(tmp_path, {"minutes": 1.0}) is None
+    result.write(tmp_path)
+    assert Result.read(tmp_path, {"minutes": 1.0}) == result
+    with pytest.raises(InputError, match=r"measured with minutes 1.0, not 2.0"):
+        Result.read(tmp_path, {"minutes": 2.0})
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(InputError, match="delete it"):
+        Result.read(tmp_path, {})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Drawn images of three discs."""
+    return write_data(tmp_path_factory.mktemp("tiny"))
+
+
+def setting(root, **extra):
+    return Setting(root, "val", 0, side_by_side.OWN, **extra)
+
+
+def test_the_truth_is_perfect_and_nothing_is_worth_nothing(root):
+    judge = Judge(root)
+    truth = {read_image(str(i.path)).tobytes(): i.truth for i in judge._truth.images}
+    perfect = judge(lambda pixels: truth[pixels.tobytes()])
+    assert perfect["AP"] == perfect["F1"] == perfect["Dice"] == perfect["interior AP"] == pytest.approx(1)
+    assert perfect["AP low"] == perfect["AP high"] == pytest.approx(1)
+    nothing = judge(lambda pixels: Cells.from_masks(*pixels.shape[:2], []))
+    assert nothing["AP"] == nothing["F1"] == nothing["Dice"] == 0
+    with pytest.raises(InputError, match=r"instances_test\.json is not there"):
+        Judge(root, "test")
+
+
+def test_the_tutorial_s_configuration(tmp_path):
+    scratch = tutorial_config(3, None)
+    assert (ZOO / FROM_SCRATCH).is_file()
+    assert scratch.MODEL.RESNETS.NORM == "GN" and scratch.MODEL.BACKBONE.FREEZE_AT == 0
+    assert scratch.MODEL.WEIGHTS == "" and scratch.SOLVER.BASE_LR == 0.0025
+    assert scratch.MODEL.ROI_HEADS.NUM_CLASSES == 3 and scratch.TEST.DETECTIONS_PER_IMAGE == 500
+    tuned = tutorial_config(1, tmp_path / "coco.pkl")
+    assert tuned.MODEL.RESNETS.NORM == "FrozenBN" and tuned.SOLVER.BASE_LR == 0.00025
+    assert str(tmp_path / "coco.pkl") == tuned.MODEL.WEIGHTS and tuned.SOLVER.STEPS == ()
+    assert tuned.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE == 128 and tuned.SOLVER.IMS_PER_BATCH == 2
+
+
+def test_torchvision_takes_weights_that_fit_and_says_when_none_does(tmp_path, capsys):
+    # ImageNet's names for the backbone; heads of 91 classes, and the name that layers of old files had.
+    weight = torch.full((64, 3, 7, 7), 0.5)
+    torch.save({"conv1.weight": weight, "fc.weight": torch.zeros(1000, 2048)}, tmp_path / "resnet50.pth")
+    model = build_model(1, tmp_path / "resnet50.pth")
+    torch.testing.assert_close(model.backbone.body.conv1.weight.data, weight)
+    assert not model.backbone.body.conv1.weight.requires_grad  # the first stages are frozen
+    assert "1 of 2 tensors taken" in capsys.readouterr().out
+    lateral = torch.full((256, 256, 1, 1), 0.25)
+    head = torch.zeros(91, 1024)
+    coco = {"backbone.fpn.inner_blocks.0.weight": lateral, "roi_heads.box_predictor.cls_score.weight": head}
+    torch.save(coco, tmp_path / "coco.pth")
+    model = build_model(1, tmp_path / "coco.pth")
+    torch.testing.assert_close(model.backbone.fpn.inner_blocks[0][0].weight.data, lateral)
+    assert model.roi_heads.box_predictor.cls_score.out_features == 2
+    torch.save({"other": weight}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth: no tensor in it fits"):
+        build_model(1, tmp_path / "other.pth")
+
+
+def test_detectron2_starts_from_weights(root, tmp_path):
+    weight = torch.full((64, 3, 7, 7), 0.5)
+    torch.save({"model": {"backbone.bottom_up.stem.conv1.weight": weight}}, tmp_path / "coco.pth")
+    contender = build_tutorial(setting(root, detectron2_weights=tmp_path / "coco.pth"), tmp_path)
+    stem = contender._trainer.model.backbone.bottom_up.stem.conv1
+    torch.testing.assert_close(stem.weight.data, weight)
+    assert "from coco.pth, SGD at a constant 0.00025" in contender.recipe
+
+
+def test_torchvision_s_masks_lie_in_the_native_image(root, tmp_path):
+    """A network that says one box in the half-size image, all inside."""
+    contender = TorchvisionMaskRCNN(setting(root), tmp_path)
+    seen = []
+
+    def network(images):
+        seen.extend(images)
+        return [
+            {
+                "boxes": torch.tensor([[5.0, 10.0, 15.0, 20.0]]),
+                "labels": torch.tensor([1]),
+                "scores": torch.tensor([0.75]),
+                "masks": torch.ones(1, 1, 28, 28),
+            }
+        ]
+
+    contender._model = network
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[..., 2] = 255  # red
+    cells = contender.predict(image)
+    assert seen[0].shape == (3, HEIGHT // 2, WIDTH // 2)
+    assert seen[0].mean((1, 2)).tolist() == [1, 0, 0]
+    assert cells.windows.tolist() == [[10, 20, 30, 40]] and cells.masks[0].all()
+    assert cells.classes.tolist() == [0] and cells.scores.tolist() == [0.75]
+
+
+def test_detectron2_s_rate_follows_the_share(root, tmp_path):
+    clock, rates = Clock(), []
+    contender = build_small_stock(setting(root), tmp_path)
+    trainer = contender._trainer
+    trainer.run_step = lambda: (
+        rates.append(trainer.optimizer.param_groups[0]["lr"]),
+        trainer.storage.put_scalar("total_loss", 1.0),
+        setattr(clock, "now", clock.now + 0.5),
+    )
+    contender.train(Budget(10, [1], clock), lambda predict: {})
+    # A tenth of warm-up, then 0.01 until 7/9, 0.001 until 25/27.
+    assert len(rates) == 20
+    assert rates[0] == pytest.approx(1e-5) and rates[1] == pytest.approx(0.005005, rel=1e-3)
+    np.testing.assert_allclose(rates[2:16], 0.01)
+    np.testing.assert_allclose(rates[16:19], 0.001)
+    np.testing.assert_allclose(rates[19], 0.0001)
+
+
+def command(root, out, *more):
+    side_by_side.main(["--data-root", str(root), "--out", str(out), "--minutes", "0.001", *map(str, more)])
+
+
+def test_the_command_measures_all_and_nothing_twice(root, tmp_path, capsys, monkeypatch):
+    for module in (stock, torchvision_model):  # masks of 500 cells take seconds an image
+        monkeypatch.setattr(module, "DETECTIONS", 20)
+    out = tmp_path / "out"
+    methods = ("classical", "detectron2-r18", "torchvision", "bccd_d2")
+    command(root, out, "--moments", 100, "--methods", *methods)
+    table = (out / "RESULTS.md").read_text()
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:6]] == [
+        side_by_side.METHODS[name].title for name in methods
+    ]
+    assert (out / "quality_over_time.png").stat().st_size > 10_000
+    for name in methods[1:]:
+        found = json.loads((out / name / "result.json").read_text())
+        assert found["points"][-1]["iterations"] >= 1 and found["parameters"] > 1e6
+        assert 0 <= found["points"][-1]["metrics"]["AP"] <= 1
+    monkeypatch.setattr(side_by_side, "measure", lambda *_: pytest.fail("measured twice"))
+    command(root, out, "--moments", 100, "--methods", *methods)
+    assert (out / "RESULTS.md").read_text() == table
+    with pytest.raises(InputError, match="measured with seed 42, not 7"):
+        command(root, out, "--moments", 100, "--seed", 7)
+    with pytest.raises(InputError, match="--detectron2-weights: nowhere is not there"):
+        command(root, out, "--detectron2-weights", "nowhere")
+
+
+def test_own_model_is_judged_with_its_averaged_weights(root, tmp_path):
+    contender = build_own(setting(root), tmp_path)
+    trainer, judged = contender._trainer, []
+
+    def weights():
+        return next(trainer.model.parameters()).detach().clone()
+
+    def judge(predict):
+        judged.append((weights(), trainer.model.training))
+        return {}
+
+    contender.train(Budget(1e-6, [1], time.process_time), judge)
+    with trainer.ema.applied():
+        averaged = weights()
+    torch.testing.assert_close(judged[0][0], averaged)
+    assert not torch.equal(averaged, weights())
+    assert not judged[0][1] and trainer.model.training
