@@ -75,7 +75,11 @@ def find_faults(image: EvaluationImage, boxes: ImageBoxes) -> MaskFaults:
             kinds.append(ONE_CELL if match.is_one_cell(component) else MERGED)
     touches = (corners[:, :2] <= 0).any(axis=1) | (corners[:, 2:] >= size[2:]).any(axis=1)
     return MaskFaults(
-        np.array(kinds, str), np.array(held, np.int64), touches, match.claimed == 0, corners.astype(float)
+        np.array(kinds, str),
+        np.array(held, np.int64),
+        touches,
+        np.asarray(match.claimed == 0),
+        corners.astype(float),
     )
 
 

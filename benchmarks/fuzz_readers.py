@@ -237,7 +237,7 @@ def main() -> int:
     check_examples(chosen)
     tallies = fuzz(chosen, given.minutes, given.seed, given.out)
     kinds = ("read", "InputError", "OSError", "foreign")
-    rows = [
+    rows: list[list[Any]] = [
         [
             name,
             sum(t.outcomes.values()),

@@ -94,7 +94,7 @@ def _is_record(found: Any) -> bool:
         isinstance(found.get(key, 0), str | None) for key in ("error", "file")
     ):
         return False
-    lists = [found.get(key) for key in ("formats", "results", "images")]
+    lists: list[Any] = [found.get(key) for key in ("formats", "results", "images")]
     if not all(isinstance(entries, list) for entries in lists):
         return False
     texts, images = [*lists[0], *lists[1]], lists[2]
@@ -104,7 +104,8 @@ def _is_record(found: Any) -> bool:
 def _is_summary(image: Any) -> bool:
     if not isinstance(image, dict) or not isinstance(image.get("name"), str):
         return False
-    counts, area = [image.get("cells"), image.get("in_frame")], image.get("area_mm2", "")
+    counts: list[Any] = [image.get("cells"), image.get("in_frame")]
+    area = image.get("area_mm2", "")
     if not all(isinstance(count, dict) for count in counts) or counts[0].keys() != counts[1].keys():
         return False
     numbers = [number for count in counts for number in count.values()]
