@@ -73,12 +73,12 @@ def find_faults(image: EvaluationImage, boxes: ImageBoxes) -> MaskFaults:
             kinds.append(NO_BOX)
         else:
             kinds.append(ONE_CELL if match.is_one_cell(component) else MERGED)
-    touches = (corners[:, :2] <= 0).any(axis=1) | (corners[:, 2:] >= size[2:]).any(axis=1)
+    touches = np.asarray((corners[:, :2] <= 0).any(axis=1) | (corners[:, 2:] >= size[2:]).any(axis=1))
     return MaskFaults(
         np.array(kinds, str),
         np.array(held, np.int64),
         touches,
-        np.asarray(match.claimed == 0),
+        match.claimed == 0,
         corners.astype(float),
     )
 
