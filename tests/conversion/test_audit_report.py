@@ -235,23 +235,29 @@ def test_bad_options_name_themselves(smears, tmp_path, arguments, expected):
 
 def test_conversion_of_other_images_is_refused(smears, tmp_path):
     (tmp_path / "annotations").mkdir()
-    content = {"images": [{"id": 1, "file_name": "else.png"}], "annotations": [], "categories": []}
+    image = {"id": 1, "file_name": "else.png", "height": 9, "width": 9}
+    content = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
     (tmp_path / "annotations/instances_train.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"'else.png'.*same --root"):
         audit_dataset(smears, tmp_path / "out", coco=tmp_path)
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "reason"),
     [
-        {"images": [{"id": 1}], "annotations": [], "categories": []},
-        {"images": [], "annotations": [{"image_id": 5, "category_id": 1}], "categories": []},
-        {"images": [3], "annotations": [], "categories": []},
+        ({"images": [{"id": 1}]}, ": one of the images has file_name None"),
+        (
+            {"annotations": [{"image_id": 5, "category_id": 1}]},
+            ", annotation None: image 5 is not among the images",
+        ),
+        ({"images": [3]}, ": one of the images has id None"),
+        ({"categories": []}, ": no categories"),
     ],
 )
-def test_unsound_coco_is_refused(smears, tmp_path, content):
-    (tmp_path / "instances_train.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"instances_train.json: not a sound COCO document"):
+def test_unsound_coco_is_refused(smears, tmp_path, content, reason):
+    sound = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+    (tmp_path / "instances_train.json").write_text(json.dumps(sound | content))
+    with pytest.raises(InputError, match=f"instances_train.json{reason}"):
         audit_dataset(smears, tmp_path / "out", coco=tmp_path)
 
 

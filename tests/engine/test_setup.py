@@ -36,16 +36,13 @@ def test_the_configuration_learns_classes_and_folder_from_the_data(data_root):
 def test_the_configuration_learns_the_diameter_of_a_cell_unless_it_is_given(data_root):
     path = Path(data_root) / "annotations" / "instances_train.json"
     document = json.loads(path.read_text())
+    document["images"] = [{"id": 1, "file_name": "smear.png", "height": 100, "width": 100}]
     # Discs of radius 10, 20 and 30; a cut one and a crowd do not count.
+    discs = ((10, 0, False), (20, 0, False), (30, 0, False), (1, 0, True), (1, 1, False))
+    shared = {"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]]}
     document["annotations"] = [
-        {"area": math.pi * radius**2, "iscrowd": crowd, "border": border}
-        for radius, crowd, border in (
-            (10, 0, False),
-            (20, 0, False),
-            (30, 0, False),
-            (1, 0, True),
-            (1, 1, False),
-        )
+        {**shared, "id": number, "area": math.pi * radius**2, "iscrowd": crowd, "border": border}
+        for number, (radius, crowd, border) in enumerate(discs, 1)
     ]
     path.write_text(json.dumps(document))
     assert setup_config(LITE, data_root=data_root).INPUT.CELL_DIAMETER == 40
