@@ -49,16 +49,16 @@ class ClassAssignment:
         ignored: labels written with ``iscrowd`` 1; those without a category id once for each category. Labels that
             are in neither are not written.
         weak: labels written with ``"weak": true``, because their outline was guessed from a box.
-        boxes: ``[x, y, width, height]`` in pixels by label, where it is written in place of the box around the mask.
         counts: what happened, by name ("components without box", ...), summed and logged by the conversion.
+        boxes: ``[x, y, width, height]`` in pixels by label, where it is written in place of the box around the mask.
     """
 
     labels: NDArray[np.int32]
     category_ids: dict[int, int]
     ignored: set[int] = field(default_factory=set)
     weak: set[int] = field(default_factory=set)
-    boxes: dict[int, list[int]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    boxes: dict[int, list[int]] = field(default_factory=dict)
 
 
 class ClassSource(Protocol):
