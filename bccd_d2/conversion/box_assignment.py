@@ -179,12 +179,8 @@ class _Assigner:
                 self._mark(label, box)
                 self.assignment.weak.add(label)
                 x0, y0, x1, y1 = self.boxes.corners[box].tolist()
-                self.assignment.boxes[label] = [
-                    x0,
-                    y0,
-                    x1 - x0,
-                    y1 - y0,
-                ]  # what is known, not what was guessed
+                # What is known, not what was guessed.
+                self.assignment.boxes[label] = [x0, y0, x1 - x0, y1 - y0]
             missed = missed[guessed.failed]
             if missed.size:
                 self.counts["boxes without component for which no weak mask was found: ignore"] += missed.size
