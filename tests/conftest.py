@@ -1,5 +1,6 @@
 """Fixtures that several rooms share."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -7,7 +8,23 @@ import pytest
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before any test imports it
 
+# isort: split
+from detectron2.utils.logger import setup_logger
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _handlers_end_with_their_test(monkeypatch):
+    """A run adds handlers to the loggers of its process: those of one test would write what the next one logs."""
+    monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "bccd_d2")]
+    before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+    setup_logger.cache_clear()
 
 
 def _find_real_data(folder: str) -> Path:

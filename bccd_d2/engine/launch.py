@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children
 from types import FrameType
@@ -79,15 +81,32 @@ def _cpu_worker(
 ) -> None:
     count, machines = arguments.num_processes, arguments.num_machines
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
-    distributed.init_process_group(
-        "gloo",
-        init_method=url,
-        world_size=count * machines,
-        rank=arguments.machine_rank * count + local_rank,
-    )
-    _set_local_group(count, machines, arguments.machine_rank)
-    comm.synchronize()
-    _run(main, arguments)
+    with gloo_group(url, count * machines, arguments.machine_rank * count + local_rank):
+        _set_local_group(count, machines, arguments.machine_rank)
+        comm.synchronize()
+        _run(main, arguments)
+
+
+@contextmanager
+def gloo_group(url: str, world_size: int, rank: int) -> Iterator[None]:
+    """Be one of several processes while the block runs.
+
+    Whoever ends with gloo's threads alive may be aborted in the middle of Python's end, after all work is done
+    (pytorch/pytorch#179291): whatever holds the group must be gone before.
+
+    Args:
+        url: where the processes meet, ``file://`` or ``tcp://``.
+        world_size: number of processes.
+        rank: of this one, from 0 on.
+    """
+    distributed.init_process_group("gloo", init_method=url, world_size=world_size, rank=rank)
+    try:
+        yield
+    finally:
+        comm._get_global_gloo_group.cache_clear()
+        comm._LOCAL_PROCESS_GROUP = None
+        distributed.destroy_process_group()
+        gc.collect()
 
 
 def _set_local_group(count: int, machines: int, machine_rank: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+from contextlib import suppress
 
 from detectron2.utils.events import EventWriter, get_event_storage
 
@@ -47,7 +48,10 @@ class ProgressLine(EventWriter):
             seconds = storage.history("time").median(1000)
             remaining = datetime.timedelta(seconds=round(seconds * (self._max_iter - iteration - 1)))
             words += [f"{seconds:.2f} s/it", f"ETA {remaining}"]
-        print("  ".join(words), flush=True)
+        with suppress(
+            OSError
+        ):  # a full disk or a closed pipe: no reason to end a training, nor to hide what ended it
+            print("  ".join(words), flush=True)
 
 
 def quiet_console() -> None:
