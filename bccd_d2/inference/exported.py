@@ -193,7 +193,7 @@ class ExportedPredictor(CellFinder):
     """Finds the cells of images of any size with an exported network, as
     :class:`bccd_d2.inference.predictor.BCCDPredictor` does.
 
-    Example::
+    Example:
 
         predictor = ExportedPredictor("cells.onnx")
         cells = predictor.predict_cells(cv2.imread("smear.png"))

@@ -23,7 +23,7 @@ from bccd_d2.modeling.weights import load_weights
 class BCCDPredictor(CellFinder):
     """Finds the cells of images of any size with a trained model.
 
-    Example::
+    Example:
 
         predictor = BCCDPredictor("output/config.yaml", "output/model_final.pth")
         cells = predictor(cv2.imread("smear.png"))
