@@ -143,10 +143,13 @@ def write_safetensors(
             f"{len(too_large)} tensors with values above 65504 are not halved: {', '.join(too_large[:5])}"
         )
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             save_file(content, temporary, metadata={"format": "pt", **metadata})
         except SafetensorError as error:  # a full disk, among others
             raise InputError(f"{path}: cannot be written ({error})") from error
+        temporary.chmod(mode)  # which the library leaves to the owner alone
 
 
 def _first_line(error: Exception) -> str:

@@ -135,6 +135,12 @@ def test_a_full_disk_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_others_may_read_the_file_as_they_may_any(tmp_path):
+    write_safetensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
 def test_only_safetensors_are_written(tmp_path):
     with pytest.raises(InputError, match=r"expected a name that ends in \.safetensors"):
         save_weights(network(), tmp_path / "model.pth")
