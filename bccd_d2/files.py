@@ -9,11 +9,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bccd_d2.errors import InputError
 
 LOCK_FILE = ".lock"
+_held: set[IO[str]] = set()
+"""Files whose locks this process holds."""
 
 
 @contextmanager
@@ -109,12 +111,14 @@ def locked(folder: Path, name: str) -> Iterator[None]:
                     ) from error
                 if not _is_at(path, file.fileno()):
                     continue  # its last holder has deleted it since it was opened
+                _held.add(file)
                 try:
                     with suppress(OSError):  # a full disk; who holds the folder is told to people only
                         os.ftruncate(file.fileno(), 0)
                         os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
                     yield
                 finally:
+                    _held.discard(file)
                     with suppress(OSError):
                         path.unlink()
                 return
@@ -122,6 +126,17 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         for parent in made:
             with suppress(OSError):  # there is something in it
                 parent.rmdir()
+
+
+def _leave_locks() -> None:
+    """In a forked process, such as one that loads data: else it would hold its parent's locks when that is killed."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

@@ -121,6 +121,24 @@ def test_the_folder_of_a_killed_process_is_free(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_a_fork_of_a_killed_holder_holds_nothing(tmp_path):
+    """As the processes that load data, which outlive a killed training for seconds."""
+    reading, writing = os.pipe()
+    holder = os.fork()
+    if not holder:
+        with locked(tmp_path, "--out"):
+            if not os.fork():
+                os.close(writing)
+                os.read(reading, 1)  # until the test is over
+            os._exit(0)  # leaving the lock as a killed process does
+    os.close(reading)
+    os.waitpid(holder, 0)
+    assert names(tmp_path) == [".lock"]
+    with locked(tmp_path, "--out"):
+        pass
+    os.close(writing)
+
+
 def test_a_lock_that_its_holder_deletes_meanwhile_is_taken_anew(tmp_path, monkeypatch):
     """Another process had the file open when its holder let go of it: who locks that file holds nothing."""
     import fcntl
