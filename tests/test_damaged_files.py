@@ -71,12 +71,14 @@ def npy(shape, kind="<u2"):
 SLIDE = {"size": [2**20, 2**20], "counts": [0, 2**40 - 1, 1]}
 LARGE = [{"id": 1, "file_name": "a.png", "height": 2**20, "width": 2**20}]
 DIGITS = 10**400
+NO_NAME = [{"id": 1, "file_name": "\ud800.png", "height": 40, "width": 48}]
 # Each was another exception, a crash or gigabytes before.
 FOUND = [
     ("NumPy mask", npy((10**5, 10**5)), "not a plain NumPy array"),
     ("NumPy mask", npy((2, 2), "<U1"), "array of type <U1, expected numbers"),
     ("COCO, checked", coco(area=DIGITS), None),
     ("COCO, checked", coco(bbox=[0.5, 0.5, DIGITS, DIGITS]), None),
+    ("COCO, checked", coco(images=[{**LARGE[0], "width": DIGITS}]), None),
     ("COCO, evaluated", coco(image_id=[1]), r"image \[1\] is not among the images"),
     ("COCO, evaluated", coco(category_id={}), "category {}, expected one of"),
     ("COCO, evaluated", coco(bbox=[DIGITS, 0, 1, 1]), "expected .x, y, width, height."),
@@ -92,6 +94,8 @@ FOUND = [
     ("COCO, for training", coco(image_id=None), "image None is not among the images"),
     ("COCO, for training", coco(area=None), "has area None"),
     ("COCO, for training", coco(area=-1), "has area -1"),
+    ("COCO, for training", coco(area=DIGITS), "has area 1000"),
+    ("COCO, for training", coco(images=NO_NAME), "is not there"),
     ("COCO, for training", coco(id=2), "annotations without an id or with that of another"),
     ("COCO, for training", coco(bbox=[]), "expected .x, y, width, height."),
     ("COCO, for training", coco(iscrowd="x"), "iscrowd 'x', expected 0 or 1"),
@@ -105,6 +109,7 @@ FOUND = [
     ("COCO results", json.dumps([{"file_name": []}]).encode(), r"image \[\], expected a name"),
     ("COCO to label images", coco(area="x"), "not a sound COCO document"),
     ("COCO to label images", coco(area=DIGITS), "not a sound COCO document"),
+    ("COCO to label images", coco(images=[{**LARGE[0], "height": 2**30}]), "do not fit into memory"),
     ("COCO results", results(category_id=[]), r"category \[\], expected one of"),
     (
         "split JSON",
@@ -139,6 +144,7 @@ FOUND = [
         example("records/a.png.json").replace(b'"in_frame": {"RBC"', b'"in_frame": {"x"'),
         None,
     ),
+    ("record of an image", example("records/a.png.json").replace(b'"RBC": ', b'"RBC": 1' + b"0" * 400), None),
     ("manifest of a batch", b"[" * 100_000, "not JSON"),
 ]
 

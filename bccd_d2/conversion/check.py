@@ -97,6 +97,11 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_side(value: Any) -> bool:
+    """Of an image; JSON may have whole numbers that no float can hold."""
+    return _is_whole(value) and 0 < value < 2**31
+
+
 def _repeated(key: str, name: str, entries: list[Entry]) -> list[str]:
     counts = Counter(_key(entry.get(name)) for entry in entries)
     faults = [f"{key}: {count} entries without {name!r}" for count in [counts.pop("None", 0)] if count]
@@ -110,7 +115,7 @@ def _repeated(key: str, name: str, entries: list[Entry]) -> list[str]:
 def _check_image(image: Entry, image_root: Path | None) -> Iterator[str]:
     where = f"image {image.get('id')!r}"
     sides = [image.get("height"), image.get("width")]
-    sized = all(_is_whole(side) and side > 0 for side in sides)  # type: ignore[operator]
+    sized = all(map(_is_side, sides))
     if not sized:
         yield f"{where}: height and width {sides}, expected two positive whole numbers"
     name = image.get("file_name")
@@ -151,7 +156,7 @@ def _check_annotation(annotation: Entry, images: dict[Any, Entry], categories: s
         yield f"unknown image_id {annotation.get('image_id')!r}"
         return
     height, width = image.get("height"), image.get("width")
-    if not (_is_whole(height) and _is_whole(width) and height > 0 and width > 0):  # type: ignore[operator]
+    if not (_is_side(height) and _is_side(width)):
         return
     assert height is not None
     assert width is not None

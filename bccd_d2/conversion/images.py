@@ -33,7 +33,7 @@ def image_errors(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except OSError as error:
-        if error.errno is not None and not isinstance(error, UnidentifiedImageError):
+        if error.filename is not None and not isinstance(error, UnidentifiedImageError):
             raise
         raise InputError(_describe(path, error)) from error
     except Image.DecompressionBombError as error:

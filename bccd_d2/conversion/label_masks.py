@@ -36,9 +36,12 @@ def label_map(annotations: list[dict[str, Any]], height: int, width: int) -> tup
         ``(labels, overlaps)``: uint32 (height, width), and how many pixels belong to more than one instance.
 
     Raises:
-        InputError: a segmentation cannot be decoded; the message names the annotation's id.
+        InputError: a segmentation cannot be decoded; the message names the annotation's id. Or the image is too large.
     """
-    flat = np.zeros(width * height, np.uint32)  # column by column, as run-length codes count
+    try:
+        flat = np.zeros(width * height, np.uint32)  # column by column, as run-length codes count
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise InputError(f"{width}x{height} pixels do not fit into memory ({error})") from error
     overlaps = 0
     drawn = [(number, a) for number, a in enumerate(annotations, start=1) if not a.get("iscrowd")]
     for number, annotation in sorted(drawn, key=lambda item: -float(item[1].get("area", 0))):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def median_diameter(json_files: Sequence[Path]) -> float:
 
 def _area(annotation: Mapping[str, Any], json_file: Path) -> float:
     area = annotation.get("area")
-    if isinstance(area, bool) or not isinstance(area, int | float) or not 0 < area < math.inf:
+    if isinstance(area, bool) or not isinstance(area, int | float) or not 0 < area <= sys.float_info.max:
         raise InputError(
             f"{json_file}: annotation {annotation.get('id')!r} has area {area!r}, expected a number above 0"
         )
@@ -110,6 +111,13 @@ def _read(json_file: Path) -> dict[str, Any]:
         raise InputError(f"{json_file}: expected COCO JSON, found none ({error})") from error
 
 
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except ValueError:  # characters that no name can have
+        return False
+
+
 def _register(name: str, json_file: Path) -> None:
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
@@ -120,9 +128,9 @@ def _register(name: str, json_file: Path) -> None:
         _check_for_detectron2(document, json_file)
         folder = image_root(document, json_file)
         dicts = load_coco_json(str(json_file), str(folder), name, extra_annotation_keys=["border"])
-        if dicts and not Path(dicts[0]["file_name"]).is_file():
+        if dicts and not _is_file(dicts[0]["file_name"]):
             raise InputError(
-                f"{json_file}: its images are expected in {folder.resolve()}, but {dicts[0]['file_name']} is not "
+                f"{json_file}: its images are expected in {folder.absolute()}, but {dicts[0]['file_name']} is not "
                 "there; convert again with the folder where the images are now"
             )
         return dicts

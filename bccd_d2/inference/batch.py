@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,7 +110,9 @@ def _is_summary(image: Any) -> bool:
     if not all(isinstance(count, dict) for count in counts) or counts[0].keys() != counts[1].keys():
         return False
     numbers = [number for count in counts for number in count.values()]
-    return all(isinstance(number, int) for number in numbers) and isinstance(area, int | float | None)
+    # JSON may have whole numbers that no float can hold.
+    counted = all(isinstance(number, int) and 0 <= number < 2**53 for number in numbers)
+    return counted and (area is None or (isinstance(area, int | float) and 0 <= area <= sys.float_info.max))
 
 
 def predict_one(

@@ -89,9 +89,7 @@ def _file(outputs: Outputs, key: str, name: str) -> str:
     ((folder, suffix, _),) = FORMATS[key]
     content = outputs.storage.read(f"{folder}/{name}{suffix}")
     if content is None:
-        raise FileNotFoundError(
-            f"{outputs.storage.path(folder)}/{name}{suffix} is gone: run the command again"
-        )
+        raise InputError(f"{outputs.storage.path(folder)}/{name}{suffix} is gone: run the command again")
     return content.decode("utf-8")
 
 

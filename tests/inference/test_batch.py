@@ -284,7 +284,7 @@ def test_results_that_were_deleted_meanwhile_are_named(folder):
     out = outputs(folder)
     run(folder, out)
     (folder.parent / "out" / "coco" / "a.png.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"coco/a\.png\.json is gone: run the command again"):
+    with pytest.raises(InputError, match=r"coco/a\.png\.json is gone: run the command again"):
         collect(find_images([folder]), out)
     with pytest.raises(InputError):
         find_images([folder / "nowhere"])
