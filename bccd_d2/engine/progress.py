@@ -48,9 +48,8 @@ class ProgressLine(EventWriter):
             seconds = storage.history("time").median(1000)
             remaining = datetime.timedelta(seconds=round(seconds * (self._max_iter - iteration - 1)))
             words += [f"{seconds:.2f} s/it", f"ETA {remaining}"]
-        with suppress(
-            OSError
-        ):  # a full disk or a closed pipe: no reason to end a training, nor to hide what ended it
+        # A full disk or a closed pipe is no reason to end a training, nor to hide what ended it.
+        with suppress(OSError):
             print("  ".join(words), flush=True)
 
 
