@@ -1,8 +1,11 @@
 """Make two small files of a trained model: NAME.safetensors (float16 weights) and NAME.yaml (what to predict with).
 
-tools/predict.py takes them as --config-file NAME.yaml --weights NAME.safetensors. Example:
+tools/predict.py takes them as --config-file NAME.yaml --weights NAME.safetensors. Of several runs that started from the
+same weights, with other seeds, the mean of the weights is packed (a "model soup"): often better than each of them, and
+as fast. Examples:
 
     python tools/pack_model.py --run output/lite --output weights --name lite
+    python tools/pack_model.py --run output/soup/seed* --output weights --name soup
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="OUTPUT_DIR of a training run")
-    parser.add_argument("--weights", metavar="FILE", help="checkpoint, in place of the run's model_final.pth")
+    run_help = "OUTPUT_DIR of a training run; the configuration is that of the first"
+    parser.add_argument("--run", type=Path, nargs="+", required=True, metavar="DIR", help=run_help)
+    weights_help = "checkpoints, in place of model_final.pth of each run"
+    parser.add_argument("--weights", nargs="+", metavar="FILE", help=weights_help)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the two files")
     parser.add_argument("--name", required=True, help="of the model")
     parser.add_argument("--note", default="", help="comment at the top of NAME.yaml")
@@ -32,8 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     path = options.output / f"{options.name}.safetensors"
     if path.exists() and not options.overwrite:
         raise InputError(f"{path} exists; give --overwrite to replace it, or another --name")
-    cfg = load_config(options.run / "config.yaml", options.options)
-    weights = options.weights or str(options.run / "model_final.pth")
+    cfg = load_config(options.run[0] / "config.yaml", options.options)
+    weights = options.weights or [str(run / "model_final.pth") for run in options.run]
     digest = pack_model(cfg, weights, options.output, options.name, options.note)
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {digest}")
 

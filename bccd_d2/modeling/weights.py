@@ -159,6 +159,35 @@ def load_weights(model: torch.nn.Module, weights: str, config: CfgNode | None = 
         BCCDCheckpointer(model, config=config).load(weights)
 
 
+def load_mean_weights(model: torch.nn.Module, weights: Sequence[str]) -> None:
+    """Load the mean of several checkpoints: a model soup (Wortsman et al., ICML 2022), as fast as one model.
+
+    That helps where all were trained from the same weights, with other seeds or settings; of models that started
+    apart the mean is no model. Statistics of batch norms are averaged like weights; whole numbers and truth values are
+    the first's.
+
+    Args:
+        model: in place.
+        weights: one or more, each as for :func:`load_weights`.
+
+    Raises:
+        InputError: there is none, or one of them cannot be loaded.
+    """
+    if not weights:
+        raise InputError("expected one checkpoint or more to average, found none")
+    kept: dict[str, torch.Tensor] = {}
+    sums: dict[str, torch.Tensor] = {}
+    for name in weights:
+        load_weights(model, name)
+        for key, value in model.state_dict().items():
+            if not value.is_floating_point():
+                kept.setdefault(key, value.clone())
+            else:
+                sums[key] = sums[key] + value.double() if key in sums else value.double()
+    means = {key: total / len(weights) for key, total in sums.items()}
+    model.load_state_dict(kept | means)  # converted to the model's types
+
+
 def save_weights(
     model: torch.nn.Module, path: str | Path, half: bool = False, config: CfgNode | None = None
 ) -> None:

@@ -21,7 +21,7 @@ def test_the_two_files_are_the_model_without_the_paths_of_its_machine(tmp_path):
     cfg = load_config(SLIM, [*options, "DATASETS.CLASS_NAMES", "['cell']"])
     model = build_model(cfg)
     torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
-    digest = pack_model(cfg, str(tmp_path / "model.pth"), tmp_path / "weights", "tiny", "Made for a test.")
+    digest = pack_model(cfg, [str(tmp_path / "model.pth")], tmp_path / "weights", "tiny", "Made for a test.")
 
     config = tmp_path / "weights" / "tiny.yaml"
     weights = tmp_path / "weights" / "tiny.safetensors"
@@ -39,5 +39,5 @@ def test_the_two_files_are_the_model_without_the_paths_of_its_machine(tmp_path):
 
 def test_nothing_is_left_behind_where_the_checkpoint_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match=r"absent\.pth"):
-        pack_model(load_config(SLIM, SMALL), "absent.pth", tmp_path / "weights", "tiny")
+        pack_model(load_config(SLIM, SMALL), ["absent.pth"], tmp_path / "weights", "tiny")
     assert not (tmp_path / "weights").exists()

@@ -11,7 +11,13 @@ from safetensors import safe_open
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.checkpoint_files import read_checkpoint, write_safetensors
-from bccd_d2.modeling.weights import BCCDCheckpointer, load_pretrained_backbone, load_weights, save_weights
+from bccd_d2.modeling.weights import (
+    BCCDCheckpointer,
+    load_mean_weights,
+    load_pretrained_backbone,
+    load_weights,
+    save_weights,
+)
 from tests.full_disk import files_no_larger_than
 
 
@@ -236,6 +242,39 @@ def test_a_run_goes_on_with_optimizer_and_iteration(tmp_path):
     assert rest["iteration"] == 7
     step(again, optimizer_again)
     assert same(model, again)
+
+
+def test_the_mean_of_checkpoints_is_the_mean_of_each_weight_and_the_first_ones_counts(tmp_path):
+    paths = []
+    for number in (1, 2, 6):
+        model = network()
+        with torch.no_grad():
+            for value in model.state_dict().values():
+                value.fill_(number)
+        paths.append(str(tmp_path / f"{number}.pth"))
+        torch.save({"model": model.state_dict()}, paths[-1])
+    mean = network()
+    load_mean_weights(mean, paths)
+    for name, value in mean.state_dict().items():
+        assert (value == (1 if "num_batches" in name else 3)).all(), name
+
+
+def test_the_mean_of_one_checkpoint_is_that_one(tmp_path):
+    model = network()
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    other = network(width=4)
+    torch.nn.init.zeros_(other[0].weight)
+    load_mean_weights(other, [str(tmp_path / "model.pth")])
+    assert same(other, model)
+
+
+def test_checkpoints_that_cannot_be_averaged_are_named(tmp_path):
+    torch.save({"model": network().state_dict()}, tmp_path / "model.pth")
+    torch.save({"model": network(width=5).state_dict()}, tmp_path / "wider.pth")
+    with pytest.raises(InputError, match=r"wider\.pth: the checkpoint is of another configuration"):
+        load_mean_weights(network(), [str(tmp_path / "model.pth"), str(tmp_path / "wider.pth")])
+    with pytest.raises(InputError, match="expected one checkpoint or more to average, found none"):
+        load_mean_weights(network(), [])
 
 
 def test_only_backbones_with_weights_of_their_own_are_asked_for_them():
