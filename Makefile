@@ -14,9 +14,9 @@ DEMO_DATA  := $(if $(BCCD_ROOT),,$(DEMO)/smears/.drawn)
 DEMO_STEPS ?= 400
 CONFIG     := configs/mask_rcnn_R_18_FPN_lite.yaml
 
-# The shipped model: one on drawn smears, from it one a seed on the real pairs, and the mean of their weights.
+# The shipped model: one on drawn smears, from it a short and a long run on the real pairs, and the mean of their weights.
 LITE       := output/lite
-LITE_SEEDS ?= 43 44
+LITE_RUNS  := $(LITE)/long $(LITE)/short
 LITE_CFG   := configs/mask_rcnn_slim_FPN_lite.yaml
 LITE_TRAIN := OMP_NUM_THREADS=1 $(BIN)/python tools/train_net.py --config-file $(LITE_CFG) --resume
 
@@ -56,8 +56,8 @@ $(DEMO)/model/results.json: $(DEMO)/dataset/splits.json
 	$(BIN)/python tools/train_net.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --resume \
 	    OUTPUT_DIR $(DEMO)/model SOLVER.MAX_ITER $(DEMO_STEPS) TEST.EVAL_PERIOD 0
 
-lite: $(LITE_SEEDS:%=$(LITE)/seed%/model_final.pth) ## make the shipped model again from the real pairs: BCCD_ROOT=DIR
-	$(BIN)/python tools/pack_model.py --run $(LITE_SEEDS:%=$(LITE)/seed%) --output $(LITE) --name lite --overwrite
+lite: $(LITE_RUNS:%=%/model_final.pth) ## make the shipped model again from the real pairs: BCCD_ROOT=DIR
+	$(BIN)/python tools/pack_model.py --run $(LITE_RUNS) --output $(LITE) --name lite --overwrite
 
 $(LITE)/dataset/splits.json: | $(STAMP)
 	$(BIN)/python tools/convert_bccd.py --root "$(or $(BCCD_ROOT),$(error BCCD_ROOT=DIR: expected the folder of the image and mask pairs))" \
@@ -71,10 +71,11 @@ $(LITE)/drawn/model/model_final.pth: $(LITE)/drawn/dataset/splits.json
 	$(LITE_TRAIN) --data-root $(LITE)/drawn/dataset OUTPUT_DIR $(LITE)/drawn/model TEST.EVAL_PERIOD 0 \
 	    SOLVER.MAX_ITER 600 SOLVER.WARMUP_ITERS 50 MODEL_EMA.DECAY 0.99
 
-$(LITE)/seed%/model_final.pth: $(LITE)/dataset/splits.json $(LITE)/drawn/model/model_final.pth
-	$(LITE_TRAIN) --data-root $(LITE)/dataset OUTPUT_DIR $(LITE)/seed$* TEST.EVAL_PERIOD 0 SEED $* \
-	    MODEL.WEIGHTS $(LITE)/drawn/model/model_final.pth SOLVER.MAX_ITER 1600 \
-	    DATASETS.TRAIN "('bccd_train','bccd_test')"
+$(LITE)/short/model_final.pth: STEPS := 1600
+$(LITE)/long/model_final.pth: STEPS := 4500
+$(LITE_RUNS:%=%/model_final.pth): $(LITE)/dataset/splits.json $(LITE)/drawn/model/model_final.pth
+	$(LITE_TRAIN) --data-root $(LITE)/dataset OUTPUT_DIR $(@D) TEST.EVAL_PERIOD 0 SOLVER.MAX_ITER $(STEPS) \
+	    MODEL.WEIGHTS $(LITE)/drawn/model/model_final.pth DATASETS.TRAIN "('bccd_train','bccd_test')"
 
 # A process a core with one thread each: the tests are small, and threads of several processes fight for the cores.
 test: setup ## run the tests
