@@ -98,3 +98,37 @@ def test_an_interrupt_at_any_moment_ends_it_cleanly(tmp_path: Path, delay: float
     os.killpg(process.pid, signal.SIGINT)  # all processes of the group, as a terminal does
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "interrupted; finished files are intact\n")
+
+
+WAITS_FOR_EVER = """
+import os, time
+from bccd_d2.conversion.pool import map_in_order
+def pid(_):
+    return os.getpid()
+if __name__ == "__main__":
+    for worker in map_in_order(pid, range(10**6), 2):
+        print(worker, flush=True)
+        time.sleep(60)
+"""
+
+
+def test_workers_end_when_the_first_process_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text(WAITS_FOR_EVER)
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    worker = int(process.stdout.readline())
+    os.kill(worker, 0)  # it is there
+    process.kill()
+    process.wait()
+    limit = time.monotonic() + 20
+    while is_running(worker):
+        assert time.monotonic() < limit, "the worker goes on"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
