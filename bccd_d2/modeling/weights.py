@@ -162,7 +162,7 @@ def load_weights(model: torch.nn.Module, weights: str, config: CfgNode | None = 
 def load_mean_weights(model: torch.nn.Module, weights: Sequence[str]) -> None:
     """Load the mean of several checkpoints: a model soup (Wortsman et al., ICML 2022), as fast as one model.
 
-    That helps where all were trained from the same weights, with other seeds or settings; of models that started
+    It can help where all were trained from the same weights, with other seeds or lengths; of models that started
     apart the mean is no model. Statistics of batch norms are averaged like weights; whole numbers and truth values are
     the first's.
 
