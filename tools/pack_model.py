@@ -1,8 +1,8 @@
 """Make two small files of a trained model: NAME.safetensors (float16 weights) and NAME.yaml (what to predict with).
 
 tools/predict.py takes them as --config-file NAME.yaml --weights NAME.safetensors. Of several runs that started from the
-same weights, with other seeds or lengths, the mean of the weights is packed (a "model soup"): sometimes better than each
-of them (docs/experiments.md), and as fast. Examples:
+same weights, with other seeds or lengths, the mean of the weights is packed (a "model soup"): sometimes better than
+each of them (docs/experiments.md), and as fast. Examples:
 
     python tools/pack_model.py --run output/lite --output weights --name lite
     python tools/pack_model.py --run output/lite/long output/lite/short --output weights --name soup
