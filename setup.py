@@ -81,7 +81,7 @@ DEV = [
 ]
 
 # Packages with the templates of a page.
-PAGES = ["bccd_d2.conversion.audit", "bccd_d2.pages", "bccd_d2.report"]
+PAGES = ["bccd_d2.audit", "bccd_d2.reporting"]
 
 setup(
     name="bccd_d2",

@@ -23,17 +23,17 @@ from bench_cutting import boxes_by_component, read_boxes
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.conversion.audit.colours import colour_statistics
-from bccd_d2.conversion.audit.measure import measure_pair
-from bccd_d2.conversion.audit.shapes import instance_shapes
-from bccd_d2.conversion.audit.verdicts import MERGED_AREA, MERGED_DISC
-from bccd_d2.conversion.dialects import Dialect
-from bccd_d2.conversion.images import read_rgb
+from bccd_d2.audit.colours import colour_statistics
+from bccd_d2.audit.measure import measure_pair
+from bccd_d2.audit.shapes import instance_shapes
+from bccd_d2.audit.verdicts import MERGED_AREA, MERGED_DISC
+from bccd_d2.conversion.dataset_spec import Dialect
 from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.layout import ImageMaskPair, find_pairs
-from bccd_d2.conversion.masks import read_mask
 from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.errors import run_command
+from bccd_d2.io.images import read_rgb
+from bccd_d2.io.masks import read_mask
 
 ERASED = (0.0, 0.1, 0.3, 0.6)
 FOUND = 0.5

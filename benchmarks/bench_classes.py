@@ -29,8 +29,8 @@ from bccd_d2.conversion.boxes import ImageBoxes, fit_boxes
 from bccd_d2.conversion.class_source import ImageRecord
 from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.layout import find_pairs
-from bccd_d2.conversion.masks import read_mask
 from bccd_d2.errors import run_command
+from bccd_d2.io.masks import read_mask
 
 WELD = 7
 MARGIN = 9

@@ -21,13 +21,13 @@ from detectron2.modeling import build_model
 from tabulate import tabulate
 from tqdm import tqdm
 
-from bccd_d2.cells import Cells
 from bccd_d2.config import load_config
 from bccd_d2.data.preprocessing import ImagePreprocessor, read_image
 from bccd_d2.errors import run_command
-from bccd_d2.inference.images import find_images
 from bccd_d2.inference.network import Network
+from bccd_d2.io.find_images import find_images
 from bccd_d2.modeling.weights import load_weights
+from bccd_d2.structures.cells import Cells
 
 SURE = 0.5
 

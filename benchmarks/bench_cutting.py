@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.layout import find_pairs
-from bccd_d2.conversion.masks import read_mask
 from bccd_d2.conversion.splitting import CutRule, cut_touching
 from bccd_d2.errors import run_command
+from bccd_d2.io.masks import read_mask
 
 COVERED = 0.4
 IOU = 0.5

@@ -17,12 +17,12 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
 from bccd_d2.errors import run_command
 from bccd_d2.evaluation.average_precision import COCOMetrics
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.structures.cells import Cells
 
 HEIGHT, WIDTH, RADIUS = 1200, 1600, 45
 ENGINES = ("pycocotools", "faster-coco-eval")

@@ -35,7 +35,6 @@ from tqdm import tqdm
 
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.split_plans import SplitPlan
-from bccd_d2.conversion.synthetic import SyntheticSet, write_synthetic_set
 from bccd_d2.data.preprocessing import read_image
 from bccd_d2.data.registration import annotation_file
 from bccd_d2.engine.setup import setup_config
@@ -48,6 +47,7 @@ from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.inference.classical import otsu_watershed
 from bccd_d2.inference.model_zoo import shipped_model
 from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.synthetic import SyntheticSet, write_synthetic_set
 
 FACTORS = (1, 4, 16)
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "mask_rcnn_slim_FPN_lite.yaml"

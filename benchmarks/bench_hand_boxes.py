@@ -23,18 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from bccd_d2.cells import Cells, concatenate
 from bccd_d2.conversion.bbbc041 import Bbbc041Boxes
 from bccd_d2.conversion.boxes import BoxFile
 from bccd_d2.conversion.class_source import ImageRecord
 from bccd_d2.conversion.class_table import IGNORE, ClassTable, named_boxes
-from bccd_d2.conversion.dialects import read_dialect
+from bccd_d2.conversion.dataset_spec import read_dialect
 from bccd_d2.conversion.voc import VocFolder
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.average_precision import COCOMetrics
 from bccd_d2.evaluation.dataset import EvaluationImage, read_evaluation_set
 from bccd_d2.evaluation.matching import MOSTLY, box_ious, match_optimal
 from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.structures.cells import Cells, concatenate
 
 FOUND = 0.5
 SCORE = 0.5

@@ -44,17 +44,17 @@ from detectron2.modeling import build_model
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.cells import Cells
 from bccd_d2.config import load_config
-from bccd_d2.conversion.synthetic import SyntheticSmear, draw_smear
 from bccd_d2.data.preprocessing import ImagePreprocessor
-from bccd_d2.detections import Detections
 from bccd_d2.errors import run_command
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.result import ImageResult
-from bccd_d2.inference.sources import ArraySource, open_source
 from bccd_d2.inference.writers import DEFAULT_FORMATS, write_formats
+from bccd_d2.io.sources import ArraySource, open_source
+from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.detections import Detections
+from bccd_d2.synthetic import SyntheticSmear, draw_smear
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 LITE, R50 = "mask_rcnn_R_18_FPN_lite.yaml", "mask_rcnn_R_50_FPN.yaml"

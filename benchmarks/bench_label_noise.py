@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from tabulate import tabulate
 
-from bccd_d2.cells import Cells
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.evaluate import Evaluation, evaluate
@@ -34,6 +33,7 @@ from bccd_d2.evaluation.matching import judge, overlaps
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.evaluation.overlap import PixelCounts, iou_and_dice
 from bccd_d2.evaluation.values import ALL_CLASSES
+from bccd_d2.structures.cells import Cells
 
 ANNOTATIONS = Path(__file__).parent / "label_noise" / "annotations.json"
 FIRST = ANNOTATIONS.with_name("first_outlines.json")

@@ -22,11 +22,11 @@ from pycocotools import mask as coco_mask
 from skimage.measure import regionprops_table
 from tabulate import tabulate
 
-from bccd_d2.cells import Cells
 from bccd_d2.inference.measurements import measure_cells
 from bccd_d2.inference.result import ImageResult
-from bccd_d2.inference.source import ArraySource
 from bccd_d2.inference.writers import FORMATS, write_formats
+from bccd_d2.io.source import ArraySource
+from bccd_d2.structures.cells import Cells
 
 HEIGHT, WIDTH, CELLS = 1200, 1600, 300
 PROPERTIES = (

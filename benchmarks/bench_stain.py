@@ -24,7 +24,7 @@ from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.preprocessing import read_image
 from bccd_d2.data.stain import ReinhardNormalizer, foreground_weight
 from bccd_d2.errors import InputError, run_command
-from bccd_d2.inference.images import find_images
+from bccd_d2.io.find_images import find_images
 
 
 def reference(normalizer: ReinhardNormalizer, image: np.ndarray) -> np.ndarray | None:

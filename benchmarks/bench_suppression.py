@@ -18,8 +18,8 @@ from pycocotools import mask as coco_mask
 from tabulate import tabulate
 from torchvision.ops import nms
 
-from bccd_d2.cells import Cells
 from bccd_d2.modeling.suppression import BoxSuppression, MaskSuppression
+from bccd_d2.structures.cells import Cells
 
 HEIGHT, WIDTH = 1200, 1600
 DIAMETERS = (70, 130)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from bccd_d2.conversion.synthetic import draw_smear
 from bccd_d2.errors import InputError, run_command
+from bccd_d2.synthetic import draw_smear
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MIN_AREA = 100

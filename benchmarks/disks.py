@@ -25,9 +25,9 @@ from typing import Any
 import soak
 from tabulate import tabulate
 
-from bccd_d2.conversion.synthetic import SyntheticSet, write_synthetic_set
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.files import locked
+from bccd_d2.synthetic import SyntheticSet, write_synthetic_set
 
 PREDICT = soak.REPOSITORY / "tools" / "predict.py"
 SAME_BYTES = (

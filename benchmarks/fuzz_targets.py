@@ -21,17 +21,13 @@ import torch
 from detectron2.data import DatasetCatalog
 from fuzz_examples import COCO, trainer, truth_document
 
+from bccd_d2.audit.annotations import read_annotations
 from bccd_d2.config import load_config
-from bccd_d2.conversion.audit.annotations import read_annotations
 from bccd_d2.conversion.bbbc041 import read_bbbc041
-from bccd_d2.conversion.check import check_file
 from bccd_d2.conversion.class_table import ClassTable
-from bccd_d2.conversion.coco import read_coco
-from bccd_d2.conversion.dialects import read_dialect
-from bccd_d2.conversion.images import read_image_size, read_rgb
+from bccd_d2.conversion.dataset_spec import read_dialect
 from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.layout import ImageMaskPair
-from bccd_d2.conversion.masks import MaskRule, read_mask
 from bccd_d2.conversion.split_plans import SplitPlan, plan_split
 from bccd_d2.conversion.splits import read_splits
 from bccd_d2.conversion.voc import read_image_sets, read_voc
@@ -48,10 +44,14 @@ from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.inference.batch import Outputs
 from bccd_d2.inference.collect import collect
 from bccd_d2.inference.manifest import claim_output
-from bccd_d2.inference.sources import open_source, page_count
-from bccd_d2.inference.storage import Storage
+from bccd_d2.io.images import read_image_size, read_rgb
+from bccd_d2.io.masks import MaskRule, read_mask
+from bccd_d2.io.sources import open_source, page_count
+from bccd_d2.io.storage import Storage
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
-from bccd_d2.visualization.run_figures import read_records, read_results
+from bccd_d2.reporting.run_figures import read_records, read_results
+from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.coco_check import check_file
 
 Structured = Callable[[bytes, random.Random], bytes]
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from bccd_d2.cells import Cells
 from bccd_d2.config import load_config
 from bccd_d2.conversion.layout import find_pairs
-from bccd_d2.conversion.synthetic import draw_smear
 from bccd_d2.conversion.voc import read_voc
 from bccd_d2.evaluation.matching import box_ious
 from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER, shipped_model
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.modeling.weights import BCCDCheckpointer
+from bccd_d2.structures.cells import Cells
+from bccd_d2.synthetic import draw_smear
 from tests.conftest import REPOSITORY
 
 SCORE = 0.5

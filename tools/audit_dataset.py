@@ -7,9 +7,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from bccd_d2.audit.run import JSON_FILE, PAGE_FILE, STAIN_CLUSTERS, AuditOptions, audit_dataset
 from bccd_d2.conversion.arguments import add_workers
-from bccd_d2.conversion.audit.run import JSON_FILE, PAGE_FILE, STAIN_CLUSTERS, AuditOptions, audit_dataset
-from bccd_d2.conversion.dialects import known_dialects, read_dialect
+from bccd_d2.conversion.dataset_spec import known_dialects, read_dialect
 from bccd_d2.conversion.instances import MIN_AREA
 from bccd_d2.errors import run_command
 

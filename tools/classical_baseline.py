@@ -13,11 +13,11 @@ from typing import Any
 from tqdm import tqdm
 
 from bccd_d2.conversion.convert import annotation_file
-from bccd_d2.conversion.images import read_rgb
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.files import write_json
 from bccd_d2.inference.classical import RULE, SMOOTHING, otsu_watershed
+from bccd_d2.io.images import read_rgb
 
 EXAMPLES = """examples:
   python tools/classical_baseline.py --data-root datasets/bccd --part val --output output/classical/val.json

@@ -14,15 +14,15 @@ from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.compare import compare_runs
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
-from bccd_d2.report.arguments import (
+from bccd_d2.reporting.arguments import (
     add_rule_arguments,
     add_truth_arguments,
     chosen_options,
     read_prediction_sources,
     read_run_sources,
 )
-from bccd_d2.report.comparison import comparison_document, comparison_table
-from bccd_d2.report.part import Source
+from bccd_d2.reporting.comparison import comparison_document, comparison_table
+from bccd_d2.reporting.part import Source
 
 EXAMPLES = """examples:
   python tools/compare_runs.py output/baseline output/model

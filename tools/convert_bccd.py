@@ -17,13 +17,13 @@ from bccd_d2.conversion.arguments import (
     add_workers,
     conversion_options,
 )
-from bccd_d2.conversion.check import check_file
 from bccd_d2.conversion.class_sources import make_class_source
-from bccd_d2.conversion.coco import read_coco
 from bccd_d2.conversion.convert import convert_dataset
 from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import run_command
+from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.coco_check import check_file
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

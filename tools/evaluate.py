@@ -11,17 +11,17 @@ import logging
 from pathlib import Path
 
 from bccd_d2.errors import run_command
-from bccd_d2.report.arguments import (
+from bccd_d2.reporting.arguments import (
     add_rule_arguments,
     add_truth_arguments,
     chosen_options,
     read_prediction_sources,
     read_run_sources,
 )
-from bccd_d2.report.overlays import SHOWN
-from bccd_d2.report.part import evaluate_sources
-from bccd_d2.report.words import summary_sentences
-from bccd_d2.report.write import PAGE_FILE, TABLE_FILE, write_report
+from bccd_d2.reporting.overlays import SHOWN
+from bccd_d2.reporting.part import evaluate_sources
+from bccd_d2.reporting.wording import summary_sentences
+from bccd_d2.reporting.write import PAGE_FILE, TABLE_FILE, write_report
 
 EXAMPLES = """examples:
   python tools/evaluate.py --run output/model

@@ -16,7 +16,7 @@ from bccd_d2.config import load_config
 from bccd_d2.data.preprocessing import read_image
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.inference.export import export_model
-from bccd_d2.inference.images import find_images
+from bccd_d2.io.find_images import find_images
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

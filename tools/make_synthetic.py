@@ -8,9 +8,9 @@ from pathlib import Path
 
 import cv2
 
-from bccd_d2.conversion.synthetic.files import EXTRAS, TEST_FRACTION, SyntheticSet, write_synthetic_set
-from bccd_d2.conversion.synthetic.slide import CELL_DIAMETER
 from bccd_d2.errors import run_command
+from bccd_d2.synthetic.files import EXTRAS, TEST_FRACTION, SyntheticSet, write_synthetic_set
+from bccd_d2.synthetic.slide import CELL_DIAMETER
 
 
 def _size(text: str) -> tuple[int, int]:

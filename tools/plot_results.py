@@ -9,8 +9,8 @@ from typing import Any
 from tabulate import tabulate
 
 from bccd_d2.errors import run_command
-from bccd_d2.visualization.run import headline
-from bccd_d2.visualization.run_figures import draw_run, read_results
+from bccd_d2.reporting.run_figures import draw_run, read_results
+from bccd_d2.reporting.training_curves import headline
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -24,8 +24,8 @@ from bccd_d2.inference.arguments import (
 from bccd_d2.inference.collect import BatchSummary, collect
 from bccd_d2.inference.job import prepare_job, run_job
 from bccd_d2.inference.ray_engine import run_job_on_ray
-from bccd_d2.inference.storage import Storage
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
+from bccd_d2.io.storage import Storage
 
 EXAMPLES = """examples:
   python tools/predict.py --input smear.png --output predictions [--model classes]

@@ -25,8 +25,8 @@ from bccd_d2.engine.setup import output_folder, setup_config, start_run
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import run_command
 from bccd_d2.modeling.weights import load_weights
-from bccd_d2.report.run import report_run
-from bccd_d2.visualization.run_figures import draw_run
+from bccd_d2.reporting.run import report_run
+from bccd_d2.reporting.run_figures import draw_run
 
 EXAMPLES = """examples:
   python tools/train_net.py --config-file configs/mask_rcnn_R_18_FPN_lite.yaml --data-root datasets/bccd --fast-dev-run

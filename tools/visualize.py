@@ -21,7 +21,7 @@ from detectron2.config import CfgNode
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import run_command
 from bccd_d2.files import replacing
-from bccd_d2.visualization.previews import DataPreviews
+from bccd_d2.reporting.previews import DataPreviews
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bccd_d2.conversion.convert import ConversionOptions
 from bccd_d2.conversion.convert_image import BORDER_POLICIES, AnnotationRule
-from bccd_d2.conversion.dialects import known_dialects, read_dialect
+from bccd_d2.conversion.dataset_spec import known_dialects, read_dialect
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.label_masks import LABEL_FORMATS
 from bccd_d2.conversion.split_plans import SplitPlan

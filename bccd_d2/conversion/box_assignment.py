@@ -19,8 +19,8 @@ from bccd_d2.conversion.box_splitting import CUT_METHODS, cut_by_boxes
 from bccd_d2.conversion.boxes import BoxFile
 from bccd_d2.conversion.class_source import ClassAssignment, ImageRecord
 from bccd_d2.conversion.class_table import DROP, IGNORE, WEAK, ClassTable, NamedBoxes, named_boxes
-from bccd_d2.conversion.images import read_rgb
 from bccd_d2.conversion.weak_masks import guess_masks
+from bccd_d2.io.images import read_rgb
 
 MIN_REST = 0.25
 """Least size of a rest that is cut off, in median areas of the components with a box of their own."""

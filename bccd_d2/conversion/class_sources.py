@@ -9,7 +9,7 @@ from bccd_d2.conversion.box_assignment import BoxClasses
 from bccd_d2.conversion.boxes import BoxFile
 from bccd_d2.conversion.class_source import ClassSource
 from bccd_d2.conversion.class_table import ClassTable
-from bccd_d2.conversion.dialects import Dialect
+from bccd_d2.conversion.dataset_spec import Dialect
 from bccd_d2.conversion.layout import find_below
 from bccd_d2.conversion.voc import VocFolder
 from bccd_d2.errors import InputError

@@ -15,9 +15,8 @@ from tqdm import tqdm
 
 import bccd_d2
 from bccd_d2.conversion.class_source import ClassSource
-from bccd_d2.conversion.coco_writer import CocoWriter
 from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, ImageConverter
-from bccd_d2.conversion.dialects import Dialect
+from bccd_d2.conversion.dataset_spec import Dialect
 from bccd_d2.conversion.instances import InstanceCounts
 from bccd_d2.conversion.layout import ImageMaskPair, find_below, find_pairs, relative_posix, take_parts
 from bccd_d2.conversion.pool import map_in_order
@@ -26,6 +25,7 @@ from bccd_d2.conversion.splits import PARTS, write_splits
 from bccd_d2.conversion.staging import staged_output
 from bccd_d2.conversion.voc import read_image_sets
 from bccd_d2.errors import InputError
+from bccd_d2.structures.coco_writer import CocoWriter
 
 logger = logging.getLogger(__name__)
 SPLITS_FILE = "splits.json"

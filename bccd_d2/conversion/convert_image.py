@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.class_source import ClassAssignment, ClassSource, ImageRecord, SingleClass
-from bccd_d2.conversion.dialects import Dialect
-from bccd_d2.conversion.encode import EncodedInstance, encode_labels
-from bccd_d2.conversion.images import read_image_size, read_rgb
+from bccd_d2.conversion.dataset_spec import Dialect
 from bccd_d2.conversion.instances import (
     InstanceCounts,
     LabelledInstances,
@@ -23,10 +21,12 @@ from bccd_d2.conversion.instances import (
     label_instances,
 )
 from bccd_d2.conversion.layout import ImageMaskPair
-from bccd_d2.conversion.masks import MaskContent, read_mask
-from bccd_d2.conversion.polygons import mask_to_polygons
 from bccd_d2.conversion.unlabelled import UnlabelledRule, find_unlabelled
 from bccd_d2.errors import InputError
+from bccd_d2.io.images import read_image_size, read_rgb
+from bccd_d2.io.masks import MaskContent, read_mask
+from bccd_d2.structures.encode import EncodedInstance, encode_labels
+from bccd_d2.structures.polygons import mask_to_polygons
 
 BorderPolicy = Literal["keep", "ignore"]
 BORDER_POLICIES: tuple[BorderPolicy, ...] = ("keep", "ignore")

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from bccd_d2.conversion.coco import decode_segmentation
-from bccd_d2.conversion.rle import pixel_numbers
 from bccd_d2.conversion.staging import staged_output
 from bccd_d2.errors import InputError
+from bccd_d2.structures.coco import decode_segmentation
+from bccd_d2.structures.rle import pixel_numbers
 
 logger = logging.getLogger(__name__)
 LabelFormat = Literal["png", "tif"]
@@ -70,7 +70,7 @@ def write_label_masks(
     annotation's id, category, area and whether it is a region to ignore, which is not drawn.
 
     Args:
-        document: a COCO instance document, see :func:`bccd_d2.conversion.coco.read_coco`.
+        document: a COCO instance document, see :func:`bccd_d2.structures.coco.read_coco`.
         out: folder to write to; its files appear together or not at all.
         kind: ``png`` or ``tif``.
         overwrite: replace files that exist.

@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.conversion.images import read_rgb
 from bccd_d2.conversion.layout import ImageMaskPair, list_names
-from bccd_d2.conversion.masks import MaskRule, read_mask
 from bccd_d2.conversion.pool import map_in_order
 from bccd_d2.conversion.splits import (
     PARTS,
@@ -33,6 +31,8 @@ from bccd_d2.conversion.splits import (
 from bccd_d2.conversion.stain_clusters import cluster_stains, stain_features
 from bccd_d2.conversion.weak_masks import find_foreground
 from bccd_d2.errors import InputError
+from bccd_d2.io.images import read_rgb
+from bccd_d2.io.masks import MaskRule, read_mask
 
 logger = logging.getLogger(__name__)
 SplitMode = Literal["random", "official", "prefix", "table", "stain", "file"]

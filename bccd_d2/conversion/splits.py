@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.conversion.coco import read_json
 from bccd_d2.errors import InputError
 from bccd_d2.files import write_json
+from bccd_d2.structures.coco import read_json
 
 PARTS = ("train", "val", "test")
 RATIOS = (0.70, 0.15, 0.15)

@@ -16,9 +16,9 @@ import torch
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.coco import as_rle
-from bccd_d2.conversion.rle import run_lengths
 from bccd_d2.errors import InputError
+from bccd_d2.structures.coco import as_rle
+from bccd_d2.structures.rle import run_lengths
 
 # Label maps are uint16, the widest integers that OpenCV can warp; 0 is background.
 IGNORED_LABEL = np.iinfo(np.uint16).max

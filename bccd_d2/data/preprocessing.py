@@ -11,18 +11,18 @@ from detectron2.config import CfgNode, configurable
 from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.images import PNG_SIGNATURE, png_chunks
-from bccd_d2.data.levels import full_scale, to_uint8
 from bccd_d2.data.scaling import resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
+from bccd_d2.io.images import PNG_SIGNATURE, png_chunks
+from bccd_d2.io.levels import full_scale, to_uint8
 
 
 def read_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
     """Read an image at native size, turned upright as its EXIF orientation says.
 
     OpenCV decodes a PNG in three quarters of the time that Pillow takes. More than eight bits are scaled by
-    :func:`bccd_d2.data.levels.full_scale`.
+    :func:`bccd_d2.io.levels.full_scale`.
 
     Args:
         file_name: a path, or an address that Detectron2's ``PathManager`` knows.

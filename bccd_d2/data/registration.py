@@ -13,9 +13,9 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 
-from bccd_d2.conversion.coco import as_rle, image_root, read_coco
-from bccd_d2.conversion.rle import run_lengths
 from bccd_d2.errors import InputError
+from bccd_d2.structures.coco import as_rle, image_root, read_coco
+from bccd_d2.structures.rle import run_lengths
 
 PARTS = ("train", "val", "test")
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
-from bccd_d2.conversion.coco import read_json
 from bccd_d2.errors import InputError
 from bccd_d2.plain_yaml import read_yaml
+from bccd_d2.structures.coco import read_json
 
 TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
 METRICS = (

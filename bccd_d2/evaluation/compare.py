@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bccd_d2.cells import Cells
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import check_detections
 from bccd_d2.evaluation.bootstrap import Difference, HeadlineStatistics, differences
@@ -14,6 +13,7 @@ from bccd_d2.evaluation.dataset import EvaluationSet
 from bccd_d2.evaluation.measured import measure, ranked
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.evaluation.values import ALL_CLASSES, REGIONS
+from bccd_d2.structures.cells import Cells
 
 
 def compare_runs(

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.cells import Cells
 from bccd_d2.conversion.boxes import MAX_COORDINATE
-from bccd_d2.conversion.coco import check_entries, is_among, read_coco, read_json
-from bccd_d2.conversion.coco import image_root as written_root
 from bccd_d2.errors import InputError
+from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.coco import check_entries, is_among, read_coco, read_json
+from bccd_d2.structures.coco import image_root as written_root
 
 
 @dataclass(frozen=True)

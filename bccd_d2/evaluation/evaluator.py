@@ -9,11 +9,11 @@ from typing import Any
 
 from detectron2.evaluation import COCOEvaluator
 
-from bccd_d2.cells import Cells
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
+from bccd_d2.structures.cells import Cells
 
 
 class CellEvaluator(COCOEvaluator):
@@ -49,7 +49,7 @@ class CellEvaluator(COCOEvaluator):
 
         Args:
             inputs: dataset dicts with ``image_id``.
-            outputs: with ``cells`` (:class:`bccd_d2.cells.Cells`), or with Detectron2's ``instances``, whose masks of
+            outputs: with ``cells`` (``Cells``), or with Detectron2's ``instances``, whose masks of
                 the image's size take many times as long.
         """
         for image, output in zip(inputs, outputs):

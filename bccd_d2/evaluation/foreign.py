@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from bccd_d2.cells import Cells
-from bccd_d2.conversion.coco import read_json
-from bccd_d2.conversion.masks import MaskRule, read_mask
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationSet
+from bccd_d2.io.masks import MaskRule, read_mask
+from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.coco import read_json
 
 LABEL_SUFFIXES = ("_cp_masks", "_masks", ".stardist", "_instanseg_prediction", "_labels", "_label", "")
 """What Cellpose, StarDist, InstanSeg and others add to an image's stem; the bare stem comes last, because some tools

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
 from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.matching import Overlaps, box_ious, match_greedy
 from bccd_d2.evaluation.options import FOUND_IOU
+from bccd_d2.structures.cells import Cells
 
 
 class PixelCounts(NamedTuple):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.images import read_rgb
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.measured import MeasuredImage
@@ -18,6 +17,7 @@ from bccd_d2.evaluation.overlap import iou_and_dice
 from bccd_d2.evaluation.taxonomy import BINS
 from bccd_d2.evaluation.traits import contrast_bin, contrast_edges, contrasts, diameters, gaps
 from bccd_d2.evaluation.values import ALL_CLASSES
+from bccd_d2.io.images import read_rgb
 
 SPLITS = ("class", "size", "crowding", "contrast_bin")
 """Keys of a cell's record that the error bins are split by."""

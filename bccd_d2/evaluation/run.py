@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.cells import Cells
 from bccd_d2.config import load_config
 from bccd_d2.data.preprocessing import read_image
 from bccd_d2.data.registration import PARTS, annotation_file, default_root
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.structures.cells import Cells
 
 RESULTS_FILE = "coco_instances_results.json"
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
 from bccd_d2.evaluation.matching import MOSTLY, Overlaps, match_optimal
 from bccd_d2.evaluation.options import FOUND_IOU
+from bccd_d2.structures.cells import Cells
 
 CORRECT = "correct"
 UNDER = "under-segmented"

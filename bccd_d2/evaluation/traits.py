@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
+from bccd_d2.structures.cells import Cells
 
 RING_START, RING_END = 2, 8
 """The ring that a cell is compared with begins and ends this many native px from it: beyond the blurred rim."""

@@ -25,7 +25,7 @@ from bccd_d2.inference.upload import (
     picture,
 )
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, write_formats
-from bccd_d2.visualization.overlay import class_color
+from bccd_d2.reporting.overlay import class_color
 
 DEFAULT_THRESHOLD = 0.5
 LOWEST_THRESHOLD = 0.05

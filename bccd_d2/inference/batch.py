@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from bccd_d2.cells import Cells
 from bccd_d2.errors import InputError
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.result import ImageResult
-from bccd_d2.inference.source import ImageSource
-from bccd_d2.inference.sources import MAX_PIXELS, open_source, page_count
-from bccd_d2.inference.storage import Storage, fingerprint, local_copy
 from bccd_d2.inference.writers import FORMATS, format_files, write_formats
+from bccd_d2.io.source import ImageSource
+from bccd_d2.io.sources import MAX_PIXELS, open_source, page_count
+from bccd_d2.io.storage import Storage, fingerprint, local_copy
+from bccd_d2.structures.cells import Cells
 
 Progress = Callable[[int, int], None]
 Record = dict[str, Any]
@@ -132,7 +132,7 @@ def predict_one(
         predictor: finds the cells.
         outputs: where the results go.
         progress: called with the number of tiles done and of all tiles.
-        max_pixels: see :func:`bccd_d2.inference.sources.open_source`.
+        max_pixels: see :func:`bccd_d2.io.sources.open_source`.
 
     Returns:
         The record, which :func:`record_file` holds now: ``key``, ``formats``, ``file`` (fingerprint), ``results``

@@ -39,7 +39,7 @@ class CellModel(torch.nn.Module):
                 of the native image.
 
         Returns:
-            Dicts with ``cells`` (:class:`bccd_d2.cells.Cells`) and the same as ``instances`` (Detectron2's), in native
+            Dicts with ``cells`` (``Cells``) and the same as ``instances`` (Detectron2's), in native
             pixels, best score first.
         """
         network = Network(self.model)

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
 from bccd_d2.conversion.instances import InstanceRule, label_instances
 from bccd_d2.conversion.splitting import CutRule
+from bccd_d2.structures.cells import Cells
 
 GREEN = 1
 """Channel of a BGR image: haemoglobin and the stain's dyes take up green."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
 from bccd_d2.inference.measurements import BORDER_MARGIN
+from bccd_d2.structures.cells import Cells
 
 COUNT_COLUMNS = (
     "image",

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from bccd_d2.conversion.synthetic import draw_smear
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.data.stain import ReinhardNormalizer
 from bccd_d2.errors import InputError
@@ -44,6 +43,7 @@ from bccd_d2.inference.exported import (
     open_network,
 )
 from bccd_d2.modeling.weights import load_weights
+from bccd_d2.synthetic import draw_smear
 
 OPSET = 17
 """Of the ONNX files. 16 is the first whose RoiAlign has Detectron2's half-pixel shift."""

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.detections import Detections
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions
+from bccd_d2.structures.detections import Detections
 
 INPUT_NAME = "image"
 OUTPUT_NAMES = ("boxes", "scores", "classes", "masks")

@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
 from bccd_d2.data.scaling import resize_image, scaled_size
-from bccd_d2.detections import Detections
 from bccd_d2.errors import InputError
 from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions, TestTimeAugmentation
 from bccd_d2.inference.refinement import split_merged, without_overlaps
 from bccd_d2.inference.seams import candidates, merge_tiles
-from bccd_d2.inference.source import ArraySource, ImageSource, sample_image
 from bccd_d2.inference.test_time_augmentation import predict_views, views_of
 from bccd_d2.inference.tiles import Tile, plan_tiles
+from bccd_d2.io.source import ArraySource, ImageSource, sample_image
+from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.detections import Detections
 
 if TYPE_CHECKING:
     from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
@@ -111,7 +111,7 @@ class CellFinder:
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> Cells:
-        """Predict an image that is read tile by tile, see :func:`bccd_d2.inference.sources.open_source`.
+        """Predict an image that is read tile by tile, see :func:`bccd_d2.io.sources.open_source`.
 
         Args:
             source: the image.

@@ -14,15 +14,15 @@ from torch.multiprocessing import ProcessRaisedException
 from bccd_d2.errors import InputError
 from bccd_d2.inference.batch import RECORDS, OutputError, Outputs, predict_pending, read_record
 from bccd_d2.inference.collect import CELLS, COUNTS, PREDICTIONS
-from bccd_d2.inference.images import SUFFIXES, find_images
 from bccd_d2.inference.manifest import MANIFEST, claim_output, describe_run, manifest_bytes
 from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
-from bccd_d2.inference.slide_source import SLIDE_SUFFIXES
-from bccd_d2.inference.source import ArraySource
-from bccd_d2.inference.sources import MAX_PIXELS
-from bccd_d2.inference.storage import Storage, is_url
+from bccd_d2.io.find_images import SUFFIXES, find_images
+from bccd_d2.io.slide_source import SLIDE_SUFFIXES
+from bccd_d2.io.source import ArraySource
+from bccd_d2.io.sources import MAX_PIXELS
+from bccd_d2.io.storage import Storage, is_url
 
 Images = Sequence[tuple[str | Path, str]]
 
@@ -74,7 +74,7 @@ def prepare_job(
     """Find the images, take the output folder, and see what is left to do.
 
     Args:
-        inputs: see :func:`bccd_d2.inference.images.find_images`; what lies in the output folder is none of them.
+        inputs: see :func:`bccd_d2.io.find_images.find_images`; what lies in the output folder is none of them.
         output: folder of the results, or an address that fsspec knows.
         model: to predict with.
         options: how.

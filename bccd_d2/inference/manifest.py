@@ -13,7 +13,7 @@ from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
 from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.inference.options import PredictionOptions
-from bccd_d2.inference.storage import Storage
+from bccd_d2.io.storage import Storage
 
 MANIFEST = "run.json"
 

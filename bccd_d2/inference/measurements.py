@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from skimage.measure import perimeter_crofton
 from skimage.measure import regionprops as measure_regions
 
-from bccd_d2.cells import Cells
-from bccd_d2.inference.source import ImageSource
+from bccd_d2.io.source import ImageSource
+from bccd_d2.structures.cells import Cells
 
 Table = dict[str, NDArray]
 """Columns of equal length by name, in the order they are written."""

@@ -14,9 +14,9 @@ from detectron2.structures import Instances, ROIMasks
 from numpy.typing import NDArray
 
 from bccd_d2.config_checks import CPU_MODES
-from bccd_d2.detections import Detections
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.precision import keep_features_exact
+from bccd_d2.structures.detections import Detections
 
 _LARGEST_BATCH_ON_CUDA = 8
 

@@ -11,13 +11,13 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
 from bccd_d2.config import load_config
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.network import Network
 from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions, TestTimeAugmentation
 from bccd_d2.modeling.weights import load_weights
+from bccd_d2.structures.cells import Cells
 
 
 class BCCDPredictor(CellFinder):

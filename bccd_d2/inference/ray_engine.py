@@ -15,7 +15,7 @@ from tqdm import tqdm
 from bccd_d2.errors import InputError
 from bccd_d2.inference.batch import predict_one
 from bccd_d2.inference.job import Job, check_options
-from bccd_d2.inference.storage import is_url
+from bccd_d2.io.storage import is_url
 
 RETRIES = 3
 """How often an image is tried again whose worker died; one that kills each worker is given up then."""

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from bccd_d2.cells import Cells, concatenate
 from bccd_d2.conversion.splitting import CutRule, cut_touching
+from bccd_d2.structures.cells import Cells, concatenate
 
 _MIN_VISIBLE_SHARE = 0.5
 _SAME_CELL_IOU = 0.5

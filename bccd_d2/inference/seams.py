@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bccd_d2.cells import Cells, concatenate
 from bccd_d2.inference.tiles import Tile
+from bccd_d2.structures.cells import Cells, concatenate
 
 # Masks of two cells never share as much; those of one small cell in two tiles may share no more.
 _SAME_CELL_IOU = 0.3

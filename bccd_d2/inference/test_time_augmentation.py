@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells, concatenate
 from bccd_d2.data.scaling import resize_image, scaled_size
-from bccd_d2.detections import MASK_THRESHOLD, Detections
 from bccd_d2.inference.options import TestTimeAugmentation
+from bccd_d2.structures.cells import Cells, concatenate
+from bccd_d2.structures.detections import MASK_THRESHOLD, Detections
 
 _SAME_CELL_IOU = 0.5
 

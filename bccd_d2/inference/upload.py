@@ -15,9 +15,9 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference.batch import Predictor
 from bccd_d2.inference.counts import count_rows
 from bccd_d2.inference.result import ImageResult
-from bccd_d2.inference.sources import ArraySource, open_source
 from bccd_d2.inference.writers.overlay import overview
-from bccd_d2.visualization.overlay import Color, draw_cells
+from bccd_d2.io.sources import ArraySource, open_source
+from bccd_d2.reporting.overlay import Color, draw_cells
 
 # Of the picture on the page; files have the image's own size.
 _MAX_SHOWN_SIDE = 2000

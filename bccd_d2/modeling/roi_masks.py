@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from detectron2.structures import Instances
 
-from bccd_d2.cells import Cells
-from bccd_d2.detections import Detections
+from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.detections import Detections
 
 
 def cells_of_instances(instances: Instances) -> Cells:

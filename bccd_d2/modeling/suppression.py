@@ -1,6 +1,6 @@
 """Of several detections of one cell, which stay.
 
-Plain functions on arrays and :class:`bccd_d2.cells.Cells`, so that the model, the merging of tiles and the tuning of
+Plain functions on arrays and ``Cells``, so that the model, the merging of tiles and the tuning of
 thresholds suppress alike. In each the best score wins; of equal scores the one that comes first.
 """
 
@@ -15,9 +15,9 @@ from detectron2.config import CfgNode
 from numpy.typing import NDArray
 from torchvision.ops import batched_nms
 
-from bccd_d2.cells import Cells
 from bccd_d2.config_heads import MASK_METRICS, NMS_KINDS
 from bccd_d2.errors import InputError
+from bccd_d2.structures.cells import Cells
 
 
 @dataclass(frozen=True)

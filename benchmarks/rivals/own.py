@@ -12,12 +12,12 @@ import numpy as np
 from detectron2.utils.events import EventWriter
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.data.registration import annotation_file, class_names
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.inference.network import Network
+from bccd_d2.structures.cells import Cells
 from rivals.budget import WARMUP_SHARE
 from rivals.contender import Setting
 from rivals.detectron2_trainer import SCHEDULE_STEPS, TrainerContender

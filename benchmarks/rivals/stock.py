@@ -18,11 +18,11 @@ from detectron2.data import transforms as T  # noqa: N812  Detectron2's own habi
 from detectron2.engine import DefaultTrainer
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
 from bccd_d2.data.registration import class_names, register_bccd
 from bccd_d2.errors import InputError
 from bccd_d2.inference.network import Network
 from bccd_d2.modeling.weights import BCCDCheckpointer
+from bccd_d2.structures.cells import Cells
 from rivals.budget import WARMUP_SHARE
 from rivals.contender import Setting
 from rivals.detectron2_trainer import SCHEDULE_STEPS, TrainerContender

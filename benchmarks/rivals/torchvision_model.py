@@ -21,14 +21,14 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from bccd_d2.cells import Cells
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.data.torchvision_format import TorchvisionCells
-from bccd_d2.detections import Detections
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
+from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.detections import Detections
 from rivals.budget import WARMUP_SHARE, Budget
 from rivals.contender import Setting
 from rivals.judge import DETECTIONS, Judge

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bccd_d2.conversion.coco import read_coco
 from bccd_d2.conversion.convert import annotation_file, convert_dataset
 from bccd_d2.conversion.splits import PARTS, read_splits
 from bccd_d2.errors import InputError
+from bccd_d2.structures.coco import read_coco
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs
 from tests.full_disk import files_no_larger_than
 

@@ -14,13 +14,13 @@ import pytest
 from bccd_d2.conversion.bbbc041 import Bbbc041Boxes
 from bccd_d2.conversion.class_source import ImageRecord
 from bccd_d2.conversion.class_sources import make_class_source
-from bccd_d2.conversion.coco import decode_segmentation, read_coco
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
-from bccd_d2.conversion.dialects import Dialect, read_dialect
+from bccd_d2.conversion.dataset_spec import Dialect, read_dialect
 from bccd_d2.conversion.layout import find_pairs
 from bccd_d2.conversion.split_plans import SplitPlan, plan_split
 from bccd_d2.conversion.splits import PARTS, read_splits
 from bccd_d2.errors import InputError
+from bccd_d2.structures.coco import decode_segmentation, read_coco
 from tests.conversion.drawn import draw_image, write, write_pairs
 
 HEIGHT, WIDTH = 120, 160

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bccd_d2.conversion.check import check_coco
 from bccd_d2.conversion.class_source import ClassAssignment, ImageRecord
-from bccd_d2.conversion.coco import decode_segmentation, read_coco
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
 from bccd_d2.conversion.convert_image import AnnotationRule
-from bccd_d2.conversion.dialects import Dialect, read_dialect
+from bccd_d2.conversion.dataset_spec import Dialect, read_dialect
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.layout import FolderPair
-from bccd_d2.conversion.masks import MaskRule
 from bccd_d2.conversion.split_plans import SplitPlan
 from bccd_d2.conversion.splits import PARTS, read_splits
 from bccd_d2.conversion.unlabelled import UnlabelledRule
 from bccd_d2.errors import InputError
+from bccd_d2.io.masks import MaskRule
+from bccd_d2.structures.coco import decode_segmentation, read_coco
+from bccd_d2.structures.coco_check import check_coco
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs
 
 

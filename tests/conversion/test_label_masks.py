@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.coco import decode_segmentation, read_coco
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
-from bccd_d2.conversion.dialects import read_dialect
-from bccd_d2.conversion.encode import encode_labels
+from bccd_d2.conversion.dataset_spec import read_dialect
 from bccd_d2.conversion.label_masks import label_map, write_label_masks
-from bccd_d2.conversion.masks import MaskRule, read_mask
 from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError
+from bccd_d2.io.masks import MaskRule, read_mask
+from bccd_d2.structures.coco import decode_segmentation, read_coco
+from bccd_d2.structures.encode import encode_labels
 from tests.conversion.drawn import write_pairs
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.images import read_rgb
 from bccd_d2.conversion.voc import read_voc
 from bccd_d2.conversion.weak_masks import find_foreground, guess_masks
+from bccd_d2.io.images import read_rgb
 
 HEIGHT, WIDTH = 160, 240
 GLASS, RED, VIOLET = (225, 228, 222), (200, 140, 150), (110, 70, 170)

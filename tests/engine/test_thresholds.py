@@ -7,13 +7,13 @@ import pycocotools.mask
 import pytest
 import yaml
 
-from bccd_d2.cells import Cells
 from bccd_d2.config import load_config
 from bccd_d2.config_heads import score_thresholds
 from bccd_d2.engine.thresholds import tune
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
 from bccd_d2.modeling.suppression import MaskSuppression
+from bccd_d2.structures.cells import Cells
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "tune_thresholds.py"
 LITE = TOOL.parents[1] / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"

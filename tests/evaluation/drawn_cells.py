@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
+from bccd_d2.structures.cells import Cells
 
 SIDE = 200
 Box = tuple[int, int, int, int]

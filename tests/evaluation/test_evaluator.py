@@ -7,15 +7,15 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
-from bccd_d2.cells import Cells
 from bccd_d2.config import get_bccd_cfg
-from bccd_d2.conversion.coco import write_coco
 from bccd_d2.data.registration import register_bccd
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.evaluator import CellEvaluator
 from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.coco import write_coco
 from tests.evaluation.drawn_cells import rectangles
 
 A, B, C = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20)

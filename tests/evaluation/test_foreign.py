@@ -7,10 +7,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from bccd_d2.cells import Cells
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
 from bccd_d2.evaluation.foreign import read_predictions, without_classes
+from bccd_d2.structures.cells import Cells
 
 SIZE = (30, 40)
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from bccd_d2.cells import Cells
 from bccd_d2.evaluation.instances import (
     aggregated_jaccard,
     aggregated_jaccard_plus,
@@ -11,6 +10,7 @@ from bccd_d2.evaluation.instances import (
 from bccd_d2.evaluation.matching import overlaps
 from bccd_d2.evaluation.options import IOU_THRESHOLDS
 from bccd_d2.evaluation.outlines import OutlineAgreement
+from bccd_d2.structures.cells import Cells
 from tests.evaluation.drawn_cells import disc, discs, image, random_image, rectangles
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from bccd_d2.detections import Detections
+from bccd_d2.structures.detections import Detections
 
 GLASS, CELL = 230, 60
 MASK_SIZE = 56

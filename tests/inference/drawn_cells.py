@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from bccd_d2.cells import Cells
 from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions
 from bccd_d2.inference.result import ImageResult
-from bccd_d2.inference.source import ArraySource
+from bccd_d2.io.source import ArraySource
+from bccd_d2.structures.cells import Cells
 
 NAMES = ["RBC", "WBC", "Platelet"]
 

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.synthetic import draw_smear
 from bccd_d2.inference.app import LOWEST_THRESHOLD, build_app, launch_app
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.upload import UploadLimits
+from bccd_d2.synthetic import draw_smear
 from tests.inference.tiny_network import CLASS_NAMES, write_tiny_run
 
 CHROMIUM = "/usr/bin/chromium"

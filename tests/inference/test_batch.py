@@ -17,9 +17,9 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference import batch
 from bccd_d2.inference.batch import OutputError, Outputs, predict_one, predict_pending
 from bccd_d2.inference.collect import collect
-from bccd_d2.inference.images import find_images
 from bccd_d2.inference.options import PredictionOptions
-from bccd_d2.inference.storage import Storage
+from bccd_d2.io.find_images import find_images
+from bccd_d2.io.storage import Storage
 from tests.inference.drawn_cells import DarkThings
 
 

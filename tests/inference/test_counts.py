@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bccd_d2.cells import Cells
 from bccd_d2.inference.counts import Counts, add_counts, count_cells, count_rows, in_counting_frame
+from bccd_d2.structures.cells import Cells
 
 SIDE = 40
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from skimage.measure import regionprops
 
-from bccd_d2.cells import Cells
 from bccd_d2.inference import measurements
 from bccd_d2.inference.measurements import measure_cells, nucleus_fraction
-from bccd_d2.inference.source import ArraySource
+from bccd_d2.io.source import ArraySource
+from bccd_d2.structures.cells import Cells
 from tests.inference.drawn_cells import disc, ring_and_friends
 
 GREY = ArraySource(np.full((150, 200, 3), 128, np.uint8))

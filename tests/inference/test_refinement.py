@@ -1,7 +1,7 @@
 import numpy as np
 
-from bccd_d2.cells import Cells
 from bccd_d2.inference.refinement import split_merged, without_overlaps
+from bccd_d2.structures.cells import Cells
 
 HEIGHT, WIDTH = 100, 200
 

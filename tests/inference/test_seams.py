@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bccd_d2.cells import Cells
 from bccd_d2.inference.seams import candidates, merge_tiles
 from bccd_d2.inference.tiles import plan_tiles
+from bccd_d2.structures.cells import Cells
 
 HEIGHT, WIDTH = 170, 250
 SIZE, OVERLAP = 100, 40

@@ -16,7 +16,7 @@ from bccd_d2.inference.upload import (
     picture,
 )
 from bccd_d2.inference.writers import write_formats
-from bccd_d2.visualization.overlay import CLASS_COLORS
+from bccd_d2.reporting.overlay import CLASS_COLORS
 from tests.inference.drawn_cells import DarkThings
 
 LIMITS = UploadLimits(megabytes=0.1, megapixels=0.02)

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms, box_iou
 
-from bccd_d2.cells import Cells
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.suppression import BoxSuppression, MaskSuppression, box_overlaps
+from bccd_d2.structures.cells import Cells
 
 # Three squares of side 10: the second moved by 2 (IoU 80 / 120), the third far away.
 BOXES = np.array([[0, 0, 10, 10], [2, 0, 12, 10], [50, 50, 60, 60]], float)

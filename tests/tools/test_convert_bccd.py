@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.coco import read_coco
 from bccd_d2.conversion.convert import annotation_file
 from bccd_d2.conversion.splits import PARTS, read_splits
 from bccd_d2.conversion.unlabelled import UnlabelledRule
 from bccd_d2.errors import run_command
+from bccd_d2.structures.coco import read_coco
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bccd_d2.conversion.coco import read_coco
 from bccd_d2.conversion.convert import annotation_file
+from bccd_d2.structures.coco import read_coco
 from tests.conversion.drawn import write_pairs
 from tests.conversion.test_class_sources import write_bbbc041, write_voc
 

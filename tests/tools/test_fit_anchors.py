@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from bccd_d2.conversion.coco import write_coco
 from bccd_d2.errors import InputError
+from bccd_d2.structures.coco import write_coco
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LITE = REPOSITORY / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"

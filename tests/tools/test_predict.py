@@ -16,9 +16,9 @@ import torch
 from detectron2.modeling import build_model
 
 from bccd_d2.config import load_config
-from bccd_d2.conversion.synthetic import draw_smear
 from bccd_d2.errors import run_command
 from bccd_d2.inference.writers import FORMATS, format_files
+from bccd_d2.synthetic import draw_smear
 from tests.conftest import REPOSITORY
 
 TOOL = REPOSITORY / "tools" / "predict.py"

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.conversion.polygons import Ring, mask_to_rings
 from bccd_d2.inference.result import ImageResult
-from bccd_d2.visualization.overlay import class_color
+from bccd_d2.reporting.overlay import class_color
+from bccd_d2.structures.polygons import Ring, mask_to_rings
 
 # What QuPath keeps elsewhere than among an object's measurements.
 _NO_MEASUREMENTS = ("id", "class")

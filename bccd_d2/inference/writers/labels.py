@@ -11,8 +11,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from bccd_d2.cells import Cells
 from bccd_d2.inference.result import ImageResult
+from bccd_d2.structures.cells import Cells
 
 TILE = 512
 MAX_PICTURE_SIDE = 4096

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi, roiwrite
 
-from bccd_d2.conversion.polygons import mask_to_rings
 from bccd_d2.inference.result import ImageResult
-from bccd_d2.visualization.overlay import class_color
+from bccd_d2.reporting.overlay import class_color
+from bccd_d2.structures.polygons import mask_to_rings
 
 # Commands of the paths that ImageJ keeps composite regions as.
 _MOVE_TO, _LINE_TO, _CLOSE = 0.0, 1.0, 4.0

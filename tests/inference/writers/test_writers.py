@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as npst
 from pycocotools.coco import COCO
 
-from bccd_d2.cells import Cells
 from bccd_d2.errors import InputError
 from bccd_d2.inference.result import ImageResult
-from bccd_d2.inference.source import ArraySource
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, format_files, parse_formats, write_formats
 from bccd_d2.inference.writers.geojson import geojson_features
 from bccd_d2.inference.writers.labels import instance_colors
 from bccd_d2.inference.writers.overlay import overview
-from bccd_d2.visualization.overlay import CLASS_COLORS
+from bccd_d2.io.source import ArraySource
+from bccd_d2.reporting.overlay import CLASS_COLORS
+from bccd_d2.structures.cells import Cells
 from tests.inference.drawn_cells import ring_and_friends
 
 MASKS = npst.arrays(bool, (9, 11)).filter(np.any)

@@ -1,0 +1,284 @@
+"""The audit as one JSON document: every number the page shows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import bccd_d2
+from bccd_d2.audit.annotations import Annotations
+from bccd_d2.audit.measure import ImageMeasures
+from bccd_d2.audit.set_findings import set_findings
+from bccd_d2.audit.similar import SimilarPair
+from bccd_d2.audit.verdicts import WEIGHTS, Kind, Verdict
+from bccd_d2.audit.words import KINDS, cut_cells, summary_sentences, verdict_sentence
+from bccd_d2.conversion.splits import PARTS
+
+BINS = 40
+"""Of a histogram, at most."""
+UNUSED = "unused"
+
+
+def build_document(
+    name: str,
+    measures: Sequence[ImageMeasures],
+    verdicts: Sequence[Verdict],
+    similar: Sequence[SimilarPair],
+    groups: Mapping[str, str],
+    *,
+    mask_classes: Sequence[str] = (),
+    annotations: Annotations | None = None,
+    faults: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    worst: int = 12,
+) -> dict[str, Any]:
+    """Put everything together.
+
+    Args:
+        name: what the data set is called.
+        measures: one an image.
+        verdicts: one an image, in the same order.
+        similar: pairs by position in ``measures``.
+        groups: stain group by stem.
+        mask_classes: names of the classes that masks hold, numbered from 1.
+        annotations: what a conversion made of the images.
+        faults: of files that could not be used.
+        options: how the audit was made, for the reader's information.
+        worst: how many images to name.
+
+    Returns:
+        A mapping that is valid JSON. Its keys are told in docs/audit.md.
+    """
+    part_of = _parts(measures, annotations)
+    images = [
+        _image(m, v, part_of.get(m.stem), groups.get(m.stem), _classes(m, mask_classes, annotations))
+        for m, v in zip(measures, verdicts)
+    ]
+    ranked = sorted((i for i, v in enumerate(verdicts) if v.score > 0), key=lambda i: -verdicts[i].score)
+    document: dict[str, Any] = {
+        "format": "bccd_d2 audit 1",
+        "version": bccd_d2.__version__,
+        "name": name,
+        "options": dict(options or {}),
+        "files": _files(measures, annotations),
+        "parts": _in_order(Counter(part_of.values())),
+        "cells": _cells(measures),
+        "findings": [_finding(kind, measures, verdicts) for kind in KINDS],
+        "classes": _class_table(images),
+        "similar": {
+            "pairs": [_similar(pair, measures, part_of) for pair in similar],
+        },
+        "stains": _stains(images),
+        "worst": [images[i]["stem"] for i in ranked[:worst]],
+        "images": images,
+        "faults": list(faults),
+    }
+    document["set_findings"] = set_findings(document)
+    return {"summary": summary_sentences(document), **document}
+
+
+def _parts(measures: Sequence[ImageMeasures], annotations: Annotations | None) -> dict[str, str]:
+    """Part of each stem: that of the conversion, else the folder it lies in."""
+    if annotations is not None:
+        return {m.stem: annotations.parts.get(m.file_name, UNUSED) for m in measures}
+    return {m.stem: m.part for m in measures if m.part is not None}
+
+
+def _in_order(parts: Counter[str]) -> dict[str, int]:
+    """train, val and test first, whatever else after them."""
+    return {part: parts[part] for part in (*PARTS, *sorted(set(parts) - set(PARTS))) if parts[part]}
+
+
+def _classes(
+    measures: ImageMeasures, mask_classes: Sequence[str], annotations: Annotations | None
+) -> dict[str, int]:
+    if annotations is not None and len(annotations.names) > 1:
+        found = annotations.classes.get(measures.file_name, Counter())
+        return {name: found[name] for name in annotations.names}
+    if measures.classes is not None:
+        counted = Counter(measures.classes)
+        return {name: counted[index] for index, name in enumerate(mask_classes, start=1)}
+    return {}
+
+
+def _image(
+    measures: ImageMeasures, verdict: Verdict, part: str | None, group: str | None, classes: dict[str, int]
+) -> dict[str, Any]:
+    colours = measures.colours
+    return {
+        "stem": measures.stem,
+        "file": measures.file_name,
+        "part": part,
+        "stain": group,
+        "width": measures.width,
+        "height": measures.height,
+        "format": measures.image_format,
+        "cells": len(measures.cells),
+        "border_cells": int(measures.cells.border.sum()),
+        "typical_area": _plain(verdict.typical_area),
+        "median_solidity": _plain(_median(measures.cells.solidities), 4),
+        "classes": classes,
+        "found": dict(verdict.counts),
+        "empty": verdict.empty,
+        "misfit": verdict.misfit,
+        "separation": _plain(colours.separation, 4),
+        "score": _plain(verdict.score, 4),
+        "why": verdict_sentence(verdict, len(measures.cells)),
+        "lab": {
+            key: [_plain(value, 2) for value in getattr(colours, key)]
+            for key in ("cell_mean", "cell_std", "glass_mean", "glass_std")
+        },
+        "suspects": [
+            {"kind": s.kind, "bbox": list(s.box), "area": s.area, "why": s.why} for s in verdict.suspects
+        ],
+    }
+
+
+def _files(measures: Sequence[ImageMeasures], annotations: Annotations | None) -> dict[str, Any]:
+    kinds = Counter((m.image_format, m.mask_format, m.width, m.height) for m in measures)
+    known = {m.file_name for m in measures}
+    return {
+        "images": len(measures),
+        "kinds": [
+            {"image_format": image, "mask_format": mask, "width": width, "height": height, "images": found}
+            for (image, mask, width, height), found in kinds.most_common()
+        ],
+        "annotated_but_absent": sorted(set(annotations.parts) - known) if annotations else [],
+    }
+
+
+def _cells(measures: Sequence[ImageMeasures]) -> dict[str, Any]:
+    areas = np.concatenate([m.cells.areas for m in measures]) if measures else np.empty(0, np.int64)
+    diameters = 2 * np.sqrt(areas / np.pi)
+    per_image = np.array([len(m.cells) for m in measures])
+    return {
+        "total": len(areas),
+        "border": int(sum(m.cells.border.sum() for m in measures)),
+        "per_image": {**_quantiles(per_image), "histogram": _histogram(per_image)},
+        "area": {**_quantiles(areas), "histogram": _histogram(areas)},
+        "diameter": {**_quantiles(diameters), "histogram": _histogram(diameters)},
+    }
+
+
+def _finding(kind: Kind, measures: Sequence[ImageMeasures], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    found = sum(v.counts[kind] for v in verdicts)
+    cells = sum(len(m.cells) for m in measures)
+    words = KINDS[kind]
+    meaning = words.meaning
+    if kind == "cut_unlabelled":
+        meaning = cut_cells(int(sum(m.cells.border.sum() for m in measures)), found) + meaning
+    return {
+        "kind": kind,
+        "title": words.title,
+        "count": found,
+        "per_100_cells": _plain(100 * found / cells, 2) if cells else None,
+        "images": sum(v.counts[kind] > 0 for v in verdicts),
+        "weight": WEIGHTS[kind],
+        "meaning": meaning,
+        "advice": words.advice,
+    }
+
+
+def _class_table(images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    table: dict[str, Counter[str]] = {}
+    for image in images:
+        for name, found in image["classes"].items():
+            table.setdefault(name, Counter())[image["part"] or "all"] += found
+    return [
+        {"name": name, "total": sum(parts.values()), "parts": dict(parts)} for name, parts in table.items()
+    ]
+
+
+def _similar(
+    pair: SimilarPair, measures: Sequence[ImageMeasures], part_of: Mapping[str, str]
+) -> dict[str, Any]:
+    stems = [measures[number].stem for number in (pair.first, pair.second)]
+    parts = [part_of.get(stem) for stem in stems]
+    return {
+        "images": stems,
+        "parts": parts,
+        "across_parts": None not in parts and parts[0] != parts[1] and UNUSED not in parts,
+        "similarity": _plain(pair.similarity, 3),
+        "how": pair.how,
+        "orientation": pair.orientation,
+    }
+
+
+def _stains(images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for image in images:
+        if image["stain"] is not None:
+            groups.setdefault(image["stain"], []).append(image)
+    return [
+        {
+            "name": name,
+            "images": len(members),
+            "cells": sum(image["cells"] for image in members),
+            "parts": _in_order(Counter(image["part"] for image in members if image["part"])),
+            "cell_lab": _mean_lab(members, "cell_mean"),
+            "glass_lab": _mean_lab(members, "glass_mean"),
+            "example": _most_typical(members)["stem"],
+            "stems": [image["stem"] for image in members],
+        }
+        for name, members in groups.items()
+    ]
+
+
+def _most_typical(members: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The image whose cells are nearest in colour to those of its group."""
+    mean = _mean_lab(members, "cell_mean")
+    known = [image for image in members if None not in image["lab"]["cell_mean"]]
+    return min(
+        known or members,
+        key=lambda image: sum((a - b) ** 2 for a, b in zip(image["lab"]["cell_mean"], mean)) if known else 0,
+    )
+
+
+def _mean_lab(members: Sequence[Mapping[str, Any]], key: str) -> list[float | None]:
+    known = [image["lab"][key] for image in members if None not in image["lab"][key]]
+    return [_plain(value, 2) for value in np.mean(known, axis=0)] if known else [None, None, None]
+
+
+def _quantiles(values: NDArray) -> dict[str, float | None]:
+    shares = {"min": 0.0, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+    if not len(values):
+        return dict.fromkeys([*shares, "mean"])
+    numbers: dict[str, float | None] = {
+        key: _plain(float(np.quantile(values, share)), 2) for key, share in shares.items()
+    }
+    return {**numbers, "mean": _plain(float(np.mean(values)), 2)}
+
+
+def _histogram(values: NDArray) -> dict[str, Any]:
+    """Counts between edges that are round numbers, and how many values lie far above all others, beyond the last."""
+    if not len(values):
+        return {"edges": [], "counts": [], "beyond": 0}
+    high = float(np.quantile(values, 0.998)) if len(values) > 500 else float(values.max())
+    step = _round_step(high / BINS)
+    edges = np.arange(math.floor(high / step) + 2) * step
+    inside = values[values < edges[-1]]
+    return {
+        "edges": [round(float(edge), 6) for edge in edges],
+        "counts": np.histogram(inside, edges)[0].tolist(),
+        "beyond": len(values) - len(inside),
+    }
+
+
+def _round_step(least: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, ... that is not below ``least``."""
+    power = 10.0 ** math.floor(math.log10(max(least, 1)))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
+
+
+def _median(values: NDArray) -> float:
+    return float(np.median(values)) if len(values) else math.nan
+
+
+def _plain(value: float, decimals: int = 1) -> float | None:
+    """Rounded, and ``None`` for what is not a number, which JSON cannot hold."""
+    return round(float(value), decimals) if math.isfinite(value) else None

@@ -1,0 +1,165 @@
+"""Everything the audit measures of one image with its mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bccd_d2.audit.colours import ColourStatistics, colour_statistics
+from bccd_d2.audit.shapes import InstanceShapes, instance_shapes
+from bccd_d2.audit.similar import fingerprint
+from bccd_d2.conversion.dataset_spec import Dialect
+from bccd_d2.conversion.instances import (
+    class_of_labels,
+    clean_instances,
+    label_classes,
+    label_instances,
+)
+from bccd_d2.conversion.layout import ImageMaskPair
+from bccd_d2.conversion.stain_clusters import stain_features
+from bccd_d2.conversion.unlabelled import find_unlabelled
+from bccd_d2.errors import InputError
+from bccd_d2.io.images import read_rgb
+from bccd_d2.io.masks import MaskContent, read_mask
+
+
+class Examined(NamedTuple):
+    """One pair as it lies open on the table.
+
+    Attributes:
+        image: uint8 (height, width, 3) RGB.
+        labels: int32 (height, width), cells 1..n as the conversion would keep them.
+        specks: int32 (height, width), numbers of the components that are too small to keep.
+        unlabelled: int32 (height, width), numbers of the regions that look like cells and have no mask.
+        classes: uint8 (height, width) where the mask holds classes, see
+            :class:`bccd_d2.io.masks.MaskContent`.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    specks: NDArray[np.int32]
+    unlabelled: NDArray[np.int32]
+    classes: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class ImageMeasures:
+    """What the audit keeps of one pair: a few kilobytes.
+
+    Attributes:
+        stem: name of the pair.
+        file_name: POSIX path of the image relative to the root.
+        part: folder ``train``, ``val`` or ``test`` the pair lies in, ``None`` in a flat layout.
+        height: pixels.
+        width: pixels.
+        image_format: as Pillow names it (``PNG``, ``JPEG``, ...).
+        mask_format: the same of the mask, or ``NPY``.
+        cells: shapes of the instances the conversion keeps.
+        strengths: float64, one a cell, see :class:`bccd_d2.audit.colours.ColourStatistics`.
+        classes: class number of each cell where the mask holds classes.
+        specks: shapes of the components it drops.
+        unlabelled: shapes of regions that look like cells and have no mask.
+        colours: of cells and glass.
+        stain: float64 (6,), see :func:`bccd_d2.conversion.stain_clusters.stain_features`.
+        fingerprint: see :func:`bccd_d2.audit.similar.fingerprint`.
+    """
+
+    stem: str
+    file_name: str
+    part: str | None
+    height: int
+    width: int
+    image_format: str
+    mask_format: str
+    cells: InstanceShapes
+    strengths: NDArray[np.float64]
+    classes: list[int] | None
+    specks: InstanceShapes
+    unlabelled: InstanceShapes
+    colours: ColourStatistics
+    stain: NDArray[np.float64]
+    fingerprint: NDArray[np.float32]
+
+
+def measure_pair(pair: ImageMaskPair, root: Path, dialect: Dialect) -> ImageMeasures | str:
+    """Measure one pair; a fault of its files comes back as text, so that one bad file does not end the audit."""
+    try:
+        examined = examine_pair(pair, dialect)
+        formats = _format(pair.image), _format(pair.mask)
+    except (InputError, OSError) as error:
+        return str(error)
+    labels = examined.labels
+    cells = instance_shapes(labels)
+    colours = colour_statistics(examined.image, labels, examined.unlabelled)
+    classes = None
+    if examined.classes is not None:
+        by_label = class_of_labels(labels, examined.classes)
+        classes = [by_label.get(int(label), 0) for label in cells.labels]
+    return ImageMeasures(
+        stem=pair.stem,
+        file_name=pair.image.relative_to(root).as_posix(),
+        part=pair.part,
+        height=labels.shape[0],
+        width=labels.shape[1],
+        image_format=formats[0],
+        mask_format=formats[1],
+        cells=cells,
+        strengths=colours.strengths[cells.labels],
+        classes=classes,
+        specks=instance_shapes(examined.specks),
+        unlabelled=instance_shapes(examined.unlabelled),
+        colours=colours,
+        stain=stain_features(examined.image, (labels > 0).view(np.uint8)),
+        fingerprint=fingerprint(examined.image),
+    )
+
+
+def examine_pair(pair: ImageMaskPair, dialect: Dialect) -> Examined:
+    """Read one pair, label its cells and look for what is wrong.
+
+    Raises:
+        InputError: image or mask cannot be used, or their sizes differ.
+    """
+    image = read_rgb(pair.image)
+    content = read_mask(pair.mask, dialect.mask)
+    height, width = image.shape[:2]
+    if content.array.shape != (height, width):
+        found_height, found_width = content.array.shape
+        raise InputError(
+            f"{pair.mask}: mask of {found_width}x{found_height} pixels, "
+            f"expected {width}x{height} as its image {pair.image.name}"
+        )
+    labels = _label(content, dialect)
+    everything = _label(
+        content,
+        replace(dialect, instances=replace(dialect.instances, min_area=1, min_area_relative=0, cut=None)),
+    )
+    # A speck is what the conversion drops, by whichever of its rules.
+    everything[labels > 0] = 0
+    classes = content.array.astype(np.uint8) if content.kind == "classes" else None
+    # Specks carry a mask too; under one number they do not shift the median cell that the search goes by.
+    masked = np.where(everything > 0, np.int32(labels.max(initial=0) + 1), labels)
+    return Examined(image, labels, everything, find_unlabelled(image, masked), classes)
+
+
+def _label(content: MaskContent, dialect: Dialect) -> NDArray[np.int32]:
+    rule = dialect.instances
+    if content.kind == "classes":
+        labels = label_classes(content.array.astype(np.uint8), rule).labels
+    elif content.kind == "instances":
+        labels = clean_instances(content.array, rule).labels
+    else:
+        labels = label_instances(content.array, rule=rule).labels
+    return np.ascontiguousarray(labels)
+
+
+def _format(path: Path) -> str:
+    if path.suffix.lower() == ".npy":
+        return "NPY"
+    with Image.open(path) as image:
+        return image.format or path.suffix.lstrip(".").upper()

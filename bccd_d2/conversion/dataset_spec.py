@@ -1,0 +1,169 @@
+"""How a data set is laid out and what its masks mean, read from a small YAML file.
+
+The files of ``configs/datasets`` describe the common cases; a user adds another beside them, or anywhere, without
+code. Every key is optional::
+
+    description: what this is
+    folders:                     # places to look in, side by side anywhere below the root
+      - {image: original, mask: mask, image_glob: "*", mask_glob: "*"}
+    mask:                        # see bccd_d2.io.masks.MaskRule
+      kind: classes              # binary, classes or instances
+      values: {0: background, 128: WBC, 255: WBC}
+      colours: {"#000000": background, "#ff0000": RBC}
+    instances:                   # see bccd_d2.conversion.instances.InstanceRule; the command line overrules it
+      min_area: 100
+      cut: {method: h-maxima, distance: 0.01}
+    image_sets: ImageSets/Main   # folder with lists train.txt, val.txt, test.txt of stems, the official split
+    classes: {...}               # classes from boxes, see bccd_d2.conversion.class_table.ClassTable
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from bccd_d2.conversion.instances import InstanceRule
+from bccd_d2.conversion.layout import DEFAULT_FOLDERS, FolderPair
+from bccd_d2.conversion.splitting import CutRule
+from bccd_d2.errors import InputError
+from bccd_d2.io.masks import Colour, MaskRule
+from bccd_d2.plain_yaml import read_yaml
+
+DIALECT_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "datasets"
+YAML_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+}
+HEX_COLOUR = re.compile(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A data set's layout and the meaning of its masks.
+
+    Attributes:
+        description: in words.
+        folders: where images and masks lie.
+        mask: what the pixels of a mask mean.
+        instances: how instances are made of it.
+        classes: classes from boxes, as they stand in the file, see :class:`bccd_d2.conversion.class_table.ClassTable`.
+        image_sets: folder with the lists of the official split, seen from the root or a folder below it; without it,
+            folders named train and test tell the official part.
+    """
+
+    description: str = "two-valued masks, as in the Kaggle set 'BCCD Dataset with mask'"
+    folders: tuple[FolderPair, ...] = DEFAULT_FOLDERS
+    mask: MaskRule = field(default_factory=MaskRule)
+    instances: InstanceRule = field(default_factory=InstanceRule)
+    classes: Mapping[str, Any] | None = None
+    image_sets: str | None = None
+
+    def __post_init__(self) -> None:
+        for folder in self.folders:
+            if (folder.mask is None) != (self.mask.kind == "none"):
+                raise InputError(
+                    f"folders: {folder.image!r} {'without' if folder.mask is None else 'with'} masks, "
+                    f"but mask: kind: {self.mask.kind}; expected 'none' just where folders name no masks"
+                )
+
+
+def known_dialects() -> list[str]:
+    """Names of the dialects that come with the project."""
+    return sorted(path.stem for path in DIALECT_FOLDER.glob("*.yaml"))
+
+
+def read_dialect(name: str | Path) -> Dialect:
+    """Read a dialect by the name of a file in ``configs/datasets`` or by path.
+
+    Raises:
+        InputError: there is no such file, it is no YAML, or a key or value is not one a dialect has.
+    """
+    path = Path(name)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        path = DIALECT_FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise InputError(
+            f"dialect {str(name)!r}: no such file; expected a YAML file or one of {', '.join(known_dialects())}"
+        )
+    content = read_yaml(path)
+    try:
+        return _dialect(content if content is not None else {})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _dialect(content: Any) -> Dialect:
+    given = _section("", content, Dialect)
+    if "folders" in given:
+        entries = given["folders"]
+        if not isinstance(entries, list) or not entries:
+            raise InputError(f"folders: {entries!r}, expected a list of {{image: ..., mask: ...}}")
+        given["folders"] = tuple(_build("folders", entry, FolderPair) for entry in entries)
+    if "mask" in given:
+        mask = _section("mask", given["mask"], MaskRule)
+        for key, parse in (("values", _grey_value), ("colours", _colour)):
+            if key in mask:
+                if not isinstance(mask[key], Mapping):
+                    raise InputError(f"mask: {key}: {mask[key]!r}, expected a mapping to class names")
+                mask[key] = tuple((parse(value), str(meaning)) for value, meaning in mask[key].items())
+        given["mask"] = _build("mask", mask, MaskRule)
+    if "instances" in given:
+        instances = _section("instances", given["instances"], InstanceRule)
+        if instances.get("cut") is not None:
+            instances["cut"] = _build("instances: cut", instances["cut"], CutRule)
+        given["instances"] = _build("instances", instances, InstanceRule)
+    if given.get("image_sets") is not None and not isinstance(given["image_sets"], str):
+        raise InputError(f"image_sets: {given['image_sets']!r}, expected the path of a folder")
+    if given.get("classes") is not None and not isinstance(given["classes"], Mapping):
+        raise InputError(f"classes: {given['classes']!r}, expected a mapping")
+    return Dialect(**given)
+
+
+def _section(where: str, content: Any, kind: type) -> dict[str, Any]:
+    """A mapping whose keys are fields of ``kind``."""
+    prefix = f"{where}: " if where else ""
+    if not isinstance(content, Mapping):
+        raise InputError(f"{prefix}{content!r}, expected a mapping")
+    known = [f.name for f in fields(kind)]
+    for key in content:
+        if key not in known:
+            raise InputError(f"{prefix}unknown key {key!r}, expected some of {', '.join(known)}")
+    return dict(content)
+
+
+def _build(where: str, content: Any, kind: type) -> Any:
+    """An instance of the dataclass ``kind``, values checked against its annotations as far as YAML goes."""
+    given = _section(where, content, kind)
+    for f in fields(kind):
+        if f.name not in given:
+            continue
+        expected = YAML_TYPES.get(str(f.type).split(" |")[0])
+        value = given[f.name]
+        wrong_bool = isinstance(value, bool) and expected != (bool,)
+        if expected and value is not None and (wrong_bool or not isinstance(value, expected)):
+            raise InputError(f"{where}: {f.name}: {value!r}, expected {f.type}")
+    try:
+        return kind(**given)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    except TypeError as error:
+        raise InputError(f"{where}: {', '.join(given) or 'nothing'} given ({error})") from error
+
+
+def _grey_value(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"mask: values: {value!r}, expected whole numbers")
+    return value
+
+
+def _colour(value: Any) -> Colour:
+    match = HEX_COLOUR.fullmatch(str(value))
+    if match is None:
+        raise InputError(f"mask: colours: {value!r}, expected '#rrggbb' in quotes")
+    red, green, blue = (int(digits, 16) for digits in match.groups())
+    return red, green, blue

@@ -1,0 +1,254 @@
+"""Reading mask files of every kind: what the values of their pixels mean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from bccd_d2.errors import InputError
+from bccd_d2.io.images import image_errors, read_image_size
+from bccd_d2.io.mask_colours import colour_codes, nearest_class
+from bccd_d2.structures.rle import require_size
+
+MaskKind = Literal["binary", "classes", "instances", "none"]
+MASK_KINDS: tuple[MaskKind, ...] = ("binary", "classes", "instances", "none")
+CHANNELS = {"red": 0, "green": 1, "blue": 2, "alpha": 3}
+ALL_COLOURS = "rgb"
+BACKGROUND = "background"
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """What the pixels of a mask mean.
+
+    Attributes:
+        kind: ``binary``: cell or not. ``classes``: each value or colour is a class. ``instances``: each value is a
+            cell, 0 is background. ``none``: there are no masks, only images.
+        threshold: binary only: values above it are cells; ``None`` wants masks of exactly two values.
+        invert: binary only: the dark value is the cells.
+        channel: ``red``, ``green``, ``blue`` or ``alpha``; ``None`` takes the one channel there is, or equal ones;
+            ``rgb`` (instances only) makes each colour one cell, black being background.
+        values: classes by grey value or palette index, ``(value, class name)``.
+        colours: classes by RGB colour, ``((red, green, blue), class name)``.
+        tolerance: how far a pixel may be from the values or colours listed, per channel in units of the mask. Pixels
+            further away are anti-aliased edges or noise of a JPEG and get the nearest class.
+        max_unlisted: largest share of such pixels; a mask with more has other values than the rule says.
+    """
+
+    kind: MaskKind = "binary"
+    threshold: float | None = None
+    invert: bool = False
+    channel: str | None = None
+    values: tuple[tuple[int, str], ...] = ()
+    colours: tuple[tuple[Colour, str], ...] = ()
+    tolerance: float = 0
+    max_unlisted: float = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in MASK_KINDS:
+            raise InputError(f"mask kind {self.kind!r}, expected one of {', '.join(MASK_KINDS)}")
+        channels = [*CHANNELS, *([ALL_COLOURS] if self.kind == "instances" else [])]
+        if self.channel is not None and self.channel not in channels:
+            raise InputError(f"mask channel {self.channel!r}, expected one of {', '.join(channels)}")
+        if (self.kind == "classes") != bool(self.values or self.colours) or (self.values and self.colours):
+            raise InputError(
+                f"mask kind {self.kind!r} with {len(self.values)} values and {len(self.colours)} colours; "
+                "expected either of them for 'classes' and none for other kinds"
+            )
+        listed = [item for item, _ in (*self.values, *self.colours)]
+        if len(set(listed)) != len(listed):
+            raise InputError(f"a value or colour is listed twice among {listed}")
+        names = {name for _, name in (*self.values, *self.colours)}
+        if self.kind == "classes" and (BACKGROUND not in names or len(names) < 2):
+            raise InputError(f"classes {sorted(names)}, expected {BACKGROUND!r} and at least one class")
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes in the order they are listed, each once, background left out."""
+        names = [name for _, name in (*self.values, *self.colours)]
+        return [name for name in dict.fromkeys(names) if name != BACKGROUND]
+
+
+class MaskContent(NamedTuple):
+    """A mask that has been read.
+
+    ``array`` is (height, width): for ``binary`` uint8 with 1 for cells; for ``classes`` uint8 with 0 for background
+    and k for the k-th of the rule's ``class_names``; for ``instances`` integers, one a cell; for ``none`` uint8 0.
+    """
+
+    kind: MaskKind
+    array: NDArray[np.integer]
+
+
+def read_mask(path: Path, rule: MaskRule | None = None) -> MaskContent:
+    """Read a mask file (PNG, JPEG, BMP, TIFF or ``.npy``) as the rule says.
+
+    Raises:
+        InputError: the file is empty, truncated or no image, or its values are not those the rule expects.
+    """
+    rule = rule or MaskRule()
+    if rule.kind == "none":
+        return MaskContent("none", np.zeros(read_image_size(path), np.uint8))
+    if rule.colours:
+        return MaskContent("classes", _classes_by_colour(path, _load(path, colour=True), rule))
+    if rule.channel == ALL_COLOURS:
+        return MaskContent("instances", colour_codes(_load(path, colour=True)))
+    values = _one_channel(
+        path, _load(path, colour=rule.kind == "binary" or rule.channel is not None), rule.channel
+    )
+    if rule.kind == "instances":
+        return MaskContent("instances", _instances(path, values))
+    if rule.kind == "classes":
+        return MaskContent("classes", _classes_by_value(path, values, rule))
+    return MaskContent("binary", _binary(path, values, rule))
+
+
+def _load(path: Path, *, colour: bool) -> NDArray:
+    """Pixels as stored, (height, width) or (height, width, channels) in RGBA order.
+
+    ``colour`` decides what a palette image gives: its colours, or its indices.
+    """
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: empty file, expected a mask")
+    if path.suffix.lower() == ".npy":
+        return _load_npy(path)
+    with image_errors(path):
+        if path.suffix.lower() in (".tif", ".tiff"):
+            array = _load_tiff(path)
+            if array is not None:
+                return array
+        with Image.open(path) as image:
+            as_colours = image.mode in ("CMYK", "YCbCr", "LAB", "HSV") or (image.mode == "P" and colour)
+            array = np.asarray(image.convert("RGB") if as_colours else image)
+    if array.ndim == 3 and array.shape[2] == 2:  # grey with alpha
+        array = array[..., [0, 0, 0, 1]]
+    return array.view(np.uint8) if array.dtype == bool else array
+
+
+def _load_tiff(path: Path) -> NDArray | None:
+    """A TIFF of more than 8 bits, which Pillow knows only in part; ``None`` leaves the file to Pillow."""
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        if series.dtype in (np.uint8, bool) and series.ndim <= 3 and len(file.pages) == 1:
+            return None
+        require_size(math.prod(series.shape), 1)
+        try:
+            array = np.squeeze(series.asarray())
+        except ValueError:  # a compression that only Pillow's libtiff knows here
+            return None
+    if array.ndim == 3 and array.shape[0] in (3, 4) and array.shape[2] not in (3, 4):
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise InputError(f"{path}: a stack of shape {array.shape}, expected one image")
+    return array
+
+
+def _load_npy(path: Path) -> NDArray:
+    try:
+        # Mapped, so that a header that claims more than there is ends in an error, and not in memory.
+        array = np.squeeze(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))
+    except OSError:
+        raise
+    except Exception as error:  # the header is a Python expression, and fails in as many ways
+        # Objects are refused, because to unpickle them is to run whatever the file says.
+        raise InputError(f"{path}: not a plain NumPy array ({error})") from error
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise InputError(f"{path}: array of shape {array.shape}, expected (height, width)")
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{path}: array of type {array.dtype}, expected numbers")
+    return array.view(np.uint8) if array.dtype == bool else array
+
+
+def _one_channel(path: Path, array: NDArray, channel: str | None) -> NDArray:
+    """(height, width) of an array that may have channels."""
+    if channel is not None:
+        depth = array.shape[2] if array.ndim == 3 else 1
+        if CHANNELS[channel] >= depth:
+            raise InputError(f"{path}: {depth} channels, expected one named {channel!r}")
+        return np.ascontiguousarray(array[..., CHANNELS[channel]])
+    if array.ndim == 2:
+        return array
+    if array.shape[2] == 4 and np.ptp(array[..., :3]) == 0 and np.ptp(array[..., 3]) > 0:
+        raise InputError(f"{path}: only the alpha channel varies; give a --dialect with 'channel: alpha'")
+    first, *others = (
+        cv2.split(array[..., :3]) if array.dtype == np.uint8 else np.moveaxis(array[..., :3], -1, 0)
+    )
+    if not all(np.array_equal(first, other) for other in others):
+        raise InputError(
+            f"{path}: a coloured mask, expected one channel or equal channels; "
+            "for colours that stand for classes give a --dialect that lists them"
+        )
+    return np.asarray(first)
+
+
+def _binary(path: Path, values: NDArray, rule: MaskRule) -> NDArray[np.uint8]:
+    if rule.threshold is not None:
+        foreground = values > rule.threshold
+    else:
+        low, high = values.min(initial=0), values.max(initial=0)
+        foreground = values == high if high > 0 else np.zeros(values.shape, bool)
+        if np.count_nonzero(foreground) != np.count_nonzero(values) or low < 0:
+            found = np.unique(values)
+            shown = ", ".join(f"{value:g}" for value in found[:5]) + (", ..." if len(found) > 5 else "")
+            raise InputError(
+                f"{path}: a mask of {len(found)} values ({shown}), expected 0 and one other; for masks that are "
+                "JPEG or anti-aliased, or whose values are classes or cells, give a --dialect that says so"
+            )
+    if rule.invert:
+        foreground = ~foreground
+    if foreground.size and foreground.all():
+        raise InputError(
+            f"{path}: every pixel is a cell, expected some background; is the mask inverted? A --dialect can say so"
+        )
+    return foreground.view(np.uint8)
+
+
+def _instances(path: Path, values: NDArray) -> NDArray[np.integer]:
+    if np.issubdtype(values.dtype, np.floating):
+        if not np.array_equal(values, np.round(values)):
+            raise InputError(f"{path}: label map of fractions, expected whole numbers")
+        values = values.astype(np.int64)
+    if values.min(initial=0) < 0:
+        raise InputError(f"{path}: label {int(values.min())}, expected 0 for background and positive labels")
+    return values
+
+
+def _classes_by_value(path: Path, values: NDArray, rule: MaskRule) -> NDArray[np.uint8]:
+    listed = [value for value, _ in rule.values]
+    return _checked_classes(
+        path, values, np.array(listed).reshape(-1, 1), [name for _, name in rule.values], rule
+    )
+
+
+def _classes_by_colour(path: Path, array: NDArray, rule: MaskRule) -> NDArray[np.uint8]:
+    if array.ndim == 2:
+        array = np.stack([array] * 3, axis=-1)
+    if array.dtype != np.uint8:
+        raise InputError(f"{path}: colours of type {array.dtype}, expected 8 bits a channel")
+    colours = np.array([colour for colour, _ in rule.colours])
+    return _checked_classes(path, array[..., :3], colours, [name for _, name in rule.colours], rule)
+
+
+def _checked_classes(
+    path: Path, pixels: NDArray, listed: NDArray, names: list[str], rule: MaskRule
+) -> NDArray[np.uint8]:
+    """Class number of each pixel; raises if more pixels than allowed are far from everything listed."""
+    numbers = {name: number for number, name in enumerate(rule.class_names, start=1)}
+    meaning = np.array([numbers.get(name, 0) for name in names], np.uint8)
+    classes, unlisted, commonest = nearest_class(pixels, listed, meaning, rule.tolerance)
+    if unlisted > rule.max_unlisted * classes.size:
+        known = ", ".join(str(value) for value in listed.squeeze(-1 if listed.shape[1] == 1 else ()).tolist())
+        raise InputError(
+            f"{path}: {unlisted} of {classes.size} pixels have other values than those listed ({known}), "
+            f"most often {commonest}"
+        )
+    return classes

@@ -1,0 +1,138 @@
+"""What an image is to the predictor: something that is read region by region."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+# Up to this many blocks of this side are read of an image to learn its colours: all of 6144x6144 pixels, or an even
+# sample of more.
+_BLOCK = 512
+_BLOCKS_A_SIDE = 12
+_SAMPLED_PIXELS = 250_000
+
+
+class ImageSource(ABC):
+    """An image that is read region by region, in native pixels, upright as its EXIF orientation says.
+
+    Attributes:
+        name: what messages call it.
+        height: in native pixels.
+        width: in native pixels.
+        microns_per_pixel: as the file says; ``None`` where it says nothing.
+    """
+
+    name: str
+    height: int
+    width: int
+    microns_per_pixel: float | None = None
+
+    @abstractmethod
+    def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """A region inside the image.
+
+        Args:
+            x: left column.
+            y: upper row.
+            width: columns.
+            height: rows.
+
+        Returns:
+            (height, width, 3) uint8, BGR.
+
+        Raises:
+            InputError: this part of the file cannot be decoded.
+        """
+
+    def close(self) -> None:  # noqa: B027  most sources hold no file open
+        """Give back what :func:`bccd_d2.io.sources.open_source` took."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ArraySource(ImageSource):
+    """An image that is in memory.
+
+    Args:
+        image: (height, width, 3) uint8, BGR.
+        name: what messages call it.
+        microns_per_pixel: ``None`` if not known.
+
+    Raises:
+        ValueError: the image is of another shape or type.
+    """
+
+    def __init__(
+        self, image: NDArray[np.uint8], name: str = "image", microns_per_pixel: float | None = None
+    ) -> None:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(
+                f"image of shape {image.shape}, {image.dtype}; expected (height, width, 3) of uint8"
+            )
+        self._image = image
+        self.name = name
+        self.height, self.width = image.shape[:2]
+        self.microns_per_pixel = microns_per_pixel
+
+    def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """See :meth:`ImageSource.read`."""
+        return self._image[y : y + height, x : x + width]
+
+
+def sample_blocks(
+    height: int, width: int, read: Callable[[int, int, int, int], NDArray[Any]]
+) -> Iterator[NDArray[Any]]:
+    """Pixels spread evenly over an image of any size, row of blocks by row of blocks.
+
+    Up to 6144x6144 pixels all blocks together are every n-th row and column of the image, as
+    :meth:`bccd_d2.data.stain.ReinhardNormalizer.statistics` takes of a whole one; of larger ones some blocks are read.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        read: called with x, y, width and height; gives (height, width, channels).
+
+    Yields:
+        (rows, columns, channels), not more than a quarter of a million pixels in all.
+    """
+    ys, xs = _block_starts(height), _block_starts(width)
+    covered = min(height, len(ys) * _BLOCK) * min(width, len(xs) * _BLOCK)
+    step = max(1, int(np.ceil(np.sqrt(covered / _SAMPLED_PIXELS))))
+    for y in ys:
+        rows = range(-(-y // step) * step, min(y + _BLOCK, height), step)
+        if not rows:
+            continue
+        row_of_blocks = []
+        for x in xs:
+            columns = range(-(-x // step) * step, min(x + _BLOCK, width), step)
+            if columns:
+                block = read(x, y, min(_BLOCK, width - x), min(_BLOCK, height - y))
+                row_of_blocks.append(block[rows.start - y :: step, columns.start - x :: step])
+        yield np.concatenate(row_of_blocks, axis=1)
+
+
+def sample_image(source: ImageSource) -> NDArray[np.uint8]:
+    """(rows, columns, 3) uint8 BGR: pixels of a source as :func:`sample_blocks` picks them, as one image."""
+    rows = list(sample_blocks(source.height, source.width, source.read))
+    columns = min(row.shape[1] for row in rows)
+    return np.concatenate([row[:, :columns] for row in rows])
+
+
+def _block_starts(length: int) -> list[int]:
+    """Where blocks begin: one after the other where they cover the length, else spread evenly."""
+    needed = -(-length // _BLOCK)
+    if needed <= _BLOCKS_A_SIDE:
+        return [index * _BLOCK for index in range(needed)]
+    return [round(index * (length - _BLOCK) / (_BLOCKS_A_SIDE - 1)) for index in range(_BLOCKS_A_SIDE)]

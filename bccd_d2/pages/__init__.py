@@ -1,1 +1,0 @@
-"""What all pages share that need nothing but themselves: type, tables, pictures, words. A leaf."""

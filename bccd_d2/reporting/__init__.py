@@ -1,0 +1,1 @@
+"""Figures, tables, overlays and HTML reports."""

@@ -1,0 +1,181 @@
+"""Gathers from a configuration's data sets what the figures of the data show."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from fvcore.transforms.transform import NoOpTransform, TransformList
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from bccd_d2.data.augmentation import AlbumentationsTransform, Rot90Transform
+from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
+from bccd_d2.data.label_map import InstanceRuns
+from bccd_d2.data.loader import numpy_seeded
+from bccd_d2.data.pipeline import PRESETS
+from bccd_d2.data.preprocessing import read_image
+from bccd_d2.data.registration import PARTS
+from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
+from bccd_d2.data.torchvision_format import TorchvisionCells
+from bccd_d2.errors import InputError
+from bccd_d2.reporting import data_figures as figures
+
+_GRID_IMAGES = 8
+_STAIN_ROWS = 3
+_STAIN_IMAGES = 60
+_PATCHES = 6
+_DRAWS = 6
+
+
+class DataPreviews:
+    """The figures of a data set, by method.
+
+    Args:
+        cfg: its first ``DATASETS.TRAIN`` is shown; registered already.
+        image: index of the training image that stands for all.
+        seed: of everything random.
+
+    Raises:
+        InputError: there is no such image.
+    """
+
+    def __init__(self, cfg: CfgNode, image: int = 0, seed: int = 0) -> None:
+        self.cfg, self.seed = cfg, seed
+        self.name = cfg.DATASETS.TRAIN[0]
+        self.dicts: list[dict[str, Any]] = DatasetCatalog.get(self.name)
+        if not 0 <= image < len(self.dicts):
+            raise InputError(f"--image {image}: {self.name} has images 0 to {len(self.dicts) - 1}")
+        self.record = self.dicts[image]
+
+    def split(self) -> Figure:
+        """Some training images with their cells, and the size of each part."""
+        shown = _evenly(self.dicts, _GRID_IMAGES)
+        counts = {}
+        parts = [f"bccd_{part}" for part in PARTS if f"bccd_{part}" in DatasetCatalog.list()]
+        for name in dict.fromkeys((*self.cfg.DATASETS.TRAIN, *self.cfg.DATASETS.TEST, *parts)):
+            dicts = self.dicts if name == self.name else DatasetCatalog.get(name)
+            counts[name] = (len(dicts), sum(len(_cells(record)) for record in dicts))
+        images = [_read(record) for record in shown]
+        labels = [_label_map(record) for record in shown]
+        return figures.split_grid(images, labels, [_title(r) for r in shown], self.name, counts)
+
+    def reinhard(self) -> Figure:
+        """Stain normalization of some images, and of the mean colours of up to 60."""
+        cfg = self.cfg.clone()
+        cfg.INPUT.FORMAT = "BGR"
+        normalizer = ReinhardNormalizer(cfg)
+        found: list[tuple[dict[str, Any], StainStatistics]] = []
+        after = []
+        for record in tqdm(_evenly(self.dicts, _STAIN_IMAGES), desc="stain", unit="image", leave=False):
+            image = _read(record)
+            statistics = normalizer.statistics(image)
+            moved = normalizer.statistics(normalizer.apply(image, statistics))
+            if statistics is not None and moved is not None:
+                found.append((record, statistics))
+                after.append(moved)
+        if not found:
+            raise InputError(f"{self.name}: no image shows cells that a stain could be measured on")
+        rows = []
+        # From the darkest to the lightest stain.
+        for record, statistics in _evenly(sorted(found, key=lambda pair: pair[1].mean[0]), _STAIN_ROWS):
+            image = _read(record)
+            mask = normalizer.foreground_mask(image, statistics)
+            foreground = np.where(mask[..., None], image, np.uint8(255))
+            rows.append((_title(record), image, foreground, normalizer.apply(image, statistics)))
+        return figures.reinhard_preview(rows, [one for _, one in found], after, normalizer.target)
+
+    def mask_overlay(self) -> Figure:
+        """The annotated cells of the image."""
+        return figures.mask_overlay(_read(self.record), _label_map(self.record), _title(self.record))
+
+    def patches(self) -> Figure:
+        """Some training crops of the image, not augmented."""
+        mapper = self._mapper("none")
+        crops = []
+        with numpy_seeded(self.seed):
+            for _ in range(_PATCHES):
+                crops.append(mapper.take_crop(self.record))
+        return figures.patch_preview(
+            _read(self.record),
+            [(crop.x, crop.y, crop.width, crop.height) for crop, _ in crops],
+            [self._bgr(taken.image) for _, taken in crops],
+            [taken.sem_seg for _, taken in crops],
+            _title(self.record),
+        )
+
+    def augmentations(self) -> Figure:
+        """One crop, and some draws of each preset; magnification is part of the crop and not shown."""
+        with numpy_seeded(self.seed):
+            _, original = self._mapper("none").take_crop(self.record)
+        rows = {}
+        for preset in PRESETS:
+            if preset == "none":
+                continue
+            mapper = self._mapper(preset)
+            draws = []
+            for number in range(_DRAWS):
+                taken = copy.copy(original)
+                with numpy_seeded(self.seed, number):
+                    done = mapper.augmentations(taken)
+                draws.append((self._bgr(taken.image), taken.sem_seg, describe(done)))
+            rows[preset] = draws
+        return figures.augmentation_preview((self._bgr(original.image), original.sem_seg), rows)
+
+    def dataset_item(self) -> Figure:
+        """Item 0 of the training set in torchvision's format."""
+        mapper = BCCDDatasetMapper(self.cfg, is_train=True)
+        with numpy_seeded(self.seed):
+            image, target = TorchvisionCells(self.dicts, mapper, self.cfg.INPUT.FORMAT)[0]
+        return figures.dataset_item(image, target, list(self.cfg.DATASETS.CLASS_NAMES))
+
+    def _mapper(self, preset: str) -> BCCDDatasetMapper:
+        cfg = self.cfg.clone()
+        cfg.INPUT.AUGMENTATION.PRESET, cfg.INPUT.AUGMENTATION.PIPELINE = preset, []
+        return BCCDDatasetMapper(cfg, is_train=True)
+
+    def _bgr(self, image: np.ndarray) -> np.ndarray:
+        return image if self.cfg.INPUT.FORMAT == "BGR" else image[..., ::-1]
+
+
+def describe(transforms: TransformList) -> str:
+    """Names of the transforms that did something, in order."""
+    names = []
+    for transform in transforms.transforms:
+        if isinstance(transform, AlbumentationsTransform):
+            names += [type(step.transform).__name__ for step in transform.steps]
+        elif isinstance(transform, Rot90Transform):
+            names += [f"Rot90 x{transform.turns}"] if transform.turns else []
+        elif not isinstance(transform, NoOpTransform):
+            names.append(type(transform).__name__.removesuffix("Transform"))
+    return ", ".join(names) or "nothing"
+
+
+def _evenly(items: Sequence[Any], count: int) -> list[Any]:
+    """At most ``count`` items, evenly spread, the first and the last among them."""
+    index = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[k] for k in index]
+
+
+def _cells(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [annotation for annotation in record["annotations"] if not annotation.get("iscrowd", 0)]
+
+
+def _read(record: dict[str, Any]) -> np.ndarray:
+    return read_image(record["file_name"], "BGR")
+
+
+def _label_map(record: dict[str, Any]) -> np.ndarray:
+    height, width = record["height"], record["width"]
+    runs = InstanceRuns.from_annotations(record["annotations"], height, width, record["file_name"])
+    return runs.label_map(0, 0, width, height)
+
+
+def _title(record: dict[str, Any]) -> str:
+    stem = Path(record["file_name"]).stem
+    return stem if len(stem) <= 20 else f"{stem[:8]}...{stem[-8:]}"

@@ -1,0 +1,1 @@
+"""What every part passes around: cells, detections, COCO documents, run lengths, polygons."""

@@ -1,1 +1,0 @@
-"""One function a figure; each returns a matplotlib ``Figure`` and saves nothing."""

@@ -1,0 +1,300 @@
+"""The audit from end to end: the page, the JSON, the command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bccd_d2.audit.run import AuditOptions, audit_dataset
+from bccd_d2.conversion.convert import convert_dataset
+from bccd_d2.conversion.dataset_spec import Dialect
+from bccd_d2.errors import InputError
+from bccd_d2.io.masks import MaskRule
+from tests.audit.audit_scene import PLACES, blank, cells, disc, paint, write_pair
+from tests.html_page import Page
+from tools.audit_dataset import main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def read(out):
+    return json.loads((out / "audit.json").read_text(encoding="utf-8")), Page(
+        (out / "audit.html").read_text(encoding="utf-8")
+    )
+
+
+@pytest.fixture(scope="module")
+def smears(tmp_path_factory):
+    """Eight images in train/, two in test/: one mirrored copy across, one with planted faults, a bad file."""
+    root = tmp_path_factory.mktemp("smears")
+    random = np.random.default_rng(1)
+    for number in range(8):
+        mask = blank()
+        for x, y in PLACES:
+            disc(mask, int(x + random.integers(-18, 19)), int(y + random.integers(-14, 15)))
+        write_pair(root / "train", f"smear {number}", paint(mask, seed=number), mask)
+        if number == 3:
+            copy = np.ascontiguousarray(mask[:, ::-1])
+            write_pair(root / "test", "mirrored", paint(copy, seed=9), copy)
+    mask, shown = cells(), cells()
+    for drawn in (mask, shown):
+        disc(drawn, 78, 50)  # two cells in one outline
+    disc(shown, 165, 140)  # a cell without an outline
+    write_pair(root / "test", "Gül & 'Ö' <b>", paint(shown), mask, suffix=".jpg")
+    write_pair(root / "train", "broken", paint(mask), mask)
+    (root / "train/original/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+    write_pair(root / "train", "lonely", paint(mask), mask)
+    (root / "train/mask/lonely.png").unlink()
+    return root
+
+
+@pytest.fixture(scope="module")
+def audited(smears, tmp_path_factory):
+    out = tmp_path_factory.mktemp("audit")
+    assert main(["--root", str(smears), "--out", str(out), "--workers", "1", "--name", "Drawn <smears>"]) == 0
+    return read(out)
+
+
+def test_counts_are_those_that_were_drawn(audited):
+    document, _ = audited
+    assert document["files"]["images"] == 10
+    assert document["cells"]["total"] == 9 * 12 + 12
+    assert document["cells"]["per_image"]["min"] == document["cells"]["per_image"]["max"] == 12
+    assert document["parts"] == {"train": 8, "test": 2}
+    kinds = {(k["image_format"], k["width"], k["height"]): k["images"] for k in document["files"]["kinds"]}
+    assert kinds == {("PNG", 320, 240): 9, ("JPEG", 320, 240): 1}
+    found = {finding["kind"]: finding["count"] for finding in document["findings"]}
+    assert found["unlabelled"] == 1
+    assert found["merged"] >= 1
+    assert found["speck"] == found["faint"] == found["fragment"] == found["cut_unlabelled"] == 0
+
+
+def test_histograms_hold_every_cell_and_image(audited):
+    cells_ = audited[0]["cells"]
+    for key, total in (("per_image", 10), ("area", 120), ("diameter", 120)):
+        histogram = cells_[key]["histogram"]
+        assert sum(histogram["counts"]) + histogram["beyond"] == total
+        assert len(histogram["edges"]) == len(histogram["counts"]) + 1
+        assert histogram["edges"] == sorted(histogram["edges"])
+
+
+def test_the_copy_across_the_split_is_told(audited):
+    document, page = audited
+    (pair,) = document["similar"]["pairs"]
+    assert set(pair["images"]) == {"smear 3", "mirrored"}
+    assert pair["across_parts"]
+    assert pair["orientation"] == "mirrored"
+    found = {finding["kind"]: finding["count"] for finding in document["set_findings"]}
+    assert found["similar"] == found["leak"] == 1
+    assert "1 of them on both sides of the split" in page.words
+
+
+def test_bad_files_are_listed_and_not_fatal(audited):
+    document, page = audited
+    assert len(document["faults"]) == 2
+    assert any("lonely.png: image without mask" in fault for fault in document["faults"])
+    assert any(fault.startswith("train/original/broken.png") for fault in document["faults"])
+    for fault in document["faults"]:
+        assert " ".join(fault.split()) in page.words
+
+
+def test_page_is_sound_and_needs_nothing_but_itself(audited):
+    _, page = audited
+    assert page.open == []
+    assert page.references
+    assert all(reference.startswith("data:image/jpeg;base64,") for reference in page.references)
+    assert "script" not in page.tags
+
+
+def test_names_with_markup_are_shown_as_they_are(audited):
+    document, page = audited
+    assert "Drawn <smears>" in page.words
+    assert "Gül & 'Ö' <b>.jpg" in page.words
+    assert document["worst"][0] == "Gül & 'Ö' <b>"
+
+
+def test_worst_image_says_why_and_is_outlined(audited):
+    document, page = audited
+    image = next(image for image in document["images"] if image["stem"] == document["worst"][0])
+    assert image["why"] == (
+        "1 of 12 outlines seems to hold more than one cell and 1 place looks like a cell without an outline."
+    )
+    assert image["why"] in page.words
+    assert "merged" in page.classes
+    assert "unlabelled" in page.classes
+    assert {suspect["kind"] for suspect in image["suspects"]} == {"merged", "unlabelled"}
+
+
+def test_ranking_is_by_score(audited):
+    document, _ = audited
+    scores = {image["stem"]: image["score"] for image in document["images"]}
+    ranked = [scores[stem] for stem in document["worst"]]
+    assert ranked == sorted(ranked, reverse=True)
+    assert min(ranked) > 0
+
+
+def test_same_input_same_files_whatever_the_number_of_workers(smears, tmp_path):
+    pages = []
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        audit_dataset(smears, out, AuditOptions(max_images=4), workers=workers)
+        pages.append(((out / "audit.html").read_bytes(), (out / "audit.json").read_bytes()))
+    assert pages[0] == pages[1]
+
+
+def test_conversion_brings_parts_and_unused_images(smears, tmp_path):
+    convert_dataset(smears, tmp_path / "coco", skip_bad=True)
+    for path in (tmp_path / "coco/annotations").glob("*.json"):
+        content = json.loads(path.read_text())
+        content["categories"] = [{"id": 1, "name": "RBC"}, {"id": 2, "name": "WBC"}]
+        for annotation in content["annotations"][::3]:
+            annotation["category_id"] = 2
+        path.write_text(json.dumps(content))
+    document = audit_dataset(smears, tmp_path / "out", coco=tmp_path / "coco")
+    assert sum(document["parts"].values()) == 10
+    assert list(document["parts"]) == ["train", "val", "test"]
+    table = {row["name"]: row["total"] for row in document["classes"]}
+    assert sum(table.values()) == 120
+    assert table["WBC"] == pytest.approx(40, abs=2)
+    page = read(tmp_path / "out")[1]
+    assert "WBC" in page.words
+
+
+def test_classes_of_the_mask_are_counted(tmp_path):
+    mask = cells() // 255
+    mask[:, :95][mask[:, :95] > 0] = 2  # the first column of three cells
+    write_pair(tmp_path, "one", paint(mask), mask)
+    rule = MaskRule(kind="classes", values=((0, "background"), (1, "RBC"), (2, "WBC")))
+    document = audit_dataset(tmp_path, tmp_path / "out", AuditOptions(Dialect(mask=rule)))
+    assert {row["name"]: row["total"] for row in document["classes"]} == {"RBC": 9, "WBC": 3}
+
+
+def test_a_set_without_a_cell_still_makes_a_page(tmp_path):
+    for number in range(3):
+        write_pair(tmp_path / "data", f"{number}", paint(blank(), seed=number), blank())
+    document = audit_dataset(tmp_path / "data", tmp_path / "out")
+    assert document["summary"] == ["3 images, and not one cell is outlined."]
+    assert document["cells"]["total"] == 0
+    page = read(tmp_path / "out")[1]
+    assert page.open == []
+    assert "The mask is empty." in page.words
+
+
+def test_one_image_makes_a_page(tmp_path):
+    mask = cells()
+    write_pair(tmp_path / "data", "only", paint(mask), mask)
+    document = audit_dataset(tmp_path / "data", tmp_path / "out")
+    assert document["summary"][0] == "1 image shows 12 outlined cells."
+    assert document["worst"] == []
+    assert document["stains"][0]["images"] == 1
+
+
+def test_max_images_spreads_over_the_set(smears, tmp_path):
+    document = audit_dataset(smears, tmp_path / "out", AuditOptions(max_images=3))
+    assert document["files"]["images"] + len(document["faults"]) - 1 == 3
+
+
+def test_existing_output_is_kept_unless_told_otherwise(smears, tmp_path, capsys):
+    (tmp_path / "audit.json").write_text("mine")
+    with pytest.raises(InputError, match=r"audit.json.*--overwrite"):
+        main(["--root", str(smears), "--out", str(tmp_path)])
+    assert (tmp_path / "audit.json").read_text() == "mine"
+    assert not (tmp_path / "audit.html").exists()
+    assert main(["--root", str(smears), "--out", str(tmp_path), "--overwrite", "--workers", "1"]) == 0
+    assert "10 images show 120 outlined cells" in capsys.readouterr().out
+
+
+def test_failure_leaves_nothing_behind(tmp_path):
+    write_pair(tmp_path / "data", "one", paint(cells()), cells())
+    (tmp_path / "data/mask/one.png").write_bytes(b"no mask")
+    with pytest.raises(InputError, match=r"no usable pair; first fault: .*one.png"):
+        audit_dataset(tmp_path / "data", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--worst", "-1"], "worst -1"),
+        (["--stain-clusters", "1"], "stain_clusters 1"),
+        (["--max-images", "0"], "max_images 0"),
+        (["--min-area", "0"], "min_area 0"),
+        (["--dialect", "nosuch"], "nosuch"),
+        (["--coco", "nowhere"], "nowhere: no annotations/instances_*.json"),
+        (["--workers", "0"], "workers 0"),
+    ],
+)
+def test_bad_options_name_themselves(smears, tmp_path, arguments, expected):
+    with pytest.raises(InputError) as error:
+        main(["--root", str(smears), "--out", str(tmp_path / "out"), *arguments])
+    assert expected in str(error.value)
+
+
+def test_conversion_of_other_images_is_refused(smears, tmp_path):
+    (tmp_path / "annotations").mkdir()
+    image = {"id": 1, "file_name": "else.png", "height": 9, "width": 9}
+    content = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+    (tmp_path / "annotations/instances_train.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"'else.png'.*same --root"):
+        audit_dataset(smears, tmp_path / "out", coco=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"images": [{"id": 1}]}, ": one of the images has file_name None"),
+        (
+            {"annotations": [{"image_id": 5, "category_id": 1}]},
+            ", annotation None: image 5 is not among the images",
+        ),
+        ({"images": [3]}, ": one of the images has id None"),
+        ({"categories": []}, ": no categories"),
+    ],
+)
+def test_unsound_coco_is_refused(smears, tmp_path, content, reason):
+    sound = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+    (tmp_path / "instances_train.json").write_text(json.dumps(sound | content))
+    with pytest.raises(InputError, match=f"instances_train.json{reason}"):
+        audit_dataset(smears, tmp_path / "out", coco=tmp_path)
+
+
+def test_command_ends_without_a_traceback_and_with_status_1(tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable, str(REPOSITORY / "tools/audit_dataset.py"), "--root", str(tmp_path / "no such"),
+            "--out", str(tmp_path / "out"),
+        ],
+        capture_output=True, text=True, cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY), "PATH": ""},
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "no such" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.real_data
+def test_real_pairs(real_pairs_root, tmp_path):
+    document = audit_dataset(real_pairs_root, tmp_path, workers=2)
+    assert document["files"]["images"] == 60
+    assert document["cells"]["total"] == 4347
+    kinds = {
+        (k["image_format"], k["mask_format"], k["width"], k["height"]): k["images"]
+        for k in document["files"]["kinds"]
+    }
+    assert kinds == {("PNG", "PNG", 1600, 1200): 56, ("JPEG", "PNG", 1944, 1383): 4}
+    assert 90 < document["cells"]["diameter"]["median"] < 105
+    assert document["similar"]["pairs"] == []
+    assert document["faults"] == []
+    found = {finding["kind"]: finding["count"] for finding in document["findings"]}
+    assert 200 < found["merged"] < 350
+    assert 200 < found["cut_unlabelled"] < 300
+    assert found["unlabelled"] < 20
+    assert min(image["separation"] for image in document["images"]) > 0.8
+    assert len(document["worst"]) == 12
+    page = read(tmp_path)[1]
+    assert page.open == []
+    assert all(reference.startswith("data:image/jpeg;base64,") for reference in page.references)

@@ -1,0 +1,84 @@
+"""Cells without a mask, as the audit and the conversion see them."""
+
+import cv2
+import numpy as np
+import pytest
+
+from bccd_d2.conversion.instances import label_instances
+from bccd_d2.conversion.unlabelled import UnlabelledRule, find_unlabelled
+from bccd_d2.errors import InputError
+from tests.audit.audit_scene import PLACES, RADIUS, blank, cells, disc, paint
+
+LEFT_OUT = (165, 140)
+
+
+def labelled(mask):
+    return np.ascontiguousarray(label_instances(mask).labels)
+
+
+def test_nothing_is_found_where_every_cell_is_labelled():
+    mask = cells()
+    assert not find_unlabelled(paint(mask), labelled(mask)).any()
+
+
+def test_the_cell_that_was_left_out_is_found_where_it_lies():
+    mask = cells()
+    regions = find_unlabelled(paint(disc(mask.copy(), *LEFT_OUT)), labelled(mask))
+    assert regions.max() == 1
+    truth = disc(blank(), *LEFT_OUT) > 0
+    overlap = np.count_nonzero(truth & (regions == 1)) / np.count_nonzero(truth | (regions == 1))
+    assert overlap > 0.7
+
+
+def test_haze_is_not_a_cell_but_is_found_when_edges_do_not_count():
+    mask = cells()
+    image = paint(mask).astype(np.float64)
+    rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    distance = np.hypot(columns - LEFT_OUT[0], rows - LEFT_OUT[1])
+    haze = np.exp(-((distance / 45) ** 2))[..., None] * (mask == 0)[..., None]
+    image = (image * (1 - 0.75 * haze) + np.array([110, 60, 150]) * 0.75 * haze).astype(np.uint8)
+    assert not find_unlabelled(image, labelled(mask)).any()
+    assert find_unlabelled(image, labelled(mask), UnlabelledRule(edge=0)).max() == 1
+
+
+def test_a_platelet_is_too_small():
+    mask = cells()
+    image = paint(disc(mask.copy(), *LEFT_OUT, radius=RADIUS // 3))
+    assert not find_unlabelled(image, labelled(mask)).any()
+
+
+@pytest.mark.parametrize("place", [(0, 80), (319, 80), (165, 0), (165, 239)])
+def test_half_a_cell_at_the_border_is_found(place):
+    mask = cells()
+    regions = find_unlabelled(paint(disc(mask.copy(), *place)), labelled(mask))
+    assert regions.max() == 1
+    assert regions[place[1], place[0]] == 1
+
+
+@pytest.mark.parametrize("kept", [1, 4, 8])
+def test_few_labelled_cells_are_enough_to_learn_from(kept):
+    image = paint(cells())
+    regions = find_unlabelled(image, labelled(cells(PLACES[:kept])))
+    assert regions.max() == len(PLACES) - kept
+
+
+def test_uneven_light_makes_no_cells():
+    mask = cells()
+    rows, columns = np.mgrid[-1 : 1 : mask.shape[0] * 1j, -1 : 1 : mask.shape[1] * 1j]
+    image = (paint(mask) * (1 - 0.25 * (rows**2 + columns**2))[..., None]).astype(np.uint8)
+    assert not find_unlabelled(image, labelled(mask)).any()
+
+
+def test_regions_never_touch_labels_and_larger_images_give_the_same_count():
+    mask = cells()
+    image = paint(disc(mask.copy(), *LEFT_OUT))
+    large = cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    labels = labelled(cv2.resize(mask, None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST))
+    regions = find_unlabelled(large, labels)
+    assert regions.max() == 1
+    assert not (labels[regions > 0] > 0).any()
+
+
+def test_an_edge_out_of_range_is_refused():
+    with pytest.raises(InputError, match=r"edge=1.5.*between 0 and 1"):
+        UnlabelledRule(edge=1.5)

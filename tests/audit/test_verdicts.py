@@ -1,0 +1,154 @@
+"""What is doubtful in drawn images, each fault planted by hand."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from bccd_d2.audit.measure import measure_pair
+from bccd_d2.audit.verdicts import judge, typical_areas
+from bccd_d2.audit.words import verdict_sentence
+from bccd_d2.conversion.dataset_spec import Dialect
+from bccd_d2.conversion.instances import InstanceRule
+from bccd_d2.conversion.layout import find_pairs
+from tests.audit.audit_scene import PLACES, RADIUS, blank, cells, disc, paint, write_pair
+
+CELL_AREA = int(np.count_nonzero(disc(blank(), 100, 100)))
+
+
+def measured(root: Path, dialect=None):
+    """Measures of all pairs below ``root``, by stem."""
+    measures = [measure_pair(pair, root, dialect or Dialect()) for pair in find_pairs(root)]
+    assert not [m for m in measures if isinstance(m, str)]
+    return measures
+
+
+def verdict_of(tmp_path, image, mask, dialect=None):
+    write_pair(tmp_path, "one", image, mask)
+    measures = measured(tmp_path, dialect)
+    return judge(measures[0], typical_areas(measures)[0]), measures[0]
+
+
+def test_clean_image_has_nothing_doubtful(tmp_path):
+    mask = cells()
+    verdict, measures = verdict_of(tmp_path, paint(mask), mask)
+    assert verdict.suspects == []
+    assert verdict.score == 0
+    assert not verdict.empty
+    assert not verdict.misfit
+    assert verdict.typical_area == CELL_AREA
+    assert len(measures.cells) == 12
+    assert (measures.height, measures.width, measures.image_format) == (240, 320, "PNG")
+    assert measures.file_name == "original/one.png"
+    assert verdict_sentence(verdict, 12) == "Nothing doubtful."
+
+
+def test_every_planted_fault_is_found_once_and_for_what_it_is(tmp_path):
+    mask = cells()
+    shown = mask.copy()  # what the image shows
+    for drawn in (mask, shown):
+        disc(drawn, 60 + 2 * RADIUS - 6, 50)  # a second cell that touches the first
+    disc(shown, 165, 140)  # a cell without an outline
+    disc(shown, 319, 80)  # the same, cut by the border
+    disc(mask, 95, 200)  # an outline around nothing
+    for drawn in (mask, shown):
+        disc(drawn, 230, 210, 5)  # a scrap of 81 pixels
+    mask[5:8, 5:8] = 255  # a speck of 9 pixels
+    verdict, measures = verdict_of(tmp_path, paint(shown), mask, Dialect(instances=InstanceRule(min_area=20)))
+    assert verdict.counts == {
+        "merged": 1, "unlabelled": 1, "cut_unlabelled": 1, "fragment": 1, "faint": 1, "speck": 1,
+    }  # fmt: skip
+    boxes = {suspect.kind: suspect.box for suspect in verdict.suspects}
+    assert boxes["merged"] == (48, 38, 43, 25)
+    assert boxes["faint"] == (83, 188, 25, 25)
+    assert boxes["speck"] == (5, 5, 3, 3)
+    assert boxes["fragment"] == (225, 205, 11, 11)
+    x, y, width, height = boxes["cut_unlabelled"]
+    assert x + width == 320
+    assert y < 80 < y + height
+    # 12 cells of which two are one outline, the outline around nothing and the scrap
+    assert len(measures.cells) == 14
+    # merged, unlabelled and faint count 1, cut and scrap 0.5, speck 0.25; two cells are missing
+    assert verdict.score == pytest.approx(4.25 / (14 + 2 + 5))
+    assert verdict_sentence(verdict, 14) == (
+        "1 of 14 outlines seems to hold more than one cell, 1 place looks like a cell without an outline, "
+        "1 cell cut by the image border has no outline, 1 of 14 outlines lies where the image shows glass, "
+        "1 outline is far too small for a cell and 1 speck of a few pixels."
+    )
+
+
+def test_empty_mask(tmp_path):
+    verdict, measures = verdict_of(tmp_path, paint(cells()), blank())
+    assert verdict.empty
+    assert np.isnan(verdict.typical_area)
+    assert len(measures.cells) == 0
+    assert verdict_sentence(verdict, 0) == "The mask is empty."
+
+
+def test_mask_of_specks_only(tmp_path):
+    mask = blank()
+    mask[10:13, 10:13] = 255
+    verdict, _ = verdict_of(tmp_path, paint(cells()), mask)
+    assert verdict.empty
+    assert verdict_sentence(verdict, 0) == "The mask holds 1 speck and no cell."
+
+
+def test_mask_of_another_image_is_called_that_and_nothing_else(tmp_path):
+    mask = np.roll(cells(), 35, axis=1)
+    verdict, _ = verdict_of(tmp_path, paint(cells()), mask)
+    assert verdict.misfit
+    assert verdict.suspects == []
+    assert verdict.score >= 1
+    assert "may belong to another image" in verdict_sentence(verdict, 12)
+
+
+def test_typical_cell_comes_from_images_of_the_same_size_where_there_are_few(tmp_path):
+    full = cells()
+    write_pair(tmp_path, "full", paint(full), full)
+    few = cells(PLACES[:2])
+    write_pair(tmp_path, "few", paint(few), few)
+    none = blank()
+    write_pair(tmp_path, "none", paint(none), none)
+    double = cv2.resize(full, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    write_pair(tmp_path, "large", paint(double), double)
+    measures = measured(tmp_path)
+    areas = dict(zip((m.stem for m in measures), typical_areas(measures)))
+    assert areas == {"few": CELL_AREA, "full": CELL_AREA, "large": 4 * CELL_AREA, "none": CELL_AREA}
+    assert typical_areas([]) == []
+
+
+def test_border_cells_do_not_make_the_typical_cell(tmp_path):
+    mask = cells(PLACES[:8])
+    for y in range(20, 230, 30):
+        disc(mask, 0, y)
+        disc(mask, 319, y)
+    verdict, measures = verdict_of(tmp_path, paint(mask), mask)
+    assert measures.cells.border.sum() == 14
+    assert verdict.typical_area == CELL_AREA
+    assert verdict.counts["fragment"] == 0
+
+
+def test_many_specks_do_not_shift_the_search_for_unlabelled_cells(tmp_path):
+    mask = cells()
+    mask[2:238:6, 2:30:6] = 255  # 200 specks of one pixel
+    shown = disc(cells(), 165, 140)
+    verdict, _ = verdict_of(tmp_path, paint(shown), mask)
+    assert verdict.counts["speck"] == 200
+    assert verdict.counts["unlabelled"] == 1
+
+
+@pytest.mark.parametrize("fault", ["size", "image", "mask"])
+def test_faults_of_files_come_back_as_text(tmp_path, fault):
+    mask = cells()
+    write_pair(tmp_path, "one", paint(mask), mask)
+    if fault == "size":
+        write_pair(tmp_path, "one", paint(mask)[:100], mask)
+    else:
+        path = tmp_path / ("original" if fault == "image" else "mask") / "one.png"
+        path.write_bytes(path.read_bytes()[:200])
+    (pair,) = find_pairs(tmp_path)
+    result = measure_pair(pair, tmp_path, Dialect())
+    assert isinstance(result, str)
+    assert "one.png" in result
+    assert "expected" in result

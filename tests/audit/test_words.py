@@ -1,0 +1,95 @@
+"""Sentences of the audit read as English whatever the numbers."""
+
+import pytest
+
+from bccd_d2.audit.words import count, cut_cells, join, number, summary_sentences
+
+
+def document(faults=(), pairs=(), parts=None, images=2, **found):
+    kinds = ("merged", "unlabelled", "cut_unlabelled", "faint", "fragment", "speck")
+    quantiles = {"min": 90, "median": 100, "max": 110}
+    return {
+        "files": {"images": images},
+        "cells": {"total": 200, "per_image": quantiles, "diameter": {"median": 98.4}},
+        "findings": [{"kind": kind, "count": found.get(kind, 0)} for kind in kinds],
+        "images": [{"empty": index < found.get("empty", 0), "misfit": False} for index in range(images)],
+        "similar": {"pairs": [{"across_parts": across} for across in pairs]},
+        "parts": parts or {},
+        "faults": list(faults),
+    }
+
+
+def test_a_clean_set():
+    assert summary_sentences(document()) == [
+        "2 images show 200 outlined cells, between 90 and 110 on an image and 100 on a typical one.",
+        "A typical cell is 98 pixels across.",
+        "No outline looks wrong, and no cell seems to lack one.",
+        "No two images show the same field of view.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "found, sentence",
+    [
+        ({"merged": 1}, "1 outline seems to hold more than one cell (0.5% of all)."),
+        ({"merged": 4}, "4 outlines seem to hold more than one cell (2.0% of all)."),
+        ({"faint": 1}, "1 outline looks wrong (0.5% of all)."),
+        (
+            {"merged": 1, "fragment": 2},
+            "3 outlines look wrong (1.5% of all), 1 of them because it seems to hold more than one cell.",
+        ),
+        ({"unlabelled": 1}, "1 place looks like a cell without an outline."),
+        (
+            {"cut_unlabelled": 3},
+            "3 places look like cells without an outline, all of them cut by the border of the image.",
+        ),
+        (
+            {"merged": 2, "unlabelled": 1, "cut_unlabelled": 3},
+            "2 outlines seem to hold more than one cell (1.0% of all); 4 places look like cells without an outline, "
+            "3 of them cut by the border of the image.",
+        ),
+    ],
+)
+def test_what_is_doubtful(found, sentence):
+    assert summary_sentences(document(**found))[2] == sentence
+
+
+def test_empty_masks_come_first():
+    assert summary_sentences(document(empty=1))[2] == "1 mask holds no cell."
+
+
+@pytest.mark.parametrize(
+    "pairs, parts, sentence",
+    [
+        ([False], {}, "1 pair of images shows the same or overlapping fields."),
+        (
+            [False, False],
+            {"train": 1, "test": 1},
+            "2 pairs of images show the same or overlapping fields, none of them on both sides of the split.",
+        ),
+        (
+            [True, False],
+            {"train": 1, "test": 1},
+            "2 pairs of images show the same or overlapping fields, 1 of them on both sides of the split, so that "
+            "scores come out too high.",
+        ),
+    ],
+)
+def test_copies(pairs, parts, sentence):
+    assert summary_sentences(document(pairs=pairs, parts=parts))[3] == sentence
+
+
+def test_faults_come_last():
+    sentences = summary_sentences(document(faults=["a", "b"]))
+    assert sentences[-1] == "2 files could not be used and are listed at the end."
+
+
+def test_small_words():
+    assert number(1234567) == "1,234,567"
+    assert number(0.5, 2) == "0.50"
+    assert count(1, "cell", "cells") == "1 cell"
+    assert count(4347, "cell", "cells") == "4,347 cells"
+    assert join(["a"]) == "a"
+    assert join(["a", "b", "c"]) == "a, b and c"
+    assert cut_cells(5, 0) == cut_cells(0, 5) == ""
+    assert cut_cells(5, 7) == "5 cut cells have an outline, 7 have none. "

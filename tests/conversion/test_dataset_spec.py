@@ -1,0 +1,95 @@
+"""Dialect files say what they mean, or which key is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from bccd_d2.conversion.dataset_spec import Dialect, known_dialects, read_dialect
+from bccd_d2.conversion.instances import InstanceRule
+from bccd_d2.conversion.layout import FolderPair
+from bccd_d2.conversion.splitting import CutRule
+from bccd_d2.errors import InputError
+from bccd_d2.io.masks import MaskRule
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_default_is_the_kaggle_file() -> None:
+    assert read_dialect("kaggle") == Dialect()
+
+
+def test_everything_a_file_may_say(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        """
+        description: mine
+        folders: [{image: rgb, mask: seg, image_glob: "*_rgb", mask_glob: "*_seg.png"}]
+        mask: {kind: classes, colours: {"#000000": background, "#Ff8000": RBC}, tolerance: 4, max_unlisted: 0.05}
+        instances:
+          min_area: 30
+          min_area_relative: 0.1
+          connectivity: 4
+          fill_holes: 50
+          cut: {method: min-distance, distance: 0.4}
+        classes: {boxes: VOC}
+        """,
+    )
+    assert read_dialect(path) == Dialect(
+        "mine",
+        (FolderPair("rgb", "seg", "*_rgb", "*_seg.png"),),
+        MaskRule(
+            "classes",
+            colours=(((0, 0, 0), "background"), ((255, 128, 0), "RBC")),
+            tolerance=4,
+            max_unlisted=0.05,
+        ),
+        InstanceRule(30, 0.1, 4, 50, CutRule("min-distance", 0.4)),
+        {"boxes": "VOC"},
+    )
+
+
+def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
+    assert read_dialect(written(tmp_path, "# nothing\n")) == Dialect()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a", "expected a mapping"),
+        ("a: [", "not YAML"),
+        ("masks: {}", "unknown key 'masks', expected some of description, folders, mask"),
+        ("folders: original", "folders: 'original', expected a list"),
+        ("folders: [{mask: a}]", "folders: mask given"),
+        ("folders: [{image: a}]", "'a' without masks, but mask: kind: binary"),
+        ("mask: {kind: none}", "'original' with masks, but mask: kind: none"),
+        ("folders: [{image: a, mask: 3}]", "folders: mask: 3, expected str"),
+        ("mask: {kind: colour}", "mask: mask kind 'colour', expected one of binary"),
+        ("mask: {threshold: high}", "mask: threshold: 'high', expected float"),
+        ("mask: {invert: 1}", "mask: invert: 1, expected bool"),
+        ("mask: {kind: classes, values: [1]}", "expected a mapping to class names"),
+        ("mask: {kind: classes, values: {a: RBC}}", "values: 'a', expected whole numbers"),
+        ("mask: {kind: classes, colours: {red: RBC}}", "colours: 'red', expected '#rrggbb'"),
+        ("instances: {min_area: 1.5}", "instances: min_area: 1.5, expected int"),
+        ("instances: {min_area: 0}", "instances: min_area 0, expected at least 1 pixel"),
+        ("instances: {connectivity: 6}", "connectivity 6, expected 4 or 8"),
+        ("instances: {cut: {method: guess}}", "instances: cut: cut method 'guess'"),
+        ("classes: VOC", "classes: 'VOC', expected a mapping"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=r"mine\.yaml: ") as raised:
+        read_dialect(written(tmp_path, text))
+    assert message in str(raised.value)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match="'nope': no such file") as raised:
+        read_dialect("nope")
+    assert all(name in str(raised.value) for name in known_dialects())
+    assert {"kaggle", "palette", "rgb_classes", "label_maps", "wbc_grey", "jpeg_masks"} <= set(
+        known_dialects()
+    )

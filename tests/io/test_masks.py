@@ -1,0 +1,293 @@
+"""Masks of every kind and file format are read for what they mean, or refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image, ImageDraw
+
+from bccd_d2.conversion.dataset_spec import known_dialects, read_dialect
+from bccd_d2.errors import InputError
+from bccd_d2.io.mask_colours import nearest_class
+from bccd_d2.io.masks import MaskRule, read_mask
+from tests.conversion.drawn import draw_mask
+
+MASK = draw_mask() > 0
+
+
+def save(path: Path, array: np.ndarray, mode: str | None = None, **options: object) -> Path:
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+def grey(mask: np.ndarray) -> np.ndarray:
+    return mask.astype(np.uint8) * 255
+
+
+def save_palette(path: Path, mask: np.ndarray) -> None:
+    image = Image.fromarray(np.where(mask, 0, 1).astype(np.uint8), "P")
+    image.putpalette([255, 255, 255, 0, 0, 0])  # index 0 is white: the colours tell, not the indices
+    image.save(path)
+
+
+def save_big_endian_tiff(path: Path, mask: np.ndarray) -> None:
+    tifffile.imwrite(path, mask.astype(np.uint16) * 65535, byteorder=">")
+
+
+WRITERS: dict[str, Callable[[Path, np.ndarray], object]] = {
+    "1-bit.png": lambda path, mask: save(path, mask),
+    "grey.png": lambda path, mask: save(path, grey(mask)),
+    "zero-one.png": lambda path, mask: save(path, mask.astype(np.uint8)),
+    "palette.png": save_palette,
+    "rgb.png": lambda path, mask: save(path, grey(mask), "RGB"),
+    "rgba.png": lambda path, mask: save(path, grey(mask), "RGBA"),
+    "grey-alpha.png": lambda path, mask: save(path, grey(mask), "LA"),
+    "16-bit.png": lambda path, mask: save(path, mask.astype(np.uint16) * 65535),
+    "rgb.bmp": lambda path, mask: save(path, grey(mask), "RGB"),
+    "1-bit.tif": lambda path, mask: save(path, mask, compression="group4"),
+    "lzw.tif": lambda path, mask: save(path, grey(mask), compression="tiff_lzw"),
+    "16-bit.tif": lambda path, mask: tifffile.imwrite(path, mask.astype(np.uint16) * 65535),
+    "big-endian.tif": save_big_endian_tiff,
+    "32-bit.tif": lambda path, mask: tifffile.imwrite(path, mask.astype(np.uint32) * 7),
+    "float.tif": lambda path, mask: tifffile.imwrite(path, mask.astype(np.float32)),
+    "planar.tif": lambda path, mask: tifffile.imwrite(
+        path, np.stack([grey(mask)] * 3), photometric="rgb", planarconfig="separate"
+    ),
+    "bool.npy": lambda path, mask: np.save(path, mask),
+    "float.npy": lambda path, mask: np.save(path, mask.astype(np.float64)),
+    "one-deep.npy": lambda path, mask: np.save(path, grey(mask)[None]),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_binary_mask_reads_the_same_from_every_format(tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / name, MASK)
+    kind, array = read_mask(tmp_path / name)
+    assert kind == "binary"
+    assert array.dtype == np.uint8
+    assert np.array_equal(array, MASK)
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_a_jpeg_mask_wants_a_threshold(tmp_path: Path, quality: int) -> None:
+    path = save(tmp_path / "m.jpg", grey(MASK), quality=quality)
+    with pytest.raises(InputError, match=r"m\.jpg: a mask of \d+ values .* expected 0 and one other"):
+        read_mask(path)
+    read = read_mask(path, read_dialect("jpeg_masks").mask).array
+    outline = cv2.dilate(grey(MASK), np.ones((3, 3))) != cv2.erode(grey(MASK), np.ones((3, 3)))
+    assert np.array_equal(read[~outline], MASK[~outline])
+
+
+def test_dark_cells_on_white(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.png", grey(~MASK))
+    assert np.array_equal(read_mask(path, read_dialect("dark_on_white").mask).array, MASK)
+
+
+def test_alpha_and_single_channels(tmp_path: Path) -> None:
+    black = np.zeros((*MASK.shape, 4), np.uint8)
+    black[..., 3] = grey(MASK)
+    path = save(tmp_path / "m.png", black)
+    with pytest.raises(InputError, match="only the alpha channel varies"):
+        read_mask(path)
+    assert np.array_equal(read_mask(path, MaskRule(channel="alpha")).array, MASK)
+    with pytest.raises(InputError, match="3 channels, expected one named 'alpha'"):
+        read_mask(save(tmp_path / "rgb.png", black[..., :3]), MaskRule(channel="alpha"))
+
+
+def test_palette_indices_are_classes(tmp_path: Path) -> None:
+    indices = np.zeros((30, 40), np.uint8)
+    indices[5:15, 5:15], indices[5:15, 20:30], indices[20:25, 5:10] = 1, 2, 3
+    image = Image.fromarray(indices, "P")
+    image.putpalette([0, 0, 0, 10, 20, 30, 10, 20, 30, 99, 0, 0])
+    image.save(tmp_path / "m.png")
+    kind, classes = read_mask(tmp_path / "m.png", read_dialect("palette").mask)
+    assert kind == "classes"
+    assert np.array_equal(classes, indices)
+
+
+def test_cytoplasm_and_nucleus_are_one_class(tmp_path: Path) -> None:
+    values = np.zeros((60, 60), np.uint8)
+    cv2.circle(values, (30, 30), 20, 128, -1)
+    cv2.circle(values, (30, 30), 8, 255, -1)
+    rule = read_dialect("wbc_grey").mask
+    assert rule.class_names == ["WBC"]
+    assert np.array_equal(read_mask(save(tmp_path / "m.png", values), rule).array, values > 0)
+    compressed = read_mask(save(tmp_path / "m.jpg", values, quality=90), rule).array
+    assert np.count_nonzero(compressed != (values > 0)) < 0.03 * values.size
+
+
+def smooth_circles(size: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """An anti-aliased drawing of a red and a green cell that touch and a white one, and its exact classes."""
+    big = Image.new("RGB", (8 * size, 8 * size))
+    draw = ImageDraw.Draw(big)
+    for colour, (x, y) in (("#ff0000", (25, 30)), ("#00ff00", (64, 30)), ("#ffffff", (60, 85))):
+        draw.ellipse([8 * (x - 20), 8 * (y - 20), 8 * (x + 20), 8 * (y + 20)], fill=colour)
+    exact = np.asarray(big)[4::8, 4::8]
+    classes = np.select([exact[..., 2] > 0, exact[..., 0] > 0, exact[..., 1] > 0], [3, 1, 2], 0)
+    return np.asarray(big.resize((size, size), Image.Resampling.BOX)), classes
+
+
+def test_anti_aliased_edges_grow_no_rims(tmp_path: Path) -> None:
+    drawing, exact = smooth_circles()
+    colours = {(0, 0, 0): "background", (255, 0, 0): "RBC", (0, 255, 0): "WBC", (255, 255, 255): "Platelets"}
+    # grey and olive lie half-way between the others: what a plain nearest colour would paint around every cell
+    colours |= {(128, 128, 128): "dust", (128, 128, 0): "stain"}
+    rule = MaskRule(kind="classes", colours=tuple(colours.items()), tolerance=8, max_unlisted=0.1)
+    classes = read_mask(save(tmp_path / "m.png", drawing), rule).array
+    distance = [(drawing.astype(int) - colour) ** 2 for colour in colours]
+    plain = np.sum(distance, axis=-1).argmin(axis=0)
+    assert np.count_nonzero(plain > 3) > 50
+    assert np.count_nonzero(classes > 3) <= 12  # two pixels beside each other may hit grey by chance
+    wrong = classes != exact
+    assert np.count_nonzero(wrong) < 0.02 * wrong.size
+
+
+def test_other_colours_than_those_listed_are_refused(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[:10] = (12, 200, 33)
+    with pytest.raises(InputError, match=r"200 of 400 pixels have other values .* most often 12, 200, 33"):
+        read_mask(save(tmp_path / "m.png", pixels), read_dialect("rgb_classes").mask)
+    with pytest.raises(InputError, match="most often 9"):
+        read_mask(save(tmp_path / "g.png", np.full((4, 4), 9, np.uint8)), read_dialect("palette").mask)
+
+
+LEVELS = st.sampled_from([0, 100, 255])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    arrays(np.uint8, (6, 7, 3), elements=LEVELS),
+    st.lists(st.tuples(LEVELS, LEVELS, LEVELS), min_size=1, max_size=27, unique=True),
+)
+def test_exact_colours_keep_their_class_and_others_get_a_known_one(
+    pixels: np.ndarray, listed: list[tuple[int, int, int]]
+) -> None:
+    meaning = np.arange(5, 5 + len(listed), dtype=np.uint8)
+    colours = [tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()]
+    classes, unlisted, commonest = nearest_class(pixels, np.array(listed), meaning, 0)
+    outside = [colour for colour in colours if colour not in listed]
+    assert unlisted == len(outside)
+    assert set(np.unique(classes)) <= set(meaning)
+    if outside:
+        value = tuple(map(int, commonest.split(", ")))
+        assert outside.count(value) == max(map(outside.count, outside))
+    else:
+        assert [listed[kind - 5] for kind in classes.ravel()] == colours
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("m.png", np.uint8),
+        ("m.png", np.uint16),
+        ("m.tif", np.uint16),
+        ("m.tif", np.uint32),
+        ("m.tif", np.int32),
+    ]
+    + [("m.npy", dtype) for dtype in (np.uint8, np.int64, np.float32)],
+)
+def test_label_maps_keep_every_value(tmp_path: Path, name: str, dtype: type) -> None:
+    labels = np.zeros((30, 40), dtype)
+    labels[2:10, 2:10], labels[2:10, 10:20], labels[20:25, 5:9] = 1, 2, 200
+    if dtype not in (np.uint8,):
+        labels[28:, :] = 40000
+    if name.endswith("npy"):
+        np.save(tmp_path / name, labels)
+    elif name.endswith("tif"):
+        tifffile.imwrite(tmp_path / name, labels, compression="zlib")
+    else:
+        Image.fromarray(labels).save(tmp_path / name)
+    kind, array = read_mask(tmp_path / name, read_dialect("label_maps").mask)
+    assert kind == "instances"
+    assert np.array_equal(array, labels)
+
+
+def test_a_colour_a_cell(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[:5, :5], pixels[:5, 5:10] = (1, 0, 0), (0, 0, 1)
+    array = read_mask(save(tmp_path / "m.png", pixels), MaskRule(kind="instances", channel="rgb")).array
+    assert sorted(np.unique(array)) == [0, 1, 65536]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty file"),
+        (b"abc", "no known image format"),
+    ],
+)
+def test_files_that_are_no_masks(tmp_path: Path, content: bytes, message: str) -> None:
+    for suffix in ("png", "tif", "jpg"):
+        path = tmp_path / f"m.{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"m\.{suffix}: "):
+            read_mask(path)
+
+
+def test_a_truncated_mask_is_refused(tmp_path: Path) -> None:
+    for name in ("m.png", "m.tif", "m.npy"):
+        path = tmp_path / name
+        if name.endswith("npy"):
+            np.save(path, grey(MASK))
+        else:
+            save(path, grey(MASK))
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=name):
+            read_mask(path)
+
+
+def test_arrays_that_are_no_masks(tmp_path: Path) -> None:
+    path = tmp_path / "m.npy"
+    np.save(path, np.array([{"masks": 1}], dtype=object))
+    with pytest.raises(InputError, match="not a plain NumPy array"):
+        read_mask(path)
+    np.save(path, np.zeros((4, 5, 6)))
+    with pytest.raises(InputError, match=r"shape \(4, 5, 6\), expected \(height, width\)"):
+        read_mask(path)
+    np.save(path, np.full((4, 4), 0.5))
+    with pytest.raises(InputError, match="label map of fractions"):
+        read_mask(path, MaskRule(kind="instances"))
+    np.save(path, np.full((4, 4), -1))
+    with pytest.raises(InputError, match="label -1"):
+        read_mask(path, MaskRule(kind="instances"))
+    tifffile.imwrite(tmp_path / "m.tif", np.zeros((5, 9, 9), np.uint8), photometric="minisblack")
+    with pytest.raises(InputError, match="a stack of shape"):
+        read_mask(tmp_path / "m.tif")
+
+
+def test_all_cells_is_taken_for_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="every pixel is a cell"):
+        read_mask(save(tmp_path / "m.png", np.full((9, 9), 255, np.uint8)))
+    assert not read_mask(save(tmp_path / "e.png", np.zeros((9, 9), np.uint8))).array.any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "other"},
+        {"kind": "classes"},
+        {"kind": "binary", "values": ((0, "background"), (1, "RBC"))},
+        {"kind": "classes", "values": ((0, "background"), (1, "a")), "colours": (((0, 0, 0), "background"),)},
+        {"kind": "classes", "values": ((1, "RBC"),)},
+        {"kind": "classes", "values": ((0, "background"),)},
+        {"kind": "classes", "values": ((0, "background"), (1, "a"), (1, "b"))},
+        {"channel": "violet"},
+        {"channel": "rgb"},
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(options: dict) -> None:
+    with pytest.raises(InputError):
+        MaskRule(**options)
+
+
+def test_every_dialect_that_comes_along_is_sound() -> None:
+    for name in known_dialects():
+        assert read_dialect(name).description

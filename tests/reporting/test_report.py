@@ -1,0 +1,237 @@
+"""The report from end to end, through the command: files, figures, the page."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from bccd_d2.errors import InputError
+from bccd_d2.reporting.part import read_source
+from tests.html_page import Page
+from tests.reporting.scene import truth, write_scene
+from tools.evaluate import main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return write_scene(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="module")
+def out(scene, tmp_path_factory):
+    """Val and test, of the page's images one a part."""
+    out = tmp_path_factory.mktemp("report") / "new"
+    main(
+        [
+            *("--predictions", str(scene / "val.json"), str(scene / "test.json"), "--data-root", str(scene)),
+            *("--part", "val", "test", "--output", str(out), "--name", "Drawn & <judged>", "--shown", "1"),
+            *("--bootstrap-samples", "50"),
+        ]
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(out):
+    return Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+def test_all_files_are_there(out):
+    assert {path.name for path in out.iterdir()} == {
+        "report.html",
+        "metrics.json",
+        "cells.csv",
+        "results.md",
+        "viz",
+    }
+    figures = {path.name for path in (out / "viz").iterdir()}
+    assert {"step5_metrics_bar.png", "step6_success_cases.png", "step6_failure_cases.png"} <= figures
+    assert {
+        "precision_recall_val.png",
+        "calibration_test.png",
+        "confusion_val.png",
+        "bland_altman_test.png",
+    } <= figures
+    for name in figures:
+        picture = cv2.imread(str(out / "viz" / name))
+        assert min(picture.shape[:2]) > 150
+        assert np.ptp(picture) > 100
+
+
+def test_metrics_hold_what_was_drawn_and_what_was_compared(out):
+    parts = json.loads((out / "metrics.json").read_text())["parts"]
+    assert list(parts) == ["val", "test"]
+    bins = parts["val"]["errors"]["bins"]
+    counted = {name: (found["true_cells"], found["predictions"]) for name, found in bins.items()}
+    assert counted["correct"] == (6 + 2, 6 + 2)
+    assert counted["under-segmented"] == (2, 1)
+    assert counted["missed"] == (1, 0)
+    assert counted["misclassified"] == (1, 1)
+    assert counted["hallucinated"] == (0, 1)
+    assert parts["val"]["compared"]["SHA-256 of images and masks"] == "f" * 64
+    assert parts["val"]["options"]["bootstrap_samples"] == 50
+    assert parts["val"] | {"compared": 0} == parts["test"] | {"compared": 0}
+
+
+def test_every_cell_has_a_line(out):
+    with (out / "cells.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * (12 + 6 + 5)
+    bad = [r for r in rows if r["part"] == "val" and r["file_name"] == "bad <1>.png"]
+    merged = [r for r in bad if r["bin"] == "under-segmented"]
+    assert [(r["kind"], r["area_px"], r["class"]) for r in merged] == [
+        ("truth", "1600", "RBC"),
+        ("truth", "1600", "RBC"),
+        ("prediction", "3600", "RBC"),
+    ]
+    # One cell of 1600 px in an outline of 3600 that covers it.
+    assert [float(r["iou"]) for r in merged] == pytest.approx([0.4444] * 3, abs=1e-4)
+    (wbc,) = [r for r in bad if r["kind"] == "truth" and r["class"] == "WBC"]
+    assert wbc["bin"] == "misclassified"
+
+
+def test_the_table_is_markdown_with_a_line_a_part(out):
+    lines = (out / "results.md").read_text(encoding="utf-8").splitlines()
+    tables = [line for line in lines if line.startswith("|")]
+    assert len(tables) == 2 * (2 + 4)
+    assert {line.count("|") for line in tables} == {10}
+    names = [line.split("|")[1].strip() for line in tables]
+    assert names == ["", "---", "Val", "Val, interior", "Test", "Test, interior"] * 2
+    # Pixels: 12 squares, of which one is missed; 800 px between the pair and 1600 px on nothing are too many.
+    iou = (11 * 1600) / (12 * 1600 + 10 * 40 + 1600)
+    assert tables[2].split("|")[2].strip() == f"{iou:.3f}"
+
+
+def test_the_page_needs_nothing_but_itself(page):
+    assert page.open == []
+    assert page.references
+    assert all(reference.startswith("data:") for reference in page.references)
+    assert "link" not in page.tags
+
+
+def test_the_page_says_what_was_found(page):
+    words = page.words
+    assert "Drawn & <judged>" in words
+    assert "On 2 images with 12 annotated cells, 75 % of the cells are found" in words
+    assert "Several cells in one outline" in words and "Taken for another class" in words
+    assert "One cell in several pieces" not in words
+    assert "1 of 2 images: the worst and the best by IoU" in words
+    assert "f" * 64 in words
+    assert "bad <1>.png" in words
+
+
+def test_every_outline_says_what_it_is(page):
+    outlines = [
+        name for name in page.classes if name.split(" ")[0] in ("t", "p") and len(name.split(" ")) == 2
+    ]
+    # The worst image alone is shown, of each part.
+    assert sorted(outlines) == sorted(
+        2
+        * [
+            *(
+                "t under-segmented",
+                "t under-segmented",
+                "t missed",
+                "t misclassified",
+                "t correct",
+                "t correct",
+            ),
+            *("p under-segmented", "p misclassified", "p correct", "p correct", "p hallucinated"),
+        ]
+    )
+    assert (
+        "predicted RBC, score 0.90: under-segmented; area 3,600 px, diameter 68 px, best IoU 0.44"
+        in page.words
+    )
+    assert "annotated WBC: misclassified" in page.words
+
+
+def test_an_earlier_report_stays_unless_told(scene, out):
+    arguments = ["--predictions", str(scene / "val.json"), "--data-root", str(scene), "--output", str(out)]
+    before = (out / "report.html").read_bytes()
+    with pytest.raises(InputError, match="exists already; give --overwrite"):
+        main(arguments)
+    assert (out / "report.html").read_bytes() == before
+
+
+def test_images_that_are_gone_are_judged_but_not_shown(scene, tmp_path):
+    out = tmp_path / "out"
+    arguments = [
+        "--predictions",
+        str(scene / "val.json"),
+        "--truth",
+        str(scene / "annotations/instances_val.json"),
+    ]
+    main([*arguments, "--images", str(tmp_path), "--output", str(out), "--bootstrap-samples", "0"])
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    assert "None of the 2 images is at hand" in page.words
+    assert not any(path.name.startswith("step6") for path in (out / "viz").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say what the predictions are compared with"),
+        (
+            ["--data-root", "{}", "--part", "val", "test"],
+            "1 files or folders of predictions and --part val test",
+        ),
+        (["--data-root", "{}", "--part", "train"], r"instances_train\.json: no such file"),
+        (["--truth", "{}/annotations/instances_val.json", "--part", "val"], "--truth goes with one file"),
+        (["--data-root", "{}", "--max-detections", "4"], "Val: .*4"),
+        (["--data-root", "{}", "--score-threshold", "2"], "SCORE_THRESH: expected a number in"),
+    ],
+)
+def test_what_does_not_fit_is_said(scene, tmp_path, arguments, message):
+    given = [argument.format(scene) for argument in arguments]
+    with pytest.raises(InputError, match=message):
+        main(["--predictions", str(scene / "val.json"), "--output", str(tmp_path / "x"), *given])
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_browser_shows_cells_and_changes_images(out):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        problems = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else problems.append(r.url))
+        page.goto((out / "report.html").as_uri())
+        cell = page.locator("#val .case.current g.p.under-segmented path")
+        cell.scroll_into_view_if_needed()
+        cell.hover(force=True)
+        assert page.locator("#tip").text_content().startswith("predicted RBC, score 0.90: under-segmented")
+        page.locator("#val .layers input[value=p]").uncheck()
+        assert not cell.is_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1200
+        browser.close()
+    assert problems == []
+
+
+def test_label_images_are_judged_without_classes(scene, tmp_path):
+    for name in ("good", "bad <1>"):
+        tifffile.imwrite(tmp_path / f"{name}_masks.tif", truth().label_image())
+    source = read_source("Val", scene / "annotations" / "instances_val.json", tmp_path, class_agnostic=True)
+    assert source.dataset.class_names == ["cell"]
+    found = [image.predictions.ious(image.truth).diagonal().tolist() for image in source.dataset.images]
+    assert found == [[1.0] * 6] * 2
+    assert source.facts["Predictions"] == str(tmp_path)
+
+
+def test_the_command_starts_without_torch():
+    code = "import sys, tools.evaluate, tools.compare_runs, tools.classical_baseline; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert found.stdout.strip() == "False", found.stderr

@@ -1,0 +1,145 @@
+"""Sentences, choices and verdicts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bccd_d2.evaluation.bootstrap import Difference
+from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
+from bccd_d2.evaluation.evaluate import evaluate
+from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.evaluation.taxonomy import BINS
+from bccd_d2.reporting.bins import BIN_COLORS
+from bccd_d2.reporting.comparison import comparison_table, verdict
+from bccd_d2.reporting.overlays import choose, ranking
+from bccd_d2.reporting.page import PagePart, render_page
+from bccd_d2.reporting.part import EvaluatedPart, Source
+from bccd_d2.reporting.wording import BIN_WORDS, summary_sentences
+from bccd_d2.structures.cells import Cells
+from tests.html_page import Page
+from tests.reporting.scene import HEIGHT, NAMES, WIDTH, flawed, square, truth
+
+NOTHING = Cells.from_masks(HEIGHT, WIDTH, [])
+
+
+def judged(*pairs, **options):
+    images = [
+        EvaluationImage(number, f"{number}.png", None, true, NOTHING, predicted)
+        for number, (true, predicted) in enumerate(pairs)
+    ]
+    dataset = EvaluationSet(images, NAMES, [1, 2])
+    evaluation = evaluate(dataset, EvaluationOptions(bootstrap_samples=0, **options))
+    return EvaluatedPart(Source("Val", dataset, {}), evaluation)
+
+
+def test_every_bin_has_its_words_and_its_colour():
+    assert set(BIN_COLORS) == set(BINS)
+    assert set(BIN_WORDS) == set(BINS) - {"correct", "ignored"}
+
+
+def test_perfect_predictions_have_no_error_to_speak_of():
+    assert summary_sentences(judged((truth(), truth())).evaluation) == [
+        "On 1 image with 6 annotated cells, 100 % of the cells are found, "
+        "and 100 % of the outlines are annotated cells.",
+        "On an image of 6 cells the count is off by 0.0; on average over the images it is right.",
+    ]
+
+
+def test_the_commonest_error_and_the_counts():
+    sentences = summary_sentences(judged((truth(), flawed())).evaluation)
+    assert sentences[0].endswith("50 % of the cells are found, and 60 % of the outlines are annotated cells.")
+    assert (
+        "“several cells in one outline”: 2 annotated cells and 1 outline; mending it would add"
+        in sentences[1]
+    )
+    assert (
+        sentences[2]
+        == "On an image of 6 cells the count is off by 1.0; on average over the images it is 1.0 too low."
+    )
+
+
+def test_the_border_is_spoken_of_where_it_matters():
+    border = Cells.from_masks(
+        HEIGHT, WIDTH, [square(0, 60), square(20, 20)], classes=[0, 0], scores=[0.9, 0.8]
+    )
+    (sentence,) = [s for s in summary_sentences(judged((truth(), border)).evaluation) if "border, where" in s]
+    assert sentence == (
+        "All wrong outlines (1) lie at the image border, where cells are annotated only sometimes; "
+        "away from it 20 % are found and 100 % are right."
+    )
+
+
+def test_a_better_threshold_is_named():
+    cells = truth()
+    wrong = [square(250, y, 30, 20) for y in range(10, 230, 25)]
+    predicted = Cells.from_masks(
+        HEIGHT,
+        WIDTH,
+        [*(cells.full_mask(i) for i in range(len(cells))), *wrong],
+        classes=[*cells.classes, *(0 for _ in wrong)],
+        scores=[0.9] * len(cells) + [0.6] * len(wrong),
+    )
+    sentence = summary_sentences(judged((cells, predicted)).evaluation)[-1]
+    assert (
+        sentence
+        == "A score threshold of 0.90 in place of 0.50 would raise F1 on these images from 0.571 to 1.000."
+    )
+
+
+@pytest.mark.parametrize(
+    ("pair", "sentence"),
+    [
+        ((truth(), NOTHING), "0 % of the cells are found: nothing was predicted at this score threshold."),
+        (
+            (NOTHING, flawed()),
+            "1 image without an annotated cell: there is nothing to compare 5 predictions with.",
+        ),
+        ((NOTHING, NOTHING), "1 image without an annotated cell"),
+    ],
+)
+def test_empty_truth_and_empty_predictions_make_a_page_too(pair, sentence):
+    part = judged(pair)
+    page = Page(render_page([PagePart(part, [], [])], "nothing"))
+    assert sentence in page.words
+    assert "nan" not in page.words.lower().split()
+    assert page.open == []
+
+
+def test_of_many_images_the_worst_and_the_best_are_shown():
+    assert choose(range(9), 12) == list(range(9))
+    assert choose(range(100), 6) == [0, 1, 2, 3, 98, 99]
+    assert choose(range(5), 0) == []
+
+
+DIFFERENCE = Difference(a=0.8, b=0.9, difference=0.1, low=0.05, high=0.15, p_value=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "B is better"),
+        ({"difference": -0.1, "low": -0.15, "high": -0.05}, "A is better"),
+        ({"low": -0.01}, "no clear difference"),
+        ({"p_value": 0.2}, "no clear difference"),
+        ({"low": None, "high": None, "p_value": None}, "too few images or no resamples to tell"),
+        ({"b": "no ground truth", "difference": None}, "nothing to compare"),
+    ],
+)
+def test_a_difference_is_real_only_where_interval_and_test_agree(changes, words):
+    found = replace(DIFFERENCE, **changes)
+    assert verdict(found) == words
+    table = comparison_table({"all": {"AP": found}, "interior": {"AP": found}}).splitlines()
+    assert len(table) == 4
+    assert {line.count("|") for line in table} == {8}
+    assert table[3].startswith("| AP, interior | 0.800 |")
+    assert words in table[2]
+
+
+def test_outlines_of_equal_iou_are_ranked_by_f1():
+    part = judged((truth(), truth()), (truth(), flawed()), (truth(), truth()))
+    assert ranking(part) == [], "none of the images has a file"
+    images = [replace(image, path=image.file_name) for image in part.source.dataset.images]
+    there = replace(part, source=replace(part.source, dataset=replace(part.source.dataset, images=images)))
+    assert ranking(there) == [1, 0, 2]
+    assert np.isclose(part.evaluation.per_image[0]["iou"], 1)

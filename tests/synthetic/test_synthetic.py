@@ -1,0 +1,418 @@
+"""Synthetic smears: the same seed gives the same bytes, and the truth is exact."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from bccd_d2.errors import InputError
+from bccd_d2.synthetic import (
+    Slide,
+    SyntheticSet,
+    draw_slide,
+    draw_slides,
+    draw_smear,
+    write_synthetic_set,
+)
+from bccd_d2.synthetic.field import Field, fill
+from bccd_d2.synthetic.files import BOXES_FILE, CLASS_COLOURS, DATASET_FOLDER
+from bccd_d2.synthetic.outlines import OUTLINE_MARGIN, Texture, oval, patch_around
+from bccd_d2.synthetic.red_cells import draw_red_cell
+from bccd_d2.synthetic.smear import _divide
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMAND = REPOSITORY / "tools" / "make_synthetic.py"
+EIGHT = np.ones((3, 3), int)
+# Small cells in a small picture: as many contacts as in a full one, and quick.
+SMALL = {"width": 480, "height": 360, "cell_diameter": (30.0, 50.0)}
+
+
+def components(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """Number of 8-connected components of at least 100 px, the label map, and the area of every component."""
+    labels, count = ndimage.label(mask > 0, EIGHT)
+    areas = ndimage.sum_labels(np.ones(mask.shape), labels, np.arange(1, count + 1))
+    return int((areas >= 100).sum()), labels, areas
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(COMMAND), *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_truth_is_one_component_a_cell(seed: int) -> None:
+    smear = draw_smear(seed, **SMALL, platelets_in_mask=bool(seed % 2))
+    count, labels, areas = components(smear.mask)
+    masked = smear.masked_cells()
+    assert len(masked) > 5
+    assert count == len(masked)
+    for cell in masked:
+        component = np.unique(labels[smear.instances == cell.label])
+        assert len(component) == 1
+        # Nothing but the cell is in its component.
+        assert areas[component[0] - 1] == cell.area
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_cells_describe_the_instance_map(seed: int) -> None:
+    smear = draw_smear(seed, **SMALL)
+    assert smear.image.shape == (360, 480, 3)
+    assert (smear.image.dtype, smear.instances.dtype, smear.mask.dtype) == (np.uint8, np.uint16, np.uint8)
+    assert set(np.unique(smear.mask)) <= {0, 255}
+    assert np.unique(smear.instances).tolist() == list(range(len(smear.cells) + 1))
+    for index, cell in enumerate(smear.cells):
+        assert cell.label == index + 1
+        rows, columns = np.nonzero(smear.instances == cell.label)
+        assert cell.box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert cell.area == len(rows) >= 100
+        touches = rows.min() == 0 or columns.min() == 0 or rows.max() == 359 or columns.max() == 479
+        assert cell.at_border == touches
+        # Half of a cell stays visible when cells are laid; dividing lines take up to 2 px of its rim later.
+        assert 0.25 < cell.visible <= 1
+
+
+def test_all_kinds_appear_and_borders_cut_cells() -> None:
+    smears = [draw_smear(seed, **SMALL) for seed in range(20)]
+    cells = [cell for smear in smears for cell in smear.cells]
+    assert {cell.class_name for cell in cells} == {"RBC", "WBC", "Platelets"}
+    assert {cell.category for cell in cells} >= {
+        "red blood cell",
+        "ring",
+        "trophozoite",
+        "gametocyte",
+        "leukocyte",
+        "platelet",
+    }
+    at_border = np.mean([cell.at_border for cell in cells])
+    assert 0.05 < at_border < 0.5
+    assert any(cell.visible < 0.8 for cell in cells)
+    assert len({smear.slide.background.tobytes() for smear in smears}) == 20
+
+
+def test_platelets_stay_out_of_the_mask_unless_asked_for() -> None:
+    seen = 0
+    for seed in range(6):
+        without, with_them = (draw_smear(seed, **SMALL, platelets_in_mask=flag) for flag in (False, True))
+        platelets = [cell.label for cell in without.cells if cell.class_name == "Platelets"]
+        seen += len(platelets)
+        assert not without.mask[np.isin(without.instances, platelets)].any()
+        assert with_them.mask[np.isin(with_them.instances, platelets)].all()
+        assert len(with_them.masked_cells()) == len(without.masked_cells()) + len(platelets)
+        np.testing.assert_array_equal(without.image, with_them.image)
+        np.testing.assert_array_equal(without.instances, with_them.instances)
+    assert seen >= 3
+
+
+def test_specks_are_small_and_clear_of_cells() -> None:
+    speckled = 0
+    for seed in range(30):
+        smear = draw_smear(seed, 240, 180, cell_diameter=(30, 40))
+        specks = (smear.mask > 0) & (smear.instances == 0)
+        labels, count = ndimage.label(specks, EIGHT)
+        speckled += count > 0
+        assert all(np.bincount(labels.ravel())[1:] < 100)
+        assert not (ndimage.binary_dilation(specks, EIGHT) & (smear.instances > 0)).any()
+    assert 1 <= speckled <= 15
+
+
+@pytest.mark.parametrize("line", [1, 2, 3])
+def test_dividing_line_has_the_width_asked_for(line: int) -> None:
+    # Two half planes that touch along a vertical line, and along it a third cell below.
+    labels = np.zeros((40, 40), np.uint16)
+    labels[5:35, 5:20], labels[5:35, 20:35] = 1, 2
+    divided = _divide(labels, line)
+    assert (divided[20, 5:35] == 0).sum() == line
+    assert components(divided)[0] == 2
+    # A diagonal contact: 4-neighbours there, 8-neighbours too.
+    diagonal = np.where(np.tri(40, dtype=bool), np.uint16(1), np.uint16(2))
+    assert components(_divide(diagonal, line))[0] == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lines_between_touching_cells_are_one_to_three_pixels_wide(seed: int) -> None:
+    smear = draw_smear(seed, **SMALL)
+    kept = smear.instances > 0
+    # Width of the background along the watershed between cells: 1 to 3 px where they touch.
+    nearest = ndimage.distance_transform_edt(~kept, return_distances=False, return_indices=True)
+    owner = smear.instances[tuple(nearest)]
+    right = (owner[:, :-1] != owner[:, 1:]) & ~kept[:, :-1] & ~kept[:, 1:]
+    distance = ndimage.distance_transform_edt(~kept)
+    width_at_watershed = distance[:, :-1][right] + distance[:, 1:][right] - 1
+    assert ((width_at_watershed >= 1) & (width_at_watershed <= 3)).sum() > 20
+    # And no two cells touch.
+    for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        moved = np.roll(smear.instances, shift, (0, 1))
+        inner = (slice(1, -1), slice(1, -1))
+        both = (smear.instances[inner] > 0) & (moved[inner] > 0)
+        assert (smear.instances[inner][both] == moved[inner][both]).all()
+
+
+def test_same_seed_same_smear_and_other_seed_another() -> None:
+    first, again, other = (draw_smear(seed, **SMALL) for seed in (7, 7, 8))
+    assert first.image.tobytes() == again.image.tobytes()
+    assert first.instances.tobytes() == again.instances.tobytes()
+    assert first.mask.tobytes() == again.mask.tobytes()
+    assert first.cells == again.cells
+    assert first.image.tobytes() != other.image.tobytes()
+
+
+def test_cells_are_darker_than_the_glass_and_coloured_by_the_slide() -> None:
+    for seed in range(8):
+        smear = draw_smear(seed, **SMALL)
+        grey = smear.image.astype(float).mean(axis=2)
+        red = np.isin(smear.instances, [cell.label for cell in smear.cells if cell.class_name == "RBC"])
+        glass = ndimage.binary_erosion(smear.instances == 0, iterations=6)
+        if glass.any():
+            assert np.median(grey[red]) < np.median(grey[glass]) - 10
+
+
+def test_given_slide_is_used() -> None:
+    slide = draw_slide(np.random.default_rng(5), (30, 40))
+    assert isinstance(slide, Slide)
+    first, second = draw_smear([1, 0], 200, 150, slide=slide), draw_smear([1, 1], 200, 150, slide=slide)
+    assert first.slide is slide and second.slide is slide
+    assert first.image.tobytes() != second.image.tobytes()
+
+
+def test_a_few_slides_share_out_stains_and_sizes() -> None:
+    number = 26
+    for seed in range(5):
+        slides = draw_slides(np.random.default_rng(seed), number, (70, 130))
+        # Every stain of at least twice 1/26 of the weight has a slide: pale ones and overexposed ones among them.
+        brightest = np.array([slide.background.max() for slide in slides])
+        assert (brightest < 0.7).any() and (brightest > 1).any()
+        # Exactly one diameter lies in each 1/26 of the distribution, whose peak is at 115 px.
+        diameters = np.array([slide.diameter for slide in slides])
+        below = (diameters - 70) ** 2 / (60 * 45)
+        above = 1 - (130 - diameters) ** 2 / (60 * 15)
+        quantiles = np.where(diameters < 115, below, above)
+        assert sorted((quantiles * number).astype(int)) == list(range(number))
+
+
+def test_oval_has_the_area_of_its_circle() -> None:
+    for seed in range(5):
+        outline = oval(np.random.default_rng(seed), 40.0, 0.2, 0.05)
+        area = patch_around((60.0, 60.0), outline).inside().sum()
+        assert area == pytest.approx(np.pi * 40**2, rel=0.01)
+
+
+def test_red_cell_lies_where_it_was_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    slide = draw_slide(rng, (70, 130))
+    cell = draw_red_cell(rng, slide, Texture(rng), (200.0, 100.0), 45.0)
+    rows, columns = np.nonzero(cell.inside)
+    assert cell.left + columns.mean() == pytest.approx(200, abs=6)
+    assert cell.top + rows.mean() == pytest.approx(100, abs=6)
+    # Stain lies inside the outline, which annotators draw a little outside the optical edge.
+    assert not cell.density[~cell.inside].any()
+    assert OUTLINE_MARGIN > 0
+
+
+def test_covered_cells_keep_half_of_their_area() -> None:
+    rng = np.random.default_rng(1)
+    slide = draw_slide(rng, (40, 50))
+    field = Field(rng, 200, 200, slide)
+    lone = draw_red_cell(rng, slide, field.texture, (100.0, 100.0), 25.0)
+    assert field.lay(lone, (100.0, 100.0), 25.0, on_free_glass=False)
+    same = draw_red_cell(rng, slide, field.texture, (100.0, 100.0), 25.0)
+    before = field.labels.copy()
+    assert not field.lay(same, (100.0, 100.0), 25.0, on_free_glass=False)
+    np.testing.assert_array_equal(field.labels, before)
+
+
+def test_cells_cover_the_share_of_the_slide() -> None:
+    shares = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        field = Field(rng, 400, 300, draw_slide(rng, (30, 40)))
+        fill(field)
+        assert field.covered == (field.labels > 0).sum()
+        # The picture's crowding is drawn within 25 % of the slide's; the last cell or a white one may exceed it.
+        shares.append(field.covered / field.labels.size / field.slide.crowding)
+    assert min(shares) > 0.7 and max(shares) < 1.5
+    assert 0.85 < np.mean(shares) < 1.15
+
+
+def test_outside_the_picture_nothing_is_laid() -> None:
+    rng = np.random.default_rng(1)
+    slide = draw_slide(rng, (40, 50))
+    field = Field(rng, 100, 100, slide)
+    away = draw_red_cell(rng, slide, field.texture, (300.0, 50.0), 25.0)
+    assert not field.lay(away, (300.0, 50.0), 25.0, on_free_glass=False)
+
+
+def test_set_has_the_kaggle_layout_and_formats(tmp_path: Path) -> None:
+    plan = SyntheticSet(images=12, seed=5, width=160, height=120, cell_diameter=(20, 30), test_fraction=0.25)
+    counts = write_synthetic_set(tmp_path, plan)
+    assert counts["RBC"] > 12
+    root = tmp_path / DATASET_FOLDER
+    assert [path.name for path in tmp_path.iterdir()] == [DATASET_FOLDER]
+    assert sorted(path.name for path in root.iterdir()) == ["test", "train"]
+    for part, number in (("train", 9), ("test", 3)):
+        assert sorted(path.name for path in (root / part).iterdir()) == ["mask", "original"]
+        images = sorted((root / part / "original").iterdir())
+        masks = sorted((root / part / "mask").iterdir())
+        assert len(images) == number
+        assert [path.stem for path in images] == [path.stem for path in masks]
+        assert {path.suffix for path in masks} == {".png"}
+        for path in masks:
+            mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            assert mask.shape == (120, 160, 3) and mask.dtype == np.uint8
+            assert set(np.unique(mask)) == {0, 255}
+            assert (mask == mask[..., :1]).all()
+    suffixes = [path.suffix for path in root.glob("*/original/*")]
+    assert suffixes.count(".jpg") == 1 and suffixes.count(".png") == 11
+    assert all(path.read_bytes()[:3] == b"\xff\xd8\xff" for path in root.glob("*/original/*.jpg"))
+
+
+def test_extras_agree_with_the_instance_map(tmp_path: Path) -> None:
+    extras = ("mask-classes", "instances", "boxes")
+    plan = SyntheticSet(images=6, seed=2, width=320, height=240, cell_diameter=(25, 35), extras=extras)
+    counts = write_synthetic_set(tmp_path, plan)
+    boxes = {
+        Path(entry["image"]["pathname"]).stem: entry
+        for entry in json.loads((tmp_path / BOXES_FILE).read_text())
+    }
+    totals = dict.fromkeys(CLASS_COLOURS, 0)
+    paths = sorted((tmp_path / DATASET_FOLDER).glob("*/instances/*.png"))
+    assert len(paths) == len(boxes) == 6
+    for path in paths:
+        instances = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert instances.dtype == np.uint16 and instances.ndim == 2
+        part = path.parents[1]
+        mask = cv2.imread(str(part / "mask" / path.name), cv2.IMREAD_GRAYSCALE)
+        colours = cv2.imread(str(part / "mask_classes" / path.name))[..., ::-1]
+        assert ((colours > 0).any(axis=2) == (instances > 0)).all()
+        names = {}
+        for label in np.unique(instances)[1:]:
+            (colour,) = np.unique(colours[instances == label], axis=0)
+            (names[label],) = [name for name, value in CLASS_COLOURS.items() if value == tuple(colour)]
+            totals[names[label]] += 1
+        entry = boxes[path.stem]
+        assert entry["image"]["shape"] == {"r": 240, "c": 320, "channels": 3}
+        assert (part / "original" / Path(entry["image"]["pathname"]).name).is_file()
+        expected = []
+        for label, name in names.items():
+            assert bool(mask[instances == label].all()) == (name != "Platelets")
+            if name != "Platelets":
+                rows, columns = np.nonzero(instances == label)
+                corners = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+                expected.append((*map(int, corners), name == "WBC"))
+        found = []
+        for item in entry["objects"]:
+            low, high = item["bounding_box"]["minimum"], item["bounding_box"]["maximum"]
+            found.append((low["r"], low["c"], high["r"], high["c"], item["category"] == "leukocyte"))
+        assert sorted(found) == sorted(expected)
+    assert totals == {name: counts[name] for name in CLASS_COLOURS}
+
+
+def test_command_writes_the_same_bytes_twice(tmp_path: Path) -> None:
+    options = ["--images", 5, "--seed", 9, "--size", "160x120", "--cell-diameter", 20, 30]
+    options += ["--extras", "mask-classes,instances,boxes"]
+    for name in ("first", "second"):
+        result = run("--out", tmp_path / name, *options)
+        assert result.returncode == 0, result.stderr
+        assert "5 images with" in result.stdout
+    first, second = files_below(tmp_path / "first"), files_below(tmp_path / "second")
+    assert len(first) == 5 * 4 + 1
+    assert first == second
+
+
+def test_overwrite_replaces_the_set_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    tiny = {"width": 64, "height": 48, "cell_diameter": (20, 24)}
+    write_synthetic_set(out, SyntheticSet(images=2, seed=1, extras=("boxes",), **tiny))
+    (out / "notes.txt").write_text("mine")
+    before = files_below(out)
+    with pytest.raises(InputError, match=r"not empty.*--overwrite"):
+        write_synthetic_set(out, SyntheticSet(images=1, seed=2, **tiny))
+    assert files_below(out) == before
+    write_synthetic_set(out, SyntheticSet(images=1, seed=2, **tiny), overwrite=True)
+    after = files_below(out)
+    assert after["notes.txt"] == b"mine"
+    # Boxes of the earlier set would not match the new one.
+    assert len(after) == 3 and BOXES_FILE not in after
+    assert not set(after) & set(before) - {"notes.txt"}
+
+
+def test_interrupted_run_leaves_the_earlier_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = {"width": 64, "height": 48, "cell_diameter": (20, 24)}
+    write_synthetic_set(tmp_path, SyntheticSet(images=1, seed=1, **tiny))
+    before = files_below(tmp_path)
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bccd_d2.synthetic.files._write", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            write_synthetic_set(tmp_path, SyntheticSet(images=1, seed=2, **tiny), overwrite=True)
+    assert files_below(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"width": 8}, "size: found 8x360"),
+        ({"cell_diameter": (50, 20)}, "cell diameter: found 50 to 20"),
+        ({"cell_diameter": (5, 20)}, "cell diameter: found 5 to 20"),
+    ],
+)
+def test_bad_arguments_of_a_smear(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        draw_smear(0, **(SMALL | arguments))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": 0}, "number of images: found 0"),
+        ({"seed": -1}, "seed: found -1"),
+        ({"test_fraction": 1.0}, "test fraction: found 1.0"),
+        ({"images_per_slide": 0}, "images per slide: found 0"),
+        ({"extras": ("boxes", "masks")}, "extras: found masks"),
+        ({"width": 10}, "size: found 10x1200"),
+        ({"cell_diameter": (80, 80)}, "cell diameter: found 80 to 80"),
+        ({"cell_diameter": (float("nan"), 80)}, "cell diameter: found nan to 80"),
+    ],
+)
+def test_bad_plans_leave_nothing_behind(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        write_synthetic_set(tmp_path / "out", SyntheticSet(**({"images": 1} | changes)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--images", 1, "--size", "big"], 2, "expected WIDTHxHEIGHT"),
+        (["--images", 1, "--extras", "colours"], 2, "found colours, expected any of mask-classes"),
+        (["--images", 0], 1, "error: number of images: found 0"),
+        (["--images", "many"], 2, "invalid int value: 'many'"),
+    ],
+)
+def test_command_reports_bad_arguments(
+    tmp_path: Path, options: list[object], status: int, message: str
+) -> None:
+    result = run("--out", tmp_path / "out", *options)
+    assert result.returncode == status
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="found a file, expected a folder"):
+        write_synthetic_set(tmp_path / "out", SyntheticSet(images=1))
