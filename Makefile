@@ -40,7 +40,7 @@ demo: $(DEMO)/shipped/predictions.json $(DEMO)/model/results.json ## predict; da
 	@echo "cells of your own image: $(BIN)/python tools/predict.py --run $(DEMO)/model --input IMAGE --output FOLDER"
 
 $(DEMO)/smears/.drawn: | $(STAMP)
-	$(BIN)/python tools/make_synthetic.py --out $(DEMO)/smears --images 24 --seed 42 --overwrite
+	$(BIN)/python tools/make_synthetic.py --output $(DEMO)/smears --images 24 --seed 42 --overwrite
 	touch $@
 
 # Three images with the shipped model, before anything is trained.
@@ -50,7 +50,7 @@ $(DEMO)/shipped/predictions.json: $(DEMO_DATA) | $(STAMP)
 	@echo "cells found by the shipped model: $(DEMO)/shipped/overlays"
 
 $(DEMO)/dataset/splits.json: $(DEMO_DATA) | $(STAMP)
-	$(BIN)/python tools/convert_bccd.py --root "$(DEMO_ROOT)" --out $(DEMO)/dataset --max-images 60 --overwrite
+	$(BIN)/python tools/convert_bccd.py --root "$(DEMO_ROOT)" --output $(DEMO)/dataset --max-images 60 --overwrite
 
 $(DEMO)/model/results.json: $(DEMO)/dataset/splits.json
 	$(BIN)/python tools/train_net.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --resume \
@@ -61,11 +61,11 @@ lite: $(LITE_RUNS:%=%/model_final.pth) ## make the shipped model again from the 
 
 $(LITE)/dataset/splits.json: | $(STAMP)
 	$(BIN)/python tools/convert_bccd.py --root "$(or $(BCCD_ROOT),$(error BCCD_ROOT=DIR: expected the folder of the image and mask pairs))" \
-	    --out $(LITE)/dataset --overwrite
+	    --output $(LITE)/dataset --overwrite
 
 $(LITE)/drawn/dataset/splits.json: | $(STAMP)
-	$(BIN)/python tools/make_synthetic.py --out $(LITE)/drawn/smears --images 60 --seed 7 --overwrite
-	$(BIN)/python tools/convert_bccd.py --root $(LITE)/drawn/smears --out $(LITE)/drawn/dataset --overwrite
+	$(BIN)/python tools/make_synthetic.py --output $(LITE)/drawn/smears --images 60 --seed 7 --overwrite
+	$(BIN)/python tools/convert_bccd.py --root $(LITE)/drawn/smears --output $(LITE)/drawn/dataset --overwrite
 
 $(LITE)/drawn/model/model_final.pth: $(LITE)/drawn/dataset/splits.json
 	$(LITE_TRAIN) --data-root $(LITE)/drawn/dataset OUTPUT_DIR $(LITE)/drawn/model TEST.EVAL_PERIOD 0 \

@@ -27,7 +27,7 @@ from bccd_d2.audit.colours import colour_statistics
 from bccd_d2.audit.measure import measure_pair
 from bccd_d2.audit.shapes import instance_shapes
 from bccd_d2.audit.verdicts import MERGED_AREA, MERGED_DISC
-from bccd_d2.conversion.dataset_spec import Dialect
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.layout import ImageMaskPair, find_pairs
 from bccd_d2.conversion.unlabelled import find_unlabelled
@@ -119,14 +119,14 @@ def time_table(pairs: Sequence[ImageMaskPair], root: Path) -> None:
     """CPU time of measuring an image, and of decoding alone."""
     cv2.setNumThreads(1)
     chosen = pairs[:: max(1, len(pairs) // 20)]
-    measure_pair(chosen[0], root, Dialect())  # once for nothing, to have everything loaded
+    measure_pair(chosen[0], root, DatasetSpec())  # once for nothing, to have everything loaded
     start = time.process_time()
     for pair in chosen:
         read_rgb(pair.image)
         read_mask(pair.mask)
     decoded = time.process_time()
     for pair in chosen:
-        measure_pair(pair, root, Dialect())
+        measure_pair(pair, root, DatasetSpec())
     measured = time.process_time()
     decode, measure = (decoded - start) / len(chosen), (measured - decoded) / len(chosen)
     print(

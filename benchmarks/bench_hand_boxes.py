@@ -1,6 +1,6 @@
 """Average precision of predicted boxes against the boxes that people drew.
 
-    python benchmarks/bench_hand_boxes.py --truth datasets/voc/annotations/instances_val.json --dialect bccd_voc \
+    python benchmarks/bench_hand_boxes.py --truth datasets/voc/annotations/instances_val.json --spec bccd_voc \
         --boxes BCCD/Annotations --predictions output/classes/inference/coco_instances_results.json
 
 Published figures of detectors are against all boxes that people drew, and so are these. A COCO file can have others:
@@ -27,7 +27,7 @@ from bccd_d2.conversion.bbbc041 import Bbbc041Boxes
 from bccd_d2.conversion.boxes import BoxFile
 from bccd_d2.conversion.class_source import ImageRecord
 from bccd_d2.conversion.class_table import IGNORE, ClassTable, named_boxes
-from bccd_d2.conversion.dataset_spec import read_dialect
+from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.conversion.voc import VocFolder
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.average_precision import COCOMetrics
@@ -109,9 +109,9 @@ def merged(cells: Cells) -> Cells:
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row a class, and one of the means (AP) and sums (counts)."""
-    section = read_dialect(args.dialect).classes
+    section = read_spec(args.spec).classes
     if section is None:
-        raise InputError(f"--dialect {args.dialect}: no section 'classes' that says what the boxes are")
+        raise InputError(f"--spec {args.spec}: no section 'classes' that says what the boxes are")
     table = ClassTable.from_mapping(section)
     boxes: BoxFile = VocFolder(args.boxes) if table.format == "voc" else Bbbc041Boxes.read(args.boxes)
     predicted = read_evaluation_set(args.truth, args.predictions)
@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--predictions", type=Path, required=True, help="COCO results on its images")
     parser.add_argument("--boxes", type=Path, required=True, help="folder of VOC files, or BBBC041's JSON")
-    parser.add_argument("--dialect", required=True, help="which says what the boxes' categories are")
+    parser.add_argument("--spec", required=True, help="which says what the boxes' categories are")
     parser.add_argument("--one-class", action="store_true", help="a box is a box, whatever its class")
     print(tabulate(measure(parser.parse_args(arguments)), headers="keys", floatfmt=".3f"))
 

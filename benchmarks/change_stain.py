@@ -48,7 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="what tools/convert_bccd.py wrote"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for annotations/ and images/")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="for annotations/ and images/"
+    )
     parser.add_argument("--part", default="val", choices=("train", "val", "test"), help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the changes (default %(default)s)")
     options = parser.parse_args(arguments)
@@ -60,10 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
         light = generator.uniform(LIGHT_GAIN[0], LIGHT_GAIN[1], size=3)
         image = change_stain(read_image(str(source / record["file_name"])), density, light)
         record["file_name"] = f"{Path(record['file_name']).stem}.png"
-        with replacing(options.out / "images" / record["file_name"]) as temporary:
+        with replacing(options.output / "images" / record["file_name"]) as temporary:
             cv2.imwrite(str(temporary), image)
     document["info"] |= {"image_root": "images", "stain_changed_seed": options.seed}
-    write_coco(annotation_file(options.out, options.part), document)
+    write_coco(annotation_file(options.output, options.part), document)
 
 
 if __name__ == "__main__":

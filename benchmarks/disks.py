@@ -196,7 +196,7 @@ def main() -> int:
     conversion = ["--root", str(smears), "--overwrite"]
     images = str(max(smears.rglob("original"), key=lambda folder: len(list(folder.iterdir()))))
     tasks = [
-        Task("convert", soak.CONVERT, lambda out: [*conversion, "--out", str(out)], (8, 40, 4000)),
+        Task("convert", soak.CONVERT, lambda out: [*conversion, "--output", str(out)], (8, 40, 4000)),
         Task("train", soak.TRAIN, lambda out: [*training, str(out)], (8, 14000, 80000)),
         Task("predict", PREDICT, lambda out: ["--input", images, "--output", str(out)], (8, 800, 40000)),
     ]

@@ -1,13 +1,13 @@
 """Feed broken files to everything that reads files, and report whatever is not an error of ours.
 
-    python benchmarks/fuzz_readers.py [--minutes 10] [--seed 0] [--out FOLDER] [--readers NAME ...]
+    python benchmarks/fuzz_readers.py [--minutes 10] [--seed 0] [--output FOLDER] [--readers NAME ...]
 
 Valid files are broken at random: bytes (cut short, flipped, deleted, doubled, zeroed, spliced), values (another
 type, missing, NaN, of 400 digits, negative, endless nesting, names that are no text), and whole files (empty, a
 folder, UTF-16, entity and alias bombs). A reader may take what is left, raise InputError, or pass on an error of the
 file system that names the file.
 Anything else is foreign: another exception, a crash, more than 10 seconds of the processor, or more than 3 GiB of
-memory. Of each foreign exception, told apart by where it was raised, the first input is kept in --out.
+memory. Of each foreign exception, told apart by where it was raised, the first input is kept in --output.
 The readers run in forks, so that a crash ends one and not the run. The status is 1 if there was anything foreign.
 """
 
@@ -228,7 +228,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same inputs, in order")
     parser.add_argument(
-        "--out", type=Path, default=Path("output/fuzz"), metavar="DIR", help="for inputs to keep"
+        "--output", type=Path, default=Path("output/fuzz"), metavar="DIR", help="for inputs to keep"
     )
     names = [reader.name for reader in READERS]
     parser.add_argument("--readers", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")

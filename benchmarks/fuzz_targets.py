@@ -25,7 +25,7 @@ from bccd_d2.audit.annotations import read_annotations
 from bccd_d2.config import load_config
 from bccd_d2.conversion.bbbc041 import read_bbbc041
 from bccd_d2.conversion.class_table import ClassTable
-from bccd_d2.conversion.dataset_spec import read_dialect
+from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.layout import ImageMaskPair
 from bccd_d2.conversion.split_plans import SplitPlan, plan_split
@@ -135,10 +135,10 @@ def read_config(path: Path) -> None:
 
 
 def read_class_table(path: Path) -> None:
-    """A dialect with its classes."""
-    dialect = read_dialect(path)
-    if dialect.classes is not None:
-        ClassTable.from_mapping(dialect.classes)
+    """A dataset spec with its classes."""
+    spec = read_spec(path)
+    if spec.classes is not None:
+        ClassTable.from_mapping(spec.classes)
 
 
 def read_table(path: Path) -> None:
@@ -210,7 +210,7 @@ READERS = [
     Reader("split JSON", "splits.json", read_splits, ("splits.json",), _JSON),
     Reader("split table", "table.csv", read_table, ("table.csv",), _LINES),
     Reader("configuration", "a.yaml", read_config, ("config.yaml", "short.yaml"), _YAML),
-    Reader("dialect", "a.yaml", read_class_table, ("voc.yaml", "masks.yaml"), _YAML),
+    Reader("spec", "a.yaml", read_class_table, ("voc.yaml", "masks.yaml"), _YAML),
     Reader("ablation plan", "a.yaml", AblationPlan.read, ("plan.yaml",), _YAML),
     Reader("checkpoint .pth", "a.pth", read_checkpoint, ("a.pth",), mutate_torch),
     Reader(

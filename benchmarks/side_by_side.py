@@ -8,7 +8,7 @@ process, all threads together, so that other work on the machine costs nobody an
 Building a model and evaluating it are not counted. Learning rates follow the share of the budget that is used, so
 every schedule is at its end when the time is.
 
-Written to --out: a folder a method, RESULTS.md with the table, quality_over_time.png. Methods that are finished are
+Written to --output: a folder a method, RESULTS.md with the table, quality_over_time.png. Methods that are finished are
 not measured again; an interrupted one starts anew. How many steps fit into the budget differs from run to run, and
 with it the figures, --seed or not.
 """
@@ -53,9 +53,9 @@ METHODS = {
 }
 OWN = Path(__file__).resolve().parents[1] / "configs" / "mask_rcnn_slim_FPN_lite.yaml"
 EXAMPLES = """examples:
-  python benchmarks/side_by_side.py --data-root datasets/bccd --out output/side_by_side --minutes 10
-  python benchmarks/side_by_side.py --data-root datasets/bccd --out output/side_by_side --methods classical bccd_d2
-  python benchmarks/side_by_side.py --data-root datasets/bccd --out output/pretrained --minutes 30 \\
+  python benchmarks/side_by_side.py --data-root datasets/bccd --output output/side_by_side --minutes 10
+  python benchmarks/side_by_side.py --data-root datasets/bccd --output output/side_by_side --methods classical bccd_d2
+  python benchmarks/side_by_side.py --data-root datasets/bccd --output output/pretrained --minutes 30 \\
       --detectron2-weights model_final_f10217.pkl --torchvision-weights maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth
 """
 
@@ -68,7 +68,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     root_help = "folder that tools/convert_bccd.py wrote"
     add("--data-root", type=Path, required=True, metavar="DIR", help=root_help)
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder of the results")
     add("--minutes", type=float, default=10, help="budget of each training (default %(default)s)")
     moments_help = "percent of the budget after which a training is evaluated (default 25 50 100)"
     add("--moments", type=float, nargs="+", default=[25, 50, 100], metavar="PERCENT", help=moments_help)
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     clock = time.perf_counter if cuda else time.process_time
     judge = Judge(args.data_root, args.part, clock)
     settings = settings_of(args, torch.cuda.get_device_name() if cuda else "CPU")
-    folders = {name: args.out / name for name in METHODS if name in args.methods}
+    folders = {name: args.output / name for name in METHODS if name in args.methods}
     results = {name: Result.read(folder, settings) for name, folder in folders.items()}
     for name, folder in folders.items():
         if results[name] is None:
@@ -110,11 +110,11 @@ def main(arguments: list[str] | None = None) -> None:
     finished = [result for result in results.values() if result is not None]
     time_name = "training, minutes" if cuda else "training, minutes of CPU time"
     text = results_table(finished)
-    with replacing(args.out / "RESULTS.md") as temporary:
+    with replacing(args.output / "RESULTS.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    with replacing(args.out / "quality_over_time.png") as temporary:
+    with replacing(args.output / "quality_over_time.png") as temporary:
         quality_over_time(finished, time_name).savefig(temporary, dpi=110)
-    print(f"\n{text}\nwritten to {args.out}")
+    print(f"\n{text}\nwritten to {args.output}")
 
 
 def measure(

@@ -172,7 +172,7 @@ def conversion(folder: Path, smears: Path, real: bool) -> Command:
     arguments = [
         "--root",
         str(smears),
-        "--out",
+        "--output",
         str(folder / "data"),
         "--overwrite",
         "--workers",

@@ -84,23 +84,23 @@ def test_what_a_killed_process_left_is_deleted(tmp_path):
 
 def test_a_folder_is_held_by_one(tmp_path):
     folder = tmp_path / "deep" / "run"
-    with locked(folder, "--out"):
-        in_use = rf"^--out: .*run is in use by process {os.getpid()} on "
-        with pytest.raises(InputError, match=in_use), locked(folder, "--out"):
+    with locked(folder, "--output"):
+        in_use = rf"^--output: .*run is in use by process {os.getpid()} on "
+        with pytest.raises(InputError, match=in_use), locked(folder, "--output"):
             pass
-        with locked(tmp_path / "other", "--out"):
+        with locked(tmp_path / "other", "--output"):
             pass
         assert names(folder) == [".lock"]
     assert names(tmp_path) == []
     folder.mkdir(parents=True)
-    with pytest.raises(RuntimeError), locked(folder, "--out"):
+    with pytest.raises(RuntimeError), locked(folder, "--output"):
         (folder / "a").touch()
         raise RuntimeError
     assert names(folder) == ["a"]
 
 
 def hold(folder, connection):
-    with locked(folder, "--out"):
+    with locked(folder, "--output"):
         connection.send("held")
         signal.pause()
 
@@ -111,12 +111,12 @@ def test_the_folder_of_a_killed_process_is_free(tmp_path):
     process = context.Process(target=hold, args=(tmp_path, theirs))
     process.start()
     assert ours.recv() == "held"
-    with pytest.raises(InputError, match=f"process {process.pid} on"), locked(tmp_path, "--out"):
+    with pytest.raises(InputError, match=f"process {process.pid} on"), locked(tmp_path, "--output"):
         pass
     process.kill()
     process.join()
     assert names(tmp_path) == [".lock"]
-    with locked(tmp_path, "--out"):
+    with locked(tmp_path, "--output"):
         pass
     assert names(tmp_path) == []
 
@@ -126,7 +126,7 @@ def test_a_fork_of_a_killed_holder_holds_nothing(tmp_path):
     reading, writing = os.pipe()
     holder = os.fork()
     if not holder:
-        with locked(tmp_path, "--out"):
+        with locked(tmp_path, "--output"):
             if not os.fork():
                 os.close(writing)
                 os.read(reading, 1)  # until the test is over
@@ -134,7 +134,7 @@ def test_a_fork_of_a_killed_holder_holds_nothing(tmp_path):
     os.close(reading)
     os.waitpid(holder, 0)
     assert names(tmp_path) == [".lock"]
-    with locked(tmp_path, "--out"):
+    with locked(tmp_path, "--output"):
         pass
     os.close(writing)
 
@@ -151,6 +151,6 @@ def test_a_lock_that_its_holder_deletes_meanwhile_is_taken_anew(tmp_path, monkey
             (tmp_path / ".lock").unlink()
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with locked(tmp_path, "--out"):
+    with locked(tmp_path, "--output"):
         assert names(tmp_path) == [".lock"]
     assert len(taken) == 2

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--data-root", type=Path, required=True, metavar="DIR", help="what tools/convert_bccd.py wrote"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="one folder a row and seed goes there"
+        "--output", type=Path, required=True, metavar="DIR", help="one folder a row and seed goes there"
     )
     parser.add_argument(
         "--also-evaluate", type=_named_folder, action="append", default=[], metavar="NAME=DIR",
@@ -35,12 +35,12 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     plan = AblationPlan.read(options.plan)
-    results = run_ablation(plan, options.out, options.data_root, dict(options.also_evaluate))
+    results = run_ablation(plan, options.output, options.data_root, dict(options.also_evaluate))
     parts = [
         f"{data}:\n\n{ablation_table(rows)}\n\n{difference_table(rows)}" for data, rows in results.items()
     ]
     text = "\n\n".join(part.rstrip() for part in parts) + "\n"
-    with replacing(options.out / "RESULTS.md") as temporary:
+    with replacing(options.output / "RESULTS.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(text)
 

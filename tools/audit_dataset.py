@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bccd_d2.audit.run import JSON_FILE, PAGE_FILE, STAIN_CLUSTERS, AuditOptions, audit_dataset
 from bccd_d2.conversion.arguments import add_workers
-from bccd_d2.conversion.dataset_spec import known_dialects, read_dialect
+from bccd_d2.conversion.dataset_spec import known_specs, read_spec
 from bccd_d2.conversion.instances import MIN_AREA
 from bccd_d2.errors import run_command
 
@@ -25,15 +25,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="folder with the data, searched at every depth",
     )
-    add("--out", type=Path, required=True, metavar="DIR", help=f"folder for {PAGE_FILE} and {JSON_FILE}")
+    add("--output", type=Path, required=True, metavar="DIR", help=f"folder for {PAGE_FILE} and {JSON_FILE}")
     coco_help = "what tools/convert_bccd.py made of the same data: adds train, val, test and classes"
     add("--coco", type=Path, metavar="DIR", help=coco_help)
-    dialect_help = "what the masks mean and where they lie: a YAML file, or one of configs/datasets: "
+    spec_help = "what the masks mean and where they lie: a YAML file, or one of configs/datasets: "
     add(
-        "--dialect",
+        "--spec",
         default="kaggle",
         metavar="NAME|FILE",
-        help=f"{dialect_help}{', '.join(known_dialects())} (default kaggle)",
+        help=f"{spec_help}{', '.join(known_specs())} (default kaggle)",
     )
     add("--min-area", type=int, metavar="PX", help=f"smaller components are specks (default {MIN_AREA})")
     connectivity_help = "whether pixels that touch by a corner belong together (default 8)"
@@ -54,15 +54,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Audit, and print the summary."""
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    dialect = read_dialect(args.dialect)
+    spec = read_spec(args.spec)
     given = {
         name: getattr(args, name) for name in ("min_area", "connectivity") if getattr(args, name) is not None
     }
-    dialect = replace(dialect, instances=replace(dialect.instances, **given))
+    spec = replace(spec, instances=replace(spec.instances, **given))
     document = audit_dataset(
         args.root,
-        args.out,
-        AuditOptions(dialect, args.worst, args.stain_clusters, args.max_images, args.name),
+        args.output,
+        AuditOptions(spec, args.worst, args.stain_clusters, args.max_images, args.name),
         coco=args.coco,
         workers=args.workers,
         overwrite=args.overwrite,
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("\n".join(document["summary"]))
     for fault in document["faults"]:
         print(f"left out: {fault}")
-    print(f"written to {args.out / PAGE_FILE} and {args.out / JSON_FILE}")
+    print(f"written to {args.output / PAGE_FILE} and {args.output / JSON_FILE}")
     return 0
 
 

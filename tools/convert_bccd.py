@@ -32,7 +32,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--root", type=Path, metavar="DIR", help="folder with the data, searched at every depth"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for annotations/ and splits.json")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for annotations/ and splits.json")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out unusable files and list them at the end"
@@ -46,10 +46,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.check and args.to_masks:
         parser.error("--check and --to-masks are two things; give one")
-    if args.to_masks and not args.out:
-        parser.error("--to-masks needs --out")
-    if not (args.check or args.to_masks) and not (args.root and args.out):
-        parser.error("--root and --out are needed")
+    if args.to_masks and not args.output:
+        parser.error("--to-masks needs --output")
+    if not (args.check or args.to_masks) and not (args.root and args.output):
+        parser.error("--root and --output are needed")
     return args
 
 
@@ -58,9 +58,9 @@ def convert(args: argparse.Namespace) -> int:
     options = conversion_options(args)
     summary = convert_dataset(
         args.root,
-        args.out,
+        args.output,
         options,
-        class_source=make_class_source(options.dialect, args.root, args.boxes),
+        class_source=make_class_source(options.spec, args.root, args.boxes),
         workers=args.workers,
         overwrite=args.overwrite,
         skip_bad=args.skip_bad,
@@ -69,7 +69,7 @@ def convert(args: argparse.Namespace) -> int:
         print(f"{part}: {summary.images[part]} images, {summary.instances[part]} annotations")
     for fault in summary.faults:
         print(f"left out: {fault}")
-    print(f"written to {args.out}")
+    print(f"written to {args.output}")
     return 0
 
 
@@ -90,8 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
         return check(args)
     if args.to_masks:
         document = read_coco(args.to_masks)
-        count = write_label_masks(document, args.out, args.mask_format, overwrite=args.overwrite)
-        print(f"{count} label images written to {args.out}")
+        count = write_label_masks(document, args.output, args.mask_format, overwrite=args.overwrite)
+        print(f"{count} label images written to {args.output}")
         return 0
     return convert(args)
 

@@ -32,7 +32,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder for the set")
+    add("--output", type=Path, required=True, help="folder for the set")
     add("--images", type=int, required=True, metavar="N", help="number of images")
     add("--seed", type=int, default=42, help="same seed, same files, byte for byte (default: %(default)s)")
     size_help = "of every image in pixels; cells keep their size (default: 1600x1200)"
@@ -77,9 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
         platelets_in_mask=args.platelets_in_mask,
         extras=args.extras,
     )
-    counts = write_synthetic_set(args.out, plan, args.overwrite)
+    counts = write_synthetic_set(args.output, plan, args.overwrite)
     cells = ", ".join(f"{counts[name]} {name}" for name in ("RBC", "WBC", "Platelets"))
-    print(f"{args.images} images with {cells} in {args.out}")
+    print(f"{args.images} images with {cells} in {args.output}")
     return 0
 
 

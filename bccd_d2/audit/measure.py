@@ -13,7 +13,7 @@ from PIL import Image
 from bccd_d2.audit.colours import ColourStatistics, colour_statistics
 from bccd_d2.audit.shapes import InstanceShapes, instance_shapes
 from bccd_d2.audit.similar import fingerprint
-from bccd_d2.conversion.dataset_spec import Dialect
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import (
     class_of_labels,
     clean_instances,
@@ -86,10 +86,10 @@ class ImageMeasures:
     fingerprint: NDArray[np.float32]
 
 
-def measure_pair(pair: ImageMaskPair, root: Path, dialect: Dialect) -> ImageMeasures | str:
+def measure_pair(pair: ImageMaskPair, root: Path, spec: DatasetSpec) -> ImageMeasures | str:
     """Measure one pair; a fault of its files comes back as text, so that one bad file does not end the audit."""
     try:
-        examined = examine_pair(pair, dialect)
+        examined = examine_pair(pair, spec)
         formats = _format(pair.image), _format(pair.mask)
     except (InputError, OSError) as error:
         return str(error)
@@ -119,14 +119,14 @@ def measure_pair(pair: ImageMaskPair, root: Path, dialect: Dialect) -> ImageMeas
     )
 
 
-def examine_pair(pair: ImageMaskPair, dialect: Dialect) -> Examined:
+def examine_pair(pair: ImageMaskPair, spec: DatasetSpec) -> Examined:
     """Read one pair, label its cells and look for what is wrong.
 
     Raises:
         InputError: image or mask cannot be used, or their sizes differ.
     """
     image = read_rgb(pair.image)
-    content = read_mask(pair.mask, dialect.mask)
+    content = read_mask(pair.mask, spec.mask)
     height, width = image.shape[:2]
     if content.array.shape != (height, width):
         found_height, found_width = content.array.shape
@@ -134,10 +134,10 @@ def examine_pair(pair: ImageMaskPair, dialect: Dialect) -> Examined:
             f"{pair.mask}: mask of {found_width}x{found_height} pixels, "
             f"expected {width}x{height} as its image {pair.image.name}"
         )
-    labels = _label(content, dialect)
+    labels = _label(content, spec)
     everything = _label(
         content,
-        replace(dialect, instances=replace(dialect.instances, min_area=1, min_area_relative=0, cut=None)),
+        replace(spec, instances=replace(spec.instances, min_area=1, min_area_relative=0, cut=None)),
     )
     # A speck is what the conversion drops, by whichever of its rules.
     everything[labels > 0] = 0
@@ -147,8 +147,8 @@ def examine_pair(pair: ImageMaskPair, dialect: Dialect) -> Examined:
     return Examined(image, labels, everything, find_unlabelled(image, masked), classes)
 
 
-def _label(content: MaskContent, dialect: Dialect) -> NDArray[np.int32]:
-    rule = dialect.instances
+def _label(content: MaskContent, spec: DatasetSpec) -> NDArray[np.int32]:
+    rule = spec.instances
     if content.kind == "classes":
         labels = label_classes(content.array.astype(np.uint8), rule).labels
     elif content.kind == "instances":

@@ -14,7 +14,7 @@ from scipy.ndimage import find_objects
 
 from bccd_d2.audit.measure import Examined, examine_pair
 from bccd_d2.audit.verdicts import Kind, Suspect
-from bccd_d2.conversion.dataset_spec import Dialect
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.layout import ImageMaskPair
 from bccd_d2.errors import InputError
 from bccd_d2.reporting.pictures import dump, jpeg_uri, outline_path
@@ -58,10 +58,10 @@ class Pictures:
     details: list[tuple[Kind, str]] = field(default_factory=list)
 
 
-def draw_pictures(order: PictureOrder, dialect: Dialect) -> Pictures | str:
+def draw_pictures(order: PictureOrder, spec: DatasetSpec) -> Pictures | str:
     """Draw what is ordered; a fault of the files comes back as text."""
     try:
-        examined = examine_pair(order.pair, dialect)
+        examined = examine_pair(order.pair, spec)
     except (InputError, OSError) as error:
         return str(error)
     height, width = examined.labels.shape

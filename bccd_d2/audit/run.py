@@ -22,7 +22,7 @@ from bccd_d2.audit.pictures import PictureOrder, Pictures, draw_pictures
 from bccd_d2.audit.similar import find_similar
 from bccd_d2.audit.verdicts import Suspect, Verdict, judge, typical_areas
 from bccd_d2.audit.words import KINDS
-from bccd_d2.conversion.dataset_spec import Dialect
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.layout import ImageMaskPair, find_pairs
 from bccd_d2.conversion.pool import map_in_order
 from bccd_d2.conversion.staging import staged_output
@@ -43,14 +43,14 @@ class AuditOptions:
     """What a user may choose.
 
     Attributes:
-        dialect: layout of the data, meaning of the masks, how instances are made.
+        spec: layout of the data, meaning of the masks, how instances are made.
         worst: how many images to show.
         stain_clusters: number of groups of alike stain; ``None``: 8, fewer where there are few images.
         max_images: look at no more than this many images, taken at even distances.
         name: of the data set, for the page; ``None``: that of its folder.
     """
 
-    dialect: Dialect = field(default_factory=Dialect)
+    spec: DatasetSpec = field(default_factory=DatasetSpec)
     worst: int = 12
     stain_clusters: int | None = None
     max_images: int | None = None
@@ -94,7 +94,7 @@ def audit_dataset(
     with staged_output(out, [PAGE_FILE, JSON_FILE], overwrite=overwrite) as staging:
         annotations = read_annotations(coco) if coco is not None else None
         faults: list[str] = []
-        pairs = _thinned(find_pairs(root, faults, options.dialect.folders), options.max_images)
+        pairs = _thinned(find_pairs(root, faults, options.spec.folders), options.max_images)
         measured = _measure(pairs, root, options, workers, faults)
         if not measured:
             raise InputError(f"{root}: no usable pair; first fault: {faults[0]}")
@@ -107,14 +107,14 @@ def audit_dataset(
             verdicts,
             similar,
             _stain_groups(measures, options),
-            mask_classes=options.dialect.mask.class_names,
+            mask_classes=options.spec.mask.class_names,
             annotations=_checked(annotations, measures, coco),
             faults=[fault.replace(f"{root}{os.sep}", "") for fault in faults],
             options=asdict(options),
             worst=options.worst,
         )
         orders = _orders([pair for pair, _ in measured], verdicts, document)
-        pictures = _draw(orders, options.dialect, workers)
+        pictures = _draw(orders, options.spec, workers)
         (staging / PAGE_FILE).write_text(render_page(document, pictures), encoding="utf-8")
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
         (staging / JSON_FILE).write_text(text, encoding="utf-8")
@@ -130,7 +130,7 @@ def _thinned(pairs: list[ImageMaskPair], most: int | None) -> list[ImageMaskPair
 def _measure(
     pairs: Sequence[ImageMaskPair], root: Path, options: AuditOptions, workers: int, faults: list[str]
 ) -> list[tuple[ImageMaskPair, ImageMeasures]]:
-    results = map_in_order(partial(measure_pair, root=root, dialect=options.dialect), pairs, workers)
+    results = map_in_order(partial(measure_pair, root=root, spec=options.spec), pairs, workers)
     measured = []
     for pair, result in zip(pairs, tqdm(results, "measure", len(pairs), unit="image", disable=None)):
         if isinstance(result, str):
@@ -204,8 +204,8 @@ def _examples(
     return [(stem, suspect) for _, stem, suspect in found[:DETAILS]]
 
 
-def _draw(orders: Sequence[PictureOrder], dialect: Dialect, workers: int) -> dict[str, Pictures]:
-    results = map_in_order(partial(draw_pictures, dialect=dialect), orders, workers)
+def _draw(orders: Sequence[PictureOrder], spec: DatasetSpec, workers: int) -> dict[str, Pictures]:
+    results = map_in_order(partial(draw_pictures, spec=spec), orders, workers)
     pictures = {}
     for drawn in tqdm(results, "draw", len(orders), unit="image", disable=None):
         if isinstance(drawn, str):  # it could be read a moment ago

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bccd_d2.conversion.convert import ConversionOptions
 from bccd_d2.conversion.convert_image import BORDER_POLICIES, AnnotationRule
-from bccd_d2.conversion.dataset_spec import known_dialects, read_dialect
+from bccd_d2.conversion.dataset_spec import known_specs, read_spec
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.label_masks import LABEL_FORMATS
 from bccd_d2.conversion.split_plans import SplitPlan
@@ -17,7 +17,7 @@ from bccd_d2.conversion.splits import RATIOS, SEED
 from bccd_d2.conversion.splitting import CUT_METHODS, CutRule
 from bccd_d2.conversion.unlabelled import UnlabelledRule
 
-DEFAULT_DIALECT = "kaggle"
+DEFAULT_SPEC = "kaggle"
 MAX_WORKERS = 8
 
 
@@ -34,7 +34,7 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("instead of converting")
     group.add_argument("--check", type=Path, metavar="JSON", help="list all faults of a COCO instance file")
     group.add_argument(
-        "--to-masks", type=Path, metavar="JSON", help="write its instances as label images to --out"
+        "--to-masks", type=Path, metavar="JSON", help="write its instances as label images to --output"
     )
     group.add_argument(
         "--mask-format", choices=LABEL_FORMATS, default="png", help="for --to-masks (default png)"
@@ -45,11 +45,11 @@ def add_instance_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what decides how masks become instances."""
     group = parser.add_argument_group("from mask to instances")
     group.add_argument(
-        "--dialect",
-        default=DEFAULT_DIALECT,
+        "--spec",
+        default=DEFAULT_SPEC,
         metavar="NAME|FILE",
         help="what the masks mean and where they lie: a YAML file, or one of configs/datasets: "
-        f"{', '.join(known_dialects())} (default {DEFAULT_DIALECT})",
+        f"{', '.join(known_specs())} (default {DEFAULT_SPEC})",
     )
     default = InstanceRule()
     group.add_argument(
@@ -93,8 +93,8 @@ def add_class_arguments(parser: argparse.ArgumentParser) -> None:
         "--boxes",
         type=Path,
         metavar="FILE|DIR",
-        help="hand-drawn boxes with classes, BBBC041's JSON or a folder of VOC XML; needs a --dialect that says what "
-        "their categories mean (default: where the dialect says)",
+        help="hand-drawn boxes with classes, BBBC041's JSON or a folder of VOC XML; needs a --spec that says what "
+        "their categories mean (default: where the dataset spec says)",
     )
 
 
@@ -155,15 +155,15 @@ def conversion_options(args: argparse.Namespace) -> ConversionOptions:
     """Options from what :func:`add_instance_arguments` and its siblings added.
 
     Raises:
-        InputError: a value is out of its range, or the dialect cannot be read.
+        InputError: a value is out of its range, or the dataset spec cannot be read.
     """
-    dialect = read_dialect(args.dialect)
+    spec = read_spec(args.spec)
     given = {
         name: getattr(args, name)
         for name in ("min_area", "min_area_relative", "connectivity", "fill_holes")
         if getattr(args, name) is not None
     }
-    cut = dialect.instances.cut
+    cut = spec.instances.cut
     if args.cut_touching is not None:
         cut = CutRule(args.cut_touching)
     if args.cut_distance is not None:
@@ -173,8 +173,8 @@ def conversion_options(args: argparse.Namespace) -> ConversionOptions:
         unlabelled=UnlabelledRule() if args.ignore_unlabelled else None,
         polygons=args.polygons,
     )
-    dialect = replace(dialect, instances=replace(dialect.instances, cut=cut, **given))
-    return ConversionOptions(dialect, rule, split_plan(args))
+    spec = replace(spec, instances=replace(spec.instances, cut=cut, **given))
+    return ConversionOptions(spec, rule, split_plan(args))
 
 
 def split_plan(args: argparse.Namespace) -> SplitPlan:

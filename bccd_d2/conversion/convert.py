@@ -16,7 +16,7 @@ from tqdm import tqdm
 import bccd_d2
 from bccd_d2.conversion.class_source import ClassSource
 from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, ImageConverter
-from bccd_d2.conversion.dataset_spec import Dialect
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import InstanceCounts
 from bccd_d2.conversion.layout import ImageMaskPair, find_below, find_pairs, relative_posix, take_parts
 from bccd_d2.conversion.pool import map_in_order
@@ -36,12 +36,12 @@ class ConversionOptions:
     """What a user may choose; written to the JSON's ``info``.
 
     Attributes:
-        dialect: layout of the data, meaning of the masks, how instances are made.
+        spec: layout of the data, meaning of the masks, how instances are made.
         annotations: how instances are written.
         split: how images are divided.
     """
 
-    dialect: Dialect = field(default_factory=Dialect)
+    spec: DatasetSpec = field(default_factory=DatasetSpec)
     annotations: AnnotationRule = field(default_factory=AnnotationRule)
     split: SplitPlan = field(default_factory=SplitPlan)
 
@@ -98,15 +98,15 @@ def convert_dataset(
     """
     root, out, options = Path(root), Path(out), options or ConversionOptions()
     summary = ConversionSummary()
-    dialect = options.dialect
-    converter = ImageConverter(root, dialect, options.annotations, class_source)
+    spec = options.spec
+    converter = ImageConverter(root, spec, options.annotations, class_source)
     targets = [*map(annotation_file, PARTS), SPLITS_FILE]
     with staged_output(out, targets, overwrite=overwrite) as staging:
-        pairs = find_pairs(root, summary.faults if skip_bad else None, dialect.folders)
-        if dialect.image_sets is not None and options.split.mode == "official":
-            pairs = take_parts(pairs, read_image_sets(find_below(root, dialect.image_sets)))
+        pairs = find_pairs(root, summary.faults if skip_bad else None, spec.folders)
+        if spec.image_sets is not None and options.split.mode == "official":
+            pairs = take_parts(pairs, read_image_sets(find_below(root, spec.image_sets)))
         splits, groups, missing = plan_split(
-            pairs, options.split, dialect.mask, workers, summary.faults if skip_bad else None
+            pairs, options.split, spec.mask, workers, summary.faults if skip_bad else None
         )
         part_of = {stem: part for part, stems in splits.items() for stem in stems}
         numbered = [(number, pair) for number, pair in enumerate(pairs, start=1) if pair.stem in part_of]

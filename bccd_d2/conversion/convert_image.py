@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.class_source import ClassAssignment, ClassSource, ImageRecord, SingleClass
-from bccd_d2.conversion.dataset_spec import Dialect
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import (
     InstanceCounts,
     LabelledInstances,
@@ -68,30 +68,30 @@ class ImageConverter:
 
     Attributes:
         root: data root that file names are relative to.
-        dialect: what the masks mean and how instances are made of them.
+        spec: what the masks mean and how instances are made of them.
         rule: how they are written.
         class_source: tells the class of each instance; ``None`` takes the classes of the mask, or one class ``cell``.
     """
 
     root: Path
-    dialect: Dialect = field(default_factory=Dialect)
+    spec: DatasetSpec = field(default_factory=DatasetSpec)
     rule: AnnotationRule = field(default_factory=AnnotationRule)
     class_source: ClassSource | None = None
 
     def __post_init__(self) -> None:
-        if self.class_source is not None and self.dialect.mask.kind == "classes":
+        if self.class_source is not None and self.spec.mask.kind == "classes":
             raise InputError(
                 "the masks hold classes already; expected no other source of classes beside them"
             )
-        if self.class_source is None and self.dialect.classes is not None:
-            raise InputError("the dialect takes classes from boxes; expected boxes")
-        if self.class_source is None and self.dialect.mask.kind == "none":
-            raise InputError("the dialect knows no masks; expected boxes or another source of instances")
+        if self.class_source is None and self.spec.classes is not None:
+            raise InputError("the dataset spec takes classes from boxes; expected boxes")
+        if self.class_source is None and self.spec.mask.kind == "none":
+            raise InputError("the dataset spec knows no masks; expected boxes or another source of instances")
 
     @property
     def categories(self) -> list[dict[str, Any]]:
         """COCO categories of what comes out."""
-        names = self.dialect.mask.class_names
+        names = self.spec.mask.class_names
         if names:
             return [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
         return (self.class_source or SingleClass()).categories
@@ -111,7 +111,7 @@ class ImageConverter:
             InputError: image or mask cannot be used.
         """
         height, width = read_image_size(pair.image)
-        content = read_mask(pair.mask, self.dialect.mask)
+        content = read_mask(pair.mask, self.spec.mask)
         if content.array.shape != (height, width):
             found_height, found_width = content.array.shape
             raise InputError(
@@ -143,7 +143,7 @@ class ImageConverter:
         return ConvertedImage(record, annotations, labelled.counts, counts)
 
     def _label(self, content: MaskContent) -> LabelledInstances:
-        rule = self.dialect.instances
+        rule = self.spec.instances
         if content.kind == "classes":
             return label_classes(content.array.astype(np.uint8, copy=False), rule)
         if content.kind == "instances":

@@ -32,7 +32,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.io.masks import Colour, MaskRule
 from bccd_d2.plain_yaml import read_yaml
 
-DIALECT_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "datasets"
+SPEC_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "datasets"
 YAML_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
@@ -43,7 +43,7 @@ HEX_COLOUR = re.compile(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
 
 
 @dataclass(frozen=True)
-class Dialect:
+class DatasetSpec:
     """A data set's layout and the meaning of its masks.
 
     Attributes:
@@ -72,33 +72,33 @@ class Dialect:
                 )
 
 
-def known_dialects() -> list[str]:
-    """Names of the dialects that come with the project."""
-    return sorted(path.stem for path in DIALECT_FOLDER.glob("*.yaml"))
+def known_specs() -> list[str]:
+    """Names of the dataset specs that come with the project."""
+    return sorted(path.stem for path in SPEC_FOLDER.glob("*.yaml"))
 
 
-def read_dialect(name: str | Path) -> Dialect:
-    """Read a dialect by the name of a file in ``configs/datasets`` or by path.
+def read_spec(name: str | Path) -> DatasetSpec:
+    """Read a dataset spec by the name of a file in ``configs/datasets`` or by path.
 
     Raises:
-        InputError: there is no such file, it is no YAML, or a key or value is not one a dialect has.
+        InputError: there is no such file, it is no YAML, or a key or value is not one a dataset spec has.
     """
     path = Path(name)
     if path.suffix.lower() not in (".yaml", ".yml"):
-        path = DIALECT_FOLDER / f"{name}.yaml"
+        path = SPEC_FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise InputError(
-            f"dialect {str(name)!r}: no such file; expected a YAML file or one of {', '.join(known_dialects())}"
+            f"dataset spec {str(name)!r}: no such file; expected a YAML file or one of {', '.join(known_specs())}"
         )
     content = read_yaml(path)
     try:
-        return _dialect(content if content is not None else {})
+        return _spec(content if content is not None else {})
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _dialect(content: Any) -> Dialect:
-    given = _section("", content, Dialect)
+def _spec(content: Any) -> DatasetSpec:
+    given = _section("", content, DatasetSpec)
     if "folders" in given:
         entries = given["folders"]
         if not isinstance(entries, list) or not entries:
@@ -121,7 +121,7 @@ def _dialect(content: Any) -> Dialect:
         raise InputError(f"image_sets: {given['image_sets']!r}, expected the path of a folder")
     if given.get("classes") is not None and not isinstance(given["classes"], Mapping):
         raise InputError(f"classes: {given['classes']!r}, expected a mapping")
-    return Dialect(**given)
+    return DatasetSpec(**given)
 
 
 def _section(where: str, content: Any, kind: type) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def download(out: Path, handle: str = KAGGLE_HANDLE, fetch: Callable[[str], str]
         InputError: ``out`` exists, kagglehub is not installed, or the data set cannot be fetched.
     """
     if out.exists():
-        raise InputError(f"{out} exists; --check tells whether it is whole, another --out fetches anew")
+        raise InputError(f"{out} exists; --check tells whether it is whole, another --output fetches anew")
     fetch = fetch or _kagglehub()
     try:
         source = Path(fetch(handle))

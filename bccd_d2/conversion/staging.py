@@ -35,7 +35,7 @@ def staged_output(out: Path, targets: Sequence[str], *, overwrite: bool) -> Iter
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file, expected an output folder")
     _refuse_to_replace(out, targets, overwrite)
-    with locked(out, "--out"), naming(out):
+    with locked(out, "--output"), naming(out):
         _refuse_to_replace(out, targets, overwrite)  # which another process may have written since
         for left in out.glob(f"{_PREFIX}*"):
             shutil.rmtree(left, ignore_errors=True)

@@ -37,7 +37,7 @@ def register_bccd(root: Path | None = None, prefix: str = "bccd") -> dict[str, P
     first used.
 
     Args:
-        root: the folder that ``tools/convert_bccd.py --out`` wrote; ``None`` stands for :func:`default_root`.
+        root: the folder that ``tools/convert_bccd.py --output`` wrote; ``None`` stands for :func:`default_root`.
         prefix: first part of the registered names.
 
     Returns:
@@ -57,7 +57,7 @@ def register_bccd(root: Path | None = None, prefix: str = "bccd") -> dict[str, P
     if not registered:
         raise InputError(
             f"{root}: expected annotations/instances_train.json (or val, test) in it, found none; make it with "
-            "'python tools/convert_bccd.py --root IMAGES_AND_MASKS --out FOLDER' and name it with --data-root"
+            "'python tools/convert_bccd.py --root IMAGES_AND_MASKS --output FOLDER' and name it with --data-root"
         )
     return registered
 

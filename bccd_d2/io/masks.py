@@ -178,14 +178,14 @@ def _one_channel(path: Path, array: NDArray, channel: str | None) -> NDArray:
     if array.ndim == 2:
         return array
     if array.shape[2] == 4 and np.ptp(array[..., :3]) == 0 and np.ptp(array[..., 3]) > 0:
-        raise InputError(f"{path}: only the alpha channel varies; give a --dialect with 'channel: alpha'")
+        raise InputError(f"{path}: only the alpha channel varies; give a --spec with 'channel: alpha'")
     first, *others = (
         cv2.split(array[..., :3]) if array.dtype == np.uint8 else np.moveaxis(array[..., :3], -1, 0)
     )
     if not all(np.array_equal(first, other) for other in others):
         raise InputError(
             f"{path}: a coloured mask, expected one channel or equal channels; "
-            "for colours that stand for classes give a --dialect that lists them"
+            "for colours that stand for classes give a --spec that lists them"
         )
     return np.asarray(first)
 
@@ -201,13 +201,13 @@ def _binary(path: Path, values: NDArray, rule: MaskRule) -> NDArray[np.uint8]:
             shown = ", ".join(f"{value:g}" for value in found[:5]) + (", ..." if len(found) > 5 else "")
             raise InputError(
                 f"{path}: a mask of {len(found)} values ({shown}), expected 0 and one other; for masks that are "
-                "JPEG or anti-aliased, or whose values are classes or cells, give a --dialect that says so"
+                "JPEG or anti-aliased, or whose values are classes or cells, give a --spec that says so"
             )
     if rule.invert:
         foreground = ~foreground
     if foreground.size and foreground.all():
         raise InputError(
-            f"{path}: every pixel is a cell, expected some background; is the mask inverted? A --dialect can say so"
+            f"{path}: every pixel is a cell, expected some background; is the mask inverted? A --spec can say so"
         )
     return foreground.view(np.uint8)
 

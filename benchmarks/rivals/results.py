@@ -69,7 +69,7 @@ class Result:
             if found.settings.get(name) != value:
                 raise InputError(
                     f"{path} was measured with {name} {found.settings.get(name)!r}, not {value!r}: give the same, or "
-                    "another --out"
+                    "another --output"
                 )
         return found
 

@@ -10,7 +10,7 @@ import pytest
 
 from bccd_d2.audit.run import AuditOptions, audit_dataset
 from bccd_d2.conversion.convert import convert_dataset
-from bccd_d2.conversion.dataset_spec import Dialect
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.errors import InputError
 from bccd_d2.io.masks import MaskRule
 from tests.audit.audit_scene import PLACES, blank, cells, disc, paint, write_pair
@@ -54,7 +54,9 @@ def smears(tmp_path_factory):
 @pytest.fixture(scope="module")
 def audited(smears, tmp_path_factory):
     out = tmp_path_factory.mktemp("audit")
-    assert main(["--root", str(smears), "--out", str(out), "--workers", "1", "--name", "Drawn <smears>"]) == 0
+    assert (
+        main(["--root", str(smears), "--output", str(out), "--workers", "1", "--name", "Drawn <smears>"]) == 0
+    )
     return read(out)
 
 
@@ -168,7 +170,7 @@ def test_classes_of_the_mask_are_counted(tmp_path):
     mask[:, :95][mask[:, :95] > 0] = 2  # the first column of three cells
     write_pair(tmp_path, "one", paint(mask), mask)
     rule = MaskRule(kind="classes", values=((0, "background"), (1, "RBC"), (2, "WBC")))
-    document = audit_dataset(tmp_path, tmp_path / "out", AuditOptions(Dialect(mask=rule)))
+    document = audit_dataset(tmp_path, tmp_path / "out", AuditOptions(DatasetSpec(mask=rule)))
     assert {row["name"]: row["total"] for row in document["classes"]} == {"RBC": 9, "WBC": 3}
 
 
@@ -200,10 +202,10 @@ def test_max_images_spreads_over_the_set(smears, tmp_path):
 def test_existing_output_is_kept_unless_told_otherwise(smears, tmp_path, capsys):
     (tmp_path / "audit.json").write_text("mine")
     with pytest.raises(InputError, match=r"audit.json.*--overwrite"):
-        main(["--root", str(smears), "--out", str(tmp_path)])
+        main(["--root", str(smears), "--output", str(tmp_path)])
     assert (tmp_path / "audit.json").read_text() == "mine"
     assert not (tmp_path / "audit.html").exists()
-    assert main(["--root", str(smears), "--out", str(tmp_path), "--overwrite", "--workers", "1"]) == 0
+    assert main(["--root", str(smears), "--output", str(tmp_path), "--overwrite", "--workers", "1"]) == 0
     assert "10 images show 120 outlined cells" in capsys.readouterr().out
 
 
@@ -222,14 +224,14 @@ def test_failure_leaves_nothing_behind(tmp_path):
         (["--stain-clusters", "1"], "stain_clusters 1"),
         (["--max-images", "0"], "max_images 0"),
         (["--min-area", "0"], "min_area 0"),
-        (["--dialect", "nosuch"], "nosuch"),
+        (["--spec", "nosuch"], "nosuch"),
         (["--coco", "nowhere"], "nowhere: no annotations/instances_*.json"),
         (["--workers", "0"], "workers 0"),
     ],
 )
 def test_bad_options_name_themselves(smears, tmp_path, arguments, expected):
     with pytest.raises(InputError) as error:
-        main(["--root", str(smears), "--out", str(tmp_path / "out"), *arguments])
+        main(["--root", str(smears), "--output", str(tmp_path / "out"), *arguments])
     assert expected in str(error.value)
 
 
@@ -265,7 +267,7 @@ def test_command_ends_without_a_traceback_and_with_status_1(tmp_path):
     done = subprocess.run(
         [
             sys.executable, str(REPOSITORY / "tools/audit_dataset.py"), "--root", str(tmp_path / "no such"),
-            "--out", str(tmp_path / "out"),
+            "--output", str(tmp_path / "out"),
         ],
         capture_output=True, text=True, cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY), "PATH": ""},
         check=False,

@@ -9,7 +9,7 @@ import pytest
 from bccd_d2.audit.measure import measure_pair
 from bccd_d2.audit.verdicts import judge, typical_areas
 from bccd_d2.audit.words import verdict_sentence
-from bccd_d2.conversion.dataset_spec import Dialect
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.layout import find_pairs
 from tests.audit.audit_scene import PLACES, RADIUS, blank, cells, disc, paint, write_pair
@@ -17,16 +17,16 @@ from tests.audit.audit_scene import PLACES, RADIUS, blank, cells, disc, paint, w
 CELL_AREA = int(np.count_nonzero(disc(blank(), 100, 100)))
 
 
-def measured(root: Path, dialect=None):
+def measured(root: Path, spec=None):
     """Measures of all pairs below ``root``, by stem."""
-    measures = [measure_pair(pair, root, dialect or Dialect()) for pair in find_pairs(root)]
+    measures = [measure_pair(pair, root, spec or DatasetSpec()) for pair in find_pairs(root)]
     assert not [m for m in measures if isinstance(m, str)]
     return measures
 
 
-def verdict_of(tmp_path, image, mask, dialect=None):
+def verdict_of(tmp_path, image, mask, spec=None):
     write_pair(tmp_path, "one", image, mask)
-    measures = measured(tmp_path, dialect)
+    measures = measured(tmp_path, spec)
     return judge(measures[0], typical_areas(measures)[0]), measures[0]
 
 
@@ -55,7 +55,9 @@ def test_every_planted_fault_is_found_once_and_for_what_it_is(tmp_path):
     for drawn in (mask, shown):
         disc(drawn, 230, 210, 5)  # a scrap of 81 pixels
     mask[5:8, 5:8] = 255  # a speck of 9 pixels
-    verdict, measures = verdict_of(tmp_path, paint(shown), mask, Dialect(instances=InstanceRule(min_area=20)))
+    verdict, measures = verdict_of(
+        tmp_path, paint(shown), mask, DatasetSpec(instances=InstanceRule(min_area=20))
+    )
     assert verdict.counts == {
         "merged": 1, "unlabelled": 1, "cut_unlabelled": 1, "fragment": 1, "faint": 1, "speck": 1,
     }  # fmt: skip
@@ -148,7 +150,7 @@ def test_faults_of_files_come_back_as_text(tmp_path, fault):
         path = tmp_path / ("original" if fault == "image" else "mask") / "one.png"
         path.write_bytes(path.read_bytes()[:200])
     (pair,) = find_pairs(tmp_path)
-    result = measure_pair(pair, tmp_path, Dialect())
+    result = measure_pair(pair, tmp_path, DatasetSpec())
     assert isinstance(result, str)
     assert "one.png" in result
     assert "expected" in result

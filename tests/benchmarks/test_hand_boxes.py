@@ -44,7 +44,7 @@ def arguments(tmp_path: Path) -> Namespace:
         truth=tmp_path / "truth.json",
         predictions=tmp_path / "found.json",
         boxes=tmp_path,
-        dialect="bccd_voc",
+        spec="bccd_voc",
         one_class=False,
     )
 

@@ -249,7 +249,7 @@ def test_detectron2_s_rate_follows_the_share(root, tmp_path):
 
 
 def command(root, out, *more):
-    side_by_side.main(["--data-root", str(root), "--out", str(out), "--minutes", "0.001", *map(str, more)])
+    side_by_side.main(["--data-root", str(root), "--output", str(out), "--minutes", "0.001", *map(str, more)])
 
 
 def test_the_command_measures_all_and_nothing_twice(root, tmp_path, capsys, monkeypatch):

@@ -15,7 +15,7 @@ from bccd_d2.conversion.bbbc041 import Bbbc041Boxes
 from bccd_d2.conversion.class_source import ImageRecord
 from bccd_d2.conversion.class_sources import make_class_source
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
-from bccd_d2.conversion.dataset_spec import Dialect, read_dialect
+from bccd_d2.conversion.dataset_spec import DatasetSpec, read_spec
 from bccd_d2.conversion.layout import find_pairs
 from bccd_d2.conversion.split_plans import SplitPlan, plan_split
 from bccd_d2.conversion.splits import PARTS, read_splits
@@ -77,9 +77,9 @@ def voc_root(tmp_path: Path) -> Path:
     return root
 
 
-def convert(root: Path, out: Path, dialect: Dialect, boxes: Path | None = None, **settings):
-    source = make_class_source(dialect, root, boxes)
-    options = ConversionOptions(dialect, split=settings.pop("split", ALL_TRAIN))
+def convert(root: Path, out: Path, spec: DatasetSpec, boxes: Path | None = None, **settings):
+    source = make_class_source(spec, root, boxes)
+    options = ConversionOptions(spec, split=settings.pop("split", ALL_TRAIN))
     return convert_dataset(root, out, options, class_source=source, **settings)
 
 
@@ -87,7 +87,7 @@ def convert(root: Path, out: Path, dialect: Dialect, boxes: Path | None = None, 
 def test_classes_of_boxes_reach_the_json(tmp_path: Path, workers: int) -> None:
     root = write_pairs(tmp_path / "data", ["a", "b"])
     boxes = write_bbbc041(tmp_path / "boxes.json", ["a", "b"])
-    summary = convert(root, tmp_path / "out", read_dialect("bbbc041_infected"), boxes, workers=workers)
+    summary = convert(root, tmp_path / "out", read_spec("bbbc041_infected"), boxes, workers=workers)
     document = read_coco(tmp_path / "out" / annotation_file("train"))
     assert [c["name"] for c in document["categories"]] == ["RBC", "infected RBC", "WBC"]
     assert Counter(a["category_id"] for a in document["annotations"]) == {1: 2, 2: 2}
@@ -104,7 +104,7 @@ def test_classes_of_boxes_reach_the_json(tmp_path: Path, workers: int) -> None:
 def test_ignored_cells_are_regions_of_every_category(tmp_path: Path) -> None:
     root = write_pairs(tmp_path / "data", ["a"])
     boxes = write_bbbc041(tmp_path / "boxes.json", ["a"], "difficult")
-    convert(root, tmp_path / "out", read_dialect("bbbc041"), boxes)
+    convert(root, tmp_path / "out", read_spec("bbbc041"), boxes)
     annotations = read_coco(tmp_path / "out" / annotation_file("train"))["annotations"]
     assert [(a["category_id"], a["iscrowd"]) for a in annotations] == [(1, 0), (1, 1), (2, 1)]
     assert len({a["id"] for a in annotations}) == 3
@@ -114,7 +114,7 @@ def test_ignored_cells_are_regions_of_every_category(tmp_path: Path) -> None:
 def test_the_official_lists_and_weak_masks_of_a_voc_set(voc_root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     # The root may lie above the folder that has the lists and the annotations.
-    summary = convert(voc_root.parent, out, read_dialect("bccd_voc"), split=SplitPlan("official"))
+    summary = convert(voc_root.parent, out, read_spec("bccd_voc"), split=SplitPlan("official"))
     assert read_splits(out / "splits.json") == {
         "train": ["smear_0", "smear_3"],
         "val": ["smear_1"],
@@ -144,15 +144,15 @@ def test_the_official_lists_and_weak_masks_of_a_voc_set(voc_root: Path, tmp_path
 def test_an_image_in_no_list_has_no_official_part(voc_root: Path, tmp_path: Path) -> None:
     (voc_root / "ImageSets" / "Main" / "test.txt").unlink()
     with pytest.raises(InputError, match=r"smear_2\.jpg: in no folder train or test and no list"):
-        convert(voc_root, tmp_path / "out", read_dialect("bccd_voc"), split=SplitPlan("official"))
+        convert(voc_root, tmp_path / "out", read_spec("bccd_voc"), split=SplitPlan("official"))
     assert not (tmp_path / "out").exists()
 
 
 def test_lists_are_only_needed_for_an_official_split(voc_root: Path, tmp_path: Path) -> None:
     shutil.rmtree(voc_root / "ImageSets")
-    assert convert(voc_root, tmp_path / "out", read_dialect("bccd_voc")).images["train"] == 4
+    assert convert(voc_root, tmp_path / "out", read_spec("bccd_voc")).images["train"] == 4
     with pytest.raises(InputError, match="no ImageSets/Main here or below"):
-        convert(voc_root, tmp_path / "official", read_dialect("bccd_voc"), split=SplitPlan("official"))
+        convert(voc_root, tmp_path / "official", read_spec("bccd_voc"), split=SplitPlan("official"))
 
 
 def test_listed_images_that_are_not_here_are_said(
@@ -160,17 +160,17 @@ def test_listed_images_that_are_not_here_are_said(
 ) -> None:
     with (voc_root / "ImageSets" / "Main" / "val.txt").open("a") as file:
         file.write("smear_9\n")
-    convert(voc_root, tmp_path / "out", read_dialect("bccd_voc"), split=SplitPlan("official"))
+    convert(voc_root, tmp_path / "out", read_spec("bccd_voc"), split=SplitPlan("official"))
     assert "listed images that are not here (1):\n  smear_9" in caplog.text
 
 
 def test_a_broken_annotation_ends_the_run_or_is_left_out(voc_root: Path, tmp_path: Path) -> None:
     (voc_root / "Annotations" / "smear_1.xml").write_bytes(b"")
     (voc_root / "Annotations" / "smear_2.xml").unlink()
-    dialect = read_dialect("bccd_voc")
+    spec = read_spec("bccd_voc")
     with pytest.raises(InputError, match=r"smear_1\.xml: empty file"):
-        convert(voc_root, tmp_path / "out", dialect)
-    summary = convert(voc_root, tmp_path / "out", dialect, skip_bad=True)
+        convert(voc_root, tmp_path / "out", spec)
+    summary = convert(voc_root, tmp_path / "out", spec, skip_bad=True)
     assert summary.images["train"] == 2
     assert [fault.split(": ")[1] for fault in summary.faults] == [
         "empty file, expected a VOC annotation",
@@ -184,7 +184,7 @@ def test_a_box_on_bare_glass_is_a_region_to_ignore(voc_root: Path, tmp_path: Pat
     path.write_text(
         path.read_text().replace("</annotation>", f"<object><name>RBC</name>{empty}</object></annotation>")
     )
-    summary = convert(voc_root, tmp_path / "out", read_dialect("bccd_voc"))
+    summary = convert(voc_root, tmp_path / "out", read_spec("bccd_voc"))
     assert summary.events["boxes without component for which no weak mask was found: ignore"] == 1
     regions = [
         a for a in read_coco(tmp_path / "out" / annotation_file("train"))["annotations"] if a["iscrowd"]
@@ -206,29 +206,27 @@ def test_weak_masks_fill_in_for_missing_ones(tmp_path: Path) -> None:
         for x0, y0, x1, y1 in corners
     ]
     (tmp_path / "boxes.json").write_text(json.dumps([{"image": {"pathname": "a.png"}, "objects": objects}]))
-    dialect = read_dialect("bbbc041")
-    dialect = replace(dialect, classes={**(dialect.classes or {}), "without_component": "weak"})
-    convert(tmp_path / "data", tmp_path / "out", dialect, tmp_path / "boxes.json")
+    spec = read_spec("bbbc041")
+    spec = replace(spec, classes={**(spec.classes or {}), "without_component": "weak"})
+    convert(tmp_path / "data", tmp_path / "out", spec, tmp_path / "boxes.json")
     annotations = read_coco(tmp_path / "out" / annotation_file("train"))["annotations"]
     assert ["weak" in a for a in annotations] == [False, True]
     assert annotations[1]["area"] == pytest.approx(np.pi * 20**2, rel=0.1)
 
 
 @pytest.mark.parametrize(
-    ("dialect", "boxes", "message"),
+    ("spec", "boxes", "message"),
     [
-        ("kaggle", "boxes.json", r"boxes\.json: boxes, but the dialect has no section 'classes'"),
-        ("bbbc041", None, "the dialect takes classes from boxes; expected --boxes"),
+        ("kaggle", "boxes.json", r"boxes\.json: boxes, but the dataset spec has no section 'classes'"),
+        ("bbbc041", None, "the dataset spec takes classes from boxes; expected --boxes"),
         ("bbbc041", "gone.json", r"gone\.json: no such file"),
         ("bccd_voc", "gone", "gone: no such folder"),
         ("bccd_voc", None, "no Annotations here or below"),
     ],
 )
-def test_boxes_and_table_belong_together(
-    tmp_path: Path, dialect: str, boxes: str | None, message: str
-) -> None:
+def test_boxes_and_table_belong_together(tmp_path: Path, spec: str, boxes: str | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        make_class_source(read_dialect(dialect), tmp_path, tmp_path / boxes if boxes else None)
+        make_class_source(read_spec(spec), tmp_path, tmp_path / boxes if boxes else None)
 
 
 def test_stains_are_told_apart_without_masks(tmp_path: Path) -> None:
@@ -239,22 +237,22 @@ def test_stains_are_told_apart_without_masks(tmp_path: Path) -> None:
         colour = [(150, 60, 110), (110, 60, 200), (60, 120, 60)][number % 3]
         pixels = np.where(mask[..., None] > 0, np.uint8(colour), np.uint8([235, 240, 238]))
         write(tmp_path / "JPEGImages" / f"{number}.png", pixels)
-    dialect = read_dialect("bccd_voc")
-    pairs = find_pairs(tmp_path, folders=dialect.folders)
-    groups = plan_split(pairs, SplitPlan("stain", clusters=3), dialect.mask).groups
+    spec = read_spec("bccd_voc")
+    pairs = find_pairs(tmp_path, folders=spec.folders)
+    groups = plan_split(pairs, SplitPlan("stain", clusters=3), spec.mask).groups
     assert groups == {str(number): f"stain {number % 3 + 1}" for number in range(9)}
 
 
-def test_a_dialect_with_boxes_is_not_converted_without_them(tmp_path: Path) -> None:
+def test_a_spec_with_boxes_is_not_converted_without_them(tmp_path: Path) -> None:
     root = write_pairs(tmp_path / "data", ["a"])
     with pytest.raises(InputError, match="takes classes from boxes; expected boxes"):
-        convert_dataset(root, tmp_path / "out", ConversionOptions(read_dialect("bbbc041")))
+        convert_dataset(root, tmp_path / "out", ConversionOptions(read_spec("bbbc041")))
 
 
 def test_several_places_for_the_boxes_are_one_too_many(voc_root: Path) -> None:
     (voc_root.parent / "copy" / "Annotations").mkdir(parents=True)
     with pytest.raises(InputError, match="Annotations is there 2 times"):
-        make_class_source(read_dialect("bccd_voc"), voc_root.parent)
+        make_class_source(read_spec("bccd_voc"), voc_root.parent)
 
 
 def test_boxes_are_read_once_in_a_worker_and_do_not_travel(tmp_path: Path) -> None:
@@ -272,9 +270,9 @@ def test_boxes_are_read_once_in_a_worker_and_do_not_travel(tmp_path: Path) -> No
 
 @pytest.mark.real_data
 def test_the_real_pairs_with_their_boxes(real_pairs_root: Path, tmp_path: Path) -> None:
-    dialect = read_dialect("bbbc041_infected")
+    spec = read_spec("bbbc041_infected")
     boxes = real_pairs_root / "bbbc041_boxes.json"
-    summary = convert(real_pairs_root, tmp_path, dialect, boxes, split=SplitPlan(max_images=8))
+    summary = convert(real_pairs_root, tmp_path, spec, boxes, split=SplitPlan(max_images=8))
     events = summary.events
     assert sum(summary.images.values()) == 8
     own, shared = events["boxes with a component of their own"], events["boxes sharing a component"]

@@ -14,7 +14,7 @@ from PIL import Image
 from bccd_d2.conversion.class_source import ClassAssignment, ImageRecord
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
 from bccd_d2.conversion.convert_image import AnnotationRule
-from bccd_d2.conversion.dataset_spec import Dialect, read_dialect
+from bccd_d2.conversion.dataset_spec import DatasetSpec, read_spec
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.layout import FolderPair
 from bccd_d2.conversion.split_plans import SplitPlan
@@ -83,7 +83,7 @@ def test_info_says_what_was_done(root: Path, tmp_path: Path) -> None:
     convert_dataset(root, tmp_path / "out", ConversionOptions(split=SplitPlan(seed=7, max_images=8)))
     info = documents(tmp_path / "out")[0]["info"]
     assert info["options"]["split"]["seed"] == 7
-    assert info["options"]["dialect"]["instances"]["min_area"] == 100
+    assert info["options"]["spec"]["instances"]["min_area"] == 100
     assert info["options"]["class_source"] is None
     assert len(info["files_sha256"]) == 64
     write_pairs(root, ["another"])
@@ -128,11 +128,9 @@ def test_unlabelled_cells_become_regions_to_ignore(tmp_path: Path) -> None:
         cv2.circle(labelled, (140, 20), 16, 0, -1)
         write(tmp_path / "data/images" / f"{n}.png", draw_image(mask))
         write(tmp_path / "data/masks" / f"{n}.png", labelled)
-    dialect = read_dialect("palette")
-    dialect = replace(
-        dialect, mask=replace(dialect.mask, values=((0, "background"), (255, "RBC"), (7, "WBC")))
-    )
-    options = ConversionOptions(dialect, AnnotationRule(unlabelled=UnlabelledRule()))
+    spec = read_spec("palette")
+    spec = replace(spec, mask=replace(spec.mask, values=((0, "background"), (255, "RBC"), (7, "WBC"))))
+    options = ConversionOptions(spec, AnnotationRule(unlabelled=UnlabelledRule()))
     summary = convert_dataset(tmp_path / "data", tmp_path / "out", options)
     assert summary.events["unlabelled regions to ignore"] == 3
     regions = [a for a in all_entries(tmp_path / "out", "annotations") if a["iscrowd"]]
@@ -151,7 +149,7 @@ def test_classes_of_the_mask_become_categories(tmp_path: Path) -> None:
         cv2.circle(classes, (60, 30), 18, (0, 255, 0), -1)  # green, WBC
         write(tmp_path / "data/original" / f"{n}.png", classes)
         write(tmp_path / "data/mask" / f"{n}.png", classes)
-    convert_dataset(tmp_path / "data", tmp_path / "out", ConversionOptions(read_dialect("rgb_classes")))
+    convert_dataset(tmp_path / "data", tmp_path / "out", ConversionOptions(read_spec("rgb_classes")))
     document = documents(tmp_path / "out")[0]
     assert [c["name"] for c in document["categories"]] == ["RBC", "WBC", "Platelets"]
     found = Counter((a["category_id"], a["area"] > 800) for a in document["annotations"])
@@ -214,21 +212,21 @@ class OneSquare:
 
 def test_images_without_masks_take_instances_from_the_source(tmp_path: Path) -> None:
     write(tmp_path / "data/JPEGImages/a.jpg", draw_image(draw_mask()))
-    dialect = Dialect(folders=(FolderPair("JPEGImages"),), mask=MaskRule("none"))
-    options = ConversionOptions(dialect, split=SplitPlan(ratios=(1.0, 0.0, 0.0)))
+    spec = DatasetSpec(folders=(FolderPair("JPEGImages"),), mask=MaskRule("none"))
+    options = ConversionOptions(spec, split=SplitPlan(ratios=(1.0, 0.0, 0.0)))
     convert_dataset(tmp_path / "data", tmp_path / "out", options, class_source=OneSquare())
     (annotation,) = all_entries(tmp_path / "out", "annotations")
     assert (annotation["bbox"], annotation["weak"]) == ([10, 10, 10, 10], True)
     with pytest.raises(InputError, match="knows no masks; expected boxes"):
         convert_dataset(tmp_path / "data", tmp_path / "none", options)
     with pytest.raises(InputError, match="expected 'none' just where folders name no masks"):
-        Dialect(folders=(FolderPair("JPEGImages"),))
+        DatasetSpec(folders=(FolderPair("JPEGImages"),))
 
 
 def test_two_sources_of_classes_are_one_too_many(root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="hold classes already"):
         convert_dataset(
-            root, tmp_path / "out", ConversionOptions(read_dialect("palette")), class_source=LeftAndRight()
+            root, tmp_path / "out", ConversionOptions(read_spec("palette")), class_source=LeftAndRight()
         )
 
 
@@ -254,8 +252,8 @@ def test_a_turned_photograph_fits_its_mask(tmp_path: Path) -> None:
     assert summary.counts.kept == 2
 
 
-def test_every_mask_is_read_with_the_options_of_its_dialect(root: Path, tmp_path: Path) -> None:
-    options = ConversionOptions(Dialect(instances=InstanceRule(min_area=5)))
+def test_every_mask_is_read_with_the_options_of_its_spec(root: Path, tmp_path: Path) -> None:
+    options = ConversionOptions(DatasetSpec(instances=InstanceRule(min_area=5)))
     assert convert_dataset(root, tmp_path / "out", options).counts.kept == 30
 
 
@@ -273,7 +271,9 @@ def test_real_pairs_give_the_known_counts(real_pairs_root: Path, tmp_path: Path)
 @pytest.mark.real_data
 def test_one_real_mask_comes_back_from_polygons(real_pairs_root: Path, tmp_path: Path) -> None:
     options = ConversionOptions(
-        Dialect(instances=InstanceRule(min_area=1)), AnnotationRule(polygons=True), SplitPlan(max_images=1)
+        DatasetSpec(instances=InstanceRule(min_area=1)),
+        AnnotationRule(polygons=True),
+        SplitPlan(max_images=1),
     )
     convert_dataset(real_pairs_root, tmp_path / "out", options)
     document = documents(tmp_path / "out")[0]

@@ -1,10 +1,10 @@
-"""Dialect files say what they mean, or which key is wrong."""
+"""Dataset spec files say what they mean, or which key is wrong."""
 
 from pathlib import Path
 
 import pytest
 
-from bccd_d2.conversion.dataset_spec import Dialect, known_dialects, read_dialect
+from bccd_d2.conversion.dataset_spec import DatasetSpec, known_specs, read_spec
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.layout import FolderPair
 from bccd_d2.conversion.splitting import CutRule
@@ -19,7 +19,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_default_is_the_kaggle_file() -> None:
-    assert read_dialect("kaggle") == Dialect()
+    assert read_spec("kaggle") == DatasetSpec()
 
 
 def test_everything_a_file_may_say(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_everything_a_file_may_say(tmp_path: Path) -> None:
         classes: {boxes: VOC}
         """,
     )
-    assert read_dialect(path) == Dialect(
+    assert read_spec(path) == DatasetSpec(
         "mine",
         (FolderPair("rgb", "seg", "*_rgb", "*_seg.png"),),
         MaskRule(
@@ -53,7 +53,7 @@ def test_everything_a_file_may_say(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
-    assert read_dialect(written(tmp_path, "# nothing\n")) == Dialect()
+    assert read_spec(written(tmp_path, "# nothing\n")) == DatasetSpec()
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,12 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=r"mine\.yaml: ") as raised:
-        read_dialect(written(tmp_path, text))
+        read_spec(written(tmp_path, text))
     assert message in str(raised.value)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="'nope': no such file") as raised:
-        read_dialect("nope")
-    assert all(name in str(raised.value) for name in known_dialects())
-    assert {"kaggle", "palette", "rgb_classes", "label_maps", "wbc_grey", "jpeg_masks"} <= set(
-        known_dialects()
-    )
+        read_spec("nope")
+    assert all(name in str(raised.value) for name in known_specs())
+    assert {"kaggle", "palette", "rgb_classes", "label_maps", "wbc_grey", "jpeg_masks"} <= set(known_specs())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
-from bccd_d2.conversion.dataset_spec import read_dialect
+from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.conversion.label_masks import label_map, write_label_masks
 from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError
@@ -42,7 +42,7 @@ def test_round_trip_through_label_images(tmp_path: Path, kind: str) -> None:
     for part in PARTS:
         document = read_coco(tmp_path / "first" / "annotations" / f"instances_{part}.json")
         write_label_masks(document, root / "BCCD Dataset with mask/train/instances", kind, overwrite=True)
-    options = ConversionOptions(read_dialect("label_maps"))
+    options = ConversionOptions(read_spec("label_maps"))
     convert_dataset(root, tmp_path / "second", options)
     for part in PARTS:
         first, second = (

@@ -66,7 +66,7 @@ def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
     with staged_output(tmp_path, ["two.txt"], overwrite=False) as staging:
         (staging / "two.txt").write_text("first")
         with (
-            pytest.raises(InputError, match=r"--out: .* is in use by process"),
+            pytest.raises(InputError, match=r"--output: .* is in use by process"),
             staged_output(tmp_path, ["two.txt"], overwrite=True),
         ):
             pytest.fail("the block must not run")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
 
-from bccd_d2.conversion.dataset_spec import known_dialects, read_dialect
+from bccd_d2.conversion.dataset_spec import known_specs, read_spec
 from bccd_d2.errors import InputError
 from bccd_d2.io.mask_colours import nearest_class
 from bccd_d2.io.masks import MaskRule, read_mask
@@ -80,14 +80,14 @@ def test_a_jpeg_mask_wants_a_threshold(tmp_path: Path, quality: int) -> None:
     path = save(tmp_path / "m.jpg", grey(MASK), quality=quality)
     with pytest.raises(InputError, match=r"m\.jpg: a mask of \d+ values .* expected 0 and one other"):
         read_mask(path)
-    read = read_mask(path, read_dialect("jpeg_masks").mask).array
+    read = read_mask(path, read_spec("jpeg_masks").mask).array
     outline = cv2.dilate(grey(MASK), np.ones((3, 3))) != cv2.erode(grey(MASK), np.ones((3, 3)))
     assert np.array_equal(read[~outline], MASK[~outline])
 
 
 def test_dark_cells_on_white(tmp_path: Path) -> None:
     path = save(tmp_path / "m.png", grey(~MASK))
-    assert np.array_equal(read_mask(path, read_dialect("dark_on_white").mask).array, MASK)
+    assert np.array_equal(read_mask(path, read_spec("dark_on_white").mask).array, MASK)
 
 
 def test_alpha_and_single_channels(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_palette_indices_are_classes(tmp_path: Path) -> None:
     image = Image.fromarray(indices, "P")
     image.putpalette([0, 0, 0, 10, 20, 30, 10, 20, 30, 99, 0, 0])
     image.save(tmp_path / "m.png")
-    kind, classes = read_mask(tmp_path / "m.png", read_dialect("palette").mask)
+    kind, classes = read_mask(tmp_path / "m.png", read_spec("palette").mask)
     assert kind == "classes"
     assert np.array_equal(classes, indices)
 
@@ -116,7 +116,7 @@ def test_cytoplasm_and_nucleus_are_one_class(tmp_path: Path) -> None:
     values = np.zeros((60, 60), np.uint8)
     cv2.circle(values, (30, 30), 20, 128, -1)
     cv2.circle(values, (30, 30), 8, 255, -1)
-    rule = read_dialect("wbc_grey").mask
+    rule = read_spec("wbc_grey").mask
     assert rule.class_names == ["WBC"]
     assert np.array_equal(read_mask(save(tmp_path / "m.png", values), rule).array, values > 0)
     compressed = read_mask(save(tmp_path / "m.jpg", values, quality=90), rule).array
@@ -153,9 +153,9 @@ def test_other_colours_than_those_listed_are_refused(tmp_path: Path) -> None:
     pixels = np.zeros((20, 20, 3), np.uint8)
     pixels[:10] = (12, 200, 33)
     with pytest.raises(InputError, match=r"200 of 400 pixels have other values .* most often 12, 200, 33"):
-        read_mask(save(tmp_path / "m.png", pixels), read_dialect("rgb_classes").mask)
+        read_mask(save(tmp_path / "m.png", pixels), read_spec("rgb_classes").mask)
     with pytest.raises(InputError, match="most often 9"):
-        read_mask(save(tmp_path / "g.png", np.full((4, 4), 9, np.uint8)), read_dialect("palette").mask)
+        read_mask(save(tmp_path / "g.png", np.full((4, 4), 9, np.uint8)), read_spec("palette").mask)
 
 
 LEVELS = st.sampled_from([0, 100, 255])
@@ -204,7 +204,7 @@ def test_label_maps_keep_every_value(tmp_path: Path, name: str, dtype: type) -> 
         tifffile.imwrite(tmp_path / name, labels, compression="zlib")
     else:
         Image.fromarray(labels).save(tmp_path / name)
-    kind, array = read_mask(tmp_path / name, read_dialect("label_maps").mask)
+    kind, array = read_mask(tmp_path / name, read_spec("label_maps").mask)
     assert kind == "instances"
     assert np.array_equal(array, labels)
 
@@ -288,6 +288,6 @@ def test_rules_that_make_no_sense_are_refused(options: dict) -> None:
         MaskRule(**options)
 
 
-def test_every_dialect_that_comes_along_is_sound() -> None:
-    for name in known_dialects():
-        assert read_dialect(name).description
+def test_every_spec_that_comes_along_is_sound() -> None:
+    for name in known_specs():
+        assert read_spec(name).description

@@ -321,7 +321,7 @@ def test_command_writes_the_same_bytes_twice(tmp_path: Path) -> None:
     options = ["--images", 5, "--seed", 9, "--size", "160x120", "--cell-diameter", 20, 30]
     options += ["--extras", "mask-classes,instances,boxes"]
     for name in ("first", "second"):
-        result = run("--out", tmp_path / name, *options)
+        result = run("--output", tmp_path / name, *options)
         assert result.returncode == 0, result.stderr
         assert "5 images with" in result.stdout
     first, second = files_below(tmp_path / "first"), files_below(tmp_path / "second")
@@ -405,7 +405,7 @@ def test_bad_plans_leave_nothing_behind(tmp_path: Path, changes: dict[str, objec
 def test_command_reports_bad_arguments(
     tmp_path: Path, options: list[object], status: int, message: str
 ) -> None:
-    result = run("--out", tmp_path / "out", *options)
+    result = run("--output", tmp_path / "out", *options)
     assert result.returncode == status
     assert message in result.stderr
     assert "Traceback" not in result.stderr

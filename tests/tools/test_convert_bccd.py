@@ -65,13 +65,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_convert_check_and_masks(root: Path, tmp_path: Path, run: Run) -> None:
-    said = run("--root", root, "--out", tmp_path / "out", "--workers", 2)
+    said = run("--root", root, "--output", tmp_path / "out", "--workers", 2)
     assert "train: 8 images, 16 annotations" in said
     assert "36 components, 24 instances; dropped as specks: 12" in said
     train = tmp_path / "out" / annotation_file("train")
     assert "no faults (images looked at too)" in run("--check", train)
     masks = tmp_path / "masks"
-    assert "8 label images" in run("--to-masks", train, "--out", masks, "--mask-format", "tif")
+    assert "8 label images" in run("--to-masks", train, "--output", masks, "--mask-format", "tif")
     assert len(list(masks.glob("*.tif"))) == 8
     with (masks / "labels.csv").open(encoding="utf-8") as file:
         assert len(list(csv.reader(file))) == 17
@@ -82,9 +82,9 @@ def test_options_reach_the_conversion(root: Path, tmp_path: Path, run: Run) -> N
     options = ["--min-area", 5, "--min-area-relative", "0.05", "--connectivity", 4, "--fill-holes", 9]
     options += ["--cut-touching", "min-distance", "--cut-distance", "0.4", "--border", "ignore", "--polygons"]
     options += ["--ignore-unlabelled", "--group-prefix", "_", "--ratios", 0.5, 0.25, 0.25, "--seed", 3]
-    run("--root", root, "--out", out, "--workers", 1, *options)
+    run("--root", root, "--output", out, "--workers", 1, *options)
     written = read_coco(out / annotation_file("train"))["info"]["options"]
-    assert written["dialect"]["instances"] == {
+    assert written["spec"]["instances"] == {
         "min_area": 5,
         "min_area_relative": 0.05,
         "connectivity": 4,
@@ -97,12 +97,12 @@ def test_options_reach_the_conversion(root: Path, tmp_path: Path, run: Run) -> N
     assert [len(stems) for stems in read_splits(out / "splits.json").values()] == [6, 3, 3]
 
 
-def test_the_command_line_overrules_the_dialect(root: Path, tmp_path: Path, run: Run) -> None:
-    dialect = tmp_path / "mine.yaml"
-    dialect.write_text("instances: {min_area: 5, connectivity: 4}\n", encoding="utf-8")
-    run("--root", root, "--out", tmp_path / "out", "--dialect", dialect, "--min-area", 50, "--max-images", 4)
+def test_the_command_line_overrules_the_spec(root: Path, tmp_path: Path, run: Run) -> None:
+    spec = tmp_path / "mine.yaml"
+    spec.write_text("instances: {min_area: 5, connectivity: 4}\n", encoding="utf-8")
+    run("--root", root, "--output", tmp_path / "out", "--spec", spec, "--min-area", 50, "--max-images", 4)
     written = read_coco(tmp_path / "out" / annotation_file("train"))["info"]["options"]
-    assert (written["dialect"]["instances"]["min_area"], written["dialect"]["instances"]["connectivity"]) == (
+    assert (written["spec"]["instances"]["min_area"], written["spec"]["instances"]["connectivity"]) == (
         50,
         4,
     )
@@ -133,7 +133,7 @@ def test_every_way_to_split(root: Path, tmp_path: Path, run: Run) -> None:
     }
     splits = {}
     for way, options in ways.items():
-        said = run("--root", root, "--out", tmp_path / way, "--workers", 1, *options)
+        said = run("--root", root, "--output", tmp_path / way, "--workers", 1, *options)
         assert ("no image in test" in said) == (way in ("stain", "file"))
         splits[way] = read_splits(tmp_path / way / "splits.json")
     assert splits["official"]["test"] == ["t0", "t1", "t2"]
@@ -144,12 +144,12 @@ def test_every_way_to_split(root: Path, tmp_path: Path, run: Run) -> None:
         assert len(darker & set(splits["stain"][part])) in (0, 4)
         assert len(inverted & set(splits["stain"][part])) in (0, 4)
     assert splits["file"] == {"train": ["s0_0"], "val": ["t1"], "test": []}
-    said = run("--root", root, "--out", tmp_path / "x", "--official", "--stain-clusters", 3, status=2)
+    said = run("--root", root, "--output", tmp_path / "x", "--official", "--stain-clusters", 3, status=2)
     assert "not allowed with" in said
 
 
 def test_faults_of_a_file_are_all_listed(root: Path, tmp_path: Path, run: Run) -> None:
-    run("--root", root, "--out", tmp_path / "out")
+    run("--root", root, "--output", tmp_path / "out")
     path = tmp_path / "out" / annotation_file("train")
     document = read_coco(path)
     document["annotations"][0]["area"] = 1
@@ -169,15 +169,15 @@ def test_faults_of_a_file_are_all_listed(root: Path, tmp_path: Path, run: Run) -
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "--root and --out are needed"),
-        (["--to-masks", "x.json"], 2, "--to-masks needs --out"),
+        ([], 2, "--root and --output are needed"),
+        (["--to-masks", "x.json"], 2, "--to-masks needs --output"),
         (["--check", "x", "--to-masks", "y"], 2, "give one"),
-        (["--root", "absent", "--out", "x"], 1, "absent: no such folder"),
-        (["--root", ".", "--out", "x", "--dialect", "nope"], 1, "'nope': no such file"),
-        (["--root", ".", "--out", "x", "--min-area", "0"], 1, "min_area 0"),
-        (["--root", ".", "--out", "x", "--workers", "0"], 1, "workers 0"),
-        (["--root", ".", "--out", "x", "--group-table", "t.csv"], 1, "'table' without a column"),
-        (["--to-masks", "absent.json", "--out", "x"], 1, "absent.json: no such file"),
+        (["--root", "absent", "--output", "x"], 1, "absent: no such folder"),
+        (["--root", ".", "--output", "x", "--spec", "nope"], 1, "'nope': no such file"),
+        (["--root", ".", "--output", "x", "--min-area", "0"], 1, "min_area 0"),
+        (["--root", ".", "--output", "x", "--workers", "0"], 1, "workers 0"),
+        (["--root", ".", "--output", "x", "--group-table", "t.csv"], 1, "'table' without a column"),
+        (["--to-masks", "absent.json", "--output", "x"], 1, "absent.json: no such file"),
     ],
 )
 def test_wrong_command_lines(
@@ -192,9 +192,9 @@ def test_wrong_command_lines(
 def test_skip_bad_lists_at_the_end(root: Path, tmp_path: Path, run: Run) -> None:
     (root / KAGGLE_TRAIN / "mask" / "s0_0.png").unlink()
     (root / KAGGLE_TRAIN / "original" / "s1_1.png").write_bytes(b"")
-    said = run("--root", root, "--out", tmp_path / "out", status=1)
+    said = run("--root", root, "--output", tmp_path / "out", status=1)
     assert "s0_0.png: image without mask" in said
-    said = run("--root", root, "--out", tmp_path / "out", "--skip-bad")
+    said = run("--root", root, "--output", tmp_path / "out", "--skip-bad")
     left_out = [line for line in said.splitlines() if line.startswith("left out: ")]
     assert len(left_out) == 2
     assert "2 files left out" in said
@@ -214,7 +214,7 @@ def many_large_pairs(root: Path) -> Path:
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, number: int, workers: str) -> None:
     root = many_large_pairs(tmp_path / "data")
     out = tmp_path / "out"
-    command = [*COMMAND, "--root", str(root), "--out", str(out), "--workers", workers]
+    command = [*COMMAND, "--root", str(root), "--output", str(out), "--workers", workers]
     process = subprocess.Popen(
         command,
         env=ENVIRONMENT,
@@ -239,7 +239,7 @@ def test_a_disk_that_fills_up(root: Path, tmp_path: Path) -> None:
     """The limit on file sizes stands for a full disk: the system refuses to write on."""
     out = tmp_path / "out"
     result = subprocess.run(
-        [*COMMAND, "--root", str(root), "--out", str(out), "--workers", "1"],
+        [*COMMAND, "--root", str(root), "--output", str(out), "--workers", "1"],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
@@ -254,6 +254,6 @@ def test_a_disk_that_fills_up(root: Path, tmp_path: Path) -> None:
 
 
 def test_the_parts_add_up(root: Path, tmp_path: Path, run: Run) -> None:
-    run("--root", root, "--out", tmp_path / "out", "--max-images", 7)
+    run("--root", root, "--output", tmp_path / "out", "--max-images", 7)
     images = [len(read_coco(tmp_path / "out" / annotation_file(part))["images"]) for part in PARTS]
     assert images == [5, 1, 1]

@@ -46,16 +46,16 @@ def test_masks_with_boxes(tmp_path: Path) -> None:
     root = write_pairs(tmp_path / "data", ["a", "b", "c", "d"])
     boxes = write_bbbc041(tmp_path / "boxes.json", ["a", "b", "c", "d"])
     out = tmp_path / "out"
-    common = ("--root", root, "--out", out)
-    said = run(*common, "--dialect", "bbbc041", "--boxes", boxes)
+    common = ("--root", root, "--output", out)
+    said = run(*common, "--spec", "bbbc041", "--boxes", boxes)
     assert "boxes with a component of their own: 4" in said
     assert "components without box: keep: 4" in said
     assert "no faults" in run("--check", out / annotation_file("train"))
     assert "has no section 'classes'" in run(
-        "--root", root, "--out", tmp_path / "b", "--boxes", boxes, status=1
+        "--root", root, "--output", tmp_path / "b", "--boxes", boxes, status=1
     )
     assert "expected --boxes" in run(
-        "--root", root, "--out", tmp_path / "b", "--dialect", "bbbc041", status=1
+        "--root", root, "--output", tmp_path / "b", "--spec", "bbbc041", status=1
     )
     assert not (tmp_path / "b").exists()
 
@@ -65,7 +65,7 @@ def test_boxes_without_masks(voc_root: Path, tmp_path: Path) -> None:
     for part, numbers in (("train", (0, 1, 4)), ("val", (2,)), ("test", (3,))):
         (lists / f"{part}.txt").write_text("".join(f"smear {n}\n" for n in numbers))
     out = tmp_path / "out"
-    said = run("--root", voc_root, "--out", out, "--dialect", "bccd_voc", "--official", "--ignore-unlabelled")
+    said = run("--root", voc_root, "--output", out, "--spec", "bccd_voc", "--official", "--ignore-unlabelled")
     assert "boxes without component: weak: 10" in said
     assert "0 components" not in said
     assert "train: 3 images, 6 annotations" in said
@@ -79,7 +79,7 @@ def test_bad_annotations(voc_root: Path, tmp_path: Path) -> None:
     (voc_root / "Annotations" / "smear 2.xml").write_text(
         '<!DOCTYPE a [<!ENTITY a "b">]><annotation><object><name>&a;</name></object></annotation>'
     )
-    common = ("--root", voc_root, "--out", tmp_path / "out", "--dialect", "bccd_voc")
+    common = ("--root", voc_root, "--output", tmp_path / "out", "--spec", "bccd_voc")
     assert "smear 1.xml: empty file" in run(*common, status=1)
     assert not (tmp_path / "out").exists()
     said = run(*common, "--skip-bad")

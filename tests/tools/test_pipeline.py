@@ -58,8 +58,8 @@ def train(folder: Path, iterations: int, *options: str) -> subprocess.CompletedP
 def folder(tmp_path_factory):
     """Synthetic smears, converted, and a model trained for two iterations and evaluated."""
     folder = tmp_path_factory.mktemp("a run")
-    run("make_synthetic.py", "--out", folder / "smears", "--images", 8, "--seed", 1, "--size", "320x240")
-    run("convert_bccd.py", "--root", folder / "smears", "--out", folder / "dataset")
+    run("make_synthetic.py", "--output", folder / "smears", "--images", 8, "--seed", 1, "--size", "320x240")
+    run("convert_bccd.py", "--root", folder / "smears", "--output", folder / "dataset")
     train(folder, 2)
     return folder
 
@@ -100,7 +100,7 @@ def test_an_ablation_trains_each_row_once(folder, tmp_path):
     options = dict(zip(TINY[::2], TINY[1::2])) | {"SOLVER.MAX_ITER": 2}
     rows = {"base": {}, "no crop": {"INPUT.CROP.ENABLED": False}}
     plan.write_text(yaml.safe_dump({"config": str(LITE), "options": options, "seeds": [7], "rows": rows}))
-    arguments = ["--plan", plan, "--data-root", folder / "dataset", "--out", tmp_path / "out"]
+    arguments = ["--plan", plan, "--data-root", folder / "dataset", "--output", tmp_path / "out"]
     arguments += ["--also-evaluate", f"again={folder / 'dataset'}"]
     out = run("ablate.py", *arguments).stdout
     assert (tmp_path / "out" / "RESULTS.md").read_text().strip() == out.strip()
