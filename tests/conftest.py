@@ -4,6 +4,7 @@ import logging
 import os
 from pathlib import Path
 
+import fsspec
 import pytest
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before any test imports it
@@ -47,3 +48,14 @@ def real_pairs_root() -> Path:
 def real_voc_root() -> Path:
     """Root of the BCCD detection set with Pascal VOC boxes."""
     return _find_real_data("bccd_voc")
+
+
+@pytest.fixture
+def bucket():
+    """fsspec's file system in memory, empty before and after."""
+    filesystem = fsspec.filesystem("memory")
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]
+    yield filesystem
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]
