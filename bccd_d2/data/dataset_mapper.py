@@ -137,7 +137,8 @@ class BCCDDatasetMapper:
             and in training ``instances`` with ``gt_boxes``, ``gt_classes`` and ``gt_masks``, in pixels of
             ``image``. ``height`` and ``width`` stay those of the native image. Where the crop shows regions
             marked ``iscrowd``, ``ignore_mask``, an (h, w) bool tensor, is True on their pixels that belong to no
-            instance; see :class:`bccd_d2.modeling.ignore.CellRCNN`.
+            instance. ``unlabeled_classes`` stay, and ``unlabeled_sizes`` become pixels of the resized crop; see
+            :mod:`bccd_d2.modeling.partial_labels`.
 
         Raises:
             InputError: the image or an annotation cannot be used.
@@ -147,7 +148,7 @@ class BCCDDatasetMapper:
         if not self.is_train:
             sample["image"] = self.image_tensor(self._read(sample))
             return sample
-        _, augmented = self.take_crop(dataset_dict)
+        crop, augmented = self.take_crop(dataset_dict)
         self.augmentations(augmented)
         sample["image"] = _as_tensor(augmented.image)
         labels, ignored = split_ignored(augmented.sem_seg)
@@ -156,6 +157,8 @@ class BCCDDatasetMapper:
         )
         if ignored is not None:
             sample["ignore_mask"] = torch.from_numpy(ignored)
+        if "unlabeled_sizes" in sample:
+            sample["unlabeled_sizes"] = [size * crop.area_scale**0.5 for size in sample["unlabeled_sizes"]]
         return sample
 
     def take_crop(self, dataset_dict: Mapping[str, Any]) -> tuple[CropResizeTransform, CellInput]:

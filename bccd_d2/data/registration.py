@@ -68,7 +68,11 @@ def class_names(json_file: Path) -> list[str]:
     Raises:
         InputError: the file is no JSON, or holds no categories.
     """
-    categories = sorted(_read(json_file)["categories"], key=lambda category: category["id"])
+    return _class_names(_read(json_file))
+
+
+def _class_names(document: Mapping[str, Any]) -> list[str]:
+    categories = sorted(document["categories"], key=lambda category: category["id"])
     return [category["name"] for category in categories]
 
 
@@ -127,7 +131,10 @@ def _register(name: str, json_file: Path) -> None:
         document = _read(json_file)
         _check_for_detectron2(document, json_file)
         folder = image_root(document, json_file)
+        unlabeled = _unlabeled(document, json_file)
         dicts = load_coco_json(str(json_file), str(folder), name, extra_annotation_keys=["border"])
+        for record in dicts:
+            record.update(unlabeled[record["image_id"]])
         if dicts and not _is_file(dicts[0]["file_name"]):
             raise InputError(
                 f"{json_file}: its images are expected in {folder.absolute()}, but {dicts[0]['file_name']} is not "
@@ -139,6 +146,36 @@ def _register(name: str, json_file: Path) -> None:
     MetadataCatalog.get(name).set(
         json_file=str(json_file), evaluator_type="coco", thing_classes=class_names(json_file)
     )
+
+
+def _unlabeled(document: Mapping[str, Any], json_file: Path) -> dict[int, dict[str, Any]]:
+    """By image id what a dataset dict says of classes that its image's source does not annotate."""
+    names = _class_names(document)
+    found: dict[int, dict[str, Any]] = {}
+    for image in document["images"]:
+        # What an image says wins over the default for all images.
+        fields = {**document.get("info", {}), **image}
+        classes, sizes = fields.get("unlabeled_categories", []), fields.get("unlabeled_sizes")
+        where = f"{json_file}, image {image.get('file_name')!r}"
+        if not isinstance(classes, list) or not all(one in names for one in classes):
+            raise InputError(
+                f"{where}: unlabeled_categories {classes!r}, expected a list of names among {', '.join(names)}"
+            )
+        if sizes is not None and not (
+            isinstance(sizes, list)
+            and len(sizes) == 2
+            and all(isinstance(value, int | float) for value in sizes)
+            and 0 <= sizes[0] <= sizes[1]
+        ):
+            raise InputError(
+                f"{where}: unlabeled_sizes {sizes!r}, expected [lowest, highest] in native pixels"
+            )
+        found[image["id"]] = {}
+        if classes:
+            found[image["id"]]["unlabeled_classes"] = sorted({names.index(one) for one in classes})
+            if sizes is not None:
+                found[image["id"]]["unlabeled_sizes"] = [float(value) for value in sizes]
+    return found
 
 
 def _check_for_detectron2(document: Mapping[str, Any], json_file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Detectron2's heads with regions to ignore, weighted and focal losses, and a choice of suppression."""
+"""Detectron2's heads with partial labels, weighted and focal losses, and a choice of suppression."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from bccd_d2.config_heads import class_weights, score_thresholds
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.focal_loss import softmax_focal_loss
-from bccd_d2.modeling.ignore import outside_ignored, split_ignored
+from bccd_d2.modeling.partial_labels import join_unlabeled, mark_unlabeled, partial_labels
 from bccd_d2.modeling.roi_masks import cells_of_instances
 from bccd_d2.modeling.suppression import (
     BoxSuppression,
@@ -70,7 +70,8 @@ class CellOutputLayers(FastRCNNOutputLayers):
         }
 
     def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
-        """As ``FastRCNNOutputLayers.losses``."""
+        """As ``FastRCNNOutputLayers.losses``; unlabelled classes are no negatives of background proposals."""
+        predictions = (join_unlabeled(predictions[0], proposals), predictions[1])
         losses = super().losses(predictions, proposals)
         if self.focal_gamma or self.class_weights is not None:
             targets = cat([one.gt_classes for one in proposals])
@@ -153,20 +154,23 @@ class _CellHeads:
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """As ``ROIHeads.label_and_sample_proposals``, of proposals outside ignored regions and all true boxes."""
-        parted = [split_ignored(one) for one in targets]
-        proposals = [self._trainable(one, mask) for one, (_, mask) in zip(proposals, parted)]
-        return super().label_and_sample_proposals(proposals, [cells for cells, _ in parted])  # type: ignore[misc]
+        found = super().label_and_sample_proposals(self._trainable(proposals, targets), targets)  # type: ignore[misc]
+        mark_unlabeled(found, targets, self.num_classes)  # type: ignore[attr-defined]
+        return found
 
     def _match_and_label_boxes(
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
         """Of a cascade: the boxes of the stage before, outside ignored regions."""
-        parted = [split_ignored(one) for one in targets]
-        proposals = [self._trainable(one, mask) for one, (_, mask) in zip(proposals, parted)]
-        return super()._match_and_label_boxes(proposals, stage, [cells for cells, _ in parted])  # type: ignore[misc]
+        found = super()._match_and_label_boxes(self._trainable(proposals, targets), stage, targets)  # type: ignore[misc]
+        mark_unlabeled(found, targets, self.num_classes)  # type: ignore[attr-defined]
+        return found
 
-    def _trainable(self, proposals: Instances, ignore_mask: Tensor | None) -> Instances:
-        return outside_ignored(proposals, ignore_mask, self.ignore_threshold)
+    def _trainable(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
+        return [
+            one[~partial_labels(target).ignored(one.proposal_boxes.tensor, self.ignore_threshold)]
+            for one, target in zip(proposals, targets)
+        ]
 
     def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances], *targets: Any) -> Any:
         """As Detectron2's; in inference followed by the suppression."""

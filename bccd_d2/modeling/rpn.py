@@ -1,4 +1,4 @@
-"""Detectron2's RPN with regions to ignore, weighted losses and focal loss."""
+"""Detectron2's RPN with partial labels, weighted losses and focal loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 
-from bccd_d2.modeling.ignore import ignored_share, split_ignored
+from bccd_d2.modeling.partial_labels import partial_labels
 
 # Objectness that focal loss starts from, so that the many easy anchors do not drown the first steps (Lin et al. 2017).
 _PRIOR = 0.01
@@ -21,7 +21,9 @@ _PRIOR = 0.01
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class CellRPN(RPN):
-    """``RPN`` that leaves anchors in ignored regions out of both losses; the same layers and checkpoints.
+    """``RPN`` that leaves anchors out of both losses where the image is not annotated; the same layers and checkpoints.
+
+    See :mod:`bccd_d2.modeling.partial_labels`.
 
     Args:
         ignore_threshold: anchors of which a larger share is to be ignored are neither cell nor background.
@@ -62,12 +64,11 @@ class CellRPN(RPN):
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """As ``RPN.label_and_sample_anchors``; with focal loss the labels of all anchors, not of a sample."""
-        cells, ignore_masks = zip(*map(split_ignored, gt_instances))
-        labels, boxes = super().label_and_sample_anchors(anchors, cells)
-        for label, ignore_mask in zip(labels, ignore_masks):
-            if ignore_mask is not None:
-                share = ignored_share(Boxes.cat(anchors).tensor, ignore_mask)
-                label[share > self.ignore_threshold] = -1
+        labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
+        everywhere = Boxes.cat(anchors).tensor
+        for label, partial in zip(labels, map(partial_labels, gt_instances)):
+            label[partial.ignored(everywhere, self.ignore_threshold)] = -1
+            label[(label == 0) & partial.of_unlabeled_size(everywhere)] = -1
         return labels if self.focal else [self._sample(label) for label in labels], boxes
 
     def losses(

@@ -128,6 +128,16 @@ def test_regions_to_ignore_follow_the_image_through_every_transform(tmp_path):
         assert (ignored & drawn).sum() / (ignored | drawn.astype(bool)).sum() > 0.85
 
 
+def test_unlabelled_classes_and_sizes_follow_the_crop(cells):
+    record = {**cells[0], "unlabeled_classes": [1], "unlabeled_sizes": [10.0, 30.0]}
+    cfg = config(CROP__ENABLED=True, CROP__SIZE=[64, 80], SCALE=0.5, AUGMENTATION__ZOOM=[2.0, 2.0])
+    sample = BCCDDatasetMapper(cfg, True)(record)
+    assert sample["unlabeled_classes"] == [1]
+    assert sample["unlabeled_sizes"] == pytest.approx([10, 30])  # half the scale, twice the magnification
+    assert BCCDDatasetMapper(config(SCALE=0.5), True)(record)["unlabeled_sizes"] == pytest.approx([5, 15])
+    assert record["unlabeled_sizes"] == [10.0, 30.0]
+
+
 def test_testing_keeps_annotations_out_and_draws_nothing(cells):
     record, _ = cells
     cfg = config(CROP__ENABLED=True, CROP__SIZE=[32, 32], SCALE=0.5, RANDOM_FLIP="both", ROT90=True)

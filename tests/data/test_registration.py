@@ -133,3 +133,31 @@ def test_regions_to_ignore_reach_the_training_sample(tmp_path):
     sample = BCCDDatasetMapper(cfg, is_train=True)(record)
     assert sample["instances"].gt_classes.tolist() == [1]
     np.testing.assert_array_equal(sample["ignore_mask"].numpy(), region)
+
+
+def test_classes_without_annotations_are_read_by_name(tmp_path):
+    root, json_file = make(tmp_path, categories=("RBC", "WBC", "Platelets"))
+    document = json.loads(json_file.read_text())
+
+    def record(info, image):
+        changed = {**document, "info": {**document["info"], **info}}
+        changed["images"] = [{**document["images"][0], **image}]
+        json_file.write_text(json.dumps(changed))
+        register_bccd(root, "registration")
+        return DatasetCatalog.get("registration_train")[0]
+
+    # Contiguous ids follow the categories' own: Platelets 7, WBC 8, RBC 9.
+    default = {"unlabeled_categories": ["Platelets", "RBC"], "unlabeled_sizes": [8, 45]}
+    found = record(default, {})
+    assert (found["unlabeled_classes"], found["unlabeled_sizes"]) == ([0, 2], [8.0, 45.0])
+    found = record(default, {"unlabeled_categories": ["WBC"], "unlabeled_sizes": [50, 90]})
+    assert (found["unlabeled_classes"], found["unlabeled_sizes"]) == ([1], [50.0, 90.0])
+    for found in (record({}, {}), record(default, {"unlabeled_categories": []})):
+        assert not {"unlabeled_classes", "unlabeled_sizes"} & found.keys()
+    with pytest.raises(
+        InputError, match=r"image 'a\.png': unlabeled_categories \['PLT'\].*Platelets, WBC, RBC"
+    ):
+        record({}, {"unlabeled_categories": ["PLT"]})
+    for sizes in ([45, 8], [8], "8", [None, 3]):
+        with pytest.raises(InputError, match=r"unlabeled_sizes .*expected \[lowest, highest\]"):
+            record(default, {"unlabeled_sizes": sizes})

@@ -10,9 +10,9 @@ from detectron2.utils.events import EventStorage
 from fvcore.nn import sigmoid_focal_loss
 
 from bccd_d2.errors import InputError
-from bccd_d2.modeling.ignore import ignored_share, with_ignored
 from bccd_d2.modeling.mask_head import true_class_masks
 from bccd_d2.modeling.mask_losses import dice_loss
+from bccd_d2.modeling.partial_labels import PartialLabels, ignored_share, with_partial_labels
 from bccd_d2.modeling.roi_masks import cells_of_instances
 from bccd_d2.modeling.suppression import BoxSuppression, MaskSuppression
 from tests.modeling.tiny import CASCADE, SIDE, STOCK, detect, losses_of, sample, tiny_config, tiny_model
@@ -71,7 +71,7 @@ def test_anchors_in_ignored_regions_have_no_label_and_no_gradient(region, focal)
     everything = Boxes.cat(anchors)
     share = ignored_share(everything.tensor, region)
     cells = sample([(30, 44, 20)])["instances"]
-    batch = [with_ignored(cells, region), cells]
+    batch = [with_partial_labels(cells, PartialLabels(region)), cells]
     losses, logits, deltas = rpn_losses(rpn, anchors, batch)
     losses["loss_rpn_cls"].backward(retain_graph=True)
     losses["loss_rpn_loc"].backward()
@@ -102,7 +102,7 @@ def test_no_anchor_in_an_ignored_region_is_positive_not_even_the_best_of_a_cell(
     labels, _ = rpn.label_and_sample_anchors(anchors, [cells])
     share = ignored_share(Boxes.cat(anchors).tensor, region)
     assert (share[labels[0] == 1] > 0.5).any()
-    labels, _ = rpn.label_and_sample_anchors(anchors, [with_ignored(cells, region)])
+    labels, _ = rpn.label_and_sample_anchors(anchors, [with_partial_labels(cells, PartialLabels(region))])
     assert (labels[0][share > 0.5] == -1).all()
 
 
@@ -142,7 +142,7 @@ def test_an_image_that_is_ignored_as_a_whole_teaches_nothing(ours):
 @pytest.mark.parametrize("ours", [(), CASCADE], ids=["standard", "cascade"])
 def test_heads_train_on_no_proposal_in_an_ignored_region(region, ours):
     heads = tiny_model(*ours).roi_heads
-    targets = with_ignored(sample([(30, 44, 20)])["instances"], region)
+    targets = with_partial_labels(sample([(30, 44, 20)])["instances"], PartialLabels(region))
     boxes = torch.tensor(
         [[70, 60, 110, 100], [66, 10, 120, 90], [10, 24, 52, 64], [50, 0, 90, 40], [2, 90, 40, 120]]
     )
@@ -157,6 +157,38 @@ def test_heads_train_on_no_proposal_in_an_ignored_region(region, ours):
             (kept,) = heads._match_and_label_boxes([proposals], 1, [targets])
             assert kept.proposal_boxes.tensor.tolist() == boxes[[2, 4]].tolist()
             assert kept.gt_classes.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("focal", [(), ("MODEL.RPN.OBJECTNESS_LOSS", "focal")], ids=["bce", "focal"])
+def test_anchors_of_the_size_of_unlabelled_cells_are_no_negatives(focal):
+    rpn = tiny_model(*focal).proposal_generator
+    rpn.batch_size_per_image = 100_000  # all anchors
+    anchors = anchors_of(rpn)
+    sizes = Boxes.cat(anchors).area().sqrt()
+    cells = sample([(30, 44, 20)])["instances"]
+    plain, _ = rpn.label_and_sample_anchors(anchors, [cells])
+    partial = with_partial_labels(cells, PartialLabels(classes=(1,), sizes=(40.0, 110.0)))
+    labels, _ = rpn.label_and_sample_anchors(anchors, [partial])
+    inside = (sizes >= 40) & (sizes <= 110)
+    assert 0 < inside.sum() < len(sizes)
+    assert (plain[0] == 1).equal(labels[0] == 1)
+    assert (labels[0] == 0).equal((plain[0] == 0) & ~inside)
+
+
+@pytest.mark.parametrize("ours", [(), CASCADE], ids=["standard", "cascade"])
+def test_unlabelled_classes_reach_the_classifier_of_every_stage(ours):
+    options = (*ours, "MODEL.ROI_HEADS.NUM_CLASSES", "3")
+    plain = losses_of(tiny_model(*options), [sample([])])
+    partial = losses_of(tiny_model(*options), [{**sample([]), "unlabeled_classes": [1, 2]}])
+    everything = losses_of(tiny_model(*options), [{**sample([]), "unlabeled_classes": [0, 1, 2]}])
+    names = [name for name in plain if name.startswith("loss_cls")]
+    assert len(names) == (3 if ours else 1)
+    for name in plain:
+        if name in names:
+            assert 0 < partial[name] < plain[name]
+            assert everything[name].item() == pytest.approx(0, abs=1e-6)
+        else:
+            assert partial[name].item() == plain[name].item()
 
 
 def test_class_weights_and_focal_loss_reach_the_classifier():

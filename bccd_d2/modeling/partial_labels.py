@@ -1,0 +1,168 @@
+"""Training on images that are annotated only in part: regions to ignore and classes without annotations.
+
+A training sample may carry ``ignore_mask`` (h, w) bool, True where nothing is annotated (COCO's ``iscrowd``),
+``unlabeled_classes``, the contiguous ids of the classes that its source does not annotate, or not completely, and
+``unlabeled_sizes``, the [lowest, highest] sqrt(box area) of such cells in pixels of the sample's image. None of these
+may teach "background":
+
+* anchors and proposals that lie mostly in ignored regions are neither positive nor negative;
+* negative anchors of the sizes that unlabelled cells have are left out of the objectness loss;
+* the target of background proposals is "background or any unlabelled class": ``-log(p_bg + sum of p_unlabelled)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.structures import Instances
+from torch import Tensor
+
+_FIELDS = ("ignore_mask", "unlabeled_classes", "unlabeled_sizes")
+
+
+@dataclass(frozen=True)
+class PartialLabels:
+    """What the annotations of one image say nothing about.
+
+    Attributes:
+        ignore_mask: (h, w) bool, or ``None``.
+        classes: contiguous ids of unlabelled classes.
+        sizes: lowest and highest sqrt(box area) of unlabelled cells in pixels of the image, or ``None``.
+    """
+
+    ignore_mask: Tensor | None = None
+    classes: tuple[int, ...] = ()
+    sizes: tuple[float, float] | None = None
+
+    @classmethod
+    def from_sample(cls, sample: Mapping[str, Any]) -> PartialLabels:
+        """From a training sample of :class:`bccd_d2.data.dataset_mapper.BCCDDatasetMapper`."""
+        classes = tuple(sample.get("unlabeled_classes", ()))
+        sizes = sample.get("unlabeled_sizes")
+        return cls(sample.get("ignore_mask"), classes, tuple(sizes) if classes and sizes else None)
+
+    def ignored(self, boxes: Tensor, threshold: float) -> Tensor:
+        """(N,) bool: which of (N, 4) xyxy boxes lie in ignored regions with a larger share than ``threshold``."""
+        if self.ignore_mask is None:
+            return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+        return ignored_share(boxes, self.ignore_mask) > threshold
+
+    def of_unlabeled_size(self, boxes: Tensor) -> Tensor:
+        """(N,) bool: which of (N, 4) xyxy boxes are as large as an unlabelled cell."""
+        if self.sizes is None:
+            return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+        low, high = self.sizes
+        sizes = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+        return (sizes >= low) & (sizes <= high)
+
+
+class PartialInstances(Instances):
+    """The annotated instances of an image, with what the annotations say nothing about."""
+
+    _partial: PartialLabels
+
+    def to(self, *args: Any, **kwargs: Any) -> PartialInstances:
+        """As ``Instances.to``."""
+        partial = self._partial
+        if partial.ignore_mask is not None:
+            mask = partial.ignore_mask.to(*args, **kwargs)
+            partial = PartialLabels(mask, partial.classes, partial.sizes)
+        return with_partial_labels(super().to(*args, **kwargs), partial)
+
+
+def with_partial_labels(instances: Instances, partial: PartialLabels) -> PartialInstances:
+    """The same instances, which remember ``partial``."""
+    result = PartialInstances(instances.image_size, **instances.get_fields())
+    result._partial = partial
+    return result
+
+
+def partial_labels(instances: Instances) -> PartialLabels:
+    """What was given to :func:`with_partial_labels`; for other instances that everything is annotated."""
+    return instances._partial if isinstance(instances, PartialInstances) else PartialLabels()
+
+
+@META_ARCH_REGISTRY.register()
+class CellRCNN(GeneralizedRCNN):
+    """``GeneralizedRCNN`` that hands partial labels to :class:`bccd_d2.modeling.rpn.CellRPN` and the cell heads."""
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """As ``GeneralizedRCNN.forward``; samples may have the fields that the module's docstring names."""
+        if self.training:
+            batched_inputs = [
+                {
+                    **sample,
+                    "instances": with_partial_labels(sample["instances"], PartialLabels.from_sample(sample)),
+                }
+                if any(field in sample for field in _FIELDS)
+                else sample
+                for sample in batched_inputs
+            ]
+        return super().forward(batched_inputs)
+
+
+def ignored_share(boxes: Tensor, ignore_mask: Tensor) -> Tensor:
+    """How much of each box is to be ignored.
+
+    Args:
+        boxes: (N, 4) xyxy in pixels of the mask; rounded to whole pixels.
+        ignore_mask: (h, w) bool.
+
+    Returns:
+        (N,) float in [0, 1], the share of the box's pixels inside the image; 0 for a box outside of it.
+    """
+    height, width = ignore_mask.shape
+    # Sums over all rectangles that start at the upper left corner (a summed-area table).
+    sums = torch.zeros(height + 1, width + 1, dtype=torch.int64, device=ignore_mask.device)
+    sums[1:, 1:] = ignore_mask.cumsum(0).cumsum(1)
+    x0, x1 = boxes[:, 0].round().long().clamp(0, width), boxes[:, 2].round().long().clamp(0, width)
+    y0, y1 = boxes[:, 1].round().long().clamp(0, height), boxes[:, 3].round().long().clamp(0, height)
+    ignored = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+    return ignored / ((x1 - x0) * (y1 - y0)).clamp(min=1)
+
+
+def mark_unlabeled(proposals: Sequence[Instances], targets: Sequence[Instances], num_classes: int) -> None:
+    """Give the proposals of partly annotated images a field ``unlabeled``, (R, K + 1) bool, in place."""
+    for found, annotated in zip(proposals, targets):
+        classes = partial_labels(annotated).classes
+        if classes:
+            unlabeled = torch.zeros(
+                num_classes + 1, dtype=torch.bool, device=found.proposal_boxes.tensor.device
+            )
+            unlabeled[list(classes)] = True
+            found.unlabeled = unlabeled.expand(len(found), -1)
+
+
+def join_unlabeled(logits: Tensor, proposals: Sequence[Instances]) -> Tensor:
+    """Logits whose softmax loss does not punish unlabelled classes.
+
+    In the rows of background proposals with the field ``unlabeled``, the unlabelled classes are joined with the
+    background: its logit becomes ``logsumexp`` over all of them and theirs -inf.
+
+    Args:
+        logits: (R, K + 1) float, background last.
+        proposals: of each image, R together, with ``gt_classes``.
+
+    Returns:
+        (R, K + 1) float; the logits themselves where nothing is unlabelled.
+    """
+    if not any(one.has("unlabeled") for one in proposals):
+        return logits
+    background = logits.shape[1] - 1
+    joined = torch.cat(
+        [
+            one.unlabeled & (one.gt_classes == background)[:, None]
+            if one.has("unlabeled")
+            else torch.zeros(len(one), background + 1, dtype=torch.bool, device=logits.device)
+            for one in proposals
+        ]
+    )
+    logits = logits.float()
+    together = joined.clone()
+    together[:, -1] = True
+    either = logits.masked_fill(~together, -torch.inf).logsumexp(1, keepdim=True)
+    return torch.cat([logits[:, :-1].masked_fill(joined[:, :-1], -torch.inf), either], dim=1)
