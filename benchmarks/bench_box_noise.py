@@ -25,12 +25,11 @@ from bccd_d2.conversion.bbbc041 import Bbbc041Boxes
 from bccd_d2.conversion.box_matching import match_boxes
 from bccd_d2.conversion.boxes import ImageBoxes
 from bccd_d2.errors import InputError, run_command
-from bccd_d2.evaluation.counts import count_agreement
+from bccd_d2.evaluation.class_table import count_agreement
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
-from bccd_d2.evaluation.matching import MOSTLY, box_ious, judge, match_optimal, overlaps
-from bccd_d2.evaluation.options import FOUND_IOU, EvaluationOptions
-from bccd_d2.evaluation.values import ALL_CLASSES, REGIONS
+from bccd_d2.evaluation.matching import MOSTLY, box_ious, match_cells, match_optimal, overlaps
+from bccd_d2.evaluation.options import ALL_CLASSES, FOUND_IOU, REGIONS, EvaluationOptions
 
 OPTIONS = EvaluationOptions(bootstrap_samples=0)
 PARTS = ("train", "val", "test")
@@ -108,7 +107,7 @@ def explain_errors(image: EvaluationImage, faults: MaskFaults) -> tuple[Counter[
     A prediction that a box agrees with (IoU of boxes at least 0.5, each box once) found a cell that somebody saw.
     """
     overlap = overlaps(image)
-    found = judge(overlap, OPTIONS.score_threshold, interior=True)
+    found = match_cells(overlap, OPTIONS.score_threshold, interior=True)
     counted = np.flatnonzero(overlap.scores >= OPTIONS.score_threshold)
     rows, _ = match_optimal(box_ious(image.predictions.boxes[counted], faults.boxes), FOUND_IOU)
     boxed = set(counted[rows].tolist())
@@ -116,14 +115,14 @@ def explain_errors(image: EvaluationImage, faults: MaskFaults) -> tuple[Counter[
     lies_on = overlap.shared[:, merged].sum(axis=1) >= MOSTLY * np.maximum(overlap.predicted_areas, 1)
     untouched = overlap.iou.max(axis=1, initial=0.0) < 0.1
     wrong: Counter[str] = Counter()
-    for p in found.wrong.tolist():
+    for p in found.false_positives.tolist():
         if lies_on[p]:
             wrong["on a merged mask, " + ("a box agrees" if p in boxed else "no box agrees")] += 1
         elif p in boxed:
             wrong["a box agrees, " + ("no mask there" if untouched[p] else "the mask differs")] += 1
         else:
             wrong["no box agrees, " + ("no mask there" if untouched[p] else "a cell with its own mask")] += 1
-    missed = Counter(str(faults.cells[t]) for t in found.missed.tolist())
+    missed = Counter(str(faults.cells[t]) for t in found.false_negatives.tolist())
     return wrong, missed, len(found.true)
 
 

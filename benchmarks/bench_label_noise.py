@@ -29,10 +29,9 @@ from tabulate import tabulate
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.evaluate import Evaluation, evaluate
-from bccd_d2.evaluation.matching import judge, overlaps
-from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.evaluation.overlap import PixelCounts, iou_and_dice
-from bccd_d2.evaluation.values import ALL_CLASSES
+from bccd_d2.evaluation.image_metrics import PixelCounts, iou_and_dice
+from bccd_d2.evaluation.matching import match_cells, overlaps
+from bccd_d2.evaluation.options import ALL_CLASSES, EvaluationOptions
 from bccd_d2.structures.cells import Cells
 
 ANNOTATIONS = Path(__file__).parent / "label_noise" / "annotations.json"
@@ -191,7 +190,7 @@ def matched_pairs(data: EvaluationSet) -> NDArray[np.float64]:
     rows = []
     for image in data.images:
         overlap = overlaps(image)
-        found = judge(overlap, OPTIONS.score_threshold, interior=True)
+        found = match_cells(overlap, OPTIONS.score_threshold, interior=True)
         for p, t in zip(found.predicted.tolist(), found.true.tolist()):
             masks = [np.pad(cells.full_mask(i), 1) for cells, i in ((image.truth, t), (image.predictions, p))]
             rows.append([overlap.iou[p, t], *offset_of_outline(*masks)])

@@ -39,7 +39,7 @@ from bccd_d2.engine.run_folder import record_run
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationSet, truth_from_coco
 from bccd_d2.evaluation.dataset import read_evaluation_set as read_truth
-from bccd_d2.evaluation.foreign import read_predictions
+from bccd_d2.evaluation.external import read_predictions
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.inference.batch import Outputs
 from bccd_d2.inference.collect import collect

@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 
 from bccd_d2.errors import InputError, run_command
-from bccd_d2.evaluation.compare import compare_runs
+from bccd_d2.evaluation.bootstrap import compare_runs
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
 from bccd_d2.reporting.arguments import (

@@ -17,7 +17,7 @@ import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 from bccd_d2.config import load_config
 from bccd_d2.engine.thresholds import MASK_SUPPRESSIONS, Tuning, read_validation, render, tune
 from bccd_d2.errors import InputError, run_command
-from bccd_d2.evaluation.values import NO_GROUND_TRUTH
+from bccd_d2.evaluation.options import NO_GROUND_TRUTH
 from bccd_d2.files import replacing
 
 EXAMPLES = """examples:

@@ -12,11 +12,15 @@ from detectron2.config import CfgNode
 
 from bccd_d2.data.registration import annotation_file, default_root
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.calibration import PrecisionRecallCurve, precision_recall_curve
 from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
-from bccd_d2.evaluation.detections import match_detections, scored_image
 from bccd_d2.evaluation.matching import overlaps
 from bccd_d2.evaluation.options import IOU_THRESHOLDS
+from bccd_d2.evaluation.ranking import (
+    PrecisionRecallCurve,
+    precision_recall_curve,
+    rank_predictions,
+    scored_image,
+)
 from bccd_d2.modeling.suppression import MaskSuppression
 
 MASK_SUPPRESSIONS = (
@@ -106,7 +110,7 @@ def tune(
                 )
                 for image, index in zip(scored, rows)
             ]
-        detections = match_detections(kept, len(dataset.class_names))
+        detections = rank_predictions(kept, len(dataset.class_names))
         # The curve is that of the first IoU threshold of those it gets.
         first = int(found[0])
         detections = replace(

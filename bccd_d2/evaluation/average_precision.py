@@ -16,8 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage
-from bccd_d2.evaluation.options import SIZE_NAMES, EvaluationOptions
-from bccd_d2.evaluation.values import NO_GROUND_TRUTH, Value
+from bccd_d2.evaluation.options import NO_GROUND_TRUTH, SIZE_NAMES, EvaluationOptions, Value
 from bccd_d2.structures.cells import Cells
 
 TASKS = ("bbox", "segm")

@@ -12,22 +12,20 @@ from tqdm import tqdm
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import TASKS, AveragePrecisionTable, COCOMetrics
 from bccd_d2.evaluation.bootstrap import HEADLINE, HeadlineStatistics, Interval, intervals
-from bccd_d2.evaluation.calibration import (
+from bccd_d2.evaluation.class_table import CountAgreement, count_agreement
+from bccd_d2.evaluation.dataset import EvaluationSet
+from bccd_d2.evaluation.error_table import ErrorTable, confusion, error_table
+from bccd_d2.evaluation.image_metrics import PixelOverlap, measure, pixel_overlap, ranked
+from bccd_d2.evaluation.instances import ImageInstances, InstanceMetrics, instance_metrics
+from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, EvaluationOptions, Value, plain
+from bccd_d2.evaluation.ranking import (
     PrecisionRecallCurve,
     Reliability,
     precision_recall_curve,
     reliability,
 )
-from bccd_d2.evaluation.counts import CountAgreement, count_agreement
-from bccd_d2.evaluation.dataset import EvaluationSet
-from bccd_d2.evaluation.error_table import ErrorTable, confusion, error_table
-from bccd_d2.evaluation.instances import ImageInstances, InstanceMetrics, instance_metrics
-from bccd_d2.evaluation.measured import measure, ranked
-from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.evaluation.overlap import PixelOverlap, pixel_overlap
 from bccd_d2.evaluation.records import cell_records, image_record
 from bccd_d2.evaluation.taxonomy import ImageErrors
-from bccd_d2.evaluation.values import ALL_CLASSES, REGIONS, Value, plain
 
 
 @dataclass(frozen=True)

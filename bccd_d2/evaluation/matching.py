@@ -56,20 +56,20 @@ class Overlaps:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What counts as right and wrong in one image.
+class MatchResult:
+    """Predictions and true cells of one image, as indices.
 
     Attributes:
-        predicted: (P,) indices of the predictions that found a cell.
-        true: (P,) indices of the cells that they found.
-        wrong: indices of the predictions that found none and are not left out.
-        missed: indices of the cells that were not found and are not left out.
+        predicted: (P,) true positives.
+        true: (P,) the cells that they match.
+        false_positives: predictions that match no cell and are not left out.
+        false_negatives: cells that are not matched and not left out.
     """
 
     predicted: NDArray[np.intp]
     true: NDArray[np.intp]
-    wrong: NDArray[np.intp]
-    missed: NDArray[np.intp]
+    false_positives: NDArray[np.intp]
+    false_negatives: NDArray[np.intp]
 
 
 def overlaps(image: EvaluationImage, border_margin: int = 0) -> Overlaps:
@@ -93,14 +93,14 @@ def overlaps(image: EvaluationImage, border_margin: int = 0) -> Overlaps:
     )
 
 
-def judge(
+def match_cells(
     overlap: Overlaps,
     score_threshold: float,
     *,
     class_index: int | None = None,
     interior: bool = False,
     iou_threshold: float = FOUND_IOU,
-) -> Judgement:
+) -> MatchResult:
     """Match predictions and true cells optimally, and leave out what is neither right nor wrong.
 
     Left out are predictions that match nothing and lie mostly in an ignore region; with ``interior`` also true cells
@@ -128,7 +128,7 @@ def judge(
         left_out = left_out | overlap.predicted_border
         left_out[_match_among(overlap.iou, rest & ~left_out, at_border, iou_threshold)[0]] = True
     cells[true] = False
-    return Judgement(predicted, true, np.flatnonzero(rest & ~left_out), np.flatnonzero(cells))
+    return MatchResult(predicted, true, np.flatnonzero(rest & ~left_out), np.flatnonzero(cells))
 
 
 def box_ious(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

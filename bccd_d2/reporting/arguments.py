@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bccd_d2.conversion.convert import annotation_file
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.foreign import LABEL_SUFFIXES
+from bccd_d2.evaluation.external import LABEL_SUFFIXES
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.reporting.part import Source, read_source, source_name
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bccd_d2.evaluation.bootstrap import Difference
-from bccd_d2.evaluation.values import plain
+from bccd_d2.evaluation.options import plain
 from bccd_d2.reporting.part import Source
 from bccd_d2.reporting.wording import figure
 
@@ -29,7 +29,7 @@ def comparison_table(found: Mapping[str, Mapping[str, Difference]]) -> str:
     """A Markdown table, one line a figure, those without the border below.
 
     Args:
-        found: by region and name, see :func:`bccd_d2.evaluation.compare.compare_runs`.
+        found: by region and name, see :func:`bccd_d2.evaluation.bootstrap.compare_runs`.
     """
     headers = ("figure", "A", "B", "B - A", "95 % interval", "p", "verdict")
     lines = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bccd_d2.evaluation.calibration import PrecisionRecallCurve, Reliability
-from bccd_d2.evaluation.counts import CountAgreement
+from bccd_d2.evaluation.class_table import CountAgreement
 from bccd_d2.evaluation.error_table import ErrorTable
 from bccd_d2.evaluation.instances import InstanceMetrics
+from bccd_d2.evaluation.ranking import PrecisionRecallCurve, Reliability
 from bccd_d2.reporting.bins import BIN_COLORS
 
 LINES = ("#3b4d8f", "#d97706", "#2c9c5a", "#c2188b", "#0a84d8", "#6b7280")

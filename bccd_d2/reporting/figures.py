@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from bccd_d2.evaluation.evaluate import HEADLINE
-from bccd_d2.evaluation.values import ALL_CLASSES, REGIONS
+from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS
 from bccd_d2.reporting import evaluation_figures as figures
 from bccd_d2.reporting.cases import case_grid
 from bccd_d2.reporting.overlays import case, ranking

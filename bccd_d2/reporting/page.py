@@ -12,8 +12,8 @@ from bccd_d2 import __version__
 from bccd_d2.evaluation.average_precision import AveragePrecision
 from bccd_d2.evaluation.bootstrap import Interval
 from bccd_d2.evaluation.evaluate import HEADLINE, Evaluation
+from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS
 from bccd_d2.evaluation.taxonomy import BORDER
-from bccd_d2.evaluation.values import ALL_CLASSES, REGIONS
 from bccd_d2.reporting.bins import BIN_COLORS
 from bccd_d2.reporting.document import page_environment
 from bccd_d2.reporting.overlays import Shown

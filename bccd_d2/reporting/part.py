@@ -11,7 +11,7 @@ from pathlib import Path
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.evaluate import Evaluation, evaluate
-from bccd_d2.evaluation.foreign import LABEL_SUFFIXES, read_predictions, without_classes
+from bccd_d2.evaluation.external import LABEL_SUFFIXES, read_predictions, without_classes
 from bccd_d2.evaluation.options import EvaluationOptions
 
 
@@ -64,7 +64,7 @@ def read_source(
         truth_file: COCO instance JSON.
         predictions: COCO JSON, or a folder of label images.
         image_root: folder of the images; ``None`` goes by the truth.
-        label_suffixes: see :func:`bccd_d2.evaluation.foreign.read_label_images`.
+        label_suffixes: see :func:`bccd_d2.evaluation.external.read_label_images`.
         class_agnostic: leave the classes of both aside.
 
     Raises:

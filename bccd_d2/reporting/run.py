@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bccd_d2.errors import InputError
+from bccd_d2.evaluation.evaluator import find_run
 from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.evaluation.run import find_run
 from bccd_d2.reporting.part import EvaluatedPart, Source, evaluate_sources, read_source, source_name
 from bccd_d2.reporting.write import write_report
 
@@ -33,7 +33,7 @@ def read_run(
         class_agnostic: likewise.
 
     Raises:
-        InputError: the run was not evaluated on such a part, or see :func:`bccd_d2.evaluation.run.find_run`.
+        InputError: the run was not evaluated on such a part, or see :func:`bccd_d2.evaluation.evaluator.find_run`.
     """
     files = find_run(run, data_root)
     absent = sorted(set(parts or ()) - set(files.predictions))

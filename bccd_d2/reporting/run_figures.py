@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.run import load_predictions
+from bccd_d2.evaluation.evaluator import load_predictions
 from bccd_d2.files import replacing
 from bccd_d2.reporting.side_by_side import truth_and_prediction
 from bccd_d2.reporting.training_curves import metrics_bar, training_loss

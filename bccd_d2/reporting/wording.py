@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from bccd_d2.evaluation.evaluate import Evaluation
+from bccd_d2.evaluation.options import ALL_CLASSES, Value
 from bccd_d2.evaluation.taxonomy import (
     BORDER,
     CORRECT,
@@ -18,7 +19,6 @@ from bccd_d2.evaluation.taxonomy import (
     POOR,
     UNDER,
 )
-from bccd_d2.evaluation.values import ALL_CLASSES, Value
 from bccd_d2.reporting.page_words import count, join, number
 
 BORDER_SHARE = 0.2

@@ -12,7 +12,7 @@ from bccd_d2 import __version__
 from bccd_d2.conversion.staging import staged_output
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.evaluate import HEADLINE, headline_table
-from bccd_d2.evaluation.values import REGIONS
+from bccd_d2.evaluation.options import REGIONS
 from bccd_d2.reporting.figures import case_figures, metrics_bar, part_figures, save, svg_uri
 from bccd_d2.reporting.overlays import SHOWN, show
 from bccd_d2.reporting.page import PagePart, render_page

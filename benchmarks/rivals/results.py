@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.values import Value
+from bccd_d2.evaluation.options import Value
 from bccd_d2.files import write_json
 from rivals.budget import Point
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bccd_d2.evaluation.values import NO_GROUND_TRUTH
+from bccd_d2.evaluation.options import NO_GROUND_TRUTH
 from benchmarks.bench_hand_boxes import measure
 
 SIDE = 100

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bccd_d2.conversion.boxes import make_boxes
-from bccd_d2.evaluation.overlap import PixelCounts
+from bccd_d2.evaluation.image_metrics import PixelCounts
 from benchmarks.bench_box_noise import MERGED, NO_BOX, ONE_CELL, count_faults, explain_errors, find_faults
 from benchmarks.bench_label_noise import (
     ANNOTATIONS,
@@ -26,7 +26,7 @@ from benchmarks.bench_label_noise import (
     pixels_of_whole_cells,
     read_crops,
 )
-from tests.evaluation.drawn_cells import discs, image, rectangles
+from tests.evaluation.synthetic_cells import discs, image, rectangles
 
 
 def circle(x: float, y: float, radius: float, points: int = 16) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import COCOMetrics
 from bccd_d2.evaluation.options import EvaluationOptions
-from tests.evaluation.drawn_cells import image, random_image, rectangles
+from tests.evaluation.synthetic_cells import image, random_image, rectangles
 
 ENGINES = ("faster-coco-eval", "pycocotools")
 GRID = [(20 * (i % 20), 20 * (i // 20), 8, 8) for i in range(300)]

@@ -3,13 +3,11 @@ import pytest
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import COCOMetrics
-from bccd_d2.evaluation.bootstrap import HeadlineStatistics, intervals
-from bccd_d2.evaluation.compare import compare_runs
+from bccd_d2.evaluation.bootstrap import HeadlineStatistics, compare_runs, intervals
 from bccd_d2.evaluation.evaluate import evaluate
-from bccd_d2.evaluation.measured import measure, ranked
-from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.evaluation.values import ALL_CLASSES
-from tests.evaluation.drawn_cells import evaluation_set, image, random_image, rectangles
+from bccd_d2.evaluation.image_metrics import measure, ranked
+from bccd_d2.evaluation.options import ALL_CLASSES, EvaluationOptions
+from tests.evaluation.synthetic_cells import evaluation_set, image, random_image, rectangles
 
 A, B = (50, 50, 20, 20), (120, 50, 20, 20)
 NAMES = ("RBC", "WBC")

@@ -1,15 +1,14 @@
 import pytest
 
-from bccd_d2.evaluation.calibration import precision_recall_curve, reliability
-from bccd_d2.evaluation.detections import match_detections, scored_image
 from bccd_d2.evaluation.matching import overlaps
-from tests.evaluation.drawn_cells import image, rectangles
+from bccd_d2.evaluation.ranking import precision_recall_curve, rank_predictions, reliability, scored_image
+from tests.evaluation.synthetic_cells import image, rectangles
 
 A, B, C, NOWHERE = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20), (150, 150, 20, 20)
 
 
 def ranked(truth, predictions, classes=1, interior=False):
-    return match_detections([scored_image(overlaps(image(truth, predictions)), interior=interior)], classes)
+    return rank_predictions([scored_image(overlaps(image(truth, predictions)), interior=interior)], classes)
 
 
 def test_reliability_by_hand():

@@ -1,6 +1,6 @@
 import pytest
 
-from bccd_d2.evaluation.counts import count_agreement
+from bccd_d2.evaluation.class_table import count_agreement
 
 
 def test_by_hand():

@@ -7,7 +7,7 @@ import pytest
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set, truth_from_coco
-from tests.evaluation.drawn_cells import rectangles
+from tests.evaluation.synthetic_cells import rectangles
 
 POLYGON = [[10, 10, 30, 10, 30, 30, 10, 30]]
 
@@ -128,7 +128,7 @@ def test_files_are_read_without_torch(document, tmp_path, caplog):
         read_evaluation_set(truth_file, tmp_path / "missing.json")
     code = (
         "import sys; from pathlib import Path; from bccd_d2.evaluation.dataset import read_evaluation_set; "
-        "from bccd_d2.evaluation.evaluate import evaluate; from bccd_d2.evaluation.compare import compare_runs; "
+        "from bccd_d2.evaluation.evaluate import evaluate; from bccd_d2.evaluation.bootstrap import compare_runs; "
         "read_evaluation_set(Path(sys.argv[1])); sys.exit('torch' in sys.modules or 'detectron2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(truth_file)]).returncode == 0

@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 
 from bccd_d2.evaluation.average_precision import COCOMetrics
-from bccd_d2.evaluation.detections import PrecisionRanking, match_detections, scored_image
 from bccd_d2.evaluation.matching import overlaps
 from bccd_d2.evaluation.options import EvaluationOptions
-from tests.evaluation.drawn_cells import image, random_image, rectangles
+from bccd_d2.evaluation.ranking import PrecisionRanking, rank_predictions, scored_image
+from tests.evaluation.synthetic_cells import image, random_image, rectangles
 
 NAMES = ("RBC", "WBC", "Platelets")
 
 
 def ranking(images, *, interior=False, classes=3):
     scored = [scored_image(overlaps(i), interior=interior) for i in images]
-    return PrecisionRanking(match_detections(scored, classes))
+    return PrecisionRanking(rank_predictions(scored, classes))
 
 
 @pytest.mark.parametrize("interior", [False, True])

@@ -10,12 +10,11 @@ from bccd_d2.conversion.layout import find_pairs
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate, headline_table
-from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.evaluation.values import ALL_CLASSES, plain
+from bccd_d2.evaluation.options import ALL_CLASSES, EvaluationOptions, plain
 from bccd_d2.io.masks import read_mask
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.coco import write_coco
-from tests.evaluation.drawn_cells import evaluation_set, image, random_image, rectangles
+from tests.evaluation.synthetic_cells import evaluation_set, image, random_image, rectangles
 
 A, B, C, AT_BORDER = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20), (0, 100, 20, 20)
 QUICK = EvaluationOptions(bootstrap_samples=5)

@@ -16,7 +16,7 @@ from bccd_d2.evaluation.evaluator import CellEvaluator
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.coco import write_coco
-from tests.evaluation.drawn_cells import rectangles
+from tests.evaluation.synthetic_cells import rectangles
 
 A, B, C = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20)
 OPTIONS = EvaluationOptions(bootstrap_samples=0)

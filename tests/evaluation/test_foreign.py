@@ -9,7 +9,7 @@ from PIL import Image
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
-from bccd_d2.evaluation.foreign import read_predictions, without_classes
+from bccd_d2.evaluation.external import read_predictions, without_classes
 from bccd_d2.structures.cells import Cells
 
 SIZE = (30, 40)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from bccd_d2.evaluation.instances import (
+    OutlineAgreement,
     aggregated_jaccard,
     aggregated_jaccard_plus,
     image_instances,
@@ -9,9 +10,8 @@ from bccd_d2.evaluation.instances import (
 )
 from bccd_d2.evaluation.matching import overlaps
 from bccd_d2.evaluation.options import IOU_THRESHOLDS
-from bccd_d2.evaluation.outlines import OutlineAgreement
 from bccd_d2.structures.cells import Cells
-from tests.evaluation.drawn_cells import disc, discs, image, random_image, rectangles
+from tests.evaluation.synthetic_cells import disc, discs, image, random_image, rectangles
 
 
 def parts(drawn, **more):

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bccd_d2.evaluation.matching import box_ious, judge, match_greedy, match_optimal, overlaps
-from tests.evaluation.drawn_cells import image, rectangles
+from bccd_d2.evaluation.matching import box_ious, match_cells, match_greedy, match_optimal, overlaps
+from tests.evaluation.synthetic_cells import image, rectangles
 
 
 def pairs(match):
@@ -55,8 +55,12 @@ def test_box_overlap_by_hand():
 
 
 def judged(truth, predictions, ignore=None, threshold=0.5, **more):
-    found = judge(overlaps(image(truth, predictions, ignore)), threshold, **more)
-    return pairs((found.predicted, found.true)), found.wrong.tolist(), found.missed.tolist()
+    found = match_cells(overlaps(image(truth, predictions, ignore)), threshold, **more)
+    return (
+        pairs((found.predicted, found.true)),
+        found.false_positives.tolist(),
+        found.false_negatives.tolist(),
+    )
 
 
 INSIDE, AT_BORDER, ELSEWHERE = (50, 50, 20, 20), (0, 50, 20, 20), (180, 100, 20, 20)
@@ -82,7 +86,7 @@ def test_interior_leaves_out_truth_at_the_border_and_predictions_there_that_matc
 def test_the_margin_widens_the_border():
     drawn = image(rectangles([(2, 50, 20, 20)]), rectangles([]))
     for margin, missed in ((1, 1), (2, 0)):
-        assert len(judge(overlaps(drawn, margin), 0.5, interior=True).missed) == missed
+        assert len(match_cells(overlaps(drawn, margin), 0.5, interior=True).false_negatives) == missed
 
 
 def test_ignore_regions_take_what_matches_nothing():

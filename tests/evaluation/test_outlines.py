@@ -1,7 +1,7 @@
 import pytest
 
-from bccd_d2.evaluation.outlines import outline_agreement
-from tests.evaluation.drawn_cells import disc, discs, rectangles
+from bccd_d2.evaluation.instances import outline_agreement
+from tests.evaluation.synthetic_cells import disc, discs, rectangles
 
 
 def test_the_same_outline():

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from bccd_d2.evaluation.matching import overlaps
-from bccd_d2.evaluation.overlap import (
+from bccd_d2.evaluation.image_metrics import (
     PixelCounts,
     box_average_precision,
     image_box_precision,
@@ -10,7 +9,8 @@ from bccd_d2.evaluation.overlap import (
     pixel_counts,
     pixel_overlap,
 )
-from tests.evaluation.drawn_cells import image, rectangles
+from bccd_d2.evaluation.matching import overlaps
+from tests.evaluation.synthetic_cells import image, rectangles
 
 
 @pytest.mark.parametrize(

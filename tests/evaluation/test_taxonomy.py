@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bccd_d2.evaluation.matching import judge, overlaps
+from bccd_d2.evaluation.matching import match_cells, overlaps
 from bccd_d2.evaluation.taxonomy import BINS, classify_errors
-from tests.evaluation.drawn_cells import image, random_image, rectangles
+from tests.evaluation.synthetic_cells import image, random_image, rectangles
 
 
 def classify(truth, predictions, ignore=None, threshold=0.5):
@@ -105,6 +105,6 @@ def test_every_cell_falls_in_one_bin(seed, threshold):
         assert sorted(pairs) == sorted(
             (found.true_partners[t], t) for t, b in enumerate(found.true_bins) if b == name
         )
-    by_class = [judge(overlap, threshold, class_index=index) for index in range(2)]
+    by_class = [match_cells(overlap, threshold, class_index=index) for index in range(2)]
     assert found.true_bins.count("correct") == sum(len(j.predicted) for j in by_class)
     assert found.predicted_bins.count("ignored") <= overlap.in_ignored(None).sum()

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.evaluation.traits import contrast_bin, contrast_edges, contrasts, diameters, gaps
-from tests.evaluation.drawn_cells import disc, discs, rectangles
+from bccd_d2.evaluation.records import contrast_bin, contrast_edges, contrasts, diameters, gaps
+from tests.evaluation.synthetic_cells import disc, discs, rectangles
 
 
 def test_gaps_count_the_background_between():

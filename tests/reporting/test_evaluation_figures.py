@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from bccd_d2.evaluation.calibration import PrecisionRecallCurve, Reliability
-from bccd_d2.evaluation.counts import count_agreement
+from bccd_d2.evaluation.class_table import count_agreement
 from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.error_table import ErrorBin, ErrorTable
+from bccd_d2.evaluation.ranking import PrecisionRecallCurve, Reliability
 from bccd_d2.evaluation.taxonomy import BINS, ImageErrors
 from bccd_d2.reporting import evaluation_figures as figures
 from bccd_d2.reporting.bins import BIN_COLORS

@@ -7,7 +7,7 @@ import pytest
 
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.run import find_run, load_predictions
+from bccd_d2.evaluation.evaluator import find_run, load_predictions
 from bccd_d2.reporting.run import read_run, report_run
 from tests.reporting.scene import HEIGHT, WIDTH, write_scene
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bccd_d2.evaluation.values import NO_GROUND_TRUTH, Value
+from bccd_d2.evaluation.options import NO_GROUND_TRUTH, Value
 
 LIMIT_DEVIATIONS = 1.96
 """Half width of the limits of agreement: 95 % of normally distributed differences lie within."""
