@@ -1,9 +1,9 @@
 """Installs Detectron2, which no package index carries under its own name, without a compiler.
 
-PyPI holds one wheel of another name and for another system whose Python files are those of Detectron2 at commit
-133d22ed (2021-05-25, between 0.4.1 and 0.5). :func:`build_wheel` makes a proper ``detectron2`` distribution of them:
-its own name and metadata, any system, no binary, a correct RECORD. :mod:`bccd_d2.compat` supplies the rest at run
-time. Only the standard library is used, because this runs before anything else is there.
+PyPI holds the Python files of the last release, 0.6 (upstream tag v0.6, commit d1e04565, 2021-10-25), as a source
+distribution of another name. :func:`build_wheel` makes a ``detectron2`` distribution of them that runs as plain
+Python: its own name and metadata, any system, a correct RECORD. :mod:`bccd_d2.compat` supplies the rest at run time.
+Only the standard library is used, because this runs before anything else is installed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import io
 import json
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
 
 from bccd_d2.errors import InputError
 
-PYPI_REQUIREMENT = "geoai-detectron2==0.4"
-PYPI_WHEEL_SHA256 = "6eb280a50dbc3536caa9dc73229dfbbe0bda4fea6692c17803584dda680fad8d"
-PYPI_PLATFORM = ("--platform=win_amd64", "--python-version=3.7", "--implementation=cp", "--abi=cp37m")
-VERSION = "0.4+133d22ed"
-# The run-time needs of the wheel, without the upper bounds of 2021 and without what only its tools import.
+VERSION = "0.6"
+PYPI_REQUIREMENT = f"pb1-detectron2=={VERSION}"
+PYPI_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+# Run-time requirements, without the upper bounds of 2021 and without what only its development tools import.
 REQUIREMENTS = (
     "Pillow>=7.1",
     "cloudpickle",
@@ -35,7 +35,7 @@ REQUIREMENTS = (
     "hydra-core>=1.1",
     "iopath>=0.1.7",
     "matplotlib",
-    "numpy>=2",  # NumPy 1.24 to 1.26 lack numpy.bool, which the Python files use
+    "numpy>=2",  # NumPy 1.24 to 1.26 lack numpy.bool, which 0.6 uses
     "omegaconf>=2.1",
     "pycocotools>=2.0.2",
     "tabulate",
@@ -46,51 +46,60 @@ REQUIREMENTS = (
 )
 UPSTREAM_URL = "https://github.com/facebookresearch/detectron2.git"
 UPSTREAM_COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
+# Where the packages of the wheel lie in the source distribution, as in upstream's setup.py.
+_PACKAGES = {
+    "detectron2/": "detectron2/",
+    "projects/PointRend/point_rend/": "detectron2/projects/point_rend/",
+    "projects/DeepLab/deeplab/": "detectron2/projects/deeplab/",
+    "projects/Panoptic-DeepLab/panoptic_deeplab/": "detectron2/projects/panoptic_deeplab/",
+}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold: same input, same bytes
 
 
-def build_wheel(source: Path, folder: Path) -> Path:
-    """Make a ``detectron2`` wheel for any system from the Python files of another wheel that contains them.
+def build_wheel(sdist: Path, folder: Path) -> Path:
+    """Make a ``detectron2`` wheel for any system from the source distribution; nothing of it is run.
 
     Args:
-        source: a wheel file with a ``detectron2`` package in it.
-        folder: where the new wheel is written.
+        sdist: the ``.tar.gz`` file with Detectron2's source tree.
+        folder: where the wheel is written.
 
     Returns:
-        The path of the new wheel; the same source gives the same bytes.
+        The path of the wheel; the same source gives the same bytes.
 
     Raises:
-        InputError: ``source`` is no zip file or holds no ``detectron2`` package.
+        InputError: ``sdist`` is no ``.tar.gz`` file or holds no ``detectron2`` package.
     """
     info = f"detectron2-{VERSION}.dist-info"
+    files: dict[str, bytes] = {}
     try:
-        with zipfile.ZipFile(source) as archive:
-            names = sorted(name for name in archive.namelist() if not name.endswith("/"))
-            files = {name: archive.read(name) for name in names if name.startswith("detectron2/")}
-            licences = {f"{info}/LICENSE": archive.read(n) for n in names if n.endswith(".dist-info/LICENSE")}
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{source}: expected a wheel, found a file that is no zip archive") from error
+        with tarfile.open(sdist, "r:gz") as archive:
+            for member in sorted(archive.getmembers(), key=lambda member: member.name):
+                stream = archive.extractfile(member) if member.isfile() else None
+                if stream is None:
+                    continue
+                name = member.name.partition("/")[2]  # without the top folder
+                for prefix, package in _PACKAGES.items():
+                    if name.startswith(prefix):
+                        files[package + name.removeprefix(prefix)] = stream.read()
+                if name == "LICENSE":
+                    files[f"{info}/LICENSE"] = stream.read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InputError(f"{sdist}: expected a source distribution (.tar.gz): {error}") from error
     if "detectron2/__init__.py" not in files:
-        raise InputError(f"{source}: expected a wheel with the package detectron2, found none in it")
-    # Binaries of the other system go; the text files get upstream's line ends back.
-    files = {
-        name: data.replace(b"\r\n", b"\n")
-        for name, data in files.items()
-        if not name.endswith((".pyd", ".so", ".dll"))
-    }
+        raise InputError(f"{sdist}: expected the package detectron2 in it, found none")
     metadata = [
         "Metadata-Version: 2.1",
         "Name: detectron2",
         f"Version: {VERSION}",
-        "Summary: Detectron2 at commit 133d22ed, Python files only, for use with bccd_d2.compat",
+        f"Summary: Detectron2 {VERSION}, Python files only, for use with bccd_d2.compat",
         "Home-page: https://github.com/facebookresearch/detectron2",
         "Author: FAIR",
         "License: Apache-2.0",
+        "License-File: LICENSE",
         "Requires-Python: >=3.10",
         *(f"Requires-Dist: {requirement}" for requirement in REQUIREMENTS),
     ]
     wheel = ["Wheel-Version: 1.0", "Generator: bccd_d2", "Root-Is-Purelib: true", "Tag: py3-none-any"]
-    files |= licences
     files[f"{info}/METADATA"] = ("\n".join(metadata) + "\n").encode()
     files[f"{info}/WHEEL"] = ("\n".join(wheel) + "\n").encode()
     files[f"{info}/top_level.txt"] = b"detectron2\n"
@@ -125,17 +134,6 @@ def installed_version() -> str | None:
         return "unknown"
 
 
-def verify_sha256(path: Path, expected: str) -> None:
-    """Check a file's SHA-256.
-
-    Raises:
-        InputError: the digest differs; the message gives both.
-    """
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise InputError(f"{path.name}: expected sha256 {expected}, found {found}; nothing was installed")
-
-
 def install(source: str = "pypi") -> str:
     """Install Detectron2 into the running interpreter's environment.
 
@@ -160,12 +158,9 @@ def install(source: str = "pypi") -> str:
             _check_import()
             return f"kept detectron2 {version}, which is already installed"
         with tempfile.TemporaryDirectory() as folder:
-            downloaded = _download(Path(folder))
-            verify_sha256(downloaded, PYPI_WHEEL_SHA256)
-            _pip(["install", str(build_wheel(downloaded, Path(folder)))], "installing the detectron2 wheel")
-        done = (
-            f"installed detectron2 {VERSION}: Python files of commit 133d22ed, checked against their sha256"
-        )
+            wheel = build_wheel(_download(Path(folder)), Path(folder))
+            _pip(["install", str(wheel)], "installing the detectron2 wheel")
+        done = f"installed detectron2 {VERSION}: the release's Python files, checked against their sha256"
     elif source == "git":
         if _installed_commit() == UPSTREAM_COMMIT:
             return f"kept detectron2 at upstream commit {UPSTREAM_COMMIT[:8]}, which is already installed"
@@ -185,17 +180,25 @@ def install(source: str = "pypi") -> str:
 
 
 def _download(folder: Path) -> Path:
-    arguments = ["download", "--no-deps", "--only-binary=:all:", *PYPI_PLATFORM, "--dest", str(folder)]
-    _pip([*arguments, PYPI_REQUIREMENT], f"downloading {PYPI_REQUIREMENT} (is the package index reachable?)")
-    return next(folder.glob("*.whl"))
+    """Fetch the source distribution. pip checks the hash before it runs the archive's setup.py for the metadata."""
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{PYPI_REQUIREMENT} --hash=sha256:{PYPI_SHA256}\n")
+    arguments = ["download", "--require-hashes", "--no-deps", "--no-binary=:all:", "--no-build-isolation"]
+    _pip(
+        [*arguments, "--dest", str(folder), "--requirement", str(requirement)],
+        f"downloading {PYPI_REQUIREMENT} (is the package index reachable?)",
+    )
+    return next(folder.glob("*.tar.gz"))
 
 
 def _pip(arguments: list[str], doing: str) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True)
+    """Run pip, its progress on standard output; what it says on standard error becomes the reason of an error."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if result.returncode:
-        errors = [line.strip() for line in result.stderr.splitlines() if line.startswith("ERROR")]
-        reason = errors[-1] if errors else f"pip ended with status {result.returncode}"
+        lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+        first = next((k for k, line in enumerate(lines) if line.startswith("ERROR")), len(lines))
+        reason = " ".join(lines[first:]) or f"pip ended with status {result.returncode}"
         raise InputError(f"{doing} failed: {reason}")
 
 
@@ -214,4 +217,7 @@ def _check_import() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     if result.returncode:
         reason = result.stderr.strip().splitlines()[-1]
-        raise InputError(f"detectron2 is installed but cannot be imported: {reason}")
+        raise InputError(
+            f"detectron2 is installed but cannot be imported: {reason}; to replace it, run "
+            "'pip uninstall detectron2' and this command again"
+        )

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from base64 import urlsafe_b64encode
 from pathlib import Path
@@ -16,27 +17,44 @@ from bccd_d2.errors import InputError
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+SETUP = """
+import pathlib, setuptools
+pathlib.Path({marker!r}).touch()
+setuptools.setup(name="pb1-detectron2", version="0.6", packages=["detectron2"])
+"""
+
+
 @pytest.fixture
-def foreign_wheel(tmp_path):
-    """A wheel of another name and system, as the one on PyPI: Windows line ends, a binary, a RECORD that is wrong."""
-    path = tmp_path / "geoai_detectron2-0.4-cp37-cp37m-win_amd64.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("detectron2/__init__.py", b'__version__ = "0.4"\r\n')
-        archive.writestr("detectron2/layers/nms.py", b"x = 1\r\n")
-        archive.writestr("detectron2/_C.cp37-win_amd64.pyd", b"MZ")
-        archive.writestr("geoai_detectron2-0.4.dist-info/LICENSE", b"Apache")
-        archive.writestr("geoai_detectron2-0.4.dist-info/METADATA", b"Name: geoai-detectron2\r\n")
-        archive.writestr("geoai_detectron2-0.4.dist-info/RECORD", b"wrong")
+def sdist(tmp_path):
+    """A source distribution of another name as the one on the package index; its setup.py leaves ``was_run``."""
+    path = tmp_path / "pb1-detectron2-0.6.tar.gz"
+    contents = {
+        "LICENSE": "Apache",
+        "README.md": "",
+        "setup.py": SETUP.format(marker=str(tmp_path / "was_run")),
+        "PKG-INFO": "Metadata-Version: 2.1\nName: pb1-detectron2\nVersion: 0.6\n",
+        "detectron2/__init__.py": '__version__ = "0.6"\n',
+        "detectron2/layers/nms.py": "x = 1\n",
+        "projects/PointRend/point_rend/__init__.py": "",
+        "projects/PointRend/train_net.py": "",
+    }
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in contents.items():
+            member = tarfile.TarInfo(f"pb1-detectron2-0.6/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
     return path
 
 
-def test_the_wheel_holds_the_python_files_and_a_right_record(foreign_wheel, tmp_path):
-    wheel = installation.build_wheel(foreign_wheel, tmp_path)
-    info = f"detectron2-{installation.VERSION}.dist-info"
+def test_the_wheel_holds_the_python_files_and_a_right_record(sdist, tmp_path):
+    wheel = installation.build_wheel(sdist, tmp_path)
+    assert wheel.name == "detectron2-0.6-py3-none-any.whl"
+    info = "detectron2-0.6.dist-info"
     with zipfile.ZipFile(wheel) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
+    packages = ["__init__.py", "layers/nms.py", "projects/point_rend/__init__.py"]
     assert sorted(files) == sorted(
-        ["detectron2/__init__.py", "detectron2/layers/nms.py"]
+        [f"detectron2/{name}" for name in packages]
         + [f"{info}/{name}" for name in ("LICENSE", "METADATA", "WHEEL", "top_level.txt", "RECORD")]
     )
     assert files["detectron2/layers/nms.py"] == b"x = 1\n"
@@ -47,52 +65,55 @@ def test_the_wheel_holds_the_python_files_and_a_right_record(foreign_wheel, tmp_
             continue
         expected = urlsafe_b64encode(hashlib.sha256(files[name]).digest()).rstrip(b"=").decode()
         assert (digest, int(size)) == (f"sha256={expected}", len(files[name]))
+    assert not (tmp_path / "was_run").exists()
 
 
-def test_the_same_source_gives_the_same_bytes(foreign_wheel, tmp_path):
+def test_the_same_source_gives_the_same_bytes(sdist, tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-    first, second = (installation.build_wheel(foreign_wheel, folder).read_bytes() for folder in folders)
+    first, second = (installation.build_wheel(sdist, folder).read_bytes() for folder in folders)
     assert first == second
 
 
-def test_pip_installs_shows_and_uninstalls_it(foreign_wheel, tmp_path):
-    wheel = installation.build_wheel(foreign_wheel, tmp_path)
+def test_pip_installs_and_shows_it(sdist, tmp_path):
+    wheel = installation.build_wheel(sdist, tmp_path)
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     install = [*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
-    environment = os.environ | {"PYTHONPATH": str(site)}
     shown = subprocess.run(
-        [*pip, "list", "--path", str(site)], check=True, capture_output=True, text=True, env=environment
+        [*pip, "list", "--path", str(site)], check=True, capture_output=True, text=True
     ).stdout
-    assert f"detectron2 {installation.VERSION}" in " ".join(shown.split())
-    assert (site / "detectron2" / "__init__.py").read_text() == '__version__ = "0.4"\n'
+    assert "detectron2 0.6" in " ".join(shown.split())
+    assert (site / "detectron2" / "__init__.py").read_text() == '__version__ = "0.6"\n'
 
 
-def test_a_file_that_is_no_wheel_is_named(tmp_path):
-    path = tmp_path / "x.whl"
-    path.write_bytes(b"not a zip")
-    with pytest.raises(InputError, match=r"x\.whl: expected a wheel, found a file that is no zip archive"):
+def test_a_file_that_is_no_source_distribution_is_named(tmp_path):
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(b"not an archive")
+    with pytest.raises(InputError, match=r"x\.tar\.gz: expected a source distribution"):
+        installation.build_wheel(path, tmp_path)
+    with tarfile.open(path, "w:gz"):
+        pass
+    with pytest.raises(InputError, match=r"x\.tar\.gz: expected the package detectron2 in it, found none"):
         installation.build_wheel(path, tmp_path)
 
 
-def test_a_wheel_without_detectron2_is_named(tmp_path):
-    path = tmp_path / "x.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("other/__init__.py", b"")
-    with pytest.raises(InputError, match="expected a wheel with the package detectron2"):
-        installation.build_wheel(path, tmp_path)
-
-
-def test_a_wrong_hash_is_refused_and_both_are_given(tmp_path):
-    path = tmp_path / "x.whl"
-    path.write_bytes(b"abc")
-    found = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    installation.verify_sha256(path, found)
-    with pytest.raises(InputError, match=f"expected sha256 {'0' * 64}, found {found}; nothing was installed"):
-        installation.verify_sha256(path, "0" * 64)
+@pytest.mark.parametrize("right", [False, True])
+def test_nothing_of_a_download_runs_before_its_hash_is_checked(sdist, tmp_path, monkeypatch, right):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    found = hashlib.sha256(sdist.read_bytes()).hexdigest()
+    monkeypatch.setattr(installation, "PYPI_SHA256", found if right else "0" * 64)
+    (tmp_path / "downloads").mkdir()
+    if right:
+        downloaded = installation._download(tmp_path / "downloads")
+        assert downloaded.read_bytes() == sdist.read_bytes()
+    else:
+        with pytest.raises(InputError, match=f"(?s)Expected sha256 {'0' * 64}.*Got +{found}"):
+            installation._download(tmp_path / "downloads")
+    assert (tmp_path / "was_run").exists() == right
 
 
 def run_without_site(*arguments: str, paths: tuple[Path, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -121,7 +142,7 @@ def test_no_network_is_one_clear_line(tmp_path):
     result = run_without_site(paths=(tmp_path,))
     assert result.returncode == 1
     assert result.stderr.startswith(
-        "error: downloading geoai-detectron2==0.4 (is the package index reachable?) failed"
+        "error: downloading pb1-detectron2==0.6 (is the package index reachable?) failed"
     )
     assert len(result.stderr.splitlines()) == 1
 

@@ -2,8 +2,9 @@
 
 Detectron2 seeds each worker, so a sample's crop depends on which worker makes it and on what that worker made
 before. Here it depends on the run's seed and on the sample's number alone, so a training that goes on after an
-interruption, or on several processes, sees the same crops. Detectron2's grouping by aspect ratio,
-which crops do not need, makes batches of the same samples in an order that depends on the number of workers.
+interruption, or on several processes, sees the same crops. Detectron2's own loader lets each worker make
+batches of its share of the samples, so that the batches depend on the number of workers (release 0.6); torch's loader
+hands out batches of one sequence.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetFromList,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data.build import trivial_batch_collator, worker_init_reset_seed
+from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bccd_d2.errors import InputError
 
@@ -82,7 +81,7 @@ def numpy_seeded(*seeds: int) -> Iterator[None]:
 
 
 def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any], first_batch: int = 0) -> Any:
-    """Detectron2's training loader on :class:`SeededDataset`.
+    """The training loader: batches of :class:`SeededDataset`.
 
     Args:
         cfg: ``DATASETS.TRAIN``, ``DATALOADER``, ``SOLVER.IMS_PER_BATCH`` and ``SEED``; a negative seed is drawn.
@@ -114,12 +113,15 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any], fi
             f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; "
             "expected TrainingSampler or RepeatFactorTrainingSampler"
         )
-    batch_of_process = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-    return build_detection_train_loader(
+    batch_size = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    loader = DataLoader(
         SeededDataset(dicts, mapper, seed),
-        mapper=None,
-        sampler=NumberedSampler(sampler, start=first_batch * batch_of_process),
-        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        sampler=NumberedSampler(sampler, start=first_batch * batch_size),
+        batch_size=None if grouped else batch_size,
+        drop_last=not grouped,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=trivial_batch_collator,
+        worker_init_fn=worker_init_reset_seed,
     )
+    return AspectRatioGroupedDataset(loader, batch_size) if grouped else loader

@@ -297,13 +297,16 @@ def test_masks_are_suppressed_after_the_mask_head():
 
 
 @pytest.mark.parametrize("key", ["NMS_KIND", "MASK_NMS.ENABLED"])
-def test_suppression_is_not_frozen_into_an_exported_network(key, monkeypatch):
+def test_suppression_is_not_frozen_into_an_exported_network(key):
     model = tiny_model(f"MODEL.ROI_HEADS.{key}", "soft_linear" if key == "NMS_KIND" else "True")
-    monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
+    heads = model.roi_heads.eval().requires_grad_(False)
+
+    def scores(*levels):
+        return heads(None, {f"p{k}": level for k, level in enumerate(levels, 2)}, [proposals()])[0][0].scores
+
+    levels = tuple(torch.zeros(1, 16, 128 >> k, 128 >> k) for k in range(2, 6))
     with pytest.raises(InputError, match=f"MODEL.ROI_HEADS.{key}.*cannot be exported"):
-        model.roi_heads.eval()(
-            None, {f"p{k}": torch.zeros(1, 16, 128 >> k, 128 >> k) for k in range(2, 6)}, [proposals()]
-        )
+        torch.jit.trace(scores, levels)
 
 
 def proposals():
