@@ -22,7 +22,8 @@ from bccd_d2.evaluation.ranking import PrecisionRanking, RankedPredictions
 from bccd_d2.structures.cells import Cells
 
 HEADLINE = ("IoU", "Dice", "mAP@0.5", "AP", "AP50", "AP75", "F1", "PQ")
-"""Names of the headline figures, all in [0, 1]; AP, AP50 and AP75 are of masks, F1 and PQ of all classes together."""
+"""Names of the headline figures, all in [0, 1]. mAP@0.5 is COCO's mean over the classes of the AP of boxes at IoU 0.5;
+AP, AP50 and AP75 are of masks, F1 and PQ of all classes together."""
 PERCENTILES = (2.5, 97.5)
 
 
@@ -64,23 +65,22 @@ class HeadlineStatistics:
 
     def __init__(
         self,
-        detections: RankedPredictions,
+        masks: RankedPredictions,
+        boxes: RankedPredictions,
         instances: Sequence[ImageInstances],
-        pixels: Sequence[tuple[PixelCounts, float]] | None,
+        pixels: Sequence[PixelCounts] | None,
     ) -> None:
         """
         Args:
-            detections: of all images, matched with classes.
+            masks: all predictions, matched by the IoU of masks.
+            boxes: the same, matched by the IoU of boxes.
             instances: of each image, all classes together.
-            pixels: of each image, with its average precision of boxes; ``None`` leaves those three figures out.
+            pixels: of each image; ``None`` leaves IoU and Dice out.
         """
-        self._ranking = PrecisionRanking(detections)
+        self._masks, self._boxes = PrecisionRanking(masks), PrecisionRanking(boxes, thresholds=1)
         self._counts = np.stack([image.counts[0] for image in instances])
         self._iou_sums = np.array([image.iou_sum for image in instances])
-        self._pixels = np.array([counts for counts, _ in pixels]) if pixels is not None else None
-        self._box_precisions = (
-            np.array([precision for _, precision in pixels]) if pixels is not None else None
-        )
+        self._pixels = np.array(pixels) if pixels is not None else None
         self.number_of_images = len(instances)
 
     def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
@@ -92,20 +92,19 @@ class HeadlineStatistics:
         if weights is None:
             weights = np.ones(self.number_of_images)
         result = {}
-        if self._pixels is not None and self._box_precisions is not None:
+        if self._pixels is not None:
             result["IoU"], result["Dice"] = iou_and_dice(PixelCounts(*(weights @ self._pixels).tolist()))
-            result["mAP@0.5"] = float(weights @ self._box_precisions / weights.sum())
-        precision = self._ranking.average_precision(weights)
-        known = precision[:, ~np.isnan(precision[0])]
-        found, wrong, missed = (weights @ self._counts).tolist()
-        some = found + missed > 0
+        boxes, masks = (_of_known_classes(r.average_precision(weights)) for r in (self._boxes, self._masks))
+        tp, fp, fn = (weights @ self._counts).tolist()
+        some = tp + fn > 0
         return {
             **result,
-            "AP": float(known.mean()) if known.size else np.nan,
-            "AP50": float(known[0].mean()) if known.size else np.nan,
-            "AP75": float(known[5].mean()) if known.size else np.nan,
-            "F1": 2 * found / (2 * found + wrong + missed) if some else np.nan,
-            "PQ": float(2 * (weights @ self._iou_sums) / (2 * found + wrong + missed)) if some else np.nan,
+            "mAP@0.5": float(boxes.mean()) if boxes.size else np.nan,
+            "AP": float(masks.mean()) if masks.size else np.nan,
+            "AP50": float(masks[0].mean()) if masks.size else np.nan,
+            "AP75": float(masks[5].mean()) if masks.size else np.nan,
+            "F1": 2 * tp / (2 * tp + fp + fn) if some else np.nan,
+            "PQ": float(2 * (weights @ self._iou_sums) / (2 * tp + fp + fn)) if some else np.nan,
         }
 
 
@@ -166,6 +165,11 @@ def differences(both: HeadlineStatistics, samples: int, seed: int) -> Mapping[st
     return result
 
 
+def _of_known_classes(precision: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(T, classes) without the classes that have no true cell."""
+    return precision[:, ~np.isnan(precision[0])]
+
+
 def _draws(images: int, samples: int, seed: int) -> NDArray[np.float64]:
     """(samples, images) how often each image is drawn; none for a single image, which says nothing of others."""
     if images < 2:
@@ -198,7 +202,7 @@ def compare_runs(
         options: ``bootstrap_samples`` resamples for each interval and as many swaps for each p value.
 
     Returns:
-        By region, then by the names in ``HEADLINE``; "interior" has AP, AP50, AP75, F1 and PQ.
+        By region, then by the names in ``HEADLINE``; "interior" has no IoU and Dice.
 
     Raises:
         InputError: the runs are not of the same images with the same ground truth and classes, or an image has more
@@ -213,8 +217,9 @@ def compare_runs(
     for region in REGIONS:
         statistics = HeadlineStatistics(
             ranked(measured, len(names), region),
+            ranked(measured, len(names), region, boxes=True),
             [m.instances[region][ALL_CLASSES] for m in measured],
-            [(m.pixels, m.box_precision) for m in measured] if region == "all" else None,
+            [m.pixels for m in measured] if region == "all" else None,
         )
         result[region] = differences(statistics, options.bootstrap_samples, options.seed)
     return result

@@ -46,9 +46,9 @@ class Evaluation:
         reliability: by region.
         confusion: (C + 1, C + 1) rows true, columns predicted class, the last of each for "none": "correct" and
             "misclassified" cells are pairs, all others have none; without predictions that are "ignored".
-        intervals: by region, then by the names in :data:`HEADLINE`; "interior" has AP, AP50, AP75, F1 and PQ.
+        intervals: by region, then by the names in :data:`HEADLINE`; "interior" has no IoU and Dice.
         image_errors: bins of each image, in the order of the images.
-        per_image: one record an image: ``image_id``, ``file_name``, ``iou``, ``dice``, ``map50``, ``cells``,
+        per_image: one record an image: ``image_id``, ``file_name``, ``iou``, ``dice``, ``ap50``, ``cells``,
             ``predicted``, ``true_positives``, ``f1``, ``pq``, ``aji`` (these three ``None`` without true cells) and one
             count ``errors <bin>`` of true cells and predictions for each bin but "correct".
         per_cell: one record a true cell and one a prediction that counts: ``image_id``, ``file_name``, ``kind``
@@ -90,8 +90,8 @@ class Evaluation:
         """Groups of figures in percent, as Detectron2 logs them; what has no value is left out.
 
         ``"bbox"`` and ``"segm"`` hold AP, AP50, AP75, AR, APs, APm and APl (by ``size_edges``) and, where there is more
-        than one class, AP-<class>; ``"overlap"`` IoU, Dice, IoU_mean, Dice_mean and mAP50; ``"instances"`` precision,
-        recall, F1, mean_F1, SQ, RQ, PQ, AJI and AJI+. ``"bbox_interior"``, ``"segm_interior"`` and
+        than one class, AP-<class>; ``"overlap"`` IoU, Dice, IoU_mean, Dice_mean and AP50_per_image; ``"instances"``
+        precision, recall, F1, mean_F1, SQ, RQ, PQ, AJI and AJI+. ``"bbox_interior"``, ``"segm_interior"`` and
         ``"instances_interior"`` leave out the border.
         """
         groups: dict[str, dict[str, Value]] = {}
@@ -148,7 +148,6 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
         for region in REGIONS
     }
     cells, edges = cell_records(measured, names, options)
-    pixels = [(m.pixels, m.box_precision) for m in measured]
     return Evaluation(
         class_names=names,
         options=options,
@@ -156,7 +155,7 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
             task: {region: coco.table(task, interior=region == "interior") for region in REGIONS}
             for task in TASKS
         },
-        overlap=pixel_overlap([counts for counts, _ in pixels], [precision for _, precision in pixels]),
+        overlap=pixel_overlap([m.pixels for m in measured], [m.box_precision for m in measured]),
         instances={
             region: {name: instance_metrics(parts) for name, parts in classes.items()}
             for region, classes in by_class.items()
@@ -177,7 +176,12 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
         confusion=confusion([m.errors for m in measured], images, len(names)),
         intervals={
             region: intervals(
-                HeadlineStatistics(found, by_class[region][ALL_CLASSES], pixels if region == "all" else None),
+                HeadlineStatistics(
+                    found,
+                    ranked(measured, len(names), region, boxes=True),
+                    by_class[region][ALL_CLASSES],
+                    [m.pixels for m in measured] if region == "all" else None,
+                ),
                 options.bootstrap_samples,
                 options.seed,
             )

@@ -32,16 +32,17 @@ class PixelOverlap:
     """Fractions in [0, 1] at a score threshold, the metrics of the torchvision report this project is modelled on.
 
     ``IoU`` and ``Dice`` compare the union of the predicted masks with the union of the true ones, whatever their class,
-    over the pixels of all images together; ``IoU_mean`` and ``Dice_mean`` are means over images. ``mAP50`` is the mean
-    over images of the average precision of boxes at IoU 0.5, see :func:`box_average_precision`. What lies in ignore
-    regions and in no true cell is neither right nor wrong.
+    over the pixels of all images together; ``IoU_mean`` and ``Dice_mean`` are means over images.
+    ``AP50_per_image`` is the mean over images of the average precision of boxes at IoU 0.5, whatever their class, see
+    :func:`box_average_precision`; it is not COCO's mAP. What lies in ignore regions and in no true cell is neither
+    right nor wrong.
     """
 
     IoU: float
     Dice: float
     IoU_mean: float
     Dice_mean: float
-    mAP50: float  # noqa: N815  the field's spelling
+    AP50_per_image: float
 
 
 def pixel_counts(image: EvaluationImage, score_threshold: float) -> PixelCounts:
@@ -62,7 +63,7 @@ def image_box_precision(image: EvaluationImage, overlap: Overlaps, score_thresho
     """
     kept = image.predictions.scores >= score_threshold
     if len(image.ignore):
-        reached = box_ious(image.predictions.boxes, image.truth.boxes).max(axis=1, initial=0.0)
+        reached = overlap.box_iou[:, : len(image.truth)].max(axis=1, initial=0.0)
         kept &= ~overlap.in_ignored(None) | (reached >= FOUND_IOU)
     return box_average_precision(
         image.predictions.scores[kept], image.predictions.boxes[kept], image.truth.boxes
@@ -169,7 +170,9 @@ def measure(image: EvaluationImage, class_names: Sequence[str], options: Evaluat
     )
 
 
-def ranked(measured: Sequence[MeasuredImage], number_of_classes: int, region: str) -> RankedPredictions:
-    """Predictions of all images by COCO's matching, with classes."""
-    scored = [scored_image(m.overlap, interior=region == "interior") for m in measured]
+def ranked(
+    measured: Sequence[MeasuredImage], number_of_classes: int, region: str, *, boxes: bool = False
+) -> RankedPredictions:
+    """Predictions of all images by COCO's matching, with classes, by the IoU of masks or of ``boxes``."""
+    scored = [scored_image(m.overlap, interior=region == "interior", boxes=boxes) for m in measured]
     return rank_predictions(scored, number_of_classes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
 from bccd_d2.evaluation.dataset import EvaluationImage
@@ -23,6 +24,7 @@ class Overlaps:
         shared: (N, M) int64 pixels that a prediction and a true cell share.
         iou: (N, M) mask IoU in [0, 1].
         ignored_share: (N, K) share of the prediction's pixels that lie in each region.
+        box_iou: (N, M + K) IoU of the boxes, for the K regions the share of the prediction's box that lies in theirs.
         scores: (N,) in [0, 1].
         predicted_classes: (N,) int64.
         true_classes: (M,) int64.
@@ -36,6 +38,7 @@ class Overlaps:
     shared: NDArray[np.int64]
     iou: NDArray[np.float64]
     ignored_share: NDArray[np.float64]
+    box_iou: NDArray[np.float64]
     scores: NDArray[np.float64]
     predicted_classes: NDArray[np.int64]
     true_classes: NDArray[np.int64]
@@ -82,6 +85,12 @@ def overlaps(image: EvaluationImage, border_margin: int = 0) -> Overlaps:
         shared,
         shared / np.maximum(union, 1),
         predictions.intersections(image.ignore) / np.maximum(predicted_areas, 1)[:, None],
+        np.hstack(
+            [
+                box_ious(predictions.boxes, truth.boxes),
+                box_ious(predictions.boxes, image.ignore.boxes, crowd=True),
+            ]
+        ),
         predictions.scores,
         predictions.classes,
         truth.classes,
@@ -131,12 +140,12 @@ def match_cells(
     return MatchResult(predicted, true, np.flatnonzero(rest & ~left_out), np.flatnonzero(cells))
 
 
-def box_ious(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, M) intersection over union of boxes (N, 4) and (M, 4), xyxy; 0 for two of no size."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas_a, areas_b = np.prod(a[:, 2:] - a[:, :2], axis=1), np.prod(b[:, 2:] - b[:, :2], axis=1)
-    return shared / np.maximum(areas_a[:, None] + areas_b[None] - shared, 1e-9)
+def box_ious(a: NDArray[np.float64], b: NDArray[np.float64], *, crowd: bool = False) -> NDArray[np.float64]:
+    """(N, M) intersection over union of boxes (N, 4) and (M, 4), xyxy; with ``crowd`` over the area of ``a``."""
+    if not len(a) or not len(b):
+        return np.zeros((len(a), len(b)))
+    xywh = [np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]) for boxes in (a, b)]
+    return np.asarray(coco_mask.iou(*xywh, [int(crowd)] * len(b)))
 
 
 def match_optimal(iou: NDArray[np.float64], threshold: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -24,7 +24,7 @@ class ScoredImage:
     """Predictions and cells of one image, as COCO's matching sees them.
 
     Attributes:
-        iou: (N, M + K) mask IoU with M cells, then the shares of the prediction that lie in K ignore regions.
+        iou: (N, M + K) IoU with M cells, then the shares of the prediction that lie in K ignore regions.
         scores: (N,).
         predicted_classes: (N,).
         true_classes: (M + K,).
@@ -63,17 +63,18 @@ class RankedPredictions:
     cells: NDArray[np.int64]
 
 
-def scored_image(overlap: Overlaps, *, interior: bool = False) -> ScoredImage:
+def scored_image(overlap: Overlaps, *, interior: bool = False, boxes: bool = False) -> ScoredImage:
     """All predictions of an image, whatever their score.
 
     Args:
         overlap: of the image.
         interior: leave out the border.
+        boxes: go by the IoU of boxes in place of masks.
     """
     regions = len(overlap.region_classes)
     cells = len(overlap.true_classes)
     return ScoredImage(
-        np.hstack([overlap.iou, overlap.ignored_share]),
+        overlap.box_iou if boxes else np.hstack([overlap.iou, overlap.ignored_share]),
         overlap.scores,
         overlap.predicted_classes,
         np.concatenate([overlap.true_classes, overlap.region_classes]),
@@ -125,19 +126,28 @@ def _match(image: ScoredImage) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 class PrecisionRanking:
     """Average precision of the same detections, for any weights of the images."""
 
-    def __init__(self, detections: RankedPredictions) -> None:
-        self._cells = detections.cells
+    def __init__(self, detections: RankedPredictions, thresholds: int = len(IOU_THRESHOLDS)) -> None:
+        """
+        Args:
+            detections: of all images.
+            thresholds: number of the first IoU thresholds that are wanted.
+        """
+        self._cells, self._thresholds = detections.cells, thresholds
         self._classes = []
         for index in range(detections.cells.shape[1]):
             # The stable sort keeps the order of the images among equal scores, as COCO's does.
             chosen = np.flatnonzero((detections.classes == index) & detections.counted.any(axis=0))
             order = chosen[np.argsort(-detections.scores[chosen], kind="stable")]
             self._classes.append(
-                (detections.images[order], detections.correct[:, order], detections.counted[:, order])
+                (
+                    detections.images[order],
+                    detections.correct[:thresholds, order],
+                    detections.counted[:thresholds, order],
+                )
             )
 
     def average_precision(self, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """(10, C) at each of ``IOU_THRESHOLDS`` for each class; NaN for a class without true cells.
+        """(T, C) at each of the IoU thresholds for each class; NaN for a class without true cells.
 
         Args:
             weights: (I,) how often each image counts; ``None`` for once.
@@ -145,7 +155,7 @@ class PrecisionRanking:
         if weights is None:
             weights = np.ones(len(self._cells))
         cells = weights @ self._cells
-        result = np.full((len(IOU_THRESHOLDS), len(cells)), np.nan)
+        result = np.full((self._thresholds, len(cells)), np.nan)
         for index, (images, correct, counted) in enumerate(self._classes):
             if cells[index] > 0:
                 weight = weights[images]

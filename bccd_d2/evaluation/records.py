@@ -124,7 +124,7 @@ def image_record(measured: MeasuredImage) -> dict[str, Any]:
         "file_name": measured.image.file_name,
         "iou": iou,
         "dice": dice,
-        "map50": measured.box_precision,
+        "ap50": measured.box_precision,
         "cells": true_positives + missed,
         "predicted": true_positives + wrong,
         "true_positives": true_positives,

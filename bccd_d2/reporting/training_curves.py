@@ -12,12 +12,11 @@ from matplotlib.figure import Figure
 HEADLINE_METRICS = (
     ("overlap", "IoU", "IoU"),
     ("overlap", "Dice", "Dice"),
-    ("overlap", "mAP50", "box mAP@0.5"),
+    ("bbox", "AP50", "box mAP@0.5"),
     ("segm", "AP", "mask AP"),
     ("segm", "AP50", "mask AP50"),
     ("segm", "AP75", "mask AP75"),
     ("bbox", "AP", "box AP"),
-    ("bbox", "AP50", "box AP50"),
 )
 
 

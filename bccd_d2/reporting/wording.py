@@ -85,7 +85,7 @@ MEASURES = (
         "IoU, Dice",
         "Overlap of the pixels of all predicted cells with those of all annotated ones, whatever the cell.",
     ),
-    ("mAP@0.5", "Mean over images of the average precision of boxes at IoU 0.5."),
+    ("mAP@0.5", "COCO's mean over the classes of the average precision of boxes at IoU 0.5."),
     (
         "AP, AP50, AP75",
         "COCO's average precision of masks: over IoU 0.50 to 0.95, at 0.50, at 0.75. Looks at all scores.",

@@ -118,7 +118,7 @@ def test_what_detectron2_gets_is_in_percent(found):
         "instances_interior",
     }
     assert groups["instances"]["F1"] == pytest.approx(100 * 8 / 11)
-    assert groups["overlap"]["mAP50"] == pytest.approx(100 * found.overlap.mAP50)
+    assert groups["overlap"]["AP50_per_image"] == pytest.approx(100 * found.overlap.AP50_per_image)
     assert {"AP", "AP50", "AP75", "AR", "APs", "AP-RBC", "AP-WBC"} == set(groups["segm"])
 
 
@@ -134,7 +134,7 @@ def test_the_table_is_ready_to_paste(found):
     assert lines[0] == "| | IoU | Dice | mAP@0.5 | AP | AP50 | AP75 | F1 | PQ |"
     assert lines[2].startswith(f"| Val | {found.overlap.IoU:.3f} | ")
     assert lines[2].endswith(f"| 0.727 | {found.instances['all'][ALL_CLASSES].pq:.3f} |")
-    assert lines[3].startswith("| Val, interior |  |  |  | ")
+    assert lines[3].startswith("| Val, interior |  |  | 0.")
     assert {line.count("|") for line in lines} == {10}
 
 
@@ -203,3 +203,17 @@ def test_real_truth_is_perfect_against_itself(real_pairs_root, tmp_path):
     assert found.errors.bins["correct"].true_cells == len(cells) > 20
     contrast = [record["contrast"] for record in found.per_cell if record["contrast"] is not None]
     assert np.median(contrast) > 20
+
+
+def test_map_at_half_is_cocos_mean_over_the_classes_and_the_class_blind_mean_of_images_has_another_name():
+    # One of two red cells and the white cell are found; the platelet is called red, below the score threshold.
+    truth = rectangles([A, B, C, (150, 150, 20, 20)], classes=[0, 0, 1, 2])
+    predictions = rectangles([A, C, (150, 150, 20, 20)], classes=[0, 1, 0], scores=[0.9, 0.8, 0.4])
+    found = evaluate(evaluation_set([image(truth, predictions)], ("RBC", "WBC", "Platelets")), QUICK)
+    # RBC: recall 1/2 at precision 1, 51 of COCO's 101 recalls; WBC 1; Platelets 0.
+    by_class = {name: table.AP50 for name, table in found.average_precision["bbox"]["all"].by_class.items()}
+    assert by_class == pytest.approx({"RBC": 51 / 101, "WBC": 1, "Platelets": 0})
+    assert found.headline()["mAP@0.5"] == pytest.approx((51 / 101 + 1 + 0) / 3)
+    # Whatever the class and from the score threshold on: 2 of 4 boxes.
+    assert found.overlap.AP50_per_image == pytest.approx(0.5)
+    assert found.per_image[0]["ap50"] == pytest.approx(0.5)

@@ -81,7 +81,7 @@ def test_pixels_are_pooled_and_images_averaged():
     assert pytest.approx(500 / 550) == metrics.Dice
     assert metrics.IoU_mean == pytest.approx((0.5 + 1) / 2)
     assert metrics.Dice_mean == pytest.approx((2 / 3 + 1) / 2)
-    assert metrics.mAP50 == pytest.approx(1)
+    assert metrics.AP50_per_image == pytest.approx(1)
 
 
 def test_what_lies_in_an_ignore_region_does_not_count():
@@ -90,12 +90,14 @@ def test_what_lies_in_an_ignore_region_does_not_count():
     # One on the cell, which reaches into the region, and one in the region alone; then one beside it.
     inside = rectangles([(125, 125, 20, 20), cell], scores=[0.9, 0.8])
     metrics = measured([image(rectangles([cell]), inside, region)])
-    assert (metrics.IoU, metrics.mAP50) == (1, 1)
+    assert (metrics.IoU, metrics.AP50_per_image) == (1, 1)
     beside = rectangles([(155, 125, 20, 20), cell], scores=[0.9, 0.8])
     metrics = measured([image(rectangles([cell]), beside, region)])
-    assert (metrics.IoU, metrics.mAP50) == (0.5, 0.5)
+    assert (metrics.IoU, metrics.AP50_per_image) == (0.5, 0.5)
 
 
 def test_an_image_without_predictions():
     metrics = measured([image(rectangles([(20, 20, 10, 20)]), rectangles([]))])
-    assert (metrics.IoU, metrics.Dice, metrics.IoU_mean, metrics.Dice_mean, metrics.mAP50) == (0,) * 5
+    assert (metrics.IoU, metrics.Dice, metrics.IoU_mean, metrics.Dice_mean, metrics.AP50_per_image) == (
+        0,
+    ) * 5

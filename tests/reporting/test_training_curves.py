@@ -5,7 +5,8 @@ from bccd_d2.reporting.training_curves import headline, metrics_bar, training_lo
 
 RESULTS = {
     "bccd_val": {
-        "overlap": {"IoU": 81.0, "Dice": 89.0, "mAP50": 42.0},
+        "overlap": {"IoU": 81.0, "Dice": 89.0},
+        "bbox": {"AP50": 42.0},
         "segm": {"AP": 70.0, "AP50": 90.0},
     }
 }
