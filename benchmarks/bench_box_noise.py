@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from bccd_d2.conversion.bbbc041 import Bbbc041Boxes
+from bccd_d2.conversion.box_files import Bbbc041Boxes
 from bccd_d2.conversion.box_matching import match_boxes
 from bccd_d2.conversion.boxes import ImageBoxes
 from bccd_d2.errors import InputError, run_command

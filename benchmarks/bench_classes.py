@@ -22,13 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.conversion.bbbc041 import Bbbc041Boxes
-from bccd_d2.conversion.box_matching import BoxMatch, match_boxes
-from bccd_d2.conversion.box_splitting import CUT_METHODS, cut_by_boxes
+from bccd_d2.conversion.box_files import Bbbc041Boxes
+from bccd_d2.conversion.box_matching import CUT_METHODS, BoxMatch, cut_by_boxes, match_boxes
 from bccd_d2.conversion.boxes import ImageBoxes, fit_boxes
-from bccd_d2.conversion.class_source import ImageRecord
 from bccd_d2.conversion.instances import label_instances
-from bccd_d2.conversion.layout import find_pairs
+from bccd_d2.conversion.layout import ImageRecord, find_pairs
 from bccd_d2.errors import run_command
 from bccd_d2.io.masks import read_mask
 

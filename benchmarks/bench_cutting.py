@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 from tqdm import tqdm
 
-from bccd_d2.conversion.instances import label_instances
+from bccd_d2.conversion.instances import CutRule, cut_touching, label_instances
 from bccd_d2.conversion.layout import find_pairs
-from bccd_d2.conversion.splitting import CutRule, cut_touching
 from bccd_d2.errors import run_command
 from bccd_d2.io.masks import read_mask
 

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from bccd_d2.conversion.bbbc041 import Bbbc041Boxes
+from bccd_d2.conversion.box_classes import named_boxes
+from bccd_d2.conversion.box_files import Bbbc041Boxes, VocFolder
 from bccd_d2.conversion.boxes import BoxFile
-from bccd_d2.conversion.class_source import ImageRecord
-from bccd_d2.conversion.class_table import IGNORE, ClassTable, named_boxes
+from bccd_d2.conversion.classes import IGNORE, ClassTable
 from bccd_d2.conversion.dataset_spec import read_spec
-from bccd_d2.conversion.voc import VocFolder
+from bccd_d2.conversion.layout import ImageRecord
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.average_precision import COCOMetrics
 from bccd_d2.evaluation.dataset import EvaluationImage, read_evaluation_set

@@ -21,13 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.conversion.bbbc041 import Bbbc041Boxes
+from bccd_d2.conversion.box_files import Bbbc041Boxes, read_voc
 from bccd_d2.conversion.box_matching import inscribed_ellipse, match_boxes
 from bccd_d2.conversion.boxes import fit_boxes
-from bccd_d2.conversion.class_source import ImageRecord
 from bccd_d2.conversion.instances import label_instances
-from bccd_d2.conversion.layout import find_pairs
-from bccd_d2.conversion.voc import read_voc
+from bccd_d2.conversion.layout import ImageRecord, find_pairs
 from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import run_command
 from bccd_d2.io.images import read_rgb

@@ -17,7 +17,7 @@ from bccd_d2.conversion.arguments import (
     add_workers,
     conversion_options,
 )
-from bccd_d2.conversion.class_sources import make_class_source
+from bccd_d2.conversion.box_classes import make_class_source
 from bccd_d2.conversion.convert import convert_dataset
 from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.splits import PARTS

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.glass import glass_surface
+from bccd_d2.conversion.unlabelled import glass_surface
 
 SAMPLED_PIXELS = 60_000
 """Statistics use a regular sample of about this many pixels, some hundred a cell."""

@@ -10,11 +10,10 @@ from pathlib import Path
 from bccd_d2.conversion.convert import ConversionOptions
 from bccd_d2.conversion.convert_image import BORDER_POLICIES, AnnotationRule
 from bccd_d2.conversion.dataset_spec import known_specs, read_spec
-from bccd_d2.conversion.instances import InstanceRule
+from bccd_d2.conversion.instances import CUT_METHODS, CutRule, InstanceRule
 from bccd_d2.conversion.label_masks import LABEL_FORMATS
 from bccd_d2.conversion.split_plans import SplitPlan
 from bccd_d2.conversion.splits import RATIOS, SEED
-from bccd_d2.conversion.splitting import CUT_METHODS, CutRule
 from bccd_d2.conversion.unlabelled import UnlabelledRule
 
 DEFAULT_SPEC = "kaggle"

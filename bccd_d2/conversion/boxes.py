@@ -1,4 +1,4 @@
-"""Boxes drawn by hand: what the readers of box files give, and how boxes are fitted to an image."""
+"""Annotated boxes of one image, and how they are fitted to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.class_source import ImageRecord
+from bccd_d2.conversion.layout import ImageRecord
 from bccd_d2.errors import InputError
 
 MIN_SIDE = 3
@@ -47,10 +47,10 @@ class ImageBoxes:
 
 
 class BoxFile(Protocol):
-    """Anything that knows the boxes of images; picklable, because images are converted in several processes."""
+    """Boxes of many images; picklable, because images are converted in several processes."""
 
     def find(self, image: ImageRecord) -> ImageBoxes | None:
-        """Boxes of the image, or ``None`` where nobody drew any; raises InputError for a file that is broken."""
+        """Boxes of the image, ``None`` where it has none; raises InputError for a broken file."""
 
 
 class FittedBoxes(NamedTuple):
@@ -106,8 +106,8 @@ def shared_stem_error(image: ImageRecord, source: str) -> InputError:
     """Boxes are joined by stem, and the stem of ``image`` carries a folder because another image has the same."""
     name = image.stem.rpartition("/")[2]
     return InputError(
-        f"{source}: boxes for {name!r}, a stem that several images share ({image.path} is one of them), so nobody can "
-        "tell whose they are; expected different stems"
+        f"{source}: boxes for {name!r}, a stem that several images share ({image.path} is one of them), expected "
+        "different stems"
     )
 
 

@@ -14,16 +14,15 @@ from typing import Any
 from tqdm import tqdm
 
 import bccd_d2
-from bccd_d2.conversion.class_source import ClassSource
+from bccd_d2.conversion.classes import ClassSource
 from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, ImageConverter
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import InstanceCounts
 from bccd_d2.conversion.layout import ImageMaskPair, find_below, find_pairs, relative_posix, take_parts
 from bccd_d2.conversion.pool import map_in_order
 from bccd_d2.conversion.split_plans import SplitPlan, plan_split
-from bccd_d2.conversion.splits import PARTS, write_splits
+from bccd_d2.conversion.splits import PARTS, read_image_sets, write_splits
 from bccd_d2.conversion.staging import staged_output
-from bccd_d2.conversion.voc import read_image_sets
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco_writer import CocoWriter
 
@@ -136,6 +135,8 @@ def convert_dataset(
                 _add_up(summary, converted, part)
         if not any(used.values()):
             raise InputError(f"{root}: no usable pair left; first fault: {summary.faults[0]}")
+        if summary.events["images without boxes"] == summary.images.total():
+            raise InputError(f"{root}: none of the {summary.images.total()} images has boxes; expected some")
         kept = {stem for stems in used.values() for stem in stems}
         groups = {stem: group for stem, group in (groups or {}).items() if stem in kept}
         write_splits(staging / SPLITS_FILE, used, asdict(options.split), groups, missing)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.class_source import ClassAssignment, ClassSource, ImageRecord, SingleClass
+from bccd_d2.conversion.classes import ClassAssignment, ClassSource, SingleClass
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import (
     InstanceCounts,
@@ -20,7 +20,7 @@ from bccd_d2.conversion.instances import (
     label_classes,
     label_instances,
 )
-from bccd_d2.conversion.layout import ImageMaskPair
+from bccd_d2.conversion.layout import ImageMaskPair, ImageRecord
 from bccd_d2.conversion.unlabelled import UnlabelledRule, find_unlabelled
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image_size, read_rgb

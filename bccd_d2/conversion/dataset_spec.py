@@ -14,7 +14,7 @@ code. Every key is optional::
       min_area: 100
       cut: {method: h-maxima, distance: 0.01}
     image_sets: ImageSets/Main   # folder with lists train.txt, val.txt, test.txt of stems, the official split
-    classes: {...}               # classes from boxes, see bccd_d2.conversion.class_table.ClassTable
+    classes: {...}               # classes from boxes, see bccd_d2.conversion.classes.ClassTable
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.conversion.instances import InstanceRule
+from bccd_d2.conversion.instances import CutRule, InstanceRule
 from bccd_d2.conversion.layout import DEFAULT_FOLDERS, FolderPair
-from bccd_d2.conversion.splitting import CutRule
 from bccd_d2.errors import InputError
 from bccd_d2.io.masks import Colour, MaskRule
 from bccd_d2.plain_yaml import read_yaml
@@ -51,7 +50,7 @@ class DatasetSpec:
         folders: where images and masks lie.
         mask: what the pixels of a mask mean.
         instances: how instances are made of it.
-        classes: classes from boxes, as they stand in the file, see :class:`bccd_d2.conversion.class_table.ClassTable`.
+        classes: classes from boxes, as they stand in the file, see :class:`bccd_d2.conversion.classes.ClassTable`.
         image_sets: folder with the lists of the official split, seen from the root or a folder below it; without it,
             folders named train and test tell the official part.
     """

@@ -42,6 +42,27 @@ class ImageMaskPair:
 
 
 @dataclass(frozen=True)
+class ImageRecord:
+    """One image as the conversion knows it.
+
+    Attributes:
+        id: COCO image id.
+        stem: the pair's name, see :class:`ImageMaskPair`.
+        file_name: POSIX path relative to the data root.
+        path: where the file lies.
+        height: in pixels, native.
+        width: in pixels, native.
+    """
+
+    id: int
+    stem: str
+    file_name: str
+    path: Path
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
 class FolderPair:
     """Where images and their masks lie, seen from a common parent folder.
 

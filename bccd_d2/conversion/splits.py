@@ -195,3 +195,31 @@ def _stem(entry: Any, path: Path | str, part: str) -> str:
         name = entry[0].replace("\\", "/").rsplit("/", 1)[-1]
         return name.rsplit(".", 1)[0] if "." in name.lstrip(".") else name
     raise InputError(f"{path}: {part}: {str(entry)[:60]!r}, expected a stem or [image path, mask path]")
+
+
+def read_image_sets(folder: Path | str) -> dict[str, str]:
+    """Official part of each stem from VOC's lists ``train.txt``, ``val.txt`` and ``test.txt``.
+
+    Args:
+        folder: usually ``ImageSets/Main``; one stem per line, which may hold spaces. A list may be absent.
+
+    Raises:
+        InputError: there is no list, none names an image, a list is not UTF-8, or a stem is in two lists.
+    """
+    folder = Path(folder)
+    part_of: dict[str, str] = {}
+    for part in PARTS:
+        path = folder / f"{part}.txt"
+        if not path.is_file():
+            continue
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not UTF-8 ({error}), expected one stem per line") from error
+        for stem in filter(None, map(str.strip, lines)):
+            if part_of.setdefault(stem, part) != part:
+                raise InputError(f"{path}: {stem!r} is in {part_of[stem]}.txt too, expected one part")
+    if not part_of:
+        names = ", ".join(f"{part}.txt" for part in PARTS)
+        raise InputError(f"{folder}: no image named in lists {names}; expected one stem per line")
+    return part_of

@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.instances import InstanceRule, label_instances
-from bccd_d2.conversion.splitting import CutRule
+from bccd_d2.conversion.instances import CutRule, InstanceRule, label_instances
 from bccd_d2.structures.cells import Cells
 
 GREEN = 1

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bccd_d2.conversion.splitting import CutRule, cut_touching
+from bccd_d2.conversion.instances import CutRule, cut_touching
 from bccd_d2.structures.cells import Cells, concatenate
 
 _MIN_VISIBLE_SHARE = 0.5
@@ -22,7 +22,7 @@ def split_merged(cells: Cells, rule: CutRule = CutRule()) -> Cells:  # noqa: B00
     """Cut masks that look like several touching cells, by the watershed that cuts annotations.
 
     Masks of more than 1.2 median areas (of the cells with a score of at least 0.5) are looked at, see
-    :func:`bccd_d2.conversion.splitting.cut_touching`. A piece that the network has found as a cell of its own (mask IoU
+    :func:`bccd_d2.conversion.instances.cut_touching`. A piece that the network has found as a cell of its own (mask IoU
     above one half) is dropped in favour of that; the others have the class and score of the cut cell.
 
     Args:

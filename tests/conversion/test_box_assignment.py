@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bccd_d2.conversion.box_assignment import BoxClasses
-from bccd_d2.conversion.box_matching import inscribed_ellipse, match_boxes
-from bccd_d2.conversion.box_splitting import CUT_METHODS, cut_by_boxes
+from bccd_d2.conversion.box_classes import BoxClasses
+from bccd_d2.conversion.box_matching import CUT_METHODS, cut_by_boxes, inscribed_ellipse, match_boxes
 from bccd_d2.conversion.boxes import ImageBoxes, make_boxes
-from bccd_d2.conversion.class_source import ImageRecord
-from bccd_d2.conversion.class_table import ClassTable
+from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.instances import label_instances
+from bccd_d2.conversion.layout import ImageRecord
 from bccd_d2.errors import InputError
 
 HEIGHT, WIDTH = 120, 200
@@ -233,7 +232,7 @@ def test_an_unknown_category_is_named():
 
 
 def test_an_image_that_nobody_drew_boxes_for():
-    with pytest.raises(InputError, match=r"a\.png: nobody drew boxes for it"):
+    with pytest.raises(InputError, match=r"a\.png: no boxes for it"):
         assign(draw(A), None)
     result = assign(draw(A, B), None, image_without_boxes="keep")
     assert result.category_ids == {1: RED, 2: RED}

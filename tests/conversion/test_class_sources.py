@@ -11,12 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.bbbc041 import Bbbc041Boxes
-from bccd_d2.conversion.class_source import ImageRecord
-from bccd_d2.conversion.class_sources import make_class_source
+from bccd_d2.conversion.box_classes import make_class_source
+from bccd_d2.conversion.box_files import Bbbc041Boxes
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
 from bccd_d2.conversion.dataset_spec import DatasetSpec, read_spec
-from bccd_d2.conversion.layout import find_pairs
+from bccd_d2.conversion.layout import ImageRecord, find_pairs
 from bccd_d2.conversion.split_plans import SplitPlan, plan_split
 from bccd_d2.conversion.splits import PARTS, read_splits
 from bccd_d2.errors import InputError
@@ -174,7 +173,7 @@ def test_a_broken_annotation_ends_the_run_or_is_left_out(voc_root: Path, tmp_pat
     assert summary.images["train"] == 2
     assert [fault.split(": ")[1] for fault in summary.faults] == [
         "empty file, expected a VOC annotation",
-        "nobody drew boxes for it; expected some, or 'image_without_boxes",
+        "no boxes for it; expected some, or 'image_without_boxes",
     ]
 
 

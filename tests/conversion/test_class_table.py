@@ -2,7 +2,7 @@
 
 import pytest
 
-from bccd_d2.conversion.class_table import ClassTable
+from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.errors import InputError
 
 RIGHT = {"format": "voc", "categories": {"RBC": "RBC", "WBC": "WBC", "Mystery": "ignore"}}
@@ -26,7 +26,7 @@ def test_ids_follow_the_order_of_the_table_and_the_default_comes_last():
         ({"format": "voc"}, "no key 'categories'"),
         ({**RIGHT, "shred": "watershed"}, "unknown key 'shred', expected some of format, "),
         ({**RIGHT, "class_ids": {}}, "unknown key 'class_ids'"),
-        ({**RIGHT, "format": "coco"}, "format: 'coco', expected voc or bbbc041"),
+        ({**RIGHT, "format": "coco"}, "format: 'coco', expected one of voc, bbbc041, yolo"),
         ({**RIGHT, "categories": ["RBC"]}, "categories: .*, expected a mapping to class names"),
         ({**RIGHT, "categories": {}}, "expected a mapping to class names"),
         ({**RIGHT, "categories": {"RBC": 1}}, "'RBC': 1, expected a class name"),

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bccd_d2.conversion.class_source import ClassAssignment, ImageRecord
+from bccd_d2.conversion.classes import ClassAssignment
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
 from bccd_d2.conversion.convert_image import AnnotationRule
 from bccd_d2.conversion.dataset_spec import DatasetSpec, read_spec
 from bccd_d2.conversion.instances import InstanceRule
-from bccd_d2.conversion.layout import FolderPair
+from bccd_d2.conversion.layout import FolderPair, ImageRecord
 from bccd_d2.conversion.split_plans import SplitPlan
 from bccd_d2.conversion.splits import PARTS, read_splits
 from bccd_d2.conversion.unlabelled import UnlabelledRule

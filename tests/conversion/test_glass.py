@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.glass import glass_surface
+from bccd_d2.conversion.unlabelled import glass_surface
 
 
 def bowl(height=40, width=60):

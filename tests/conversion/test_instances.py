@@ -9,14 +9,15 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from bccd_d2.conversion.instances import (
+    CutRule,
     InstanceCounts,
     InstanceRule,
     class_of_labels,
     clean_instances,
+    cut_touching,
     label_classes,
     label_instances,
 )
-from bccd_d2.conversion.splitting import CutRule, cut_touching
 from bccd_d2.errors import InputError
 from bccd_d2.structures.runs import find_runs
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bccd_d2.conversion.class_source import ImageRecord
-from bccd_d2.conversion.voc import VocFolder, read_image_sets, read_voc
+from bccd_d2.conversion.box_files import VocFolder, read_voc
+from bccd_d2.conversion.layout import ImageRecord
+from bccd_d2.conversion.splits import read_image_sets
 from bccd_d2.errors import InputError
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>

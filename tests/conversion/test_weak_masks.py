@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.voc import read_voc
+from bccd_d2.conversion.box_files import read_voc
 from bccd_d2.conversion.weak_masks import find_foreground, guess_masks
 from bccd_d2.io.images import read_rgb
 

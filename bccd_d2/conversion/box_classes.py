@@ -1,4 +1,4 @@
-"""Classes of mask components from hand-drawn boxes, and masks for boxes that have none.
+"""Classes of mask components from annotated boxes, and masks for boxes that have none.
 
 Where a data set has boxes only, every box is one without component, and with ``without_component: weak`` all masks are
 guessed.
@@ -6,24 +6,102 @@ guessed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from bccd_d2.conversion.box_matching import match_boxes
-from bccd_d2.conversion.box_splitting import CUT_METHODS, cut_by_boxes
-from bccd_d2.conversion.boxes import BoxFile
-from bccd_d2.conversion.class_source import ClassAssignment, ImageRecord
-from bccd_d2.conversion.class_table import DROP, IGNORE, WEAK, ClassTable, NamedBoxes, named_boxes
+from bccd_d2.conversion.box_files import Bbbc041Boxes, VocFolder, YoloLabels, read_yolo_names
+from bccd_d2.conversion.box_matching import CUT_METHODS, cut_by_boxes, match_boxes
+from bccd_d2.conversion.boxes import BoxFile, ImageBoxes, fit_boxes, make_boxes
+from bccd_d2.conversion.classes import DROP, IGNORE, WEAK, ClassAssignment, ClassSource, ClassTable
+from bccd_d2.conversion.dataset_spec import DatasetSpec
+from bccd_d2.conversion.layout import ImageRecord, find_below
 from bccd_d2.conversion.weak_masks import guess_masks
+from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_rgb
 
 MIN_REST = 0.25
 """Least size of a rest that is cut off, in median areas of the components with a box of their own."""
+
+
+def make_class_source(
+    spec: DatasetSpec, root: Path | str, boxes: Path | str | None = None
+) -> ClassSource | None:
+    """Make the class source for a data set.
+
+    Args:
+        spec: its section ``classes`` says what the categories of the boxes mean.
+        root: root of the data, where ``classes: boxes`` of the dataset spec is looked for.
+        boxes: file or folder of the boxes, in place of that.
+
+    Returns:
+        ``None`` where the dataset spec has no such section: classes come from the masks, or all is one class.
+
+    Raises:
+        InputError: boxes without a table, a table without boxes, or either of them broken.
+    """
+    if spec.classes is None:
+        if boxes is not None:
+            raise InputError(
+                f"{boxes}: boxes, but the dataset spec has no section 'classes' that says what their categories mean; "
+                "expected one that has, for instance bbbc041"
+            )
+        return None
+    table = ClassTable.from_mapping(spec.classes)
+    if boxes is None and table.boxes is None and table.format != "yolo":  # which has its own places for them
+        raise InputError(
+            "the dataset spec takes classes from boxes; expected --boxes, a file or folder with them"
+        )
+    path = Path(boxes) if boxes is not None else None
+    if path is None and table.boxes is not None:
+        path = find_below(Path(root), table.boxes)
+    return BoxClasses(_box_file(table.format, Path(root), path), table)
+
+
+def _box_file(kind: str, root: Path, path: Path | None) -> BoxFile:
+    if kind == "yolo":
+        return YoloLabels(read_yolo_names(root), path)
+    assert path is not None
+    return VocFolder(path) if kind == "voc" else Bbbc041Boxes.read(path)
+
+
+class NamedBoxes(NamedTuple):
+    """Boxes of one image that the table keeps, the class or ``ignore`` of each, and what happened to the others."""
+
+    boxes: ImageBoxes
+    classes: list[str]
+    counts: Counter[str]
+
+
+def named_boxes(file: BoxFile, table: ClassTable, image: ImageRecord) -> NamedBoxes:
+    """Find the boxes of an image, fit them to it and look up their classes.
+
+    Raises:
+        InputError: the boxes are broken or belong to another image; a category is not listed; or there are none and
+            the table calls that an error.
+    """
+    found = file.find(image)
+    if found is None:
+        if table.image_without_boxes == "error":
+            raise InputError(
+                f"{image.path}: no boxes for it; expected some, or 'image_without_boxes: keep' in the table"
+            )
+        return NamedBoxes(make_boxes("", [], [], [], None), [], Counter({"images without boxes": 1}))
+    boxes, counts = fit_boxes(found, image)
+    classes = [
+        table.class_of(category, bool(difficult), boxes.source)
+        for category, difficult in zip(boxes.names, boxes.difficult)
+    ]
+    kept = np.array([name != DROP for name in classes], bool)
+    if dropped := int((~kept).sum()):
+        counts["boxes dropped by the table"] = dropped
+    return NamedBoxes(boxes.only(kept), [name for name in classes if name != DROP], counts)
 
 
 @dataclass(frozen=True)

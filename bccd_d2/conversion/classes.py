@@ -1,20 +1,25 @@
-"""Which of our classes the categories of a box file are, and what becomes of what does not fit."""
+"""Which classes there are, and how an instance gets one.
+
+A class source is any picklable object with ``categories`` and ``info`` that can be called with an image and its label
+map (:class:`ClassSource`). :mod:`bccd_d2.conversion.box_classes` takes classes from annotated boxes or points; without
+a source, every instance is a ``cell``.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bccd_d2.conversion.box_splitting import CUT_METHODS
-from bccd_d2.conversion.boxes import BoxFile, ImageBoxes, fit_boxes, make_boxes
-from bccd_d2.conversion.class_source import ImageRecord
+from bccd_d2.conversion.box_matching import CUT_METHODS
+from bccd_d2.conversion.layout import ImageRecord
 from bccd_d2.errors import InputError
 
-BOX_FORMATS = ("voc", "bbbc041")
+ANNOTATION_FORMATS = ("voc", "bbbc041", "yolo")
 IGNORE = "ignore"
 DROP = "drop"
 WEAK = "weak"
@@ -28,16 +33,80 @@ OUTCOMES = {
 }
 
 
+@dataclass
+class ClassAssignment:
+    """What a class source says about one image.
+
+    Attributes:
+        labels: int32 (height, width) label map; the one given, or a changed copy where the source split or joined
+            components or added regions.
+        category_ids: category id by label.
+        ignored: labels written with ``iscrowd`` 1; those without a category id once for each category. Labels that
+            are in neither are not written.
+        weak: labels written with ``"weak": true``, because their outline was guessed from a box.
+        counts: what happened, by name ("components without box", ...), summed and logged by the conversion.
+        boxes: ``[x, y, width, height]`` in pixels by label, where it is written in place of the box around the mask.
+    """
+
+    labels: NDArray[np.int32]
+    category_ids: dict[int, int]
+    ignored: set[int] = field(default_factory=set)
+    weak: set[int] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+    boxes: dict[int, list[int]] = field(default_factory=dict)
+
+
+class ClassSource(Protocol):
+    """Anything that tells the class of each instance of an image."""
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """COCO categories, ids from 1."""
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """Settings to be kept in the JSON's ``info``; plain JSON values."""
+
+    def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
+        """Classes of the instances in ``labels``, int32 (height, width), 0 for background.
+
+        Raises:
+            InputError: what the source knows of this image cannot be used; the image counts as bad input.
+        """
+
+
+@dataclass(frozen=True)
+class SingleClass:
+    """Every instance is of the one class ``name``."""
+
+    name: str = "cell"
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """The one category."""
+        return [{"id": 1, "name": self.name}]
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """The name."""
+        return {"source": "single class", "name": self.name}
+
+    def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
+        """Category 1 for each label."""
+        return ClassAssignment(labels, {int(label): 1 for label in range(1, int(labels.max(initial=0)) + 1)})
+
+
 @dataclass(frozen=True)
 class ClassTable:
     """The section ``classes`` of a data set's YAML.
 
     Attributes:
-        format: how the boxes are written, ``voc`` or ``bbbc041``.
+        format: how the boxes are written, ``voc``, ``bbbc041`` or ``yolo``.
         boxes: where they lie, seen from the root of the data or a folder below it; the command's ``--boxes`` overrules
-            it.
-        categories: class by category of the box file; ``ignore`` makes an ignore region (``iscrowd``) of what lies
-            in the box, ``drop`` forgets the box. A category that is not listed is an error.
+            it. For ``yolo`` the default is ``labels`` in place of ``images`` in the path of the image, or beside it.
+        categories: class by category of the box file (by class number where a YOLO set has no list of names);
+            ``ignore`` makes an ignore region (``iscrowd``) of what lies in the box, ``drop`` forgets the box. A
+            category that is not listed is an error.
         default: class of instances that no box tells anything about.
         shared: what becomes of a component that several boxes claim, or that reaches far out of its only box:
             ``nearest`` or ``watershed`` cut it, see :func:`bccd_d2.conversion.box_splitting.cut_by_boxes`; ``whole``
@@ -66,8 +135,8 @@ class ClassTable:
     class_ids: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.format not in BOX_FORMATS:
-            raise InputError(f"format: {self.format!r}, expected {' or '.join(BOX_FORMATS)}")
+        if self.format not in ANNOTATION_FORMATS:
+            raise InputError(f"format: {self.format!r}, expected one of {', '.join(ANNOTATION_FORMATS)}")
         if self.boxes is not None and (not isinstance(self.boxes, str) or not self.boxes):
             raise InputError(f"boxes: {self.boxes!r}, expected the path of a file or folder")
         if not isinstance(self.categories, Mapping) or not self.categories:
@@ -101,8 +170,13 @@ class ClassTable:
         for key in ("format", "categories"):
             if key not in content:
                 raise InputError(f"classes: no key {key!r}, expected one")
+        categories = content["categories"]
+        if content["format"] == "yolo" and isinstance(
+            categories, Mapping
+        ):  # numbers where there are no names
+            categories = {str(key) if type(key) is int else key: value for key, value in categories.items()}
         try:
-            return cls(**content)
+            return cls(**{**content, "categories": categories})
         except InputError as error:
             raise InputError(f"classes: {error}") from error
 
@@ -136,36 +210,3 @@ class ClassTable:
         values = asdict(self)
         del values["class_ids"]
         return values
-
-
-class NamedBoxes(NamedTuple):
-    """Boxes of one image that the table keeps, the class or ``ignore`` of each, and what happened to the others."""
-
-    boxes: ImageBoxes
-    classes: list[str]
-    counts: Counter[str]
-
-
-def named_boxes(file: BoxFile, table: ClassTable, image: ImageRecord) -> NamedBoxes:
-    """Find the boxes of an image, fit them to it and look up their classes.
-
-    Raises:
-        InputError: the boxes are broken or belong to another image; a category is not listed; or there are none and
-            the table calls that an error.
-    """
-    found = file.find(image)
-    if found is None:
-        if table.image_without_boxes == "error":
-            raise InputError(
-                f"{image.path}: nobody drew boxes for it; expected some, or 'image_without_boxes: keep' in the table"
-            )
-        return NamedBoxes(make_boxes("", [], [], [], None), [], Counter({"images without boxes": 1}))
-    boxes, counts = fit_boxes(found, image)
-    classes = [
-        table.class_of(category, bool(difficult), boxes.source)
-        for category, difficult in zip(boxes.names, boxes.difficult)
-    ]
-    kept = np.array([name != DROP for name in classes], bool)
-    if dropped := int((~kept).sum()):
-        counts["boxes dropped by the table"] = dropped
-    return NamedBoxes(boxes.only(kept), [name for name in classes if name != DROP], counts)

@@ -1,0 +1,109 @@
+"""YOLO labels as boxes: where they are looked for, and what a line means."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from bccd_d2.conversion.box_files import YoloLabels, read_yolo, read_yolo_names
+from bccd_d2.conversion.layout import ImageRecord
+from bccd_d2.errors import InputError
+from bccd_d2.structures.coco import decode_segmentation, read_coco
+
+
+def record(path: Path, height: int = 100, width: int = 200) -> ImageRecord:
+    return ImageRecord(1, path.stem, path.name, path, height, width)
+
+
+def labels(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("train/images/a.jpg", "train/labels/a.txt"),
+        ("images/train/a.jpg", "labels/train/a.txt"),
+        ("images/of/images/a.b.jpg", "images/of/labels/a.b.txt"),
+        ("obj_train_data/a.jpg", "obj_train_data/a.txt"),
+    ],
+)
+def test_labels_lie_where_yolo_has_them(tmp_path: Path, image: str, label: str) -> None:
+    labels(tmp_path / label, "1 0.5 0.5 0.1 0.2\n\n0 0.05 0.05 0.1 0.1 0.93\n")
+    found = YoloLabels({0: "WBC", 1: "RBC"}).find(record(tmp_path / image))
+    assert found is not None
+    assert found.corners.tolist() == [[90, 40, 110, 60], [0, 0, 20, 10]]
+    assert found.names == ("RBC", "WBC")
+
+
+def test_an_outline_has_the_box_around_it_and_numbers_stand_for_themselves(tmp_path: Path) -> None:
+    labels(tmp_path / "a.txt", "2 0.1 0.2 0.3 0.2 0.2 0.6\n2 0.1 0.2 0.3 0.2 0.2 0.6 0.5\n")
+    found = YoloLabels().find(record(tmp_path / "a.png"))
+    assert found is not None
+    assert (found.corners.tolist(), found.names) == ([[20, 20, 60, 60]] * 2, ("2", "2"))
+    assert YoloLabels().find(record(tmp_path / "b.png")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 0.5 0.5 0.1", "line 1: 4 numbers, expected class cx cy w h"),
+        ("\n0 0.5 0.5 0.1 x", "line 2: .*expected numbers"),
+        ("0.5 0.5 0.5 0.1 0.1", "class '0.5', expected a whole number"),
+        ("nan 0.5 0.5 0.1 0.1", "class 'nan'"),
+        ("0 320 240 50 50", "expected coordinates as shares of the image's sides"),
+        ("0 nan 0.5 0.1 0.1", "expected coordinates as shares"),
+    ],
+)
+def test_a_line_that_is_none_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_yolo(labels(tmp_path / "a.txt", text))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("data.yaml", "train: images\nnc: 2\nnames: [RBC, WBC]\n"),
+        ("data.yaml", "names:\n  0: RBC\n  1: WBC\n"),
+        ("classes.txt", "RBC\nWBC\n"),
+        ("labels/classes.txt", "RBC\nWBC\n"),
+        ("obj.names", "RBC\nWBC"),
+    ],
+)
+def test_names_of_the_classes(tmp_path: Path, name: str, text: str) -> None:
+    labels(tmp_path / name, text)
+    assert read_yolo_names(tmp_path) == {0: "RBC", 1: "WBC"}
+    with pytest.raises(InputError, match=r"class 2, expected one of 0, 1"):
+        YoloLabels({0: "RBC", 1: "WBC"}).find(
+            record(labels(tmp_path / "x.txt", "2 0.5 0.5 0.1 0.1").with_suffix(".jpg"))
+        )
+
+
+def test_a_yolo_set_becomes_weak_masks(tmp_path: Path) -> None:
+    from tools.convert_bccd import main
+
+    for part in ("train", "val"):
+        image = np.full((120, 160, 3), 230, np.uint8)
+        cv2.circle(image, (50, 60), 20, (120, 90, 200), -1)
+        (tmp_path / "data" / part / "images").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "data" / part / "images" / f"{part}.png"), image)
+        labels(
+            tmp_path / f"data/{part}/labels/{part}.txt",
+            f"1 {50.5 / 160} {60.5 / 120} {41 / 160} {41 / 120}\n",
+        )
+    arguments = ["--root", str(tmp_path / "data"), "--spec", "txl_pbc", "--official", "--workers", "1"]
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    document = read_coco(tmp_path / "out/annotations/instances_val.json")
+    (annotation,) = document["annotations"]
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    assert (names[annotation["category_id"]], annotation["bbox"]) == ("RBC", [30, 40, 41, 41])
+    assert annotation["weak"] is True
+    drawn = decode_segmentation(annotation["segmentation"], 120, 160)
+    assert abs(int(drawn.sum()) - np.pi * 20**2) < 0.15 * np.pi * 20**2
+    (tmp_path / "data/val/labels/val.txt").unlink()
+    (tmp_path / "data/train/labels/train.txt").unlink()
+    with pytest.raises(InputError, match="none of the 2 images has boxes"):
+        main([*arguments, "--output", str(tmp_path / "none")])
