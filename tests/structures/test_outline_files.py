@@ -1,0 +1,126 @@
+"""Outlines of other tools: round trips through the writers of this project, and files that can be done by hand."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from roifile import ROI_TYPE, ImagejRoi
+
+from bccd_d2.errors import InputError
+from bccd_d2.inference.result import ImageResult
+from bccd_d2.inference.writers.geojson import write_geojson
+from bccd_d2.inference.writers.roi import write_rois
+from bccd_d2.io.source import ArraySource
+from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.outline_files import Outline, read_geojson, read_imagej, read_outlines
+
+SQUARE = [[2, 3], [6, 3], [6, 5], [2, 5], [2, 3]]
+HOLE = [[3, 4], [4, 4], [4, 5], [3, 5], [3, 4]]
+
+
+def test_a_hole_and_a_second_part_are_rings_like_any_other():
+    far = [[8, 8], [9, 8], [9, 9], [8, 9]]
+    mask, origin = Outline([np.array(ring, float) for ring in (SQUARE, HOLE, far)]).mask(20, 30)
+    expected = np.zeros((6, 7), bool)
+    expected[0:2, 0:4] = True
+    expected[1, 1] = False
+    expected[5, 6] = True
+    assert origin == (2, 3)
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_what_lies_beyond_the_image_is_cut_off():
+    ring = np.array([[-3, -2], [4, -2], [4, 3], [-3, 3]], float)
+    mask, origin = Outline([ring]).mask(10, 2)
+    assert (mask.shape, mask.all(), origin) == ((3, 2), True, (0, 0))
+    outside, _ = Outline([ring + 50]).mask(10, 10)
+    assert outside.size == 0
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda f: {"type": "FeatureCollection", "features": f}, lambda f: f, lambda f: f[0]],
+)
+def test_geojson_in_each_of_its_forms(tmp_path, wrap, caplog):
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [SQUARE, HOLE]},
+        "properties": {"classification": {"name": "WBC"}, "measurements": {"score": 0.75}},
+    }
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": {}}
+    path = tmp_path / "a.geojson"
+    path.write_text("\ufeff" + json.dumps(wrap([feature, point])), encoding="utf-8")
+    (found,) = read_outlines(path)
+    assert (found.class_name, found.score) == ("WBC", 0.75)
+    assert found.mask(20, 20)[0].sum() == 8 - 1
+    assert ("1 Point" in caplog.text) == (wrap([feature, point]) is not feature)
+
+
+def test_imagej_areas_are_read_and_lines_counted(tmp_path, caplog):
+    square = ImagejRoi.frompoints(np.array(SQUARE[:4]), name="RBC-0001")
+    unnamed = ImagejRoi.frompoints(np.array(SQUARE[:4]), name="0003-0004")
+    line = ImagejRoi(roitype=ROI_TYPE.LINE, x1=1, y1=1, x2=5, y2=5)
+    rectangle = ImagejRoi(roitype=ROI_TYPE.RECT, left=1, top=2, right=5, bottom=4)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, roi in enumerate((square, unnamed, line, rectangle)):
+            archive.writestr(f"{number}.roi", roi.tobytes())
+        archive.writestr("__MACOSX/._0.roi", b"\0" * 20)
+    found = read_imagej(path)
+    assert [(one.class_name, int(one.mask(20, 20)[0].sum())) for one in found] == [
+        ("RBC", 8),
+        (None, 8),
+        (None, 8),
+    ]
+    assert "1 line" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"7",
+        b"[7]",
+        b'{"features": {}}',
+        b'[{"geometry": {"type": "Polygon", "coordinates": 3}}]',
+        b'[{"geometry": {"type": "Polygon", "coordinates": [[[0, 1], [2, 3]]]}}]',
+        b'[{"geometry": {"type": "Polygon", "coordinates": [[[0, 1], [2, 3], [1e30, 2]]]}}]',
+    ],
+)
+def test_files_that_are_no_outlines_are_refused_by_name(tmp_path, content):
+    for name, read in (("a.geojson", read_geojson), ("a.roi", read_imagej), ("a.zip", read_imagej)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=name):
+            read(tmp_path / name)
+
+
+def test_damaged_regions_are_refused(tmp_path):
+    whole = ImagejRoi.frompoints(np.array(SQUARE[:4]), name="RBC-0001").tobytes()
+    for length in range(0, len(whole), 7):
+        path = tmp_path / "a.roi"
+        path.write_bytes(whole[:length])
+        try:
+            read_imagej(path)
+        except InputError as error:
+            assert "a.roi" in str(error)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_this_project_writes_comes_back_to_the_pixel(tmp_path, seed):
+    generator = np.random.default_rng(seed)
+    # Specks, holes and diagonal contacts, at the border too.
+    masks = [generator.random((30, 40)) < share for share in (0.2, 0.5, 0.8)]
+    cells = Cells.from_masks(30, 40, masks, classes=[0, 1, 0], scores=[0.9, 0.8, 0.7])
+    pixels = np.full((30, 40, 3), 200, np.uint8)
+    result = ImageResult("a.png", ArraySource(pixels), cells, ["RBC", "White cell-2"])
+    write_geojson(result, tmp_path / "a.png.geojson")
+    write_rois(result, tmp_path / "a.png.zip")
+    for path in tmp_path.iterdir():
+        found = read_outlines(path)
+        assert [one.class_name for one in found] == ["RBC", "White cell-2", "RBC"]
+        for one, mask in zip(found, masks):
+            drawn = np.zeros_like(mask)
+            part, (x, y) = one.mask(30, 40)
+            drawn[y : y + part.shape[0], x : x + part.shape[1]] = part
+            np.testing.assert_array_equal(drawn, mask)
