@@ -48,7 +48,7 @@ from bccd_d2.io.masks import MaskRule, read_mask
 from bccd_d2.io.sources import open_source, page_count
 from bccd_d2.io.storage import Storage
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
-from bccd_d2.reporting.run_figures import read_records, read_results
+from bccd_d2.reporting.run_figures import read_records
 from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.coco_check import check_file
 
@@ -225,7 +225,6 @@ READERS = [
     Reader(
         "metrics.json", "metrics.json", lambda p: read_records(p, "total_loss"), ("metrics.json",), _LINES
     ),
-    Reader("results of a run", "results.json", lambda p: read_results(p.parent), ("scores.json",), _JSON),
     Reader(
         "record of an image",
         "records/a.png.json",

@@ -21,8 +21,8 @@ from bccd_d2.reporting.arguments import (
     read_prediction_sources,
     read_run_sources,
 )
-from bccd_d2.reporting.comparison import comparison_document, comparison_table
-from bccd_d2.reporting.part import Source
+from bccd_d2.reporting.sources import Source
+from bccd_d2.reporting.wording import comparison_document, comparison_table
 
 EXAMPLES = """examples:
   python tools/compare_runs.py output/baseline output/model

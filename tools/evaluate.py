@@ -18,10 +18,10 @@ from bccd_d2.reporting.arguments import (
     read_prediction_sources,
     read_run_sources,
 )
-from bccd_d2.reporting.overlays import SHOWN
-from bccd_d2.reporting.part import evaluate_sources
+from bccd_d2.reporting.cases import SHOWN
+from bccd_d2.reporting.report import PAGE_FILE, TABLE_FILE, write_report
+from bccd_d2.reporting.sources import evaluate_sources
 from bccd_d2.reporting.wording import summary_sentences
-from bccd_d2.reporting.write import PAGE_FILE, TABLE_FILE, write_report
 
 EXAMPLES = """examples:
   python tools/evaluate.py --run output/model

@@ -27,7 +27,7 @@ from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.files import replacing
 from bccd_d2.modeling.anchors import Anchors, ScaledBoxes, recall_table
-from bccd_d2.reporting.anchors import anchor_preview
+from bccd_d2.reporting.data_figures import anchor_preview
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -25,7 +25,7 @@ from bccd_d2.engine.setup import output_folder, setup_config, start_run
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import run_command
 from bccd_d2.modeling.weights import load_weights
-from bccd_d2.reporting.run import report_run
+from bccd_d2.reporting.report import report_run
 from bccd_d2.reporting.run_figures import draw_run
 
 EXAMPLES = """examples:

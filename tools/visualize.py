@@ -1,62 +1,69 @@
-"""Draw what the data of a configuration look like: split, stain step, masks, crops, augmentation, one sample.
+"""Draw the figures of a data set, or of a training run with its data set and its evaluation.
 
-Writes step1_split_train.png, step2_reinhard_preview.png, step2_overlay_mask.png, step2_patch_preview.png,
-step2_aug_preview.png and step4_dataset_item_0.png.
+  python tools/visualize.py --config-file configs/mask_rcnn_R_18_FPN_lite.yaml --data-root datasets/bccd --output viz
+  python tools/visualize.py --run output/model
+
+The data: step1_split_train, step2_reinhard_preview, step2_overlay_mask, step2_patch_preview, step2_aug_preview,
+step3_anchor_preview, step4_dataset_item_0. A run has also step5_train_loss, step5_metrics_bar, step6_success_cases and
+step6_failure_cases, and its metrics are printed.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
-
-from matplotlib.figure import Figure
-from tqdm import tqdm
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 
 # isort: split
-from detectron2.config import CfgNode
+from tqdm import tqdm
 
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import run_command
-from bccd_d2.files import replacing
+from bccd_d2.evaluation.evaluate import headline_table
 from bccd_d2.reporting.previews import DataPreviews
+from bccd_d2.reporting.run_figures import run_figures, save_figure
+from bccd_d2.reporting.sources import EvaluatedPart, evaluate_sources, read_run
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config-file", type=Path, metavar="FILE", help="YAML of configs/")
+    what.add_argument("--run", type=Path, metavar="DIR", help="OUTPUT_DIR of tools/train_net.py, evaluated")
+    root_help = "folder that tools/convert_bccd.py wrote (default: DATASETS.ROOT of the configuration)"
+    add("--data-root", type=Path, metavar="DIR", help=root_help)
+    add("--output", type=Path, metavar="DIR", help="folder for the figures (default: viz in the run)")
+    add("--image", type=int, default=0, metavar="N", help="index of the training image (default 0)")
+    add("--seed", type=int, default=0, help="of random crops and transforms (default 0)")
+    add("options", nargs="*", metavar="KEY VALUE", help="override the configuration file")
+    options = parser.parse_args(arguments)
+    if options.run is None and options.output is None:
+        parser.error("--config-file needs --output")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Draw and save every figure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", type=Path, required=True, metavar="FILE", help="YAML of configs/")
-    parser.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="folder that tools/convert_bccd.py wrote (default: DATASETS.ROOT of the configuration)",
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the figures go")
-    parser.add_argument("--image", type=int, default=0, help="which training image is shown (default 0)")
-    parser.add_argument("--seed", type=int, default=0, help="of random crops and transforms (default 0)")
-    parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="win over the configuration file")
-    options = parser.parse_args(arguments)
-    cfg = setup_config(options.config_file, options.options, options.data_root)
-    for name, figure in tqdm(figures(cfg, options.image, options.seed), desc="figures", total=6):
-        path = options.output / name
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=110)
-        tqdm.write(str(path))
-
-
-def figures(cfg: CfgNode, image: int, seed: int) -> Iterator[tuple[str, Figure]]:
-    """Name and figure, one after the other."""
-    previews = DataPreviews(cfg, image, seed)
-    yield "step1_split_train.png", previews.split()
-    yield "step2_reinhard_preview.png", previews.reinhard()
-    yield "step2_overlay_mask.png", previews.mask_overlay()
-    yield "step2_patch_preview.png", previews.patches()
-    yield "step2_aug_preview.png", previews.augmentations()
-    yield "step4_dataset_item_0.png", previews.dataset_item()
+    options = parse(arguments)
+    output = options.output or options.run / "viz"
+    parts: list[EvaluatedPart] = []
+    if options.run is not None:
+        sources, rules, _ = read_run(options.run, options.data_root)
+        parts = evaluate_sources(sources, rules)
+    config_file = options.config_file or options.run / "config.yaml"
+    root = str(options.data_root) if options.data_root else None
+    previews = DataPreviews(setup_config(config_file, options.options, root), options.image, options.seed)
+    for name, figure in tqdm(previews.figures(), desc="figures", total=7):
+        tqdm.write(str(save_figure(figure, output / f"{name}.png")))
+    if options.run is not None:
+        for name, figure in run_figures(options.run, parts):
+            print(save_figure(figure, output / f"{name}.png"))
+        print(f"\n{headline_table({part.name: part.evaluation for part in parts})}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from typing import Any
 from detectron2.evaluation import COCOEvaluator
 
 from bccd_d2.config import load_config
-from bccd_d2.data.preprocessing import read_image
 from bccd_d2.data.registration import PARTS, annotation_file, default_root
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
@@ -148,40 +147,3 @@ def find_run(run: Path, data_root: Path | None = None) -> RunFiles:
     return RunFiles(
         EvaluationOptions.from_config(cfg.TEST), truth, predictions, config_file.read_text(encoding="utf-8")
     )
-
-
-def load_predictions(run: Path, dataset: str, score_threshold: float) -> dict[str, Any]:
-    """Truth and predictions of one image of an evaluated data set: the one whose number of true cells is the median.
-
-    Args:
-        run: ``OUTPUT_DIR`` of the run.
-        dataset: a name such as ``"bccd_val"``.
-        score_threshold: leaves out predictions below it.
-
-    Returns:
-        ``image`` (height, width, 3) uint8 BGR, ``true_masks`` and ``predicted_masks`` (lists of (height, width)
-        bool), ``true_classes`` and ``predicted_classes`` (lists of class indices), ``class_names``.
-
-    Raises:
-        InputError: see :func:`find_run`; or the run was not evaluated on the data set, or the image is gone.
-    """
-    files, part = find_run(run), dataset.rpartition("_")[2]
-    if part not in files.predictions:
-        raise InputError(f"{run}: no predictions for {dataset}, only for {', '.join(files.predictions)}")
-    found = read_evaluation_set(files.truth[part], files.predictions[part])
-    image = sorted(found.images, key=lambda i: (len(i.truth), i.image_id))[len(found.images) // 2]
-    if image.path is None:
-        raise InputError(f"{files.truth[part]}: the image {image.file_name} is not there; convert again")
-    predicted = image.predictions[image.predictions.scores >= score_threshold]
-
-    def masks(cells: Cells) -> list[Any]:
-        return [cells.full_mask(index) for index in range(len(cells))]
-
-    return {
-        "image": read_image(str(image.path)),
-        "true_masks": masks(image.truth),
-        "true_classes": image.truth.classes.tolist(),
-        "predicted_masks": masks(predicted),
-        "predicted_classes": predicted.classes.tolist(),
-        "class_names": list(found.class_names),
-    }

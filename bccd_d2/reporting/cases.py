@@ -1,13 +1,15 @@
-"""Images with the outlines of truth and prediction, errors in the colour of their bin."""
+"""Images of an evaluation with the outlines of truth and predictions, in the colour of their error bin."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -15,12 +17,19 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from bccd_d2.evaluation.dataset import EvaluationImage
-from bccd_d2.evaluation.taxonomy import BINS, ImageErrors
-from bccd_d2.reporting.bins import BIN_COLORS
+from bccd_d2.evaluation.taxonomy import BINS, CORRECT, IGNORED, ImageErrors
+from bccd_d2.io.images import read_rgb
+from bccd_d2.reporting.evaluation_figures import BIN_COLORS
+from bccd_d2.reporting.pages import Outline, jpeg_uri, number, outline_path, svg_picture
+from bccd_d2.reporting.sources import EvaluatedPart
 from bccd_d2.structures.cells import Cells
 
-SIDE = 1000
-"""Longest side in pixels of an image in a figure."""
+SIDE, LONGEST, THUMBNAIL = 1000, 1100, 150
+"""Longest side in pixels of an image in a figure, on the page, and of a thumbnail."""
+IN_FIGURE = 4
+"""Images in the figures of the best and of the worst cases."""
+SHOWN = 12
+"""Default number of images on the page; a 1600x1200 smear takes about 0.25 MB."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Case:
 
     Attributes:
         image: (height, width, 3) uint8, RGB, native size.
-        cells: what is true and what was predicted on it.
+        cells: its truth and predictions.
         errors: their bins.
         title: a line above.
     """
@@ -38,6 +47,104 @@ class Case:
     cells: EvaluationImage
     errors: ImageErrors
     title: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image on the page.
+
+    Attributes:
+        number: rank among all images of the part, 1 for the worst.
+        record: of ``evaluation.per_image``.
+        svg: the image with its outlines.
+        thumbnail: data URI of a small JPEG.
+    """
+
+    number: int
+    record: Mapping[str, Any]
+    svg: Markup
+    thumbnail: str
+
+
+def ranking(part: EvaluatedPart) -> list[int]:
+    """Indices of the images that can be read, lowest IoU first; of equal ones the lower F1 first."""
+
+    def badness(index: int) -> tuple[float, float, int]:
+        record = part.evaluation.per_image[index]
+        f1 = record["f1"]
+        return record["iou"], 1.0 if isinstance(f1, str) else f1, index
+
+    return sorted(
+        (i for i, image in enumerate(part.source.dataset.images) if image.path is not None), key=badness
+    )
+
+
+def choose(ranked: Sequence[int], shown: int) -> list[int]:
+    """At most ``shown`` of the images, in order: two thirds of them the worst, the rest the best."""
+    if len(ranked) <= shown:
+        return list(ranked)
+    worst = shown - shown // 3
+    return [*ranked[:worst], *ranked[len(ranked) - (shown - worst) :]]
+
+
+def read_case(part: EvaluatedPart, index: int) -> Case:
+    """Read an image of a part from its file."""
+    image = part.source.dataset.images[index]
+    assert image.path is not None, "ranking() leaves out images without a file"
+    record = part.evaluation.per_image[index]
+    name = image.file_name.rsplit("/", 1)[-1]
+    title = f"{part.name}: {name}\nIoU {record['iou']:.3f}, {record['true_positives']} of {record['cells']} cells found"
+    return Case(read_rgb(image.path), image, part.evaluation.image_errors[index], title)
+
+
+def shown_cases(part: EvaluatedPart, shown: int) -> list[Shown]:
+    """The images of a part for the page, at most ``shown``."""
+    ranked = ranking(part)
+    ranks = {index: rank for rank, index in enumerate(ranked, start=1)}
+    by_image: dict[Any, list[Mapping[str, Any]]] = {}
+    for record in part.evaluation.per_cell:
+        by_image.setdefault(record["image_id"], []).append(record)
+    pictures = []
+    for index in choose(ranked, shown):
+        case = read_case(part, index)
+        outlines = _outlines(case.cells, by_image.get(case.cells.image_id, []))
+        svg = svg_picture(case.image, outlines, case.cells.file_name, LONGEST)
+        thumbnail = jpeg_uri(case.image, THUMBNAIL, quality=70)
+        pictures.append(Shown(ranks[index], part.evaluation.per_image[index], svg, thumbnail))
+    return pictures
+
+
+def _outlines(image: EvaluationImage, records: Iterable[Mapping[str, Any]]) -> Iterator[Outline]:
+    """Each cell of ``evaluation.per_cell``; CSS classes are ``t`` or ``p`` and the bin."""
+    # Errors above correct cells, and predictions above truth, so that hovering meets the interesting outline.
+    order = sorted(records, key=lambda r: (r["bin"] not in (CORRECT, IGNORED), r["kind"] == "prediction"))
+    for record in order:
+        annotated = record["kind"] == "truth"
+        cells = image.truth if annotated else image.predictions
+        x0, y0 = cells.windows[record["index"], :2].tolist()
+        css = f"{'t' if annotated else 'p'} {record['bin'].replace(' ', '-')}"
+        score = "" if record["score"] is None else f", score {record['score']:.2f}"
+        title = (
+            f"{'annotated' if annotated else 'predicted'} {record['class']}{score}: {record['bin']}; area "
+            f"{number(record['area_px'])} px, diameter {number(record['diameter_px'])} px, best IoU {record['iou']:.2f}"
+        )
+        yield Outline(css, outline_path(cells.masks[record["index"]], x0, y0), title)
+
+
+def case_figures(parts: Sequence[EvaluatedPart]) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of the best and of the worst images of all parts, of those whose files exist."""
+    ranked = [
+        (part.evaluation.per_image[index]["iou"], part, index) for part in parts for index in ranking(part)
+    ]
+    ranked.sort(key=lambda entry: entry[0])
+    if not ranked:
+        return
+    for name, title, chosen in (
+        ("step6_success_cases", "Best images by IoU", ranked[::-1][:IN_FIGURE]),
+        ("step6_failure_cases", "Worst images by IoU", ranked[:IN_FIGURE]),
+    ):
+        cases = [read_case(part, index) for _, part, index in chosen]
+        yield name, case_grid(cases, f"{title}: {len(cases)} of {len(ranked)}")
 
 
 def case_grid(cases: Sequence[Case], title: str) -> Figure:
@@ -56,13 +163,12 @@ def case_grid(cases: Sequence[Case], title: str) -> Figure:
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
-    present: Counter[str] = Counter()
+    present: Counter[str | None] = Counter()
     for axes, case in zip(grid, cases):
         _show(axes, case)
-        present.update(case.errors.true_bins)
-        present.update(name for name in case.errors.predicted_bins if name is not None)
+        present.update([*case.errors.true_bins, *case.errors.predicted_bins])
     handles = [
-        Line2D([], [], color=BIN_COLORS[name], linewidth=1.2 if name == "correct" else 2.2, label=name)
+        Line2D([], [], color=BIN_COLORS[name], linewidth=1.2 if name == CORRECT else 2.2, label=name)
         for name in BINS
         if present[name]
     ]
@@ -88,30 +194,23 @@ def _show(axes: Axes, case: Case) -> None:
     )
     for cells, bins, style in sides:
         for name in BINS:
-            chosen = [index for index, found in enumerate(bins) if found == name]
-            if not chosen:
-                continue
-            lines = [line for index in chosen for line in outlines(cells, index)]
-            fine = name in ("correct", "ignored")
-            axes.add_collection(
-                LineCollection(
-                    lines,
-                    colors=BIN_COLORS[name],
-                    linewidths=0.9 if fine else 1.9,
-                    linestyles=style,
-                    zorder=2 + (not fine),
+            lines = [line for i, found in enumerate(bins) if found == name for line in _contours(cells, i)]
+            if lines:
+                fine = name in (CORRECT, IGNORED)
+                axes.add_collection(
+                    LineCollection(
+                        lines,
+                        colors=BIN_COLORS[name],
+                        linewidths=0.9 if fine else 1.9,
+                        linestyles=style,
+                        zorder=2 + (not fine),
+                    )
                 )
-            )
 
 
-def outlines(cells: Cells, index: int) -> Iterator[NDArray[np.float64]]:
-    """Closed outlines of a cell, (P, 2) x and y in native pixels each."""
-    x0, y0 = cells.windows[index, :2]
-    found, _ = cv2.findContours(
-        cells.masks[index].astype(np.uint8),
-        cv2.RETR_EXTERNAL,
-        cv2.CHAIN_APPROX_NONE,
-        offset=(int(x0), int(y0)),
-    )
-    for outline in found:
-        yield np.concatenate([outline, outline[:1]]).reshape(-1, 2).astype(np.float64)
+def _contours(cells: Cells, index: int) -> Iterator[NDArray[np.float64]]:
+    """Closed contours of a cell, each (P, 2) x and y in native pixels."""
+    mask, corner = cells.masks[index].astype(np.uint8), tuple(cells.windows[index, :2].tolist())
+    found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=corner)
+    for contour in found:
+        yield np.concatenate([contour, contour[:1]]).reshape(-1, 2).astype(np.float64)

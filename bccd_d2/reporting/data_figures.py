@@ -1,4 +1,4 @@
-"""Figures of the data: the split, the stain step, crops, augmentation, one training sample.
+"""Figures of the data: split, stain normalization, crops, augmentation, anchors, one training sample.
 
 Images are (H, W, 3) uint8 BGR, label maps (H, W, L) integers, 0 being background, see
 :meth:`bccd_d2.data.label_map.InstanceRuns.label_map`.
@@ -10,17 +10,21 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import cv2
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
 
 from bccd_d2.data.label_map import IGNORED_LABEL
 from bccd_d2.data.stain import StainTarget
+from bccd_d2.modeling.anchors import Anchors, best_anchors
 from bccd_d2.reporting.overlay import CLASS_COLORS
 
-# One colour an instance, so that touching cells are told apart (the qualitative map "Set1" and "Dark2"), RGB.
+# RGB; one colour per instance tells touching cells apart ("Set1" and "Dark2" of ColorBrewer).
 _INSTANCE_COLORS = np.array(
     [
         *((228, 26, 28), (55, 126, 184), (77, 175, 74), (152, 78, 163), (255, 127, 0), (0, 160, 160)),
@@ -62,7 +66,7 @@ def _show(axes: Axes, image: np.ndarray, title: str = "") -> None:
 
 
 def _scale_bar(axes: Axes, image: np.ndarray, pixels: int) -> None:
-    """A bar of so many native pixels in the lower left corner, with its length written on it."""
+    """A bar of ``pixels`` native pixels with its length, in the lower left corner."""
     height, width = image.shape[:2]
     x, y, thick = 0.03 * width, 0.96 * height, max(2, 0.012 * height)
     corner = (x - 0.01 * width, y - 5.5 * thick)
@@ -78,7 +82,7 @@ def split_grid(
     part: str,
     counts: Mapping[str, tuple[int, int]],
 ) -> Figure:
-    """Images of one part of the split with their annotated cells; every part's size in the title.
+    """Images of one part of the split with their annotated cells; the title gives the size of every part.
 
     Args:
         images: of the part.
@@ -97,7 +101,7 @@ def split_grid(
         _show(axes, draw_instances(image, label_map), f"{name}\n{_cell_count(label_map)} cells")
     _scale_bar(grid[0], images[0], 200)
     sizes = ", ".join(f"{name} {n} images with {cells} cells" for name, (n, cells) in counts.items())
-    figure.suptitle(f"Split: {sizes}\nshown: {len(images)} images of {part}, one colour an instance")
+    figure.suptitle(f"Split: {sizes}\nshown: {len(images)} images of {part}, one colour per instance")
     return figure
 
 
@@ -107,18 +111,18 @@ def reinhard_preview(
     after: Sequence[StainTarget],
     target: StainTarget,
 ) -> Figure:
-    """What stain normalization does: images before and after, and the means of all images around the target.
+    """Images before and after stain normalization, and the mean colours of all images around the target.
 
     Args:
-        rows: (name, image, its foreground on white, normalized image) each.
+        rows: name, image, its foreground on white and the normalized image, of some images.
         before: statistics of every image of the data set.
-        after: the same when normalized.
-        target: where they should be.
+        after: the same after normalization.
+        target: of the normalization.
     """
     figure = Figure(figsize=(16, 3.0 * len(rows) + 0.6), layout="constrained")
     halves = figure.add_gridspec(1, 2, width_ratios=[3.1, 1])
     left, right = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
-    titles = ("original", "foreground (Otsu): measured and moved", "normalized")
+    titles = ("original", "foreground (Otsu): measured and normalized", "normalized")
     for row, line in zip(left.subplots(len(rows), 3, squeeze=False), rows):
         for axes, picture, title in zip(row, line[1:], titles):
             _show(axes, picture[..., ::-1], f"{line[0]}, {title}" if title == "original" else title)
@@ -138,7 +142,7 @@ def reinhard_preview(
 
 
 def mask_overlay(image: np.ndarray, labels: np.ndarray, name: str) -> Figure:
-    """One image, its label map, both together."""
+    """One image, its label map, and both together."""
     height, width = image.shape[:2]
     figure = Figure(figsize=(16, 16 / 3 * height / width + 0.9), layout="constrained")
     cells = _cell_count(labels)
@@ -151,7 +155,7 @@ def mask_overlay(image: np.ndarray, labels: np.ndarray, name: str) -> Figure:
     for axes, (title, picture) in zip(figure.subplots(1, 3), panels):
         _show(axes, picture, title)
     _scale_bar(figure.axes[0], image, 200)
-    figure.suptitle(f"Annotated cells of {name}, one colour an instance")
+    figure.suptitle(f"Annotated cells of {name}, one colour per instance")
     return figure
 
 
@@ -162,7 +166,7 @@ def patch_preview(
     patch_labels: Sequence[np.ndarray],
     name: str,
 ) -> Figure:
-    """Training crops beside the image that they were taken from.
+    """Training crops beside the image they come from.
 
     Args:
         image: native.
@@ -196,11 +200,11 @@ def patch_preview(
 def augmentation_preview(
     original: tuple[np.ndarray, np.ndarray], rows: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, str]]]
 ) -> Figure:
-    """One crop as it is, and as each preset draws it.
+    """One crop, and random augmentations of it by each preset.
 
     Args:
         original: crop and label map.
-        rows: (crop, label map, what was done) of some draws of each preset.
+        rows: augmented crop, label map and names of the transforms, by preset.
     """
     columns = 1 + max(len(draws) for draws in rows.values())
     figure = Figure(figsize=(2.3 * columns, 2.6 * len(rows) + 0.7), layout="constrained")
@@ -208,18 +212,20 @@ def augmentation_preview(
     for row, (preset, draws) in zip(grid, rows.items()):
         for axes in row:
             axes.set_axis_off()
-        _show(row[0], draw_instances(*original, fill=0.15), f"as it is; to the right: {preset}")
+        _show(row[0], draw_instances(*original, fill=0.15), f"original; to the right: {preset}")
         for axes, (image, labels, done) in zip(row[1:], draws):
             _show(axes, draw_instances(image, labels, fill=0.15), textwrap.fill(done, 34))
             axes.title.set_fontsize(7)
-    figure.suptitle("Augmentation: image and masks get the same draw; outlines are the transformed masks")
+    figure.suptitle(
+        "Augmentation: image and masks are transformed together; outlines are the transformed masks"
+    )
     return figure
 
 
 def dataset_item(
     image: torch.Tensor, target: Mapping[str, torch.Tensor], class_names: Sequence[str]
 ) -> Figure:
-    """One training sample as the network gets it: boxes, masks and classes on the image, and what they are.
+    """One training sample as the network gets it: image, masks, boxes and classes, and the arrays that hold them.
 
     Args:
         image: (3, h, w) float RGB in [0, 1].
@@ -233,7 +239,7 @@ def dataset_item(
     labels = np.zeros((*picture.shape[:2], 1), np.uint16)
     for k, mask in enumerate(target["masks"].numpy()):
         labels[mask > 0] = k + 1
-    _show(drawn, draw_instances(picture[..., ::-1], labels), "masks (one colour each) and boxes")
+    _show(drawn, draw_instances(picture[..., ::-1], labels), "masks (one colour per instance) and boxes")
     for box, label in zip(target["boxes"].tolist(), target["labels"].tolist()):
         x0, y0, x1, y1 = box
         color = CLASS_RGB[(label - 1) % len(CLASS_RGB)]
@@ -257,3 +263,47 @@ def dataset_item(
     text.set_axis_off()
     figure.suptitle("Item 0 of the training set, in torchvision's format")
     return figure
+
+
+def anchor_preview(
+    image: NDArray[np.uint8], boxes: NDArray[np.float64], anchors: Mapping[str, Anchors], threshold: float
+) -> Figure:
+    """Annotated boxes and, dashed in the colour of its level, the anchor that overlaps each most.
+
+    Args:
+        image: resized as the network sees it.
+        boxes: (N, 4) xyxy, in its pixels.
+        anchors: one panel each, by its name.
+        threshold: boxes whose best anchor has a lower IoU are red.
+    """
+    height, width = image.shape[:2]
+    figure = Figure(figsize=(8 * len(anchors), 8 * height / width + 1.2), layout="constrained")
+    colors = matplotlib.colormaps["Set2"].colors  # type: ignore[attr-defined]
+    for axes, (name, one) in zip(figure.subplots(1, len(anchors), squeeze=False)[0], anchors.items()):
+        best = best_anchors(boxes, np.tile((height, width), (len(boxes), 1)), one)
+        axes.imshow(image[..., ::-1])
+        for box, anchor, level, overlap in zip(boxes, best.boxes, best.levels, best.overlaps):
+            axes.add_patch(_rectangle(box, color="red" if overlap < threshold else "black", linewidth=1.8))
+            axes.add_patch(_rectangle(anchor, color=colors[level], linewidth=1.4, linestyle="--"))
+        axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+        covered = int((best.overlaps >= threshold).sum())
+        axes.set_title(f"{name}: {covered} of {len(boxes)} boxes have an anchor of IoU >= {threshold}")
+        lines = [
+            Line2D([], [], color=colors[level], linestyle="--", label=f"stride {stride}: {_listed(sizes)} px")
+            for level, (stride, sizes) in enumerate(zip(one.strides, one.sizes))
+        ]
+        lines.append(Line2D([], [], color="black", label="annotated"))
+        lines.append(Line2D([], [], color="red", label=f"annotated, IoU < {threshold}"))
+        axes.legend(
+            handles=lines, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False, fontsize=9
+        )
+    return figure
+
+
+def _rectangle(box: NDArray[np.float64], **style: object) -> Rectangle:
+    left, top, right, bottom = box
+    return Rectangle((left, top), right - left, bottom - top, fill=False, **style)  # type: ignore[arg-type]
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,4 +1,4 @@
-"""Figures of an evaluation: curves, counts, errors."""
+"""Charts of an evaluation: metrics, errors, curves, counts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,90 @@ from matplotlib.figure import Figure
 
 from bccd_d2.evaluation.class_table import CountAgreement
 from bccd_d2.evaluation.error_table import ErrorTable
+from bccd_d2.evaluation.evaluate import HEADLINE
 from bccd_d2.evaluation.instances import InstanceMetrics
+from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS
 from bccd_d2.evaluation.ranking import PrecisionRecallCurve, Reliability
-from bccd_d2.reporting.bins import BIN_COLORS
+from bccd_d2.evaluation.taxonomy import (
+    BORDER,
+    CORRECT,
+    DUPLICATE,
+    HALLUCINATED,
+    IGNORED,
+    MISCLASSIFIED,
+    MISSED,
+    OVER,
+    POOR,
+    UNDER,
+)
+from bccd_d2.reporting.sources import EvaluatedPart
 
+BIN_COLORS: Mapping[str, str] = {
+    CORRECT: "#1fb866",
+    UNDER: "#e6007e",
+    OVER: "#0aa5e0",
+    MISCLASSIFIED: "#7a3fd0",
+    POOR: "#e09600",
+    DUPLICATE: "#8b5a2b",
+    HALLUCINATED: "#ff4a1c",
+    MISSED: "#111111",
+    BORDER: "#7f8790",
+    IGNORED: "#aab0b9",
+}
+"""Colour of each error bin in all figures and on the page; strong on pink and purple stain."""
+REGION_TITLES = {"all": "whole image", "interior": "without the border"}
 LINES = ("#3b4d8f", "#d97706", "#2c9c5a", "#c2188b", "#0a84d8", "#6b7280")
 SPLIT_ORDER = ("small", "low", "touching", "near", "medium", "apart", "large", "high")
+
+
+def part_figures(part: EvaluatedPart) -> dict[str, tuple[str, Figure]]:
+    """Title and chart by name, of one part, in the order in which they are shown."""
+    found = part.evaluation
+    names = found.class_names
+    curves = {REGION_TITLES[region]: found.curves[region][ALL_CLASSES] for region in REGIONS}
+    quality = {REGION_TITLES[region]: found.instances[region][ALL_CLASSES] for region in REGIONS}
+    if len(names) > 1:
+        curves = {name: found.curves["all"][name] for name in names}
+        quality |= {name: found.instances["all"][name] for name in names}
+    counts = found.counts["all"][ALL_CLASSES]
+    threshold = found.options.score_threshold
+    return {
+        "errors": ("Errors", error_bars(found.errors)),
+        "error_splits": ("Errors by group of cells", error_splits(found.errors)),
+        "precision_recall": ("Precision and recall", precision_recall_curves(curves, threshold)),
+        "f1_over_iou": ("Accuracy of the outlines", f1_over_iou(quality)),
+        "bland_altman": ("Agreement of the counts (Bland-Altman)", bland_altman(counts)),
+        "calibration": ("Calibration of the scores", reliability_curve(found.reliability["all"])),
+        "confusion": ("Confusion of the classes", confusion_matrix(found.confusion, names)),
+    }
+
+
+def metrics_bar(parts: Sequence[EvaluatedPart]) -> Figure:
+    """Headline metrics as bars with their 95 % intervals, one colour per part."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / max(1, len(parts))
+    for index, part in enumerate(parts):
+        found = part.evaluation.intervals["all"]
+        known = [name for name in HEADLINE if not isinstance(found[name].value, str)]
+        heights = np.array([found[name].value for name in known], float)
+        places = np.array([HEADLINE.index(name) for name in known]) + (index - (len(parts) - 1) / 2) * width
+        bars = axes.bar(places, heights, width * 0.9, label=part.name)
+        ends = [
+            (height, height)
+            if None in (found[name].low, found[name].high)
+            else (found[name].low, found[name].high)
+            for name, height in zip(known, heights)
+        ]
+        spread = np.abs(np.array(ends, float).reshape(-1, 2).T - heights)
+        if spread.any():
+            axes.errorbar(places, heights, spread, fmt="none", ecolor="0.25", elinewidth=1, capsize=3)
+        axes.bar_label(bars, fmt="%.3f", padding=12 if spread.any() else 4, fontsize=8)
+    axes.set(ylim=(0, 1.12), ylabel="value", title="Evaluation")
+    axes.set_xticks(range(len(HEADLINE)), HEADLINE)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
 
 
 def _axes(width: float = 5.6, height: float = 3.8) -> tuple[Figure, Axes]:
@@ -54,16 +132,8 @@ def precision_recall_curves(
             kept = int(np.count_nonzero(np.asarray(curve.scores) >= threshold))
             if kept:
                 point = (curve.recall[kept - 1], curve.precision[kept - 1])
-                axes.plot(
-                    *point,
-                    marker,
-                    color=color,
-                    mec="black",
-                    ms=7,
-                    zorder=4,
-                    ls="",
-                    label=f"{label} {threshold:.2f}",
-                )
+                style = {"color": color, "mec": "black", "ms": 7, "zorder": 4, "ls": ""}
+                axes.plot(*point, marker, label=f"{label} {threshold:.2f}", **style)
     if drawn:
         axes.legend(fontsize=8, frameon=False, loc="lower left")
     else:
@@ -77,7 +147,7 @@ def reliability_curve(reliability: Reliability) -> Figure:
     """Share of correct predictions over their mean score; below, how many have such a score."""
     figure = Figure(figsize=(5.6, 4.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
-    above.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="scores that keep their word")
+    above.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="perfect calibration")
     known = [
         (score, precision)
         for score, precision in zip(reliability.mean_scores, reliability.precisions)
@@ -105,19 +175,19 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[s
     """Counts of annotated against predicted class, coloured by the share of the row.
 
     Args:
-        confusion: (C + 1, C + 1), rows annotated, columns predicted; the last of each stands for no cell.
+        confusion: (C + 1, C + 1), rows annotated, columns predicted; the last of each means no cell.
         class_names: C of them.
     """
     counts = np.asarray(confusion, float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shares[-1] = 0  # of no cell there is no share
+    shares[-1] = 0  # predictions without a cell have no share of a row
     number = len(counts)
     figure = Figure(figsize=(5.6, 1.6 + 0.75 * number), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(counts):
         if row == column == number - 1:
-            text = ""  # what is neither annotated nor predicted has no count
+            text = ""  # neither annotated nor predicted: not countable
         else:
             text = f"{value:,.0f}\n{shares[row, column]:.0%}" if row < number - 1 else f"{value:,.0f}"
         axes.text(
@@ -132,11 +202,11 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[s
 
 
 def error_bars(errors: ErrorTable) -> Figure:
-    """How many annotated cells and predictions are in each error bin, and what mending it would gain in AP50."""
+    """How many annotated cells and predictions are in each error bin, and what fixing it would gain in AP50."""
     names = [
         name
         for name, found in errors.bins.items()
-        if name not in ("correct", "ignored") and found.true_cells + found.predictions > 0
+        if name not in (CORRECT, IGNORED) and found.true_cells + found.predictions > 0
     ]
     figure, axes = _axes(6.4, 0.9 + 0.52 * max(len(names), 2))
     axes.grid(axis="y", visible=False)
@@ -146,15 +216,13 @@ def error_bars(errors: ErrorTable) -> Figure:
         color = BIN_COLORS[name]
         axes.barh(position + 0.19, found.true_cells, 0.36, color=color)
         axes.barh(position - 0.19, found.predictions, 0.36, color=color, alpha=0.45)
-        gain = "" if found.AP50_gain is None else f"  AP50 {found.AP50_gain:+.3f} if mended"
+        gain = "" if found.AP50_gain is None else f"  AP50 {found.AP50_gain:+.3f} if fixed"
         longest = max(found.true_cells, found.predictions)
-        axes.text(
-            longest, position, f" {found.true_cells} / {found.predictions}{gain}", va="center", fontsize=8
-        )
+        label = f" {found.true_cells} / {found.predictions}{gain}"
+        axes.text(longest, position, label, va="center", fontsize=8)
     axes.set_yticks(positions, names)
-    axes.set_xlim(
-        0, 1.7 * max([max(errors.bins[n].true_cells, errors.bins[n].predictions) for n in names] or [1])
-    )
+    most = max([max(errors.bins[n].true_cells, errors.bins[n].predictions) for n in names] or [1])
+    axes.set_xlim(0, 1.7 * most)
     axes.set_xlabel("annotated cells (full colour) / predictions (pale)")
     if not names:
         _say(axes, "no errors")
@@ -162,7 +230,7 @@ def error_bars(errors: ErrorTable) -> Figure:
 
 
 def error_splits(errors: ErrorTable) -> Figure:
-    """What became of the annotated cells, by class, size, crowding and contrast."""
+    """Error bins of the annotated cells, by class, size, crowding and contrast."""
     rows: list[tuple[str, Mapping[str, int]]] = []
     for split, groups in errors.splits.items():
         order = sorted(groups, key=lambda g: SPLIT_ORDER.index(g) if g in SPLIT_ORDER else -1)

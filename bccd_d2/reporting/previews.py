@@ -1,9 +1,9 @@
-"""Gathers from a configuration's data sets what the figures of the data show."""
+"""The figures of the data set of a configuration, drawn by :mod:`bccd_d2.reporting.data_figures`."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.label_map import InstanceRuns
 from bccd_d2.data.loader import numpy_seeded
 from bccd_d2.data.pipeline import PRESETS
-from bccd_d2.data.preprocessing import read_image
+from bccd_d2.data.preprocessing import read_image, resize_image, scaled_size
 from bccd_d2.data.registration import PARTS
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.data.torchvision_format import TorchvisionCells
 from bccd_d2.errors import InputError
+from bccd_d2.modeling.anchors import Anchors, ScaledBoxes
 from bccd_d2.reporting import data_figures as figures
 
 _GRID_IMAGES = 8
@@ -34,12 +35,12 @@ _DRAWS = 6
 
 
 class DataPreviews:
-    """The figures of a data set, by method.
+    """Draws the figures of a data set.
 
     Args:
-        cfg: its first ``DATASETS.TRAIN`` is shown; registered already.
-        image: index of the training image that stands for all.
-        seed: of everything random.
+        cfg: with registered data sets; the first of ``DATASETS.TRAIN`` is shown.
+        image: index of the training image in the figures of one image.
+        seed: of random crops and transforms.
 
     Raises:
         InputError: there is no such image.
@@ -52,6 +53,16 @@ class DataPreviews:
         if not 0 <= image < len(self.dicts):
             raise InputError(f"--image {image}: {self.name} has images 0 to {len(self.dicts) - 1}")
         self.record = self.dicts[image]
+
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        """Name and figure, one after the other."""
+        yield "step1_split_train", self.split()
+        yield "step2_reinhard_preview", self.reinhard()
+        yield "step2_overlay_mask", self.mask_overlay()
+        yield "step2_patch_preview", self.patches()
+        yield "step2_aug_preview", self.augmentations()
+        yield "step3_anchor_preview", self.anchors()
+        yield "step4_dataset_item_0", self.dataset_item()
 
     def split(self) -> Figure:
         """Some training images with their cells, and the size of each part."""
@@ -80,7 +91,7 @@ class DataPreviews:
                 found.append((record, statistics))
                 after.append(moved)
         if not found:
-            raise InputError(f"{self.name}: no image shows cells that a stain could be measured on")
+            raise InputError(f"{self.name}: found no cells to measure the stain of in any image")
         rows = []
         # From the darkest to the lightest stain.
         for record, statistics in _evenly(sorted(found, key=lambda pair: pair[1].mean[0]), _STAIN_ROWS):
@@ -95,12 +106,10 @@ class DataPreviews:
         return figures.mask_overlay(_read(self.record), _label_map(self.record), _title(self.record))
 
     def patches(self) -> Figure:
-        """Some training crops of the image, not augmented."""
+        """Training crops of the image without augmentation."""
         mapper = self._mapper("none")
-        crops = []
         with numpy_seeded(self.seed):
-            for _ in range(_PATCHES):
-                crops.append(mapper.take_crop(self.record))
+            crops = [mapper.take_crop(self.record) for _ in range(_PATCHES)]
         return figures.patch_preview(
             _read(self.record),
             [(crop.x, crop.y, crop.width, crop.height) for crop, _ in crops],
@@ -110,7 +119,7 @@ class DataPreviews:
         )
 
     def augmentations(self) -> Figure:
-        """One crop, and some draws of each preset; magnification is part of the crop and not shown."""
+        """One crop, and random augmentations of it by each preset, without changes of magnification."""
         with numpy_seeded(self.seed):
             _, original = self._mapper("none").take_crop(self.record)
         rows = {}
@@ -126,6 +135,14 @@ class DataPreviews:
                 draws.append((self._bgr(taken.image), taken.sem_seg, describe(done)))
             rows[preset] = draws
         return figures.augmentation_preview((self._bgr(original.image), original.sem_seg), rows)
+
+    def anchors(self) -> Figure:
+        """The configured anchors that overlap the annotated boxes of the image most."""
+        native, scale = _read(self.record), self.cfg.INPUT.SCALE
+        image = resize_image(native, *scaled_size(native.shape[0], native.shape[1], scale))
+        boxes = ScaledBoxes.from_dicts([self.record], scale).boxes
+        anchors = {_title(self.record): Anchors.from_config(self.cfg)}
+        return figures.anchor_preview(image, boxes, anchors, max(self.cfg.MODEL.RPN.IOU_THRESHOLDS))
 
     def dataset_item(self) -> Figure:
         """Item 0 of the training set in torchvision's format."""

@@ -1,69 +1,57 @@
-"""Reads what a training run wrote and draws its figures into its folder."""
+"""Figures of a training run: losses, metrics, best and worst cases."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.evaluator import load_predictions
 from bccd_d2.files import replacing
-from bccd_d2.reporting.side_by_side import truth_and_prediction
-from bccd_d2.reporting.training_curves import metrics_bar, training_loss
-from bccd_d2.structures.coco import read_json
+from bccd_d2.reporting.cases import case_figures
+from bccd_d2.reporting.evaluation_figures import metrics_bar
+from bccd_d2.reporting.sources import EvaluatedPart, evaluate_sources, read_run
+
+DPI = 110
 
 
-def read_results(run: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """The metrics of a run in percent, by data set and group.
-
-    Raises:
-        InputError: the run was not evaluated, or its metrics cannot be read.
-    """
-    path = run / "results.json"
-    if not path.is_file():
-        raise InputError(f"{path} is not there: expected the folder of a finished tools/train_net.py run")
-    results = read_json(path)
-    if not isinstance(results, dict) or not all(isinstance(groups, dict) for groups in results.values()):
-        raise InputError(f"{path}: expected metrics by data set and group, found {str(results)[:60]!r}")
-    return results
-
-
-def draw_run(run: Path, score_threshold: float = 0.5) -> list[Path]:
-    """Draw a run's metrics, its losses and one evaluated image of each data set into ``run/viz``.
+def draw_run(run: Path, parts: Sequence[EvaluatedPart] | None = None) -> list[Path]:
+    """Draw the figures of an evaluated run into ``run/viz``.
 
     Args:
         run: ``OUTPUT_DIR`` of tools/train_net.py.
-        score_threshold: draw cells from this score on.
+        parts: its evaluation; ``None`` evaluates it.
 
     Returns:
         The files.
 
     Raises:
-        InputError: the run was not evaluated, or its data are gone.
+        InputError: the run was not evaluated, or its data are missing.
     """
-    results = read_results(run)
-    folder = run / "viz"
-    paths = [_save(metrics_bar(results), folder / "step5_metrics_bar.png")]
-    metrics_file = run / "metrics.json"
-    if metrics_file.is_file():
-        losses = training_loss(
-            read_records(metrics_file, "total_loss"), read_records(metrics_file, "validation/total_loss")
-        )
-        paths.append(_save(losses, folder / "step5_train_loss.png"))
-    for dataset in results:
-        example = load_predictions(run, dataset, score_threshold)
-        figure = truth_and_prediction(**example, title=f"{dataset}, scores of at least {score_threshold}")
-        paths.append(_save(figure, folder / f"step6_overlay_{dataset}.png"))
-    return paths
+    if parts is None:
+        sources, options, _ = read_run(run)
+        parts = evaluate_sources(sources, options)
+    return [save_figure(figure, run / "viz" / f"{name}.png") for name, figure in run_figures(run, parts)]
+
+
+def run_figures(run: Path, parts: Sequence[EvaluatedPart]) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of the losses (if the run has a log), of the metrics and of the best and worst images."""
+    log = run / "metrics.json"
+    if log.is_file():
+        validation = read_records(log, "validation/total_loss")
+        yield "step5_train_loss", training_loss(read_records(log, "total_loss"), validation)
+    yield "step5_metrics_bar", metrics_bar(parts)
+    yield from case_figures(parts)
 
 
 def read_records(metrics_file: Path, key: str) -> list[dict[str, Any]]:
-    """Records of metrics.json that hold ``key``, one an iteration, in order.
+    """Records of Detectron2's metrics.json that hold ``key``, one per iteration, in order.
 
-    After a resumed run the later record of an iteration counts. A last line that is not whole yet does not.
+    After a resumed run the later record of an iteration counts. An unfinished last line is ignored.
 
     Raises:
         InputError: a line is no such record.
@@ -77,12 +65,44 @@ def read_records(metrics_file: Path, key: str) -> list[dict[str, Any]]:
                 by_iteration[int(record["iteration"])] = record
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise InputError(
-            f"{metrics_file}: expected a JSON object with an iteration a line ({error})"
+            f"{metrics_file}: expected one JSON object with an iteration per line ({error})"
         ) from error
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def training_loss(
+    records: Sequence[Mapping[str, Any]], validation: Sequence[Mapping[str, Any]] = ()
+) -> Figure:
+    """Total training loss, its parts and the validation loss over the iterations; below, the learning rate.
+
+    Args:
+        records: those of metrics.json with ``total_loss``, in order.
+        validation: those with ``validation/total_loss``, in order.
+    """
+    iterations = [record["iteration"] for record in records]
+    names = sorted({key for record in records for key in record if key.startswith("loss_")})
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    loss_axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    loss_axes.plot(iterations, [r["total_loss"] for r in records], color="black", linewidth=2, label="total")
+    if validation:
+        steps, losses = zip(*((r["iteration"], r["validation/total_loss"]) for r in validation))
+        style = {"color": "tab:red", "linewidth": 2, "markersize": 4}
+        loss_axes.plot(steps, losses, "o--", label="total, validation", **style)
+    for name in names:
+        label = name.removeprefix("loss_").replace("rpn_", "RPN ").replace("_", " ")
+        loss_axes.plot(iterations, [r.get(name, np.nan) for r in records], linewidth=1.2, label=label)
+    loss_axes.set(ylabel="loss (median of 20 iterations)", yscale="log", title="Training loss")
+    loss_axes.legend(ncols=3, frameon=False)
+    rate_axes.plot(iterations, [r.get("lr", np.nan) for r in records], color="tab:gray")
+    rate_axes.set(xlabel="iteration", ylabel="learning rate")
+    for axes in (loss_axes, rate_axes):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG, whole or not at all."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=DPI)
     return path

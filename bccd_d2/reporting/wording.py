@@ -1,12 +1,13 @@
-"""An evaluation in plain English, for people who did not write it."""
+"""An evaluation, and the comparison of two, in plain English."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from bccd_d2.evaluation.bootstrap import Difference
 from bccd_d2.evaluation.evaluate import Evaluation
-from bccd_d2.evaluation.options import ALL_CLASSES, Value
+from bccd_d2.evaluation.options import ALL_CLASSES, Value, plain
 from bccd_d2.evaluation.taxonomy import (
     BORDER,
     CORRECT,
@@ -19,18 +20,19 @@ from bccd_d2.evaluation.taxonomy import (
     POOR,
     UNDER,
 )
-from bccd_d2.reporting.page_words import count, join, number
+from bccd_d2.reporting.pages import DASH, count, join, number
+from bccd_d2.reporting.sources import Source
 
 BORDER_SHARE = 0.2
-"""Share of the wrong predictions from which on the border is spoken of in the summary."""
-
-
+"""The summary mentions the image border if this share of the false positives lies there."""
 WORTH_SAYING = 0.01
-"""Gain in F1 from which on another score threshold is spoken of."""
+"""The summary names a better score threshold if it gains this much F1."""
+SIGNIFICANT = 0.05
+"""Two-sided p value below which a difference counts as real."""
 
 
 class BinWords(NamedTuple):
-    """How an error bin is spoken of: heading, what it is, what helps."""
+    """Heading, meaning and advice of an error bin."""
 
     title: str
     meaning: str
@@ -50,45 +52,42 @@ BIN_WORDS: Mapping[str, BinWords] = {
     ),
     MISSED: BinWords(
         "Not found",
-        "An annotated cell has no outline at all.",
-        "Lower the score threshold; look at contrast and size of those missed below.",
+        "An annotated cell without a prediction.",
+        "Lower the score threshold; compare contrast and size of the cells not found, below.",
     ),
     HALLUCINATED: BinWords(
-        "Outline where no cell is annotated",
-        "Stain, dirt, or a real cell that the annotators left out: look at the images.",
-        "Raise the score threshold; annotate what was left out.",
+        "No cell is annotated there",
+        "Stain, dirt, or a real cell that is not annotated: look at the images.",
+        "Raise the score threshold; annotate the missing cells.",
     ),
     POOR: BinWords(
         "Outline too far off",
-        "The cell is seen, but its outline and the annotated one overlap by less than half.",
-        "Compare the outlines with the annotation: one of both is wrong.",
+        "A prediction overlaps the annotated cell, but with an IoU below 0.5.",
+        "Compare prediction and annotation: one of the two is wrong.",
     ),
     MISCLASSIFIED: BinWords(
-        "Taken for another class",
+        "Wrong class",
         "The outline is right and the class is wrong.",
         "See which classes are confused; rare classes need more training images.",
     ),
     DUPLICATE: BinWords(
         "Found twice",
-        "A second outline on a cell that has one already.",
+        "A second prediction on a cell that another one matches.",
         "A stricter suppression of overlapping predictions.",
     ),
     BORDER: BinWords(
-        "Wrong at the image border",
+        "Errors at the image border",
         "Cells cut by the border are annotated only sometimes; many of these are no mistakes.",
-        'Judge by the figures "interior", which leave the border out.',
+        'Compare the rows "interior", which leave the border out.',
     ),
 }
 """All bins but "correct" and "ignored"."""
 MEASURES = (
-    (
-        "IoU, Dice",
-        "Overlap of the pixels of all predicted cells with those of all annotated ones, whatever the cell.",
-    ),
+    ("IoU, Dice", "Overlap of the pixels of all predicted cells with those of all annotated ones."),
     ("mAP@0.5", "COCO's mean over the classes of the average precision of boxes at IoU 0.5."),
     (
         "AP, AP50, AP75",
-        "COCO's average precision of masks: over IoU 0.50 to 0.95, at 0.50, at 0.75. Looks at all scores.",
+        "COCO's average precision of masks: over IoU 0.50 to 0.95, at 0.50, at 0.75, over all scores.",
     ),
     ("F1", "Harmonic mean of precision and recall; a cell is found if the masks overlap by IoU 0.5 or more."),
     ("PQ", "Panoptic quality: F1 times the mean IoU of the matched cells."),
@@ -98,30 +97,30 @@ MEASURES = (
     ),
     (
         "Intervals",
-        "95 % bootstrap intervals over images; few images make them wide, and they know nothing of other slides.",
+        "95 % bootstrap intervals over images; few images make them wide, and they say nothing about other slides.",
     ),
     (
-        "If mended",
-        "What mask AP50 would gain if the errors of a bin alone were put right (after TIDE, Bolya et al. 2020).",
+        "If fixed",
+        "Gain in mask AP50 if the errors of this bin alone were corrected (after TIDE, Bolya et al. 2020).",
     ),
 )
-"""What the page explains, with its explanation."""
+"""Terms that the page explains, with their explanation."""
 
 
 def figure(value: Value | None, decimals: int = 3) -> str:
-    """A number, or the words that stand for one."""
-    if value is None:
-        return "\N{EN DASH}"
-    return value if isinstance(value, str) else f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    """A metric as text; a dash for ``None``."""
+    if value is None or isinstance(value, str):
+        return value or DASH
+    return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def percent(value: Value) -> str:
-    """``92 %``, or the words that stand for it."""
+    """``92 %``, or the words that stand for a missing value."""
     return value if isinstance(value, str) else f"{100 * value:.0f} %"
 
 
 def summary_sentences(evaluation: Evaluation) -> list[str]:
-    """What a head of a laboratory wants to know first: found, wrong, the border, the counts, the commonest error."""
+    """Recall and precision, the border, the commonest error, the counts and the score threshold, a sentence each."""
     found = evaluation.instances["all"][ALL_CLASSES]
     images = count(len(evaluation.per_image), "image", "images")
     if not found.cells:
@@ -132,7 +131,7 @@ def summary_sentences(evaluation: Evaluation) -> list[str]:
         f"On {images} with {count(found.cells, 'annotated cell', 'annotated cells')}, {percent(found.recall)} of the "
         "cells "
         + (
-            f"are found, and {percent(found.precision)} of the outlines are annotated cells."
+            f"are found, and {percent(found.precision)} of the predictions are annotated cells."
             if found.predicted
             else "are found: nothing was predicted at this score threshold."
         )
@@ -156,9 +155,9 @@ def _about_errors(evaluation: Evaluation) -> list[str]:
     found = evaluation.errors.bins[worst]
     held = [
         count(found.true_cells, "annotated cell", "annotated cells") if found.true_cells else "",
-        count(found.predictions, "outline", "outlines") if found.predictions else "",
+        count(found.predictions, "prediction", "predictions") if found.predictions else "",
     ]
-    gain = f"; mending it would add {found.AP50_gain:.2f} to AP50" if (found.AP50_gain or 0) >= 0.005 else ""
+    gain = f"; fixing it would add {found.AP50_gain:.2f} to AP50" if (found.AP50_gain or 0) >= 0.005 else ""
     title = f"\N{LEFT DOUBLE QUOTATION MARK}{BIN_WORDS[worst].title.lower()}\N{RIGHT DOUBLE QUOTATION MARK}"
     return [f"The commonest error away from the border is {title}: {join([h for h in held if h])}{gain}."]
 
@@ -171,13 +170,13 @@ def _about_border(evaluation: Evaluation) -> list[str]:
     if not border or border < BORDER_SHARE * wrong or isinstance(inside.f1, str):
         return []
     share = (
-        f"All wrong outlines ({number(wrong)})"
+        f"All false positives ({number(wrong)})"
         if border == wrong
-        else f"{number(border)} of the {number(wrong)} wrong outlines"
+        else f"{number(border)} of the {number(wrong)} false positives"
     )
     return [
-        f"{share} lie at the image border, where cells are annotated only "
-        f"sometimes; away from it {percent(inside.recall)} are found and {percent(inside.precision)} are right."
+        f"{share} lie at the image border, where cells are annotated only sometimes; away from it "
+        f"{percent(inside.recall)} of the cells are found and {percent(inside.precision)} of the predictions are right."
     ]
 
 
@@ -211,3 +210,47 @@ def _about_threshold(evaluation: Evaluation) -> list[str]:
         f"A score threshold of {curve.best_threshold:.2f} in place of {used:.2f} would raise F1 on these images from "
         f"{f1:.3f} to {curve.best_f1:.3f}."
     ]
+
+
+def verdict(found: Difference) -> str:
+    """Which run is better; a difference counts only if interval and permutation test agree."""
+    if found.difference is None:
+        return "nothing to compare"
+    if found.low is None or found.high is None or found.p_value is None:
+        return "too few images or no resamples to tell"
+    if found.p_value < SIGNIFICANT and not found.low <= 0 <= found.high:
+        return "B is better" if found.difference > 0 else "A is better"
+    return "no clear difference"
+
+
+def comparison_table(found: Mapping[str, Mapping[str, Difference]]) -> str:
+    """Markdown table with one row per metric.
+
+    Args:
+        found: by region and name, see :func:`bccd_d2.evaluation.bootstrap.compare_runs`.
+    """
+    headers = ("metric", "A", "B", "B - A", "95 % interval", "p", "verdict")
+    lines = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]
+    for region, metrics in found.items():
+        for name, one in metrics.items():
+            span = "" if one.low is None or one.high is None else f"{one.low:+.3f} to {one.high:+.3f}"
+            change = "" if one.difference is None else f"{one.difference:+.3f}"
+            p_value = "" if one.p_value is None else f"{one.p_value:.3f}"
+            title = name if region == "all" else f"{name}, {region}"
+            row = (title, figure(one.a), figure(one.b), change, span, p_value, verdict(one))
+            lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def comparison_document(
+    found: Mapping[str, Mapping[str, Difference]], a: Source, b: Source
+) -> dict[str, Any]:
+    """The comparison as JSON, with the files that were compared."""
+    return {
+        "a": dict(a.facts),
+        "b": dict(b.facts),
+        "figures": {
+            region: {name: {**plain(one), "verdict": verdict(one)} for name, one in metrics.items()}
+            for region, metrics in found.items()
+        },
+    }

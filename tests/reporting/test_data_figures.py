@@ -1,10 +1,11 @@
-import cv2
+"""Figures of the data show what they are given."""
+
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 from bccd_d2.data.label_map import IGNORED_LABEL
+from bccd_d2.modeling.anchors import Anchors
 from bccd_d2.reporting import data_figures as figures
 
 IMAGE = np.full((60, 80, 3), (200, 150, 100), np.uint8)
@@ -18,7 +19,7 @@ def texts(figure):
     return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 
 
-def test_every_instance_gets_its_colour_and_glass_stays():
+def test_every_instance_gets_its_colour_and_background_stays():
     drawn = figures.draw_instances(IMAGE, LABELS, fill=1.0)
     assert drawn.shape == IMAGE.shape
     assert (drawn[LABELS.sum(-1) == 0] == (100, 150, 200)).all()
@@ -52,7 +53,7 @@ def test_patches_are_numbered_as_their_windows():
 def test_augmentations_say_what_was_done():
     draw = (IMAGE, LABELS, "HFlip, Affine")
     written = texts(figures.augmentation_preview((IMAGE, LABELS), {"mild": [draw] * 2, "strong": [draw] * 3}))
-    assert "as it is; to the right: strong" in written
+    assert "original; to the right: strong" in written
     assert written.count("HFlip, Affine") == 5
 
 
@@ -74,11 +75,19 @@ def test_the_dataset_item_lists_what_it_holds(count):
     assert ("empty" in written) == (count == 0)
 
 
-def test_overlay_counts_instances():
+def test_the_overlay_shows_image_label_map_and_both():
     figure = figures.mask_overlay(IMAGE, LABELS, "smear")
-    assert isinstance(figure, Figure)
-    assert "label map: 3 instances" in texts(figure)
-    assert cv2.countNonZero(LABELS[..., 0]) == 550
+    written = texts(figure)
+    assert "label map: 3 instances" in written
+    assert "Annotated cells of smear" in written
+    image, label_map, both = (axes.images[0].get_array() for axes in figure.axes)
+    assert (image == IMAGE[..., ::-1]).all()
+    background = LABELS.sum(axis=-1) == 0
+    assert (label_map[background] == 255).all()
+    assert (both[background] == IMAGE[background][:, ::-1]).all()
+    changed = (both != IMAGE[..., ::-1]).any(axis=-1)
+    assert np.array_equal(changed, ~background), "every pixel of a cell is tinted, and no other"
+    assert np.count_nonzero(changed) == 20 * 20 + 20 * 20 - 10 * 10 + 10 * 15
 
 
 def test_regions_to_ignore_are_grey_and_no_cells():
@@ -90,3 +99,12 @@ def test_regions_to_ignore_are_grey_and_no_cells():
     assert drawn[10, 24].tolist() == [128, 128, 128]
     assert drawn[10, 7].tolist() != [128, 128, 128]
     assert "1 instances" in texts(figures.mask_overlay(image, labels, "a"))
+
+
+def test_the_anchor_preview_counts_the_boxes_with_an_anchor():
+    anchors = Anchors(sizes=[[16]], ratios=[[1.0]], strides=[8])
+    boxes = np.array([[0.0, 0, 16, 16], [0, 0, 60, 60]])
+    figure = figures.anchor_preview(IMAGE, boxes, {"configured": anchors}, 0.7)
+    written = texts(figure)
+    assert "configured: 1 of 2 boxes have an anchor of IoU >= 0.7" in written
+    assert "stride 8: 16 px" in written

@@ -1,18 +1,20 @@
-"""Figures of an evaluation say what they were given."""
+"""Charts and case figures of an evaluation show what they are given."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from bccd_d2.evaluation.bootstrap import HEADLINE, Interval
 from bccd_d2.evaluation.class_table import count_agreement
 from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.error_table import ErrorBin, ErrorTable
 from bccd_d2.evaluation.ranking import PrecisionRecallCurve, Reliability
 from bccd_d2.evaluation.taxonomy import BINS, ImageErrors
 from bccd_d2.reporting import evaluation_figures as figures
-from bccd_d2.reporting.bins import BIN_COLORS
 from bccd_d2.reporting.cases import Case, case_grid
-from bccd_d2.reporting.training_curves import value_bars
+from bccd_d2.reporting.evaluation_figures import BIN_COLORS
 from bccd_d2.structures.cells import Cells
 
 
@@ -67,7 +69,7 @@ def test_error_bars_have_the_bins_that_hold_something():
     assert {label.get_text() for label in axes.get_yticklabels()} == {"missed", "hallucinated"}
     widths = {(to_hex(bar.get_facecolor()), bar.get_width()) for bar in axes.patches if bar.get_width()}
     assert widths == {(BIN_COLORS["missed"], 3), (BIN_COLORS["hallucinated"], 2)}
-    assert " 3 / 0  AP50 +0.250 if mended" in texts(axes.figure)
+    assert " 3 / 0  AP50 +0.250 if fixed" in texts(axes.figure)
 
 
 def test_splits_are_in_order_and_a_single_group_is_left_out():
@@ -84,9 +86,14 @@ def test_bland_altman_draws_difference_over_mean():
     assert "bias +0.0" in texts(figure)
 
 
-def test_intervals_are_whiskers_on_the_bars():
-    (axes,) = value_bars({"Val": {"AP": 0.7, "F1": 0.9}}, {"Val": {"AP": (0.6, 0.75)}}).axes
-    assert [bar.get_height() for bar in axes.patches] == [0.7, 0.9]
+def test_metrics_are_bars_and_intervals_are_whiskers():
+    intervals = dict.fromkeys(HEADLINE, Interval("no ground truth", None, None))
+    intervals |= {"AP": Interval(0.7, 0.6, 0.75), "F1": Interval(0.9, None, None)}
+    part = SimpleNamespace(name="Val", evaluation=SimpleNamespace(intervals={"all": intervals}))
+    (axes,) = figures.metrics_bar([part]).axes
+    bars = {HEADLINE[round(bar.get_x() + bar.get_width() / 2)]: bar.get_height() for bar in axes.patches}
+    assert bars == {"AP": 0.7, "F1": 0.9}
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(HEADLINE)
     segments = axes.collections[0].get_segments()
     np.testing.assert_allclose([segment[:, 1] for segment in segments], [[0.6, 0.75], [0.9, 0.9]])
 

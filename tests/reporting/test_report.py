@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import tifffile
 
+from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
-from bccd_d2.reporting.part import read_source
+from bccd_d2.evaluation.evaluator import find_run
+from bccd_d2.reporting.report import report_run
+from bccd_d2.reporting.sources import read_run, read_source
 from tests.html_page import Page
 from tests.reporting.scene import truth, write_scene
 from tools.evaluate import main
@@ -122,7 +125,7 @@ def test_the_page_says_what_was_found(page):
     words = page.words
     assert "Drawn & <judged>" in words
     assert "On 2 images with 12 annotated cells, 75 % of the cells are found" in words
-    assert "Several cells in one outline" in words and "Taken for another class" in words
+    assert "Several cells in one outline" in words and "Wrong class" in words
     assert "One cell in several pieces" not in words
     assert "1 of 2 images: the worst and the best by IoU" in words
     assert "f" * 64 in words
@@ -173,20 +176,20 @@ def test_images_that_are_gone_are_judged_but_not_shown(scene, tmp_path):
     ]
     main([*arguments, "--images", str(tmp_path), "--output", str(out), "--bootstrap-samples", "0"])
     page = Page((out / "report.html").read_text(encoding="utf-8"))
-    assert "None of the 2 images is at hand" in page.words
+    assert "The 2 image files are missing" in page.words
     assert not any(path.name.startswith("step6") for path in (out / "viz").iterdir())
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "say what the predictions are compared with"),
+        ([], "no ground truth: give --data-root"),
         (
             ["--data-root", "{}", "--part", "val", "test"],
             "1 files or folders of predictions and --part val test",
         ),
         (["--data-root", "{}", "--part", "train"], r"instances_train\.json: no such file"),
-        (["--truth", "{}/annotations/instances_val.json", "--part", "val"], "--truth goes with one file"),
+        (["--truth", "{}/annotations/instances_val.json", "--part", "val"], "--truth needs exactly one file"),
         (["--data-root", "{}", "--max-detections", "4"], "Val: .*4"),
         (["--data-root", "{}", "--score-threshold", "2"], "SCORE_THRESH: expected a number in"),
     ],
@@ -229,6 +232,41 @@ def test_label_images_are_judged_without_classes(scene, tmp_path):
     found = [image.predictions.ious(image.truth).diagonal().tolist() for image in source.dataset.images]
     assert found == [[1.0] * 6] * 2
     assert source.facts["Predictions"] == str(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run as train_net.py leaves it, evaluated on test alone, with evaluation options of its own."""
+    folder = tmp_path_factory.mktemp("run")
+    cfg = load_config(REPOSITORY / "configs" / "mask_rcnn_R_18_FPN_lite.yaml")
+    cfg.DATASETS.ROOT = str(write_scene(folder / "data"))
+    cfg.TEST.SCORE_THRESH = 0.65
+    cfg.TEST.BOOTSTRAP_SAMPLES = 0
+    results = folder / "model" / "inference" / "bccd_test" / "coco_instances_results.json"
+    results.parent.mkdir(parents=True)
+    shutil.copy(folder / "data" / "test.json", results)
+    (folder / "model" / "config.yaml").write_text(cfg.dump())
+    return folder / "model"
+
+
+def test_a_run_is_evaluated_with_its_own_options(run):
+    (part,) = report_run(run)
+    assert part.name == "Test"
+    assert part.evaluation.options.score_threshold == 0.65
+    assert part.evaluation.instances["all"]["all classes"].predicted == 6 + 3
+    assert (run / "evaluation" / "report.html").is_file()
+
+
+def test_parts_that_a_run_does_not_have(run, tmp_path):
+    with pytest.raises(InputError, match="not evaluated on val, only on test"):
+        read_run(run, parts=["val"])
+    with pytest.raises(InputError, match=r"instances_test\.json is not there: expected what the run"):
+        find_run(run, tmp_path)
+    with pytest.raises(InputError, match=r"config\.yaml is not there"):
+        find_run(tmp_path)
+    shutil.copy(run / "config.yaml", tmp_path)
+    with pytest.raises(InputError, match="expected an evaluated run"):
+        find_run(tmp_path)
 
 
 def test_the_command_starts_without_torch():

@@ -1,4 +1,4 @@
-"""Sentences, choices and verdicts."""
+"""Sentences about an evaluation and a comparison."""
 
 from dataclasses import replace
 
@@ -10,12 +10,11 @@ from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.evaluation.taxonomy import BINS
-from bccd_d2.reporting.bins import BIN_COLORS
-from bccd_d2.reporting.comparison import comparison_table, verdict
-from bccd_d2.reporting.overlays import choose, ranking
-from bccd_d2.reporting.page import PagePart, render_page
-from bccd_d2.reporting.part import EvaluatedPart, Source
-from bccd_d2.reporting.wording import BIN_WORDS, summary_sentences
+from bccd_d2.reporting.cases import choose, ranking
+from bccd_d2.reporting.evaluation_figures import BIN_COLORS
+from bccd_d2.reporting.report import render_page
+from bccd_d2.reporting.sources import EvaluatedPart, Source
+from bccd_d2.reporting.wording import BIN_WORDS, comparison_table, summary_sentences, verdict
 from bccd_d2.structures.cells import Cells
 from tests.html_page import Page
 from tests.reporting.scene import HEIGHT, NAMES, WIDTH, flawed, square, truth
@@ -23,7 +22,7 @@ from tests.reporting.scene import HEIGHT, NAMES, WIDTH, flawed, square, truth
 NOTHING = Cells.from_masks(HEIGHT, WIDTH, [])
 
 
-def judged(*pairs, **options):
+def evaluated(*pairs, **options):
     images = [
         EvaluationImage(number, f"{number}.png", None, true, NOTHING, predicted)
         for number, (true, predicted) in enumerate(pairs)
@@ -39,18 +38,20 @@ def test_every_bin_has_its_words_and_its_colour():
 
 
 def test_perfect_predictions_have_no_error_to_speak_of():
-    assert summary_sentences(judged((truth(), truth())).evaluation) == [
+    assert summary_sentences(evaluated((truth(), truth())).evaluation) == [
         "On 1 image with 6 annotated cells, 100 % of the cells are found, "
-        "and 100 % of the outlines are annotated cells.",
+        "and 100 % of the predictions are annotated cells.",
         "On an image of 6 cells the count is off by 0.0; on average over the images it is right.",
     ]
 
 
 def test_the_commonest_error_and_the_counts():
-    sentences = summary_sentences(judged((truth(), flawed())).evaluation)
-    assert sentences[0].endswith("50 % of the cells are found, and 60 % of the outlines are annotated cells.")
+    sentences = summary_sentences(evaluated((truth(), flawed())).evaluation)
+    assert sentences[0].endswith(
+        "50 % of the cells are found, and 60 % of the predictions are annotated cells."
+    )
     assert (
-        "“several cells in one outline”: 2 annotated cells and 1 outline; mending it would add"
+        "“several cells in one outline”: 2 annotated cells and 1 prediction; fixing it would add"
         in sentences[1]
     )
     assert (
@@ -63,10 +64,12 @@ def test_the_border_is_spoken_of_where_it_matters():
     border = Cells.from_masks(
         HEIGHT, WIDTH, [square(0, 60), square(20, 20)], classes=[0, 0], scores=[0.9, 0.8]
     )
-    (sentence,) = [s for s in summary_sentences(judged((truth(), border)).evaluation) if "border, where" in s]
+    (sentence,) = [
+        s for s in summary_sentences(evaluated((truth(), border)).evaluation) if "border, where" in s
+    ]
     assert sentence == (
-        "All wrong outlines (1) lie at the image border, where cells are annotated only sometimes; "
-        "away from it 20 % are found and 100 % are right."
+        "All false positives (1) lie at the image border, where cells are annotated only sometimes; "
+        "away from it 20 % of the cells are found and 100 % of the predictions are right."
     )
 
 
@@ -80,7 +83,7 @@ def test_a_better_threshold_is_named():
         classes=[*cells.classes, *(0 for _ in wrong)],
         scores=[0.9] * len(cells) + [0.6] * len(wrong),
     )
-    sentence = summary_sentences(judged((cells, predicted)).evaluation)[-1]
+    sentence = summary_sentences(evaluated((cells, predicted)).evaluation)[-1]
     assert (
         sentence
         == "A score threshold of 0.90 in place of 0.50 would raise F1 on these images from 0.571 to 1.000."
@@ -99,8 +102,8 @@ def test_a_better_threshold_is_named():
     ],
 )
 def test_empty_truth_and_empty_predictions_make_a_page_too(pair, sentence):
-    part = judged(pair)
-    page = Page(render_page([PagePart(part, [], [])], "nothing"))
+    part = evaluated(pair)
+    page = Page(render_page([part], {part.key: []}, {part.key: []}, "nothing"))
     assert sentence in page.words
     assert "nan" not in page.words.lower().split()
     assert page.open == []
@@ -137,7 +140,7 @@ def test_a_difference_is_real_only_where_interval_and_test_agree(changes, words)
 
 
 def test_outlines_of_equal_iou_are_ranked_by_f1():
-    part = judged((truth(), truth()), (truth(), flawed()), (truth(), truth()))
+    part = evaluated((truth(), truth()), (truth(), flawed()), (truth(), truth()))
     assert ranking(part) == [], "none of the images has a file"
     images = [replace(image, path=image.file_name) for image in part.source.dataset.images]
     there = replace(part, source=replace(part.source, dataset=replace(part.source.dataset, images=images)))

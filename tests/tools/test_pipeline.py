@@ -113,11 +113,25 @@ def test_an_ablation_trains_each_row_once(folder, tmp_path):
     assert finished.stat().st_mtime_ns == before
 
 
-def test_figures_and_table(folder):
-    out = run("plot_results.py", "--run", folder / "model").stdout
-    assert "mask AP50" in out
+def test_all_figures_of_a_run_are_drawn_into_one_folder(folder):
+    out = run("visualize.py", "--run", folder / "model").stdout
+    assert "AP50" in out
     figures = sorted(path.name for path in (folder / "model" / "viz").iterdir())
-    assert figures == ["step5_metrics_bar.png", "step5_train_loss.png", "step6_overlay_bccd_val.png"]
+    assert figures == [
+        *(
+            "step1_split_train.png",
+            "step2_aug_preview.png",
+            "step2_overlay_mask.png",
+            "step2_patch_preview.png",
+        ),
+        *("step2_reinhard_preview.png", "step3_anchor_preview.png", "step4_dataset_item_0.png"),
+        *(
+            "step5_metrics_bar.png",
+            "step5_train_loss.png",
+            "step6_failure_cases.png",
+            "step6_success_cases.png",
+        ),
+    ]
     for name in figures:
         picture = cv2.imread(str(folder / "model" / "viz" / name))
         assert min(picture.shape[:2]) > 300
@@ -215,9 +229,9 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(folder, tmp_path):
         "evaluate.py",
         "install_detectron2.py",
         "make_synthetic.py",
-        "plot_results.py",
         "predict.py",
         "train_net.py",
+        "visualize.py",
     ],
 )
 def test_every_command_has_help(tool):
@@ -232,5 +246,5 @@ def test_commands_without_their_arguments_say_which(tmp_path):
     assert "error: --num-gpus 99: this machine has" in many
     half = run("predict.py", "--input", "x", "--output", tmp_path, "--weights", "x.pth", status=1).stderr
     assert "give both --config-file and --weights, or --run" in half
-    missing = run("plot_results.py", "--run", tmp_path, status=1).stderr
-    assert "results.json is not there" in missing
+    missing = run("visualize.py", "--run", tmp_path, status=1).stderr
+    assert "config.yaml is not there" in missing

@@ -16,6 +16,7 @@ FIGURES = (
     "step2_overlay_mask.png",
     "step2_patch_preview.png",
     "step2_aug_preview.png",
+    "step3_anchor_preview.png",
     "step4_dataset_item_0.png",
 )
 

@@ -1,4 +1,4 @@
-"""What a report is made of."""
+"""Truth and predictions of one part of a data set, read from files or from a training run, and their evaluation."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Source:
 
     Attributes:
         name: of the part, for example ``"Val"``.
-        dataset: both.
-        facts: by what they are called: files and their SHA-256.
+        dataset: truth and predictions.
+        facts: file names and their SHA-256, by what they are called on the page.
     """
 
     name: str
@@ -32,19 +32,19 @@ class Source:
 
 @dataclass(frozen=True)
 class EvaluatedPart:
-    """A source with everything that is said about it."""
+    """A source with its evaluation."""
 
     source: Source
     evaluation: Evaluation
 
     @property
     def name(self) -> str:
-        """Of the part."""
+        """Name of the part."""
         return self.source.name
 
     @property
     def key(self) -> str:
-        """Of the part, as it is in file names."""
+        """Name of the part as it stands in file names."""
         return self.source.name.lower().replace(" ", "_")
 
 
@@ -63,9 +63,9 @@ def read_source(
         name: of the part.
         truth_file: COCO instance JSON.
         predictions: COCO JSON, or a folder of label images.
-        image_root: folder of the images; ``None`` goes by the truth.
+        image_root: folder of the images; ``None``: the one that the truth names.
         label_suffixes: see :func:`bccd_d2.evaluation.external.read_label_images`.
-        class_agnostic: leave the classes of both aside.
+        class_agnostic: ignore the classes of both.
 
     Raises:
         InputError: one of them cannot be read, or they do not belong together.
@@ -89,8 +89,46 @@ def source_name(part: str) -> str:
     return part[:1].upper() + part[1:]
 
 
+def read_run(
+    run: Path,
+    data_root: Path | None = None,
+    parts: Sequence[str] | None = None,
+    *,
+    image_root: Path | None = None,
+    class_agnostic: bool = False,
+) -> tuple[list[Source], EvaluationOptions, str]:
+    """Sources, evaluation options and configuration (YAML) of a training run.
+
+    Args:
+        run: ``OUTPUT_DIR`` of tools/train_net.py.
+        data_root: folder that tools/convert_bccd.py wrote; ``None``: that of the run's configuration.
+        parts: of those that it was evaluated on; ``None`` for all.
+        image_root: see :func:`read_source`.
+        class_agnostic: likewise.
+
+    Raises:
+        InputError: the run was not evaluated on such a part, or see :func:`bccd_d2.evaluation.evaluator.find_run`.
+    """
+    # Imported here: the configuration of a run needs Detectron2 and torch, external predictions do not.
+    from bccd_d2.evaluation.evaluator import find_run
+
+    files = find_run(run, data_root)
+    absent = sorted(set(parts or ()) - set(files.predictions))
+    if absent:
+        raise InputError(
+            f"{run}: not evaluated on {', '.join(absent)}, only on {', '.join(files.predictions)}"
+        )
+    options = {"image_root": image_root, "class_agnostic": class_agnostic}
+    sources = [
+        read_source(source_name(part), files.truth[part], predictions, **options)  # type: ignore[arg-type]
+        for part, predictions in files.predictions.items()
+        if not parts or part in parts
+    ]
+    return sources, files.options, files.config
+
+
 def evaluate_sources(sources: Sequence[Source], options: EvaluationOptions) -> list[EvaluatedPart]:
-    """Judge each; an error says of which part it is."""
+    """Evaluate each source; an error names its part."""
     parts = []
     for source in sources:
         try:
