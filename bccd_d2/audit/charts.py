@@ -15,8 +15,6 @@ from xml.etree.ElementTree import Element
 import cv2
 import numpy as np
 
-from bccd_d2.reporting.pictures import dump
-
 WIDTH, HEIGHT = 560, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 44
 SCATTER_WIDTH, SCATTER_HEIGHT = 680, 520
@@ -213,3 +211,8 @@ def _ticks(low: float, high: float, count: int = 6) -> list[float]:
 def _short(value: float) -> str:
     text = f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:g}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def dump(svg: Element) -> str:
+    """An element as text."""
+    return ElementTree.tostring(svg, encoding="unicode")

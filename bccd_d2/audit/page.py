@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from bccd_d2.audit.charts import Dot, Mark, histogram, lab_to_hex, scatter
 from bccd_d2.audit.pictures import Pictures
 from bccd_d2.audit.words import KINDS
-from bccd_d2.reporting.document import number_or_dash, page_environment
+from bccd_d2.reporting.pages import number, render
 
 
 def render_page(document: Mapping[str, Any], pictures: Mapping[str, Pictures]) -> str:
@@ -24,20 +24,21 @@ def render_page(document: Mapping[str, Any], pictures: Mapping[str, Pictures]) -
     Returns:
         An HTML document that refers to no other file.
     """
-    environment = page_environment("bccd_d2.audit")
-    environment.filters.update(swatch=_swatch, lab=_lab, options=_options)
     images = {image["stem"]: image for image in document["images"]}
-    return environment.get_template("page.html").render(
+    return render(
+        "bccd_d2.audit",
+        "page.html",
+        {"swatch": _swatch, "lab": _lab, "options": _options},
         document=document,
         kinds=KINDS,
         images=images,
         worst=[
-            (images[stem], Markup(pictures[stem].outlined))
+            (images[stem], pictures[stem].outlined)
             for stem in document["worst"]
             if stem in pictures and pictures[stem].outlined
         ],
         details={kind: _details(kind, pictures.values()) for kind in KINDS},
-        plain={stem: Markup(drawn.plain) for stem, drawn in pictures.items() if drawn.plain},
+        plain={stem: drawn.plain for stem, drawn in pictures.items() if drawn.plain},
         charts={name: Markup(svg) for name, svg in _charts(document).items()},
         ranked=sorted(document["images"], key=lambda image: (-image["score"], image["stem"])),
     )
@@ -93,7 +94,7 @@ def _dots(images: Sequence[Mapping[str, Any]]) -> list[Dot]:
 
 
 def _details(kind: str, pictures: Any) -> list[Markup]:
-    return [Markup(svg) for drawn in pictures for found, svg in drawn.details if found == kind]
+    return [svg for drawn in pictures for found, svg in drawn.details if found == kind]
 
 
 def _options(text: str) -> Markup:
@@ -102,7 +103,7 @@ def _options(text: str) -> Markup:
 
 
 def _lab(lab: Sequence[float | None]) -> str:
-    return "CIELAB " + ", ".join(number_or_dash(value, 1) for value in lab)
+    return "CIELAB " + ", ".join(number(value, 1) for value in lab)
 
 
 def _swatch(lab: Sequence[float | None]) -> str:

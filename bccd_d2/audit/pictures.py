@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
@@ -17,7 +16,7 @@ from bccd_d2.audit.verdicts import Kind, Suspect
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.layout import ImageMaskPair
 from bccd_d2.errors import InputError
-from bccd_d2.reporting.pictures import dump, jpeg_uri, outline_path
+from bccd_d2.reporting.pages import Outline, circle_path, outline_path, svg_picture
 
 LARGE, SMALL, CROP = 1000, 320, 240
 """Longest side of embedded pictures in pixels: an image with outlines, a plain thumbnail, a detail."""
@@ -53,9 +52,9 @@ class Pictures:
     """SVG elements as text: the outlined image, the plain one, and one a detail."""
 
     stem: str
-    outlined: str | None = None
-    plain: str | None = None
-    details: list[tuple[Kind, str]] = field(default_factory=list)
+    outlined: Markup | None = None
+    plain: Markup | None = None
+    details: list[tuple[Kind, Markup]] = field(default_factory=list)
 
 
 def draw_pictures(order: PictureOrder, spec: DatasetSpec) -> Pictures | str:
@@ -70,7 +69,7 @@ def draw_pictures(order: PictureOrder, spec: DatasetSpec) -> Pictures | str:
     if order.outlined:
         pictures.outlined = _outlined(examined, whole, order.suspects, LARGE, order.pair.stem)
     if order.plain:
-        pictures.plain = _outlined(examined, whole, None, SMALL, order.pair.stem)
+        pictures.plain = svg_picture(examined.image, [], order.pair.stem, SMALL)
     for suspect in order.details:
         title = f"{order.pair.stem}: {suspect.why}"
         view = _surroundings(suspect, order.typical_area, width, height)
@@ -94,21 +93,11 @@ def _surroundings(
 def _outlined(
     examined: Examined,
     view: tuple[int, int, int, int],
-    suspects: Sequence[Suspect] | None,
+    suspects: Sequence[Suspect],
     longest: int,
     title: str,
-) -> str:
-    """A part of the image with the outlines of suspects, and thin ones of all other cells; ``None``: no outlines."""
-    x, y, width, height = view
-    svg = Element(
-        "svg",
-        {"viewBox": f"{x} {y} {width} {height}", "class": "picture", "role": "img", "aria-label": title},
-    )
-    ElementTree.SubElement(svg, "title").text = title
-    picture = {"x": str(x), "y": str(y), "width": str(width), "height": str(height)}
-    ElementTree.SubElement(svg, "image", {**picture, "href": jpeg_uri(examined.image, view, longest)})
-    if suspects is None:
-        return dump(svg)
+) -> Markup:
+    """A part of the image with the outlines of suspects, and thin ones of all other cells."""
     named = {suspect.label for suspect in suspects if _map_of(examined, suspect) is examined.labels}
     # Neighbours that touch are outlined one by one: a common outline would hide that they are apart.
     others = "".join(
@@ -116,19 +105,17 @@ def _outlined(
         for label, place in enumerate(find_objects(examined.labels), start=1)
         if place is not None and label not in named and _meets(place, view)
     )
-    ElementTree.SubElement(svg, "path", {"class": "cell", "d": others})
+    outlines = [Outline("cell", others)]
     for suspect in sorted(suspects, key=lambda suspect: -suspect.area)[:MAX_OUTLINED]:
-        group = ElementTree.SubElement(svg, "g", {"class": suspect.kind})
-        ElementTree.SubElement(group, "title").text = suspect.why
+        x, y, width, height = suspect.box
         if suspect.kind == "speck":
-            _ring(group, suspect, max(width, height) / (60 if longest == LARGE else 12))
-            continue
-        bx, by, bw, bh = suspect.box
-        inside = _map_of(examined, suspect)[by : by + bh, bx : bx + bw] == suspect.label
-        outline = outline_path(inside, bx, by)
-        ElementTree.SubElement(group, "path", {"class": "casing", "d": outline})
-        ElementTree.SubElement(group, "path", {"class": "line", "d": outline})
-    return dump(svg)
+            radius = max(max(view[2:]) / (60 if longest == LARGE else 12), width, height)
+            path = circle_path(x + width / 2, y + height / 2, radius)
+        else:
+            inside = _map_of(examined, suspect)[y : y + height, x : x + width] == suspect.label
+            path = outline_path(inside, x, y)
+        outlines.append(Outline(suspect.kind, path, suspect.why))
+    return svg_picture(examined.image, outlines, title, longest, view)
 
 
 def _map_of(examined: Examined, suspect: Suspect) -> NDArray[np.int32]:
@@ -142,14 +129,3 @@ def _meets(place: tuple[slice, slice], view: tuple[int, int, int, int]) -> bool:
     x, y, width, height = view
     rows, columns = place
     return rows.start < y + height and rows.stop > y and columns.start < x + width and columns.stop > x
-
-
-def _ring(group: Element, suspect: Suspect, radius: float) -> None:
-    x, y, width, height = suspect.box
-    place = {
-        "cx": f"{x + width / 2:.1f}",
-        "cy": f"{y + height / 2:.1f}",
-        "r": f"{max(radius, width, height):.1f}",
-    }
-    ElementTree.SubElement(group, "circle", {"class": "casing", **place})
-    ElementTree.SubElement(group, "circle", {"class": "line", **place})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bccd_d2.reporting.page_words import number
+from bccd_d2.reporting.pages import number
 
 
 def set_findings(document: Mapping[str, Any]) -> list[dict[str, Any]]:
