@@ -21,6 +21,7 @@ class CellInput(T.AugInput):
         area_scale: network pixels per native pixel, in area.
         stain_statistics: of the whole image that this is a crop of.
         growth: (N,) sides of the annotated boxes in sides of those around the masks; ``None`` for 1.
+        cell_diameter: median diameter of the image's cells in pixels of ``image``; 0 where it is not known.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class CellInput(T.AugInput):
         area_scale: float,
         stain_statistics: StainStatistics | None,
         growth: NDArray[np.float64] | None = None,
+        cell_diameter: float = 0.0,
     ) -> None:
         super().__init__(image, sem_seg=labels)
         self.classes, self.areas = classes, areas
         self.growth = np.ones(len(classes)) if growth is None else growth
         self.area_scale = area_scale
+        self.cell_diameter = cell_diameter
         self.stain_statistics = stain_statistics
 
     def transform(self, tfm: Transform) -> None:

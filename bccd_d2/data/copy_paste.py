@@ -48,6 +48,7 @@ class Cell:
         category: contiguous class.
         statistics: stain of its image.
         growth: side of its annotated box in sides of the one around its mask.
+        cell_diameter: median diameter of the cells of its image in native pixels; 0 where it is not known.
     """
 
     image: NDArray[np.uint8]
@@ -55,6 +56,7 @@ class Cell:
     category: int
     statistics: StainStatistics | None
     growth: float = 1.0
+    cell_diameter: float = 0.0
 
 
 class CellBank:
@@ -149,7 +151,14 @@ def _cut_out(
     runs = InstanceRuns.from_annotations([annotation], height, width, record["file_name"])
     mask = runs.label_map(x0, y0, x1 - x0, y1 - y0)[..., 0] > 0
     picture = image[y0:y1, x0:x1].copy()
-    return Cell(picture, mask, int(annotation["category_id"]), statistics, float(runs.growth[0]))
+    return Cell(
+        picture,
+        mask,
+        int(annotation["category_id"]),
+        statistics,
+        growth=float(runs.growth[0]),
+        cell_diameter=record.get("cell_diameter", 0.0),
+    )
 
 
 @dataclass(frozen=True)
@@ -243,6 +252,7 @@ class CopyPaste(T.Augmentation):
         classes: NDArray[np.int64],
         area_scale: float,
         stain_statistics: StainStatistics | None,
+        cell_diameter: float = 0.0,
     ) -> Transform:
         """Draw cells and free places for them; see :class:`bccd_d2.data.cell_input.CellInput`."""
         generator = draw_generator()
@@ -250,7 +260,10 @@ class CopyPaste(T.Augmentation):
         patches, added, growth = [], [], []
         for _ in range(int(generator.integers(self.max_cells + 1))):
             cell = self.bank.draw(generator)
-            picture, mask = self._prepare(cell, area_scale, stain_statistics, int(generator.integers(8)))
+            scale = float(np.sqrt(area_scale))
+            if cell_diameter > 0 and cell.cell_diameter > 0:  # of an image of another magnification
+                scale = cell_diameter / cell.cell_diameter
+            picture, mask = self._prepare(cell, scale, stain_statistics, int(generator.integers(8)))
             place = _free_place(taken, mask, generator)
             if place is None:
                 continue
@@ -263,10 +276,10 @@ class CopyPaste(T.Augmentation):
         return PasteTransform(patches, added, len(classes) + 1, growth) if patches else T.NoOpTransform()
 
     def _prepare(
-        self, cell: Cell, area_scale: float, statistics: StainStatistics | None, orientation: int
+        self, cell: Cell, scale: float, statistics: StainStatistics | None, orientation: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Cell in network pixels, in the crop's stain, in one of the eight orientations."""
-        height, width = scaled_size(cell.mask.shape[0], cell.mask.shape[1], float(np.sqrt(area_scale)))
+        height, width = scaled_size(cell.mask.shape[0], cell.mask.shape[1], scale)
         picture = resize_image(cell.image, height, width)
         mask = resize_labels(cell.mask[..., None].astype(np.uint16), height, width)[..., 0] > 0
         if statistics is not None:

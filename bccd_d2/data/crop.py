@@ -73,15 +73,28 @@ class RandomZoomCrop(T.Augmentation):
         scale: network pixels per native pixel at magnification 1.
         zoom: (smallest, largest) magnification; drawn evenly in its logarithm, so that 0.5 and 2 are as
             likely.
+        cell_diameters: (smallest, largest) diameter of cells in network pixels; the magnification of an image whose cell
+            diameter is given is then drawn so that its cells come to lie in this range, and ``zoom`` is not used.
 
     Raises:
-        InputError: a size or magnification is out of range.
+        InputError: a size, magnification or diameter is out of range.
     """
 
     def __init__(
-        self, size: Sequence[int] | None, scale: float, zoom: tuple[float, float] = (1.0, 1.0)
+        self,
+        size: Sequence[int] | None,
+        scale: float,
+        zoom: tuple[float, float] = (1.0, 1.0),
+        cell_diameters: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
+        if cell_diameters is not None and not (
+            len(cell_diameters) == 2 and 0 < cell_diameters[0] <= cell_diameters[1]
+        ):
+            raise InputError(
+                f"INPUT.AUGMENTATION.CELL_DIAMETERS is {list(cell_diameters)}; "
+                "expected [smallest, largest] in network pixels, or []"
+            )
         if size is not None and (len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size)):
             raise InputError(f"INPUT.CROP.SIZE is {list(size)}; expected [height, width] in native pixels")
         if scale <= 0:
@@ -92,11 +105,21 @@ class RandomZoomCrop(T.Augmentation):
                 f"expected [smallest, largest] in [{_MIN_ZOOM}, {_MAX_ZOOM}]"
             )
         self.size, self.scale, self.zoom = size, scale, zoom
+        self.cell_diameters = cell_diameters
 
-    def get_transform(self, image: NDArray[np.uint8]) -> CropResizeTransform:
-        """Draw a window and a magnification."""
+    def get_transform(self, image: NDArray[np.uint8], cell_diameter: float = 0.0) -> CropResizeTransform:
+        """Draw a window and a magnification.
+
+        Args:
+            image: (H, W, 3) uint8.
+            cell_diameter: median diameter of its cells in native pixels; 0 where it is not known.
+        """
         generator = draw_generator()
-        zoom = float(np.exp(generator.uniform(*np.log(self.zoom))))
+        limits = np.array(self.zoom)
+        if self.cell_diameters is not None and cell_diameter > 0:
+            limits = np.array(self.cell_diameters) / (self.scale * cell_diameter)
+            limits = np.clip(limits, _MIN_ZOOM, _MAX_ZOOM)
+        zoom = float(np.exp(generator.uniform(*np.log(limits))))
         height, width = image.shape[:2]
         wanted = scaled_size(self.size[0], self.size[1], 1 / zoom) if self.size else (height, width)
         crop_height, crop_width = min(wanted[0], height), min(wanted[1], width)

@@ -119,7 +119,7 @@ class BCCDDatasetMapper:
         return {
             "is_train": is_train,
             "preprocessor": ImagePreprocessor(cfg),
-            "crop": RandomZoomCrop(crop_size, cfg.INPUT.SCALE, zoom),
+            "crop": RandomZoomCrop(crop_size, cfg.INPUT.SCALE, zoom, tuple(options.CELL_DIAMETERS) or None),
             "augmentations": augmentations,
             "stain_measure": stain_measure,
             "min_visible": cfg.INPUT.CROP.MIN_VISIBLE,
@@ -180,7 +180,8 @@ class BCCDDatasetMapper:
             name,
             lambda: InstanceRuns.from_annotations(dataset_dict.get("annotations", ()), height, width, name),
         )
-        crop = self.crop.get_transform(image)
+        cell_diameter = dataset_dict.get("cell_diameter", 0.0) if self.crop.cell_diameters else 0.0
+        crop = self.crop.get_transform(image, cell_diameter)
         labels = runs.label_map(crop.x, crop.y, crop.width, crop.height, self.min_visible)
         return crop, CellInput(
             crop.apply_image(image),
@@ -190,6 +191,7 @@ class BCCDDatasetMapper:
             area_scale=crop.area_scale,
             stain_statistics=self._stain_statistics(name, image),
             growth=runs.growth,
+            cell_diameter=cell_diameter * crop.area_scale**0.5,
         )
 
     def image_tensor(self, image: NDArray[np.uint8]) -> torch.Tensor:

@@ -18,6 +18,8 @@ from bccd_d2.structures.coco import as_rle, image_root, read_coco
 from bccd_d2.structures.rle import run_lengths
 
 PARTS = ("train", "val", "test")
+# An image with fewer whole cells says little about its magnification.
+_FEWEST_CELLS = 4
 
 
 def default_root() -> Path:
@@ -33,8 +35,9 @@ def annotation_file(root: Path, part: str) -> Path:
 def register_bccd(root: Path | None = None, prefix: str = "bccd") -> dict[str, Path]:
     """Register ``bccd_train``, ``bccd_val`` and ``bccd_test``, those whose JSON exists.
 
-    Registering another folder under the same names replaces the earlier one. The JSON is read when the data set is
-    first used.
+    Each folder in ``root`` that is such a data set itself is registered under its own name, as ``FOLDER_train`` and so
+    on, so that one training can read several sources. Registering another folder under the same names replaces the
+    earlier one. The JSON is read when the data set is first used.
 
     Args:
         root: the folder that ``tools/convert_bccd.py --output`` wrote; ``None`` stands for :func:`default_root`.
@@ -47,16 +50,21 @@ def register_bccd(root: Path | None = None, prefix: str = "bccd") -> dict[str, P
         InputError: ``root`` holds no annotation file, or one that is no COCO JSON.
     """
     root = default_root() if root is None else root
+    sources = {prefix: root}
+    if root.is_dir():
+        sources |= {folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir()}
     registered = {}
-    for part in PARTS:
-        json_file = annotation_file(root, part)
-        if json_file.is_file():
-            name = f"{prefix}_{part}"
-            _register(name, json_file)
-            registered[name] = json_file
+    for source, folder in sources.items():
+        for part in PARTS:
+            json_file = annotation_file(folder, part)
+            if json_file.is_file():
+                name = f"{source}_{part}"
+                _register(name, json_file)
+                registered[name] = json_file
     if not registered:
         raise InputError(
-            f"{root}: expected annotations/instances_train.json (or val, test) in it, found none; make it with "
+            f"{root}: expected annotations/instances_train.json (or val, test) in it or in its folders, found none; "
+            "make it with "
             "'python tools/convert_bccd.py --root IMAGES_AND_MASKS --output FOLDER' and name it with --data-root"
         )
     return registered
@@ -96,7 +104,21 @@ def median_diameter(json_files: Sequence[Path]) -> float:
         for annotation in _read(json_file)["annotations"]
         if not annotation.get("iscrowd") and not annotation.get("border")
     ]
-    return round(2 * math.sqrt(statistics.median(areas) / math.pi), 1) if areas else 0.0
+    return round(_disc_diameter(areas), 1)
+
+
+def _whole_areas(annotations: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Areas of the cells that the image border does not cut."""
+    return [
+        one["area"]
+        for one in annotations
+        if one.get("area") and not one.get("iscrowd") and not one.get("border")
+    ]
+
+
+def _disc_diameter(areas: Sequence[float]) -> float:
+    """Diameter of a disc of the median area; 0 without any."""
+    return 2 * math.sqrt(statistics.median(areas) / math.pi) if areas else 0.0
 
 
 def _area(annotation: Mapping[str, Any], json_file: Path) -> float:
@@ -132,9 +154,12 @@ def _register(name: str, json_file: Path) -> None:
         _check_for_detectron2(document, json_file)
         folder = image_root(document, json_file)
         unlabeled = _unlabeled(document, json_file)
-        dicts = load_coco_json(str(json_file), str(folder), name, extra_annotation_keys=["border"])
+        dicts = load_coco_json(str(json_file), str(folder), name, extra_annotation_keys=["border", "area"])
+        usual = _disc_diameter([area for record in dicts for area in _whole_areas(record["annotations"])])
         for record in dicts:
-            record.update(unlabeled[record["image_id"]])
+            areas = _whole_areas(record["annotations"])
+            diameter = _disc_diameter(areas) if len(areas) >= _FEWEST_CELLS else usual
+            record.update(unlabeled[record["image_id"]], cell_diameter=diameter)
         if dicts and not _is_file(dicts[0]["file_name"]):
             raise InputError(
                 f"{json_file}: its images are expected in {folder.absolute()}, but {dicts[0]['file_name']} is not "

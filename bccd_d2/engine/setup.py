@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
@@ -80,11 +80,12 @@ def setup_config(
         cfg.DATASETS.ROOT = str(Path(cfg.OUTPUT_DIR) / "data")
     registered = register_bccd(Path(cfg.DATASETS.ROOT) if cfg.DATASETS.ROOT else None)
     for name in (*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST):
-        if name.startswith("bccd_") and name not in registered:
+        if name not in registered and name not in DatasetCatalog.list():
             raise InputError(
                 f"DATASETS: {name} has no annotation file; found {', '.join(sorted(registered))}"
             )
-    names = class_names(next(iter(registered.values())))
+    used = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in registered]
+    names = class_names(registered[used[0]] if used else next(iter(registered.values())))
     if cfg.DATASETS.CLASS_NAMES and list(cfg.DATASETS.CLASS_NAMES) != names:
         raise InputError(
             f"DATASETS.CLASS_NAMES is {list(cfg.DATASETS.CLASS_NAMES)}, but the data's classes are {names}"

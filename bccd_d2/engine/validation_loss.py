@@ -47,6 +47,8 @@ def build_validation_crops(cfg: CfgNode) -> ValidationCrops:
     cfg.defrost()
     augmentation = cfg.INPUT.AUGMENTATION
     augmentation.PRESET, augmentation.PIPELINE, augmentation.ZOOM = "none", [], []
+    if augmentation.CELL_DIAMETERS:
+        augmentation.CELL_DIAMETERS = [cfg.INPUT.CELL_DIAMETER] * 2
     cfg.INPUT.COPY_PASTE.ENABLED = False
     cfg.INPUT.STAIN.JITTER_MEAN, cfg.INPUT.STAIN.JITTER_STD = [0.0, 0.0, 0.0], 0.0
     cfg.INPUT.RANDOM_FLIP, cfg.INPUT.ROT90 = "none", False

@@ -80,6 +80,18 @@ def test_cells_are_scaled_with_the_crop(record):
     assert all(abs(area - 441 / 4) < 15 or abs(area - 797 / 4) < 20 for area in areas)
 
 
+def test_cells_of_another_magnification_are_brought_to_that_of_the_crop(record):
+    paste = build({**record, "cell_diameter": 20.0})
+    np.random.seed(1)  # noqa: NPY002
+    areas = []
+    for _ in range(10):
+        crop = empty_input(area_scale=0.25, cell_diameter=40.0)
+        paste(crop)
+        areas += crop.areas.tolist()
+    assert areas
+    assert all(abs(area - 441 * 4) < 60 or abs(area - 797 * 4) < 80 for area in areas)
+
+
 def test_what_a_pasted_cell_hides_is_gone():
     labels = np.zeros((10, 10, 2), np.uint16)
     labels[2:8, 2:8, 0], labels[4:6, :, 1] = 1, 2

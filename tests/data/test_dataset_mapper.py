@@ -138,6 +138,17 @@ def test_unlabelled_classes_and_sizes_follow_the_crop(cells):
     assert record["unlabeled_sizes"] == [10.0, 30.0]
 
 
+def test_images_of_any_magnification_are_brought_to_the_configured_diameters(cells):
+    cfg = config(CROP__ENABLED=True, CROP__SIZE=[64, 80], AUGMENTATION__CELL_DIAMETERS=[30.0, 30.0])
+    record = {**cells[0], "cell_diameter": 20.0}
+    crop, augmented = BCCDDatasetMapper(cfg, True).take_crop(record)
+    assert (crop.width, crop.height) == (53, 43)  # 80 x 64 at a magnification of 1.5
+    assert augmented.image.shape == (64, 80, 3)
+    assert augmented.cell_diameter == pytest.approx(30, rel=0.01)
+    unknown = BCCDDatasetMapper(cfg, True).take_crop(cells[0])[0]
+    assert (unknown.width, unknown.height) == (80, 64)
+
+
 def test_testing_keeps_annotations_out_and_draws_nothing(cells):
     record, _ = cells
     cfg = config(CROP__ENABLED=True, CROP__SIZE=[32, 32], SCALE=0.5, RANDOM_FLIP="both", ROT90=True)

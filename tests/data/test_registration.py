@@ -68,6 +68,32 @@ def test_a_registered_set_loads_with_its_images_and_border_flags(tmp_path):
     assert annotation["category_id"] == 1
 
 
+def test_a_folder_of_data_sets_is_registered_by_their_names(tmp_path):
+    make(tmp_path / "registration")
+    root = tmp_path / "sources"
+    root.mkdir()
+    (tmp_path / "registration" / "converted").rename(root / "registration")
+    assert list(register_bccd(root)) == ["registration_train"]
+
+
+def test_the_cell_diameter_of_an_image_is_that_of_its_whole_cells(tmp_path):
+    root, json_file = make(tmp_path)
+    document = json.loads(json_file.read_text())
+    (cell,) = document["annotations"]
+    document["images"].append({**document["images"][0], "id": 8})
+    areas = {7: [50, 60, 70, 80, 2000], 8: [400]}  # four cells tell their image's magnification, one does not
+    document["annotations"] = [
+        {**cell, "id": 10 * image + k, "image_id": image, "area": area, "border": area == 2000}
+        for image, found in areas.items()
+        for k, area in enumerate(found)
+    ]
+    json_file.write_text(json.dumps(document))
+    register_bccd(root, "registration")
+    first, second = DatasetCatalog.get("registration_train")
+    assert first["cell_diameter"] == pytest.approx(2 * (65 / np.pi) ** 0.5)
+    assert second["cell_diameter"] == pytest.approx(2 * (70 / np.pi) ** 0.5)  # of the five whole cells
+
+
 def test_registering_another_folder_replaces_the_first(tmp_path):
     first, _ = make(tmp_path / "a")
     second, _ = make(tmp_path / "b", categories=("cell",))
