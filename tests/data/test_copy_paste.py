@@ -30,7 +30,7 @@ def build(record, **changes):
     return build_copy_paste(cfg, [record])
 
 
-def empty_input(height=120, width=140, area_scale=1.0):
+def empty_input(height=120, width=140, area_scale=1.0, cell_diameter=0.0):
     return CellInput(
         np.full((height, width, 3), 228, np.uint8),
         np.zeros((height, width, 1), np.uint16),
@@ -38,6 +38,7 @@ def empty_input(height=120, width=140, area_scale=1.0):
         np.zeros(0),
         area_scale,
         None,
+        cell_diameter=cell_diameter,
     )
 
 
