@@ -88,8 +88,8 @@ def add_bccd_config(cfg: CN) -> None:
     # ... and crops magnified by a random factor in [smallest, largest]; [] takes the preset's, or none with a
     # PIPELINE.
     cfg.INPUT.AUGMENTATION.ZOOM = []
-    # In place of ZOOM, for training images of several magnifications: [smallest, largest] median cell diameter of a crop
-    # in network pixels. Each image is resized from its own diameter to one drawn from this range.
+    # In place of ZOOM, for training images of several magnifications: [smallest, largest] median cell diameter of a
+    # crop in network pixels. Each image is resized from its own diameter to one drawn from this range.
     cfg.INPUT.AUGMENTATION.CELL_DIAMETERS = []
 
     cfg.INPUT.COPY_PASTE = CN()

@@ -73,8 +73,8 @@ class RandomZoomCrop(T.Augmentation):
         scale: network pixels per native pixel at magnification 1.
         zoom: (smallest, largest) magnification; drawn evenly in its logarithm, so that 0.5 and 2 are as
             likely.
-        cell_diameters: (smallest, largest) diameter of cells in network pixels; the magnification of an image whose cell
-            diameter is given is then drawn so that its cells come to lie in this range, and ``zoom`` is not used.
+        cell_diameters: (smallest, largest) diameter of cells in network pixels; the magnification of an image whose
+            cell diameter is given is then drawn so that its cells come to lie in this range, and ``zoom`` is not used.
 
     Raises:
         InputError: a size, magnification or diameter is out of range.
