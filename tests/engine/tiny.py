@@ -8,6 +8,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from pycocotools import mask as coco_mask
 
+import bccd_d2.modeling  # noqa: F401  registers the models
 from bccd_d2.engine.setup import setup_config
 from tests.data.shapes import disc, smear
 
