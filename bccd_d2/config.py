@@ -100,41 +100,22 @@ def add_bccd_config(cfg: CN) -> None:
     # Cells of each class that are cut out when training starts and kept in memory (40 to 200 kB each).
     cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS = 64
 
-    # MODEL.BACKBONE.NAME "build_timm_fpn_backbone": a model of timm under Detectron2's FPN.
+    # MODEL.BACKBONE.NAME "build_timm_fpn_backbone": a model of timm with features at strides 4, 8, 16 and 32 under
+    # Detectron2's FPN; "build_timm_sfp_backbone": a plain vision transformer of timm under a simple feature pyramid.
     cfg.MODEL.TIMM = CN()
-    # timm's name of a model with features at strides 4, 8, 16 and 32, with or without the tag of its weights.
+    # timm's name of the model, with or without the tag of its weights.
     cfg.MODEL.TIMM.NAME = ""
     # Training without MODEL.WEIGHTS starts from timm's own weights (downloaded once), else from random ones.
     cfg.MODEL.TIMM.PRETRAINED = True
     # Batch norms keep their statistics, scale and offset, as Detectron2's "FrozenBN" does: for pretrained models with
     # batch norm, whose statistics few images would spoil. ConvNeXt and Swin have none.
     cfg.MODEL.TIMM.FREEZE_BN = False
-
-    # MODEL.BACKBONE.NAME "build_vit_sfp_backbone": a plain vision transformer under a simple feature pyramid; the
-    # defaults are those of ViT-L/16 as UNI has it.
-    cfg.MODEL.VIT = CN()
-    # State dict of the transformer alone, read when training starts without MODEL.WEIGHTS; empty: random ones.
-    cfg.MODEL.VIT.WEIGHTS = ""
-    # Side of a token in network pixels: 8 or 16.
-    cfg.MODEL.VIT.PATCH_SIZE = 16
-    # Width of a token.
-    cfg.MODEL.VIT.EMBED_DIM = 1024
-    # Number of blocks.
-    cfg.MODEL.VIT.DEPTH = 24
-    # Attention heads of each block.
-    cfg.MODEL.VIT.NUM_HEADS = 16
-    # Width of each block's hidden layer, in widths of a token.
-    cfg.MODEL.VIT.MLP_RATIO = 4.0
-    # Where LayerScale starts (Touvron et al. 2021); 0 leaves it out.
-    cfg.MODEL.VIT.INIT_VALUES = 1e-5
-    # Side in pixels of the square that the position embedding was trained on; it is interpolated to other sizes.
-    cfg.MODEL.VIT.IMG_SIZE = 224
-    # Keep only the blocks' inputs for the backward pass and compute the rest again: less memory, a third more time.
-    cfg.MODEL.VIT.CHECKPOINTING = True
-    # So many first blocks keep their weights, and with them the embedding; 0 trains all.
-    cfg.MODEL.VIT.FREEZE_BLOCKS = 0
-    # The learning rate of each block is this times that of the next one (Clark et al. 2020); 1 for the same everywhere.
-    cfg.MODEL.VIT.LR_DECAY = 1.0
+    # Of vision transformers: file of weights to start from in place of timm's own.
+    cfg.MODEL.TIMM.CHECKPOINT_PATH = ""
+    # Of vision transformers: [name, value] pairs that timm's constructor gets, such as ["init_values", 1e-5].
+    cfg.MODEL.TIMM.OPTIONS = []
+    # Of vision transformers: the learning rate of each block is this times that of the next one (Clark et al. 2020).
+    cfg.MODEL.TIMM.LR_DECAY = 1.0
 
     # MODEL.BACKBONE.NAME "build_slim_resnet_fpn_backbone": channels and number of blocks of the stages res2 to res5.
     cfg.MODEL.SLIM_RESNET = CN()

@@ -20,10 +20,11 @@ _UNUSED_INPUT_KEYS = (
 )
 # Keys of ours that only one backbone reads.
 _BACKBONE_SECTIONS = {
-    "TIMM": "build_timm_fpn_backbone",
-    "VIT": "build_vit_sfp_backbone",
-    "SLIM_RESNET": "build_slim_resnet_fpn_backbone",
+    "TIMM": ("build_timm_fpn_backbone", "build_timm_sfp_backbone"),
+    "SLIM_RESNET": ("build_slim_resnet_fpn_backbone",),
 }
+# Keys of MODEL.TIMM that only vision transformers read.
+_VIT_KEYS = ("CHECKPOINT_PATH", "OPTIONS", "LR_DECAY")
 CPU_MODES = ("auto", "plain", "channels_last", "bfloat16")
 
 
@@ -148,12 +149,25 @@ def _check_training(cfg: CfgNode) -> None:
 
 def _check_backbone(cfg: CfgNode, defaults: CfgNode) -> None:
     stock, name = defaults.MODEL, cfg.MODEL.BACKBONE.NAME
-    for section, backbone in _BACKBONE_SECTIONS.items():
-        if name != backbone and cfg.MODEL[section] != stock[section]:
+    for section, backbones in _BACKBONE_SECTIONS.items():
+        if name not in backbones and cfg.MODEL[section] != stock[section]:
             raise InputError(
-                f"MODEL.{section} has no effect with MODEL.BACKBONE.NAME {name!r}: expected {backbone!r}"
+                f"MODEL.{section} has no effect with MODEL.BACKBONE.NAME {name!r}: expected {' or '.join(backbones)}"
             )
-    if name in _BACKBONE_SECTIONS.values() and cfg.MODEL.BACKBONE.FREEZE_AT != 0:
+    for key in _VIT_KEYS if name != "build_timm_sfp_backbone" else ():
+        if cfg.MODEL.TIMM[key] != stock.TIMM[key]:
+            raise InputError(
+                f"MODEL.TIMM.{key} has no effect with MODEL.BACKBONE.NAME {name!r}: expected build_timm_sfp_backbone"
+            )
+    options = cfg.MODEL.TIMM.OPTIONS
+    if not all(
+        isinstance(one, list | tuple) and len(one) == 2 and isinstance(one[0], str) for one in options
+    ):
+        raise InputError(f"MODEL.TIMM.OPTIONS: expected [name, value] pairs, found {options}")
+    if (
+        any(name in backbones for backbones in _BACKBONE_SECTIONS.values())
+        and cfg.MODEL.BACKBONE.FREEZE_AT != 0
+    ):
         raise InputError(
             f"MODEL.BACKBONE.FREEZE_AT has no effect with MODEL.BACKBONE.NAME {name!r}: expected 0, "
             f"found {cfg.MODEL.BACKBONE.FREEZE_AT}"

@@ -70,9 +70,9 @@ def apply_pixels(cfg: CfgNode) -> None:
 
 def _timm_pixels(cfg: CfgNode) -> tuple[list[float], list[float]]:
     """Mean and deviation of R, G, B that the weights of ``MODEL.TIMM.NAME`` were trained with, 0 to 255."""
-    if cfg.MODEL.BACKBONE.NAME != "build_timm_fpn_backbone":
+    if not cfg.MODEL.BACKBONE.NAME.startswith("build_timm_"):
         raise InputError(
-            "INPUT.PIXELS 'timm' expects MODEL.BACKBONE.NAME 'build_timm_fpn_backbone', "
+            "INPUT.PIXELS 'timm' expects MODEL.BACKBONE.NAME 'build_timm_fpn_backbone' or 'build_timm_sfp_backbone', "
             f"found {cfg.MODEL.BACKBONE.NAME!r}"
         )
     import timm  # takes two seconds

@@ -31,7 +31,6 @@ OTHERS: list[Row] = [
     ("mask_rcnn_X_101_32x8d_FPN", []),
     ("mask_rcnn_ConvNeXt_T_FPN", []),
     ("mask_rcnn_UNI_ViT_L_SFP", []),
-    ("mask_rcnn_UNI_ViT_L_SFP", ["MODEL.VIT.CHECKPOINTING", "False"]),
 ]
 SIDE, CELL = 512, 90
 

@@ -203,9 +203,9 @@ def test_an_augmentation_pipeline_survives_yaml(tmp_path):
             ["MODEL.TIMM.NAME", "resnet18"],
             "MODEL.TIMM has no effect with MODEL.BACKBONE.NAME 'build_resnet_fpn",
         ),
-        (["MODEL.VIT.DEPTH", "2"], "MODEL.VIT has no effect .* expected 'build_vit_sfp_backbone'"),
+        (["MODEL.TIMM.LR_DECAY", "0.5"], "MODEL.TIMM has no effect .* build_timm_sfp_backbone"),
         (
-            ["MODEL.BACKBONE.NAME", "build_vit_sfp_backbone", "MODEL.BACKBONE.FREEZE_AT", "2"],
+            ["MODEL.BACKBONE.NAME", "build_timm_sfp_backbone", "MODEL.BACKBONE.FREEZE_AT", "2"],
             "MODEL.BACKBONE.FREEZE_AT has no effect with .* expected 0, found 2",
         ),
         (

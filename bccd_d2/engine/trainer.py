@@ -42,7 +42,7 @@ from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
 from bccd_d2.inference.cell_model import CellModel
 from bccd_d2.modeling.precision import keep_features_exact
-from bccd_d2.modeling.vit import decay_layer_rates
+from bccd_d2.modeling.timm_backbone import decay_layer_rates
 from bccd_d2.modeling.weights import load_pretrained_backbone, weights_errors
 
 _logger = logging.getLogger(__name__)
@@ -238,7 +238,7 @@ class BCCDTrainer(DefaultTrainer):
             bias_lr_factor=solver.BIAS_LR_FACTOR,
             weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         )
-        parameters = decay_layer_rates(parameters, model, cfg.MODEL.VIT.LR_DECAY)
+        parameters = decay_layer_rates(parameters, model, cfg.MODEL.TIMM.LR_DECAY)
         if solver.OPTIMIZER == "AdamW":
             optimizer_class = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
             return optimizer_class(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)

@@ -6,4 +6,3 @@ from bccd_d2.modeling import roi_heads as roi_heads
 from bccd_d2.modeling import rpn as rpn
 from bccd_d2.modeling import slim_resnet as slim_resnet
 from bccd_d2.modeling import timm_backbone as timm_backbone
-from bccd_d2.modeling import vit as vit

@@ -34,7 +34,10 @@ class SimpleFeaturePyramid(Backbone):
         super().__init__()
         ((self._feature, shape),) = bottom_up.output_shape().items()
         if shape.stride not in (8, 16):
-            raise InputError(f"MODEL.VIT.PATCH_SIZE: expected 8 or 16, found {shape.stride}")
+            raise InputError(
+                f"MODEL.TIMM.OPTIONS: expected a patch_size of 8 or 16, found {shape.stride}; patch embeddings of "
+                "other sizes are resampled to it"
+            )
         self.bottom_up = bottom_up
         self.levels = nn.ModuleDict()
         for stride in _STRIDES:

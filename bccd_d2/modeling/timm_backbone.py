@@ -1,9 +1,16 @@
-"""Models of timm as backbones under Detectron2's feature pyramid (Lin et al. 2017)."""
+"""Models of timm as backbones.
+
+Convolutional and hierarchical models stand under Detectron2's feature pyramid (Lin et al. 2017), plain vision
+transformers, such as the pathology model UNI, under a simple feature pyramid (Li et al. 2022).
+"""
 
 from __future__ import annotations
 
 import difflib
+import logging
+from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +20,12 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 
 from bccd_d2.errors import InputError
+from bccd_d2.modeling.checkpoint_files import read_checkpoint
+from bccd_d2.modeling.simple_feature_pyramid import SimpleFeaturePyramid
 
+# timm itself is imported where it is used: that takes two seconds.
 _STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}  # Detectron2's names of the stages
+_TOKENS = "tokens"  # name of a transformer's one feature map
 
 
 class TimmBackbone(Backbone):
@@ -32,15 +43,10 @@ class TimmBackbone(Backbone):
 
     def __init__(self, name: str, pretrained: bool, freeze_bn: bool = False, in_channels: int = 3) -> None:
         super().__init__()
-        import timm  # takes two seconds
+        import timm
         from timm.utils.model import freeze_batch_norm_2d
 
-        if not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
-            raise InputError(
-                f"MODEL.TIMM.NAME: timm {timm.__version__} knows no model {name!r}; near it are "
-                f"{', '.join(near) or 'none'}, and timm.list_models() has all"
-            )
+        _check_name(name)
         self.name, self.pretrained = name, pretrained
         self._create = partial(timm.create_model, name, features_only=True, in_chans=in_channels)
         try:
@@ -77,20 +83,10 @@ class TimmBackbone(Backbone):
         Raises:
             InputError: they cannot be had.
         """
-        if not self.pretrained:
-            return
-        try:
-            source = self._create(pretrained=True)
-        except Exception as error:  # each of the network's layers raises kinds of its own
-            raise InputError(
-                f"MODEL.TIMM.PRETRAINED: the weights of {self.name} cannot be downloaded "
-                f"({str(error).partition(chr(10))[0]}). Run once where there is a network and copy the cache folder "
-                "(HF_HOME, by default ~/.cache/huggingface), or add 'MODEL.TIMM.PRETRAINED False'"
-            ) from error
-        wanted = self.model.state_dict()  # without the counters of batches, where batch norms are frozen
-        self.model.load_state_dict(
-            {key: value for key, value in source.state_dict().items() if key in wanted}
-        )
+        if self.pretrained:
+            source = _pretrained_state(self.name, self._create)
+            wanted = self.model.state_dict()  # without the counters of batches, where batch norms are frozen
+            self.model.load_state_dict({key: value for key, value in source.items() if key in wanted})
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Features (N, C, H / stride, W / stride) by name, of normalized images (N, C, H, W)."""
@@ -99,6 +95,176 @@ class TimmBackbone(Backbone):
         if self._channels_last:
             features = [feature.permute(0, 3, 1, 2).contiguous() for feature in features]
         return dict(zip(self._out_features, features))
+
+
+class TimmViT(Backbone):
+    """A plain vision transformer of timm; its last tokens, normalized, as one feature map.
+
+    Every token attends to every other in every block: at 512 px these are 1,024 tokens, and attention is a seventh of
+    the work of ViT-L, so windows would save little. The position embedding is interpolated to the image. The backward
+    pass computes the blocks again, which takes less memory and a third more time.
+
+    Args:
+        name: as in ``timm.list_models()``, with or without the tag of its weights.
+        pretrained: whether :meth:`initialize_from_pretrained` loads timm's weights.
+        checkpoint_path: file that it loads instead, in any format that timm reads for its transformers; position and
+            patch embeddings of other sizes are resampled. Empty for none.
+        options: arguments of timm's constructor, such as ``init_values`` or ``patch_size``; ``mlp_layer`` is a name in
+            ``timm.layers``.
+        in_channels: of the images.
+
+    Raises:
+        InputError: timm does not know the name, it is no plain vision transformer, or the options do not fit it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool,
+        checkpoint_path: str = "",
+        options: Sequence[tuple[str, Any]] = (),
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        import timm
+        import timm.layers
+        from timm.models.vision_transformer import VisionTransformer
+
+        _check_name(name)
+        self.name, self.pretrained, self.checkpoint_path = name, pretrained, checkpoint_path
+        arguments = dict(options)
+        try:
+            if "mlp_layer" in arguments:
+                arguments["mlp_layer"] = getattr(timm.layers, arguments["mlp_layer"])
+            self._create = partial(
+                timm.create_model,
+                name,
+                num_classes=0,
+                dynamic_img_size=True,
+                in_chans=in_channels,
+                **arguments,
+            )
+            model = self._create()
+        except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError) as error:
+            raise InputError(
+                f"MODEL.TIMM: {name} with the options {arguments} cannot be built ({error})"
+            ) from error
+        if not isinstance(model, VisionTransformer):
+            raise InputError(
+                f"MODEL.TIMM.NAME: expected a plain vision transformer, {name} is of class {type(model).__name__}"
+            )
+        self.model = model
+        self.model.set_grad_checkpointing()
+        self._patch_size = model.patch_embed.patch_size[0]
+        self._out_features = [_TOKENS]
+        self._out_feature_strides = {_TOKENS: self._patch_size}
+        self._out_feature_channels = {_TOKENS: model.embed_dim}
+
+    def initialize_from_pretrained(self) -> None:
+        """Load ``checkpoint_path``, or timm's weights.
+
+        Raises:
+            InputError: they cannot be had, or do not fit.
+        """
+        if not self.checkpoint_path:
+            if self.pretrained:
+                self.model.load_state_dict(_pretrained_state(self.name, self._create))
+            return
+        from timm.models.vision_transformer import checkpoint_filter_fn
+
+        path = Path(self.checkpoint_path)
+        if not path.is_file():
+            raise InputError(
+                f"MODEL.TIMM.CHECKPOINT_PATH: {path} is not there. UNI's weights are given to those who accept their "
+                "licence: ask for access to 'MahmoodLab/UNI' on the Hugging Face hub, download pytorch_model.bin and "
+                "give it as 'MODEL.TIMM.CHECKPOINT_PATH FILE'"
+            )
+        try:
+            state = checkpoint_filter_fn(read_checkpoint(path)["model"], self.model)
+            missing, unexpected = self.model.load_state_dict(state, strict=False)
+        except (RuntimeError, KeyError, ValueError, AttributeError) as error:  # shapes, or another format
+            first = " ".join(line.strip() for line in str(error).splitlines()[:2])  # of a line per tensor
+            raise InputError(
+                f"MODEL.TIMM.CHECKPOINT_PATH: {path} does not fit {self.name} ({first})"
+            ) from error
+        if missing:
+            raise InputError(
+                f"MODEL.TIMM.CHECKPOINT_PATH: {path} lacks {len(missing)} tensors of {self.name}, such as {missing[0]}"
+            )
+        if unexpected:
+            logging.getLogger(__name__).warning(
+                f"{path}: {len(unexpected)} tensors are not used, such as {unexpected[0]}"
+            )
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Last tokens as a map (N, C, H / patch, W / patch).
+
+        Args:
+            images: (N, C, H, W), normalized, H and W multiples of the patch size.
+        """
+        height, width = (side // self._patch_size for side in images.shape[-2:])
+        tokens = self.model.forward_features(images)[:, self.model.num_prefix_tokens :]
+        return {_TOKENS: tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous()}
+
+    def rate_factors(self, decay: float) -> dict[torch.nn.Parameter, float]:
+        """By parameter, ``decay`` to the power of the number of blocks from it to the output, its own included."""
+        from timm.models import group_parameters
+
+        layers = group_parameters(self.model, self.model.group_matcher(), reverse=True)
+        last = max(layers.values())
+        return {p: decay ** (last + 1 - layers[name]) for name, p in self.model.named_parameters()}
+
+
+def decay_layer_rates(
+    groups: Iterable[dict[str, Any]], model: torch.nn.Module, decay: float
+) -> list[dict[str, Any]]:
+    """Lower the learning rates of vision transformers layer by layer, see :meth:`TimmViT.rate_factors`.
+
+    Args:
+        groups: of an optimizer, each with ``"params"`` and ``"lr"``.
+        model: whose parameters they are.
+        decay: ``MODEL.TIMM.LR_DECAY``; 1 leaves the rates.
+
+    Returns:
+        Groups of the same parameters, one per rate.
+    """
+    factors: dict[torch.nn.Parameter, float] = {}
+    for module in model.modules():
+        if isinstance(module, TimmViT):
+            factors.update(module.rate_factors(decay))
+    result = []
+    for group in groups:
+        by_factor: dict[float, list[torch.nn.Parameter]] = {}
+        for parameter in group["params"]:
+            by_factor.setdefault(factors.get(parameter, 1.0), []).append(parameter)
+        result += [
+            {**group, "params": parameters, "lr": group["lr"] * factor}
+            for factor, parameters in by_factor.items()
+        ]
+    return result
+
+
+def _check_name(name: str) -> None:
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
+        raise InputError(
+            f"MODEL.TIMM.NAME: timm {timm.__version__} knows no model {name!r}; near it are "
+            f"{', '.join(near) or 'none'}, and timm.list_models() has all"
+        )
+
+
+def _pretrained_state(name: str, create: partial[torch.nn.Module]) -> dict[str, torch.Tensor]:
+    """State dict of the model with timm's weights, from its cache or the network."""
+    try:
+        return create(pretrained=True).state_dict()
+    except Exception as error:  # each of the network's layers raises kinds of its own
+        raise InputError(
+            f"MODEL.TIMM.PRETRAINED: the weights of {name} cannot be downloaded "
+            f"({str(error).partition(chr(10))[0]}). Run once where there is a network and copy the cache folder "
+            "(HF_HOME, by default ~/.cache/huggingface), or add 'MODEL.TIMM.PRETRAINED False'"
+        ) from error
 
 
 @BACKBONE_REGISTRY.register()
@@ -114,3 +280,11 @@ def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
         top_block=LastLevelMaxPool(),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_sfp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SimpleFeaturePyramid:
+    """A vision transformer of ``MODEL.TIMM`` under a simple feature pyramid with channels and norm of ``MODEL.FPN``."""
+    timm = cfg.MODEL.TIMM
+    bottom_up = TimmViT(timm.NAME, timm.PRETRAINED, timm.CHECKPOINT_PATH, timm.OPTIONS, input_shape.channels)
+    return SimpleFeaturePyramid(bottom_up, cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.FPN.NORM)

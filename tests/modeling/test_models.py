@@ -25,7 +25,7 @@ TINY = {
         *("MODEL.TIMM.NAME", "test_convnext", "MODEL.FPN.OUT_CHANNELS", "32"),
     ],
     "mask_rcnn_UNI_ViT_L_SFP.yaml": [
-        *("MODEL.VIT.EMBED_DIM", "32", "MODEL.VIT.DEPTH", "2", "MODEL.VIT.NUM_HEADS", "2"),
+        *("MODEL.TIMM.NAME", "test_vit", "MODEL.TIMM.OPTIONS", "[]"),
         *("MODEL.FPN.OUT_CHANNELS", "32"),
     ],
 }
