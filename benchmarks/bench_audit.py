@@ -32,7 +32,7 @@ from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.layout import ImageMaskPair, find_pairs
 from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.errors import run_command
-from bccd_d2.io.images import read_rgb
+from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import read_mask
 
 ERASED = (0.0, 0.1, 0.3, 0.6)
@@ -83,7 +83,7 @@ def unlabelled_table(pairs: Sequence[ImageMaskPair]) -> None:
     for share in ERASED:
         found, total, elsewhere = np.zeros(2), np.zeros(2), 0
         for number, pair in enumerate(tqdm(pairs, f"erase {share:.0%}", unit="image", disable=None)):
-            image, labels = read_rgb(pair.image), _labels(pair)
+            image, labels = read_image(pair.image, "RGB"), _labels(pair)
             shapes = instance_shapes(labels)
             erased = np.random.default_rng(number).random(labels.max() + 1) < share
             erased[0] = False
@@ -104,7 +104,7 @@ def fit_table(pairs: Sequence[ImageMaskPair]) -> None:
     labels = [_labels(pair) for pair in pairs]
     own, other = [], []
     for number, pair in enumerate(tqdm(pairs, "fit", unit="image", disable=None)):
-        image, wrong = read_rgb(pair.image), labels[(number + 7) % len(pairs)]
+        image, wrong = read_image(pair.image, "RGB"), labels[(number + 7) % len(pairs)]
         nothing = np.zeros_like(labels[number])
         own.append(colour_statistics(image, labels[number], nothing).separation)
         if wrong.shape == nothing.shape:
@@ -122,7 +122,7 @@ def time_table(pairs: Sequence[ImageMaskPair], root: Path) -> None:
     measure_pair(chosen[0], root, DatasetSpec())  # once for nothing, to have everything loaded
     start = time.process_time()
     for pair in chosen:
-        read_rgb(pair.image)
+        read_image(pair.image, "RGB")
         read_mask(pair.mask)
     decoded = time.process_time()
     for pair in chosen:

@@ -22,10 +22,11 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bccd_d2.config import load_config
-from bccd_d2.data.preprocessing import ImagePreprocessor, read_image
+from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.errors import run_command
 from bccd_d2.inference.network import Network
 from bccd_d2.io.find_images import find_images
+from bccd_d2.io.images import read_image
 from bccd_d2.modeling.weights import load_weights
 from bccd_d2.structures.cells import Cells
 

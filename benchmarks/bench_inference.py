@@ -51,7 +51,8 @@ from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.result import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, write_formats
-from bccd_d2.io.sources import ArraySource, open_source
+from bccd_d2.io.images import open_source
+from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.detections import Detections
 from bccd_d2.synthetic import SyntheticSmear, draw_smear

@@ -25,7 +25,7 @@ from tabulate import tabulate
 from bccd_d2.inference.measurements import measure_cells
 from bccd_d2.inference.result import ImageResult
 from bccd_d2.inference.writers import FORMATS, write_formats
-from bccd_d2.io.source import ArraySource
+from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells
 
 HEIGHT, WIDTH, CELLS = 1200, 1600, 300

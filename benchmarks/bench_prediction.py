@@ -20,13 +20,13 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from bccd_d2.data.preprocessing import read_image
 from bccd_d2.errors import run_command
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.inference.options import PredictionOptions, TestTimeAugmentation
 from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.io.images import read_image
 from bccd_d2.structures.cells import Cells
 
 MODES = ("plain", "channels_last", "bfloat16")

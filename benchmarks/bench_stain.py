@@ -21,10 +21,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bccd_d2.config import get_bccd_cfg
-from bccd_d2.data.preprocessing import read_image
 from bccd_d2.data.stain import ReinhardNormalizer, foreground_weight
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.io.find_images import find_images
+from bccd_d2.io.images import read_image
 
 
 def reference(normalizer: ReinhardNormalizer, image: np.ndarray) -> np.ndarray | None:

@@ -28,7 +28,7 @@ from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.layout import ImageRecord, find_pairs
 from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import run_command
-from bccd_d2.io.images import read_rgb
+from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import MaskRule, read_mask
 
 Mask = NDArray[np.bool_]
@@ -50,7 +50,7 @@ def white_cells(root: Path) -> Iterator[Sample]:
     for index, path in enumerate(
         tqdm(sorted((root / "wbc_masks").glob("*.png")), unit="image", disable=None)
     ):
-        image = read_rgb(root / "JPEGImages" / f"{path.stem}.jpg")
+        image = read_image(root / "JPEGImages" / f"{path.stem}.jpg", "RGB")
         height, width = image.shape[:2]
         record = ImageRecord(0, path.stem, path.name, path, height, width)
         boxes = fit_boxes(read_voc(root / "Annotations" / f"{path.stem}.xml"), record).boxes
@@ -78,7 +78,7 @@ def red_cells(root: Path, file: Path) -> Iterator[Sample]:
             match = match_boxes(labels, boxes)
             alone = {c: claims[0] for c, claims in match.by_component.items() if match.is_one_cell(c)}
             drawn = {box: labels == c for c, box in alone.items() if match.inside[box] > 0.95}
-            yield Sample(index < CHOSEN_ON_PAIRS, read_rgb(pair.image), boxes.corners, drawn)
+            yield Sample(index < CHOSEN_ON_PAIRS, read_image(pair.image, "RGB"), boxes.corners, drawn)
 
 
 def iou(a: Mask, b: Mask) -> float:

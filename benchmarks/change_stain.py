@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from bccd_d2.data.preprocessing import read_image
 from bccd_d2.data.registration import annotation_file
 from bccd_d2.errors import run_command
 from bccd_d2.files import replacing
+from bccd_d2.io.images import read_image
 from bccd_d2.structures.coco import read_coco, write_coco
 
 LOG_DENSITY = (np.log(0.6), np.log(1.6))  # ranges that the changes are drawn from

@@ -31,7 +31,6 @@ from bccd_d2.conversion.layout import ImageMaskPair
 from bccd_d2.conversion.split_plans import SplitPlan, plan_split
 from bccd_d2.conversion.splits import read_image_sets, read_splits
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
-from bccd_d2.data.preprocessing import read_image
 from bccd_d2.data.registration import median_diameter, register_bccd
 from bccd_d2.engine.ablation import AblationPlan
 from bccd_d2.engine.run_folder import record_run
@@ -43,9 +42,8 @@ from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.inference.batch import Outputs
 from bccd_d2.inference.collect import collect
 from bccd_d2.inference.manifest import claim_output
-from bccd_d2.io.images import read_image_size, read_rgb
+from bccd_d2.io.images import open_source, page_count, read_image, read_image_size
 from bccd_d2.io.masks import MaskRule, read_mask
-from bccd_d2.io.sources import open_source, page_count
 from bccd_d2.io.storage import Storage
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.reporting.run_figures import read_records
@@ -166,7 +164,7 @@ _RULES = (
     MaskRule("classes", colours=(((0, 0, 0), "background"), ((255, 255, 255), "RBC"))),
 )
 _read_mask = each(*(partial(read_mask, rule=rule) for rule in _RULES))
-_read_image = each(read_image_size, read_rgb, lambda path: read_image(str(path)), read_source)
+_read_image = each(read_image_size, read_image, read_source)
 _PREDICTED = ("results.json", "named.json", "document.json")
 
 

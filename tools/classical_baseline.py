@@ -17,7 +17,7 @@ from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.files import write_json
 from bccd_d2.inference.classical import RULE, SMOOTHING, otsu_watershed
-from bccd_d2.io.images import read_rgb
+from bccd_d2.io.images import read_image
 
 EXAMPLES = """examples:
   python tools/classical_baseline.py --data-root datasets/bccd --part val --output output/classical/val.json
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     for image in tqdm(truth.images, unit="image", disable=None):
         if image.path is None:
             raise InputError(f"{options.data_root}: the image {image.file_name} is not there; convert again")
-        cells = otsu_watershed(read_rgb(image.path)[..., ::-1], rule, options.smoothing)
+        cells = otsu_watershed(read_image(image.path, "RGB")[..., ::-1], rule, options.smoothing)
         for rle, (x0, y0, x1, y1), score in zip(cells.rles(), cells.boxes.tolist(), cells.scores.tolist()):
             entry = {"image_id": image.image_id, "category_id": truth.category_ids[0], "segmentation": rle}
             entries.append({**entry, "bbox": [x0, y0, x1 - x0, y1 - y0], "score": round(score, 4)})

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 from bccd_d2.config import load_config
-from bccd_d2.data.preprocessing import read_image
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.inference.export import export_model
 from bccd_d2.io.find_images import find_images
+from bccd_d2.io.images import read_image
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -22,10 +22,11 @@ import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
-from bccd_d2.data.preprocessing import read_image, resize_image, scaled_size
+from bccd_d2.data.preprocessing import resize_image, scaled_size
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.files import replacing
+from bccd_d2.io.images import read_image
 from bccd_d2.modeling.anchors import Anchors, ScaledBoxes, recall_table
 from bccd_d2.reporting.data_figures import anchor_preview
 

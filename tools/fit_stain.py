@@ -14,11 +14,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bccd_d2.config import get_bccd_cfg
-from bccd_d2.data.preprocessing import read_image
 from bccd_d2.data.stain import CHANNELS, FOREGROUNDS, ReinhardNormalizer, StainTarget, median_target
 from bccd_d2.errors import run_command
 from bccd_d2.files import replacing
 from bccd_d2.io.find_images import find_images
+from bccd_d2.io.images import read_image
 
 _TEMPLATE = """\
 # Stain target fitted by tools/fit_stain.py: the median over {used} images ({skipped} without cells left out).

@@ -24,7 +24,7 @@ from bccd_d2.conversion.layout import ImageMaskPair
 from bccd_d2.conversion.stain_clusters import stain_features
 from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.errors import InputError
-from bccd_d2.io.images import read_rgb
+from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import MaskContent, read_mask
 
 
@@ -125,7 +125,7 @@ def examine_pair(pair: ImageMaskPair, spec: DatasetSpec) -> Examined:
     Raises:
         InputError: image or mask cannot be used, or their sizes differ.
     """
-    image = read_rgb(pair.image)
+    image = read_image(pair.image, "RGB")
     content = read_mask(pair.mask, spec.mask)
     height, width = image.shape[:2]
     if content.array.shape != (height, width):

@@ -24,7 +24,7 @@ from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.layout import ImageRecord, find_below
 from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import InputError
-from bccd_d2.io.images import read_rgb
+from bccd_d2.io.images import read_image
 
 MIN_REST = 0.25
 """Least size of a rest that is cut off, in median areas of the components with a box of their own."""
@@ -250,7 +250,7 @@ class _Assigner:
         if missed.size:
             self.counts[f"boxes without component: {outcome}"] += missed.size
         if missed.size and outcome == WEAK:
-            guessed = guess_masks(read_rgb(image.path), self.boxes.corners[missed], self.labels > 0)
+            guessed = guess_masks(read_image(image.path, "RGB"), self.boxes.corners[missed], self.labels > 0)
             for number in np.unique(guessed.labels[guessed.labels > 0]).tolist():
                 label, box = self._new_label(), int(missed[number - 1])
                 self.labels[guessed.labels == number] = label

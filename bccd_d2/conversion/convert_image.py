@@ -23,7 +23,7 @@ from bccd_d2.conversion.instances import (
 from bccd_d2.conversion.layout import ImageMaskPair, ImageRecord
 from bccd_d2.conversion.unlabelled import UnlabelledRule, find_unlabelled
 from bccd_d2.errors import InputError
-from bccd_d2.io.images import read_image_size, read_rgb
+from bccd_d2.io.images import read_image, read_image_size
 from bccd_d2.io.masks import MaskContent, read_mask
 from bccd_d2.structures.encode import EncodedInstance, encode_labels
 from bccd_d2.structures.polygons import mask_to_polygons
@@ -136,7 +136,7 @@ class ImageConverter:
         counts["instances at the border"] += sum(annotation["border"] for annotation in annotations)
         if self.rule.unlabelled is not None:
             regions = encode_labels(
-                find_unlabelled(read_rgb(pair.image), assignment.labels, self.rule.unlabelled)
+                find_unlabelled(read_image(pair.image, "RGB"), assignment.labels, self.rule.unlabelled)
             )
             annotations += self._ignore_regions(record, regions, {"unlabelled": True})
             counts["unlabelled regions to ignore"] += len(regions)

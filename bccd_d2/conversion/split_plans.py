@@ -31,7 +31,7 @@ from bccd_d2.conversion.splits import (
 from bccd_d2.conversion.stain_clusters import cluster_stains, stain_features
 from bccd_d2.conversion.weak_masks import find_foreground
 from bccd_d2.errors import InputError
-from bccd_d2.io.images import read_rgb
+from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import MaskRule, read_mask
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ def _groups_by_stain(
 def _measure_stain(pair: ImageMaskPair, rule: MaskRule) -> tuple[NDArray[np.float64], tuple[int, int]] | str:
     """Stain features and size of a pair, or what is wrong with it."""
     try:
-        image = read_rgb(pair.image)
+        image = read_image(pair.image, "RGB")
         mask = read_mask(pair.mask, rule).array if rule.kind != "none" else find_foreground(image)
     except (InputError, OSError) as error:
         return str(error)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from bccd_d2.data.augmentation import draw_generator
 from bccd_d2.data.label_map import InstanceRuns, resize_labels
-from bccd_d2.data.preprocessing import read_image, resize_image, scaled_size
+from bccd_d2.data.preprocessing import read_dataset_image, resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
 
@@ -82,7 +82,7 @@ class CellBank:
         per_class: int,
         normalizer: ReinhardNormalizer,
         seed: int,
-        read: Callable[[str, str], NDArray[np.uint8]] = read_image,
+        read: Callable[[str, str], NDArray[np.uint8]] = read_dataset_image,
     ) -> CellBank:
         """Cut out up to ``per_class`` cells of each class, evenly drawn from those the image border does not
         cut.

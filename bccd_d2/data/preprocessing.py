@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-import cv2
 import numpy as np
 from detectron2.config import CfgNode, configurable
 from detectron2.utils.file_io import PathManager
@@ -14,44 +12,12 @@ from numpy.typing import NDArray
 from bccd_d2.data.scaling import resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
-from bccd_d2.io.images import PNG_SIGNATURE, png_chunks
-from bccd_d2.io.levels import full_scale, to_uint8
+from bccd_d2.io.images import read_image
 
 
-def read_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
-    """Read an image at native size, turned upright as its EXIF orientation says.
-
-    OpenCV decodes a PNG in three quarters of the time that Pillow takes. More than eight bits are scaled by
-    :func:`bccd_d2.io.levels.full_scale`.
-
-    Args:
-        file_name: a path, or an address that Detectron2's ``PathManager`` knows.
-        image_format: "BGR" or "RGB".
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Raises:
-        InputError: the file is no image that OpenCV can decode, or the format is unknown.
-        OSError: the file cannot be read.
-    """
-    if image_format not in ("BGR", "RGB"):
-        raise InputError(f"INPUT.FORMAT is {image_format!r}; expected BGR or RGB")
-    with PathManager.open(file_name, "rb") as file:
-        encoded = np.frombuffer(file.read(), dtype=np.uint8)
-    if encoded[: len(PNG_SIGNATURE)].tobytes() == PNG_SIGNATURE and not all(
-        fits for _, fits in png_chunks(io.BytesIO(encoded.data), encoded.size)
-    ):
-        # OpenCV would take the word of a chunk for its length: up to half a minute and 2 GB.
-        raise InputError(f"{file_name}: not an image that can be decoded ({encoded.size} bytes, cut short)")
-    try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
-    except cv2.error as error:  # more pixels than OpenCV takes, or than there is memory for
-        raise InputError(f"{file_name}: cannot be decoded ({error.err})") from error
-    if image is None:
-        raise InputError(f"{file_name}: not an image that can be decoded ({encoded.size} bytes)")
-    image = to_uint8(image, full_scale(image, file_name))
-    return np.asarray(image if image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+def read_dataset_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
+    """As :func:`bccd_d2.io.images.read_image`, also of an address that Detectron2's ``PathManager`` knows."""
+    return read_image(PathManager.get_local_path(file_name), image_format)
 
 
 class ImagePreprocessor:
@@ -81,8 +47,8 @@ class ImagePreprocessor:
         return {"scale": cfg.INPUT.SCALE, "stain": stain, "image_format": cfg.INPUT.FORMAT}
 
     def read(self, file_name: str) -> NDArray[np.uint8]:
-        """Read an image in the configured colour order, see :func:`read_image`."""
-        return read_image(file_name, self.image_format)
+        """Read an image in the configured colour order, see :func:`read_dataset_image`."""
+        return read_dataset_image(file_name, self.image_format)
 
     def statistics(self, image: NDArray[np.uint8]) -> StainStatistics | None:
         """What :meth:`__call__` must know of the whole native image; None where there is no stain step."""

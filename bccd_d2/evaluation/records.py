@@ -15,7 +15,7 @@ from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.image_metrics import MeasuredImage, iou_and_dice
 from bccd_d2.evaluation.options import ALL_CLASSES, EvaluationOptions
 from bccd_d2.evaluation.taxonomy import BINS
-from bccd_d2.io.images import read_rgb
+from bccd_d2.io.images import read_image
 from bccd_d2.structures.cells import Cells
 
 RING_START, RING_END = 2, 8
@@ -212,7 +212,7 @@ def _green(image: EvaluationImage) -> NDArray[np.uint8] | None:
     """Green channel of the image, where the file is known."""
     if image.path is None:
         return None
-    green = np.ascontiguousarray(read_rgb(image.path)[..., 1])
+    green = np.ascontiguousarray(read_image(image.path, "RGB")[..., 1])
     size = (image.truth.height, image.truth.width)
     if green.shape != size:
         raise InputError(

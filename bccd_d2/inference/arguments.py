@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bccd_d2.inference.model_zoo import ModelFiles, find_model
 from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions, TestTimeAugmentation
-from bccd_d2.io.sources import MAX_PIXELS
+from bccd_d2.io.images import MAX_PIXELS
 
 DEFAULT_SCORE_THRESHOLD = 0.5
 

@@ -18,8 +18,8 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.result import ImageResult
 from bccd_d2.inference.writers import FORMATS, format_files, write_formats
-from bccd_d2.io.source import ImageSource
-from bccd_d2.io.sources import MAX_PIXELS, open_source, page_count
+from bccd_d2.io.images import MAX_PIXELS, open_source, page_count
+from bccd_d2.io.sources import ImageSource
 from bccd_d2.io.storage import Storage, fingerprint, local_copy
 from bccd_d2.structures.cells import Cells
 

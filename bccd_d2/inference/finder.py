@@ -18,7 +18,7 @@ from bccd_d2.inference.refinement import split_merged, without_overlaps
 from bccd_d2.inference.seams import candidates, merge_tiles
 from bccd_d2.inference.test_time_augmentation import predict_views, views_of
 from bccd_d2.inference.tiles import Tile, plan_tiles
-from bccd_d2.io.source import ArraySource, ImageSource, sample_image
+from bccd_d2.io.sources import ArraySource, ImageSource, sample_image
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.detections import Detections
 

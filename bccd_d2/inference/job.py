@@ -19,9 +19,9 @@ from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.io.find_images import SUFFIXES, find_images
+from bccd_d2.io.images import MAX_PIXELS
 from bccd_d2.io.slide_source import SLIDE_SUFFIXES
-from bccd_d2.io.source import ArraySource
-from bccd_d2.io.sources import MAX_PIXELS
+from bccd_d2.io.sources import ArraySource
 from bccd_d2.io.storage import Storage, is_url
 
 Images = Sequence[tuple[str | Path, str]]

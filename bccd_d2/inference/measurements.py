@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage.measure import perimeter_crofton
 from skimage.measure import regionprops as measure_regions
 
-from bccd_d2.io.source import ImageSource
+from bccd_d2.io.sources import ImageSource
 from bccd_d2.structures.cells import Cells
 
 Table = dict[str, NDArray]

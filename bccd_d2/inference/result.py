@@ -8,7 +8,7 @@ from functools import cached_property
 
 from bccd_d2.inference.counts import Counts, count_cells
 from bccd_d2.inference.measurements import Table, measure_cells
-from bccd_d2.io.source import ImageSource
+from bccd_d2.io.sources import ImageSource
 from bccd_d2.reporting.overlay import CLASS_COLORS, Color
 from bccd_d2.structures.cells import Cells
 

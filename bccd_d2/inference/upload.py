@@ -16,7 +16,8 @@ from bccd_d2.inference.batch import Predictor
 from bccd_d2.inference.counts import count_rows
 from bccd_d2.inference.result import ImageResult
 from bccd_d2.inference.writers.overlay import overview
-from bccd_d2.io.sources import ArraySource, open_source
+from bccd_d2.io.images import open_source
+from bccd_d2.io.sources import ArraySource
 from bccd_d2.reporting.overlay import Color, draw_cells
 
 # Of the picture on the page; files have the image's own size.

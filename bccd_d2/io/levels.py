@@ -1,7 +1,15 @@
-"""Images of more than eight bits, brought to eight."""
+"""The one rule for levels: which stored numbers are black and white, and how they become eight bits.
+
+Images of eight bits are left as they are. Cameras of 10, 12 or 14 bits write their levels into 16-bit files unchanged,
+so the file's own 65,535 would turn such an image almost black. White is the largest level of the smallest camera depth
+that holds the image. Unlike percentiles this depends on the camera and not on what the image shows, so colours stay
+comparable. A share of the pixels at either end does not count, so that hot pixels change nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,42 +18,138 @@ from numpy.typing import NDArray
 from bccd_d2.errors import InputError
 
 CAMERA_BITS = (8, 10, 12, 14, 16, 24, 32)
+_TAIL = 1e-3
+"""Share of the brightest and of the darkest levels that does not count: hot and dead pixels."""
+_NOISE = 0.05
+"""Levels this far below 0, in shares of the brightest, are noise around black."""
+_OFFSET, _OFFSET_BITS = 2**15, 14
+"""Signed levels stored as unsigned ones are shifted by half the range; cameras with up to this many bits are known."""
+_OVERSHOOT = 2.0
+"""Floating-point levels up to this are a range of [0, 1] that processing has overshot."""
+_EXPOSURES = 2.0
+"""Brightest levels of images of one camera follow one another by less than this factor; a camera with two bits more
+shows the same scene four times as bright."""
+_LEAST_CONTRAST = 0.1
+"""Of the range from black to white; smears that show cells have a quarter and more."""
+_ADVICE = "stretch the contrast and save it as 8 bits (Fiji: Image > Adjust > Brightness/Contrast, Apply)"
 
 
-def full_scale(pixels: NDArray[Any], name: str = "image") -> float:
-    """The level that stands for full brightness.
+@dataclass(frozen=True)
+class Levels:
+    """What the stored levels of an image mean.
 
-    Cameras of 10, 12 or 14 bits write their levels into 16-bit files as they are, so the file's own 65,535 would turn
-    such an image almost black. Taken is the smallest of ``CAMERA_BITS`` that holds the largest level. Unlike
-    percentiles this depends on the camera and not on what the image shows, so its colours stay comparable.
+    Attributes:
+        black: level of no light.
+        white: level of full brightness.
+        low: darkest level of the image, few pixels aside.
+        high: brightest level of the image, few pixels aside.
+        note: what to tell the user about them; empty where they are usual.
+    """
+
+    black: float
+    white: float
+    low: float
+    high: float
+    note: str = ""
+
+    @property
+    def warning(self) -> str:
+        """What to tell the user, low contrast included; empty where there is nothing to tell."""
+        if self.high - self.low >= _LEAST_CONTRAST * (self.white - self.black):
+            return self.note
+        contrast = (
+            f"its levels lie between {self.low:g} and {self.high:g} in a range of {self.black:g} to {self.white:g}; "
+            f"if it shows cells, {_ADVICE}"
+        )
+        return f"{self.note}; {contrast}" if self.note else contrast
+
+
+def find_levels(pixels: NDArray[Any], name: str = "image", declared_bits: int | None = None) -> Levels:
+    """Black and white of an image.
 
     Args:
-        pixels: unsigned or signed integers, or floats in [0, 1]; the image or a sample of it.
+        pixels: of any shape and number type; the image or an even sample of it.
         name: what messages call it.
+        declared_bits: of the camera, where the file declares them; ``None`` where it does not.
 
     Raises:
-        InputError: floats beyond 1 or not finite: nothing says what is full brightness.
+        InputError: floating-point levels of which nothing says what is full brightness.
     """
-    if pixels.dtype == np.uint8:
-        return 255.0
-    largest = float(pixels.max(initial=0))
-    if np.issubdtype(pixels.dtype, np.floating):
-        if not largest <= 1:
-            raise InputError(f"{name}: floating-point levels up to {largest:g}; expected levels in [0, 1]")
-        return 1.0
     if pixels.dtype == np.bool_:
-        return 1.0
-    return float(2 ** next(bits for bits in CAMERA_BITS if largest < 2**bits or bits == CAMERA_BITS[-1]) - 1)
+        return Levels(0, 1, 0, 1)
+    if not np.isfinite(pixels).all():
+        raise InputError(f"{name}: levels that are not finite; expected levels in [0, 1]")
+    low, high = _robust_range(pixels)
+    if pixels.dtype == np.uint8:
+        return Levels(0, 255, low, high)
+    if np.issubdtype(pixels.dtype, np.floating):
+        return _floating(low, high, name)
+    kind = np.iinfo(pixels.dtype)
+    black, note = 0.0, ""
+    if kind.min < 0 and low < -_NOISE * max(high, 1):
+        if high < kind.min + 2**_OFFSET_BITS:
+            black = float(kind.min)
+        else:
+            bits = next((b for b in CAMERA_BITS if low >= -(2 ** (b - 1)) and high < 2 ** (b - 1)), kind.bits)
+            black = -(2.0 ** (bits - 1))
+            note = f"signed levels from {low:g} to {high:g}; {black:g} is taken as black and {-black - 1:g} as white"
+            return Levels(black, -black - 1, low, high, note)
+    elif kind.min == 0 and kind.bits == 16 and low >= _OFFSET and high < _OFFSET + 2**_OFFSET_BITS:
+        black = float(_OFFSET)
+    if black:
+        note = f"levels from {low:g} to {high:g}; {black:g} is taken as black"
+    bits = declared_bits if declared_bits and high - black < 2**declared_bits else _camera_bits(high - black)
+    return Levels(black, min(black + 2.0**bits - 1, float(kind.max)), low, high, note)
 
 
-def to_uint8(pixels: NDArray[Any], full: float) -> NDArray[np.uint8]:
-    """Levels from 0 to ``full`` as 0 to 255; levels outside are clipped.
+def agree(own: Levels, others: Iterable[Levels]) -> Levels:
+    """``own`` with the white of its data set, so that an image a little darker is not shown four times as bright.
 
     Args:
-        pixels: of any shape and number type; uint8 is left as it is.
-        full: see :func:`full_scale`.
+        own: of one image.
+        others: of images of the same folder, size and type. Those count that an unbroken row of exposures joins to it;
+            so the same scene from a camera of another depth does not.
     """
+    highest = own.high
+    for other in sorted(others, key=lambda levels: levels.high):
+        if other.black == own.black and highest < other.high < own.black + _EXPOSURES * (highest - own.black):
+            highest = other.high
+    white = own.black + 2.0 ** _camera_bits(highest - own.black) - 1
+    return replace(own, white=max(own.white, white))
+
+
+def to_uint8(pixels: NDArray[Any], levels: Levels) -> NDArray[np.uint8]:
+    """Levels from black to white as 0 to 255; levels outside are clipped, uint8 is left as it is."""
     if pixels.dtype == np.uint8:
         return pixels
-    scaled = np.clip(pixels.astype(np.float32) * np.float32(255 / full), 0, 255)
-    return np.rint(scaled).astype(np.uint8)
+    scaled = pixels.astype(np.float32)
+    if levels.black:
+        scaled -= np.float32(levels.black)
+    scaled *= np.float32(255 / (levels.white - levels.black))
+    return np.rint(np.clip(scaled, 0, 255, out=scaled), out=scaled).astype(np.uint8)
+
+
+def _robust_range(pixels: NDArray[Any]) -> tuple[float, float]:
+    if not pixels.size:
+        return 0.0, 0.0
+    low, high = np.quantile(pixels, (_TAIL, 1 - _TAIL), method="nearest")
+    return float(low), float(high)
+
+
+def _camera_bits(highest: float) -> int:
+    return next((bits for bits in CAMERA_BITS if highest < 2**bits), CAMERA_BITS[-1])
+
+
+def _floating(low: float, high: float, name: str) -> Levels:
+    span = f"floating-point levels from {low:g} to {high:g}"
+    if low < -_NOISE * max(high, 0):
+        if low >= -1 and high <= 1:
+            return Levels(-1, 1, low, high, f"{span}; -1 is taken as black and 1 as white")
+    elif high <= 1:
+        return Levels(0, 1, low, high)
+    elif high <= _OVERSHOOT:
+        return Levels(0, 1, low, high, f"{span}; those above 1 are taken as white")
+    elif high < 2**16:
+        white = 2.0 ** _camera_bits(high) - 1
+        return Levels(0, white, low, high, f"{span}; {white:g} is taken as white")
+    raise InputError(f"{name}: {span}; expected levels in [0, 1]; {_ADVICE}")

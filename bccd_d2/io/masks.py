@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bccd_d2.errors import InputError
-from bccd_d2.io.images import image_errors, read_image_size
+from bccd_d2.io.file_kinds import image_errors
+from bccd_d2.io.images import read_image_size
 from bccd_d2.io.mask_colours import colour_codes, nearest_class
 from bccd_d2.structures.rle import require_size
 

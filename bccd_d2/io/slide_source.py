@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
-from bccd_d2.io.resolution import plausible_microns_per_pixel
-from bccd_d2.io.source import ImageSource
+from bccd_d2.io.sources import ImageSource
+from bccd_d2.io.tiff_layout import plausible_microns_per_pixel
 
 SLIDE_SUFFIXES = frozenset({".svs", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".czi"})
 

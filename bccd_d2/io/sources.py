@@ -1,102 +1,138 @@
-"""Opens image files of every format."""
+"""What an image is to the predictor: something that is read region by region."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
 
-import tifffile
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
 
-from bccd_d2.data.preprocessing import read_image
-from bccd_d2.errors import InputError
-from bccd_d2.io.images import image_errors, looks_complete
-from bccd_d2.io.resolution import plausible_microns_per_pixel
-from bccd_d2.io.slide_source import SLIDE_SUFFIXES, SlideSource, is_whole_slide
-from bccd_d2.io.source import ArraySource, ImageSource
-from bccd_d2.io.tiff_source import TiffSource, tiff_pages
-
-__all__ = ["MAX_PIXELS", "ArraySource", "ImageSource", "open_source", "page_count"]
-
-MAX_PIXELS = 200_000_000
-"""A file that must be decoded whole and claims more is taken for a decompression bomb: 600 MB of pixels."""
-
-_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PILLOW_LIMIT = threading.Lock()
+# Up to this many blocks of this side are read of an image to learn its colours: all of 6144x6144 pixels, or an even
+# sample of more.
+_BLOCK = 512
+_BLOCKS_A_SIDE = 12
+_SAMPLED_PIXELS = 250_000
 
 
-def open_source(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS) -> ImageSource:
-    """Open an image file; formats are known by content, not by name.
+class ImageSource(ABC):
+    """An image that is read region by region, in native pixels, upright as its EXIF orientation says.
+
+    Attributes:
+        name: what messages call it.
+        height: in native pixels.
+        width: in native pixels.
+        microns_per_pixel: as the file says; ``None`` where it says nothing.
+    """
+
+    name: str
+    height: int
+    width: int
+    microns_per_pixel: float | None = None
+
+    @abstractmethod
+    def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """A region inside the image.
+
+        Args:
+            x: left column.
+            y: upper row.
+            width: columns.
+            height: rows.
+
+        Returns:
+            (height, width, 3) uint8, BGR.
+
+        Raises:
+            InputError: this part of the file cannot be decoded.
+        """
+
+    def close(self) -> None:  # noqa: B027  most sources hold no file open
+        """Give back what :func:`bccd_d2.io.images.open_source` took."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ArraySource(ImageSource):
+    """An image that is in memory.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF, or a whole slide that OpenSlide reads (extra ``slides``).
-        page: of a TIFF of several pages, from 0 on; see :func:`page_count`.
-        max_pixels: a file (of a TIFF, a strip or tile) that must be decoded whole and claims more pixels is refused.
-
-    Returns:
-        A source to be closed after use; whole slides and TIFF are read on demand.
+        image: (height, width, 3) uint8, BGR.
+        name: what messages call it.
+        microns_per_pixel: ``None`` if not known.
 
     Raises:
-        InputError: the file is empty, cut short, no image, too large, or has no such page.
-        OSError: the file cannot be read.
+        ValueError: the image is of another shape or type.
     """
-    path = Path(path)
-    kind = _kind(path)
-    if kind == "tiff":
-        return TiffSource(path, page, max_pixels)
-    if page != 0:
-        raise InputError(f"{path}: page {page} does not exist, found one image")
-    if kind == "slide":
-        return SlideSource(path)
-    microns = _check_header(path, max_pixels)
-    return ArraySource(read_image(str(path)), str(path), microns)
 
-
-def page_count(path: str | Path) -> int:
-    """How many images a file holds: the pages of a TIFF (levels of a pyramid are one image), otherwise 1.
-
-    Raises:
-        InputError: the file is a broken TIFF.
-        OSError: the file cannot be read.
-    """
-    path = Path(path)
-    if _kind(path) != "tiff":
-        return 1
-    with image_errors(path), tifffile.TiffFile(path) as file:
-        return len(tiff_pages(file))
-
-
-def _kind(path: Path) -> str:
-    with path.open("rb") as file:
-        signature = file.read(4)
-    if is_whole_slide(path) or (path.suffix.lower() in SLIDE_SUFFIXES and signature not in _TIFF_SIGNATURES):
-        return "slide"
-    return "tiff" if signature in _TIFF_SIGNATURES else "picture"
-
-
-def _check_header(path: Path, max_pixels: int) -> float | None:
-    """Refuse what is too large or cut short before it is decoded; returns microns per pixel if the file says so."""
-    with image_errors(path), _no_pillow_limit(), Image.open(path) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise InputError(
-                f"{path}: {width}x{height} pixels by its header, more than the limit of {max_pixels} pixels; raise the "
-                "limit if the file can be trusted"
+    def __init__(
+        self, image: NDArray[np.uint8], name: str = "image", microns_per_pixel: float | None = None
+    ) -> None:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(
+                f"image of shape {image.shape}, {image.dtype}; expected (height, width, 3) of uint8"
             )
-        if not looks_complete(path, image.format):
-            image.load()
-        dots_per_inch = image.info.get("dpi", (0, 0))[0]
-    return plausible_microns_per_pixel(25_400 / float(dots_per_inch) if dots_per_inch else None)
+        self._image = image
+        self.name = name
+        self.height, self.width = image.shape[:2]
+        self.microns_per_pixel = microns_per_pixel
+
+    def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """See :meth:`ImageSource.read`."""
+        return self._image[y : y + height, x : x + width]
 
 
-@contextmanager
-def _no_pillow_limit() -> Iterator[None]:
-    """Pillow's own limit is the process's, cannot be raised for one file, and is a warning first."""
-    with _PILLOW_LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+def sample_blocks(
+    height: int, width: int, read: Callable[[int, int, int, int], NDArray[Any]]
+) -> Iterator[NDArray[Any]]:
+    """Pixels spread evenly over an image of any size, row of blocks by row of blocks.
+
+    Up to 6144x6144 pixels all blocks together are every n-th row and column of the image, as
+    :meth:`bccd_d2.data.stain.ReinhardNormalizer.statistics` takes of a whole one; of larger ones some blocks are read.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        read: called with x, y, width and height; gives (height, width, channels).
+
+    Yields:
+        (rows, columns, channels), not more than a quarter of a million pixels in all.
+    """
+    ys, xs = _block_starts(height), _block_starts(width)
+    covered = min(height, len(ys) * _BLOCK) * min(width, len(xs) * _BLOCK)
+    step = max(1, int(np.ceil(np.sqrt(covered / _SAMPLED_PIXELS))))
+    for y in ys:
+        rows = range(-(-y // step) * step, min(y + _BLOCK, height), step)
+        if not rows:
+            continue
+        row_of_blocks = []
+        for x in xs:
+            columns = range(-(-x // step) * step, min(x + _BLOCK, width), step)
+            if columns:
+                block = read(x, y, min(_BLOCK, width - x), min(_BLOCK, height - y))
+                row_of_blocks.append(block[rows.start - y :: step, columns.start - x :: step])
+        yield np.concatenate(row_of_blocks, axis=1)
+
+
+def sample_image(source: ImageSource) -> NDArray[np.uint8]:
+    """(rows, columns, 3) uint8 BGR: pixels of a source as :func:`sample_blocks` picks them, as one image."""
+    rows = list(sample_blocks(source.height, source.width, source.read))
+    columns = min(row.shape[1] for row in rows)
+    return np.concatenate([row[:, :columns] for row in rows])
+
+
+def _block_starts(length: int) -> list[int]:
+    """Where blocks begin: one after the other where they cover the length, else spread evenly."""
+    needed = -(-length // _BLOCK)
+    if needed <= _BLOCKS_A_SIDE:
+        return [index * _BLOCK for index in range(needed)]
+    return [round(index * (length - _BLOCK) / (_BLOCKS_A_SIDE - 1)) for index in range(_BLOCKS_A_SIDE)]

@@ -14,10 +14,16 @@ import tifffile
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
-from bccd_d2.io.images import image_errors
-from bccd_d2.io.levels import full_scale, to_uint8
-from bccd_d2.io.resolution import plausible_microns_per_pixel, tiff_microns_per_pixel
-from bccd_d2.io.source import ImageSource, sample_blocks
+from bccd_d2.io.file_kinds import image_errors
+from bccd_d2.io.levels import Levels, find_levels, to_uint8
+from bccd_d2.io.sources import ImageSource, sample_blocks
+from bccd_d2.io.tiff_layout import (
+    RGB_ADVICE,
+    declared_bits,
+    plausible_microns_per_pixel,
+    tiff_images,
+    tiff_microns_per_pixel,
+)
 
 # Strips as wide as the image are needed again by every tile of a row.
 _CACHE_BYTES = 256 * 2**20
@@ -32,84 +38,96 @@ _ORIENTATIONS = {
     7: (True, True, True),
     8: (True, False, True),
 }
-_WHOLE_SLIDES = ("is_svs", "is_scn", "is_ndpi", "is_philips", "is_bif", "is_qpi")
-_TRANSPARENT_SAMPLES = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "YCBCR": 3, "SEPARATED": 4}
-
-
-def tiff_pages(file: tifffile.TiffFile) -> list[Any]:
-    """The images of a TIFF at full size: reduced copies, masks and a slide's label are left out."""
-    series = file.series
-    if any(getattr(file, kind, False) for kind in _WHOLE_SLIDES):
-        series = series[:1]
-    pages = [page.aspage() for one in series for page in one.levels[0].pages if page is not None]
-    full = [page for page in pages if not (page.is_reduced or page.is_mask)]
-    return full or pages[:1]
+# Samples of a pixel that are colour; what comes after them is transparency.
+_COLOUR_SAMPLES = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "YCBCR": 3, "SEPARATED": 4}
+_ALPHA = (1, 2)
+"""ExtraSamples of a TIFF: associated and unassociated alpha."""
+_CHECKED_PIXELS = 2**24
+"""Images of eight bits with more pixels are not looked at for their contrast."""
 
 
 class TiffSource(ImageSource):
-    """One page of a TIFF: strips or tiles, any compression that ``imagecodecs`` knows, 1 to 32 bits.
+    """One image of a TIFF: strips or tiles, any compression that ``imagecodecs`` knows, 1 to 32 bits.
 
-    Grey, RGB, palette, YCbCr (JPEG) and CMYK; an alpha channel is dropped. More than eight bits are scaled by
-    :func:`bccd_d2.io.levels.full_scale`, found on an even sample of the image.
+    Grey, RGB, palette, YCbCr (JPEG) and CMYK; an alpha channel is dropped. Three samples that no tag calls RGB, in one
+    page or in three, are red, green and blue.
 
     Args:
         path: the file.
-        page: index into :func:`tiff_pages`.
+        page: index into :func:`bccd_d2.io.tiff_layout.tiff_images`.
         max_pixels: a strip or tile of more pixels is refused.
+        measure: find ``levels``, on an even sample of the image.
+
+    Attributes:
+        levels: what the samples mean; ``None`` where that needs no look at them.
+        levels_declared: whether the file says how many bits its camera has.
 
     Raises:
         InputError: the file is broken or cut short, has no such page, or a kind of pixels that is not read.
     """
 
-    def __init__(self, path: Path, page: int, max_pixels: int) -> None:
+    def __init__(self, path: Path, page: int, max_pixels: int, *, measure: bool = True) -> None:
         self.name = str(path)
         self._path = path
-        self._cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
         self._cached_bytes = 0
         with image_errors(path):
             self._file = tifffile.TiffFile(path)
-        try:
-            with image_errors(path):
-                self._open_page(page, max_pixels)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _open_page(self, page: int, max_pixels: int) -> None:
-        pages = tiff_pages(self._file)
-        if not 0 <= page < len(pages):
-            raise InputError(f"{self.name}: page {page} does not exist, found pages 0 to {len(pages) - 1}")
-        self._page = pages[page]
-        self._check(max_pixels)
+            images = tiff_images(self._file, self.name)
+        if not 0 <= page < len(images):
+            raise InputError(f"{self.name}: page {page} does not exist, found pages 0 to {len(images) - 1}")
+        self._planes = images[page]
+        self._page = self._planes[0]
+        for plane in self._planes:
+            self._check(plane, max_pixels)
+        self._colours = self._colour_samples()
         height, width = self._page.imagelength, self._page.imagewidth
         orientation = self._page.tags.valueof(274, default=1)
         self._transposed, self._columns_backward, self._rows_backward = _ORIENTATIONS.get(
             orientation, _ORIENTATIONS[1]
         )
         self.height, self.width = (width, height) if self._transposed else (height, width)
-        self.microns_per_pixel = plausible_microns_per_pixel(tiff_microns_per_pixel(self._file, self._page))
-        self._pixels = (
-            tifffile.memmap(self._path, page=self._page.index, mode="r")
-            if self._page.is_memmappable and not self._page.is_subifd
+        with image_errors(path):
+            self.microns_per_pixel = plausible_microns_per_pixel(
+                tiff_microns_per_pixel(self._file, self._page)
+            )
+            bits = declared_bits(self._file, self._page)
+        self._pixels = [
+            tifffile.memmap(self._path, page=plane.index, mode="r")
+            if plane.is_memmappable and not plane.is_subifd
             else None
-        )
-        self._full = 255.0
-        if self._page.dtype != np.uint8 and self._page.photometric.name != "PALETTE":
-            bits = self._page.bitspersample
-            sample = np.concatenate([b.ravel() for b in sample_blocks(height, width, self._stored)])
-            self._full = full_scale(sample, self.name) if bits in (16, 32, 64) else float(2**bits - 1)
+            for plane in self._planes
+        ]
+        self.levels: Levels | None = None
+        self.levels_declared = bits is not None
+        palette = self._page.photometric.name == "PALETTE"
+        if measure and not palette and (self.is_deep or height * width <= _CHECKED_PIXELS):
+            read = self._stored if self.is_deep else self._stored_colours
+            sample = np.concatenate([block.ravel() for block in sample_blocks(height, width, read)])
+            self.levels = find_levels(sample, self.name, bits)
 
-    def _check(self, max_pixels: int) -> None:
-        page = self._page
-        if page.photometric.name not in _TRANSPARENT_SAMPLES:
+    @property
+    def is_deep(self) -> bool:
+        """Whether it has other samples than those of eight bits that are shown as they are."""
+        return self._page.dtype != np.uint8 and self._page.photometric.name != "PALETTE"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) as shown."""
+        return self.height, self.width
+
+    def _check(self, page: Any, max_pixels: int) -> None:
+        if page.photometric.name not in _COLOUR_SAMPLES:
             raise InputError(
                 f"{self.name}: TIFF of colour space {page.photometric.name}, expected one of "
-                f"{', '.join(_TRANSPARENT_SAMPLES)}"
+                f"{', '.join(_COLOUR_SAMPLES)}"
             )
         if page.imagedepth != 1 or page.dtype is None or np.issubdtype(page.dtype, np.complexfloating):
             raise InputError(
                 f"{self.name}: TIFF of shape {page.shape} and type {page.dtype}, expected an image"
             )
+        if page.shape != self._page.shape or page.dtype != self._page.dtype:
+            raise InputError(f"{self.name}: channels of shape {self._page.shape} and {page.shape}")
         size = self._file.filehandle.size
         ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts) if count]
         if not ends or max(ends) > size:
@@ -122,6 +140,23 @@ class TiffSource(ImageSource):
                 f"{self.name}: a piece of {columns}x{rows} pixels must be decoded at once, more than the limit of "
                 f"{max_pixels} pixels; raise the limit if the file can be trusted"
             )
+
+    def _colour_samples(self) -> int:
+        """How many of the first samples of a pixel are its colour: 1, 3 or 4."""
+        page, photometric = self._page, self._page.photometric.name
+        if len(self._planes) > 1:
+            return len(self._planes)
+        expected = _COLOUR_SAMPLES[photometric]
+        transparent = sum(int(kind) in _ALPHA for kind in page.extrasamples)
+        found = page.samplesperpixel - transparent
+        if photometric in ("MINISBLACK", "MINISWHITE") and found == 3:
+            return 3
+        if found < expected or (photometric in ("MINISBLACK", "MINISWHITE") and found > 1):
+            raise InputError(
+                f"{self.name}: {found} channels ({photometric}), expected {expected}, or 3 as red, green and blue; "
+                f"{RGB_ADVICE}"
+            )
+        return expected
 
     def _segment_size(self) -> tuple[int, int]:
         page = self._page
@@ -147,21 +182,28 @@ class TiffSource(ImageSource):
     def close(self) -> None:
         """See :meth:`ImageSource.close`."""
         self._cache.clear()
-        self._pixels = None
+        self._pixels = []
         self._file.close()
+
+    def _stored_colours(self, x: int, y: int, width: int, height: int) -> NDArray[Any]:
+        return self._stored(x, y, width, height)[..., : self._colours]
 
     def _stored(self, x: int, y: int, width: int, height: int) -> NDArray[Any]:
         """(height, width, samples) as stored: neither turned nor converted."""
-        page = self._page
+        planes = [self._stored_plane(plane, x, y, width, height) for plane in range(len(self._planes))]
+        return planes[0] if len(planes) == 1 else np.concatenate([plane[..., :1] for plane in planes], axis=2)
+
+    def _stored_plane(self, plane: int, x: int, y: int, width: int, height: int) -> NDArray[Any]:
+        page, pixels = self._planes[plane], self._pixels[plane]
         separate = page.planarconfig == 2 and page.samplesperpixel > 1
-        if self._pixels is not None:
+        if pixels is not None:
             shape = (page.samplesperpixel, page.imagelength, page.imagewidth)
             if separate:
-                return self._pixels.reshape(shape)[:, y : y + height, x : x + width].transpose(1, 2, 0)
-            return self._pixels.reshape(*shape[1:], shape[0])[y : y + height, x : x + width]
+                return pixels.reshape(shape)[:, y : y + height, x : x + width].transpose(1, 2, 0)
+            return pixels.reshape(*shape[1:], shape[0])[y : y + height, x : x + width]
         result = np.zeros((height, width, page.samplesperpixel), page.dtype)
         for index, sample, top, left in self._segments(x, y, width, height, separate):
-            segment = self._segment(index)
+            segment = self._segment(plane, index)
             x0, y0 = max(left, x), max(top, y)
             x1, y1 = min(left + segment.shape[1], x + width), min(top + segment.shape[0], y + height)
             samples = slice(sample, sample + 1) if separate else slice(None)
@@ -181,12 +223,13 @@ class TiffSource(ImageSource):
                 for column in range(x // columns, (x + width - 1) // columns + 1):
                     yield (sample * down + row) * across + column, sample, row * rows, column * columns
 
-    def _segment(self, index: int) -> NDArray[Any]:
+    def _segment(self, plane: int, index: int) -> NDArray[Any]:
         """(rows, columns, samples) of one strip or tile."""
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        page = self._page
+        key = plane, index
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        page = self._planes[plane]
         handle = self._file.filehandle
         handle.seek(page.dataoffsets[index])
         encoded = handle.read(page.databytecounts[index])
@@ -195,7 +238,7 @@ class TiffSource(ImageSource):
         except Exception as error:  # each of the many decoders raises kinds of its own
             raise InputError(f"{self.name}: strip or tile {index} cannot be decoded ({error})") from error
         segment = np.full(shape, page.nodata, page.dtype)[0] if decoded is None else decoded[0]
-        self._cache[index] = segment
+        self._cache[key] = segment
         self._cached_bytes += segment.nbytes
         while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
@@ -203,12 +246,16 @@ class TiffSource(ImageSource):
 
     def _to_bgr(self, stored: NDArray[Any]) -> NDArray[np.uint8]:
         photometric = self._page.photometric.name
-        colour = stored[..., : _TRANSPARENT_SAMPLES[photometric]]
+        colour = stored[..., : self._colours]
         if photometric == "PALETTE":
             # 16-bit levels; writers make them of eight bits by 256 or by 257.
             table = (np.asarray(self._page.colormap) >> 8).astype(np.uint8)
             return np.ascontiguousarray(table[::-1].T[colour[..., 0]])
-        levels = np.ascontiguousarray(to_uint8(np.asarray(colour), self._full))
+        if self.is_deep:
+            if self.levels is None:
+                raise ValueError(f"{self.name} was opened for its size alone")
+            colour = to_uint8(np.asarray(colour), self.levels)
+        levels = np.ascontiguousarray(colour)
         if photometric == "SEPARATED":
             white = 255 - levels.astype(np.uint16)
             return ((white[..., 2::-1] * white[..., 3:] + 127) // 255).astype(np.uint8)

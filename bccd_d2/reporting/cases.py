@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.taxonomy import BINS, CORRECT, IGNORED, ImageErrors
-from bccd_d2.io.images import read_rgb
+from bccd_d2.io.images import read_image
 from bccd_d2.reporting.evaluation_figures import BIN_COLORS
 from bccd_d2.reporting.pages import Outline, jpeg_uri, number, outline_path, svg_picture
 from bccd_d2.reporting.sources import EvaluatedPart
@@ -94,7 +94,7 @@ def read_case(part: EvaluatedPart, index: int) -> Case:
     record = part.evaluation.per_image[index]
     name = image.file_name.rsplit("/", 1)[-1]
     title = f"{part.name}: {name}\nIoU {record['iou']:.3f}, {record['true_positives']} of {record['cells']} cells found"
-    return Case(read_rgb(image.path), image, part.evaluation.image_errors[index], title)
+    return Case(read_image(image.path, "RGB"), image, part.evaluation.image_errors[index], title)
 
 
 def shown_cases(part: EvaluatedPart, shown: int) -> list[Shown]:

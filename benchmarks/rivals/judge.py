@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.data.preprocessing import read_image
 from bccd_d2.data.registration import annotation_file
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.io.images import read_image
 from bccd_d2.structures.cells import Cells
 
 DETECTIONS = 500

@@ -16,8 +16,8 @@ from rivals.results import Result, quality_over_time, results_table
 from rivals.stock import FROM_SCRATCH, ZOO, build_small_stock, build_tutorial, tutorial_config
 from rivals.torchvision_model import TorchvisionMaskRCNN, build_model, rate_factor
 
-from bccd_d2.data.preprocessing import read_image
 from bccd_d2.errors import InputError
+from bccd_d2.io.images import read_image
 from bccd_d2.structures.cells import Cells
 from tests.engine.tiny import HEIGHT, WIDTH, write_data
 

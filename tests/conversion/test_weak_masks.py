@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bccd_d2.conversion.box_files import read_voc
 from bccd_d2.conversion.weak_masks import find_foreground, guess_masks
-from bccd_d2.io.images import read_rgb
+from bccd_d2.io.images import read_image
 
 HEIGHT, WIDTH = 160, 240
 GLASS, RED, VIOLET = (225, 228, 222), (200, 140, 150), (110, 70, 170)
@@ -147,7 +147,7 @@ def test_real_white_cells_are_near_their_drawn_masks(real_voc_root: Path):
         boxes = read_voc(real_voc_root / "Annotations" / f"{path.stem}.xml")
         drawn = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 127
         corners = np.clip(boxes.corners, 0, [drawn.shape[1], drawn.shape[0]] * 2)
-        guessed = guess_masks(read_rgb(real_voc_root / "JPEGImages" / f"{path.stem}.jpg"), corners)
+        guessed = guess_masks(read_image(real_voc_root / "JPEGImages" / f"{path.stem}.jpg", "RGB"), corners)
         white = [number for number, name in enumerate(boxes.names, start=1) if name == "WBC"]
         if len(white) == 1 and cv2.connectedComponents(drawn.astype(np.uint8))[0] == 2:
             overlaps.append(iou(guessed.labels == white[0], drawn))

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions
 from bccd_d2.inference.result import ImageResult
-from bccd_d2.io.source import ArraySource
+from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells
 
 NAMES = ["RBC", "WBC", "Platelet"]

@@ -4,7 +4,7 @@ from skimage.measure import regionprops
 
 from bccd_d2.inference import measurements
 from bccd_d2.inference.measurements import measure_cells, nucleus_fraction
-from bccd_d2.io.source import ArraySource
+from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells
 from tests.inference.drawn_cells import disc, ring_and_friends
 

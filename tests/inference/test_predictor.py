@@ -14,7 +14,7 @@ from bccd_d2.inference.cell_model import CellModel
 from bccd_d2.inference.network import Network
 from bccd_d2.inference.options import PredictionOptions, TestTimeAugmentation
 from bccd_d2.inference.predictor import BCCDPredictor
-from bccd_d2.io.sources import open_source
+from bccd_d2.io.images import open_source
 from tests.inference.blobs import BlobNetwork, draw
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"

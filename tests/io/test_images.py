@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bccd_d2.errors import InputError
-from bccd_d2.io.images import read_image_size, read_rgb
+from bccd_d2.io.images import read_image, read_image_size
 
 RANDOM = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
 FORMATS = ["png", "jpg", "bmp", "tif"]
@@ -50,7 +50,7 @@ def test_exif_turns_the_image(tmp_path: Path, suffix: str) -> None:
     exif[0x0112] = 6
     path = save(tmp_path, suffix, exif=exif)
     assert read_image_size(path) == (64, 40)
-    assert read_rgb(path).shape == (64, 40, 3)
+    assert read_image(path, "RGB").shape == (64, 40, 3)
 
 
 def test_empty_foreign_and_absent_files(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_empty_foreign_and_absent_files(tmp_path: Path) -> None:
         read_image_size(path)
     path.write_text("no image")
     with pytest.raises(InputError, match=r"a\.png: 8 bytes of no known image format"):
-        read_rgb(path)
+        read_image(path, "RGB")
     with pytest.raises(FileNotFoundError):
         read_image_size(tmp_path / "absent.png")
 

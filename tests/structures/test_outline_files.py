@@ -11,7 +11,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference.result import ImageResult
 from bccd_d2.inference.writers.geojson import write_geojson
 from bccd_d2.inference.writers.roi import write_rois
-from bccd_d2.io.source import ArraySource
+from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.outline_files import Outline, read_geojson, read_imagej, read_outlines
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bccd_d2.data.preprocessing import resize_image
 from bccd_d2.inference.result import ImageResult
 from bccd_d2.inference.writers.labels import MAX_PICTURE_SIDE
-from bccd_d2.io.source import ImageSource
+from bccd_d2.io.sources import ImageSource
 from bccd_d2.reporting.overlay import draw_cells
 
 _BLOCK = 4096

@@ -19,7 +19,7 @@ from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, format_files, pa
 from bccd_d2.inference.writers.geojson import geojson_features
 from bccd_d2.inference.writers.labels import instance_colors
 from bccd_d2.inference.writers.overlay import overview
-from bccd_d2.io.source import ArraySource
+from bccd_d2.io.sources import ArraySource
 from bccd_d2.reporting.overlay import CLASS_COLORS
 from bccd_d2.structures.cells import Cells
 from tests.inference.drawn_cells import ring_and_friends
