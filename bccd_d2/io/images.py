@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from bccd_d2.io.file_kinds import (
     png_chunks,
     read_head,
 )
-from bccd_d2.io.levels import Levels, agree, find_levels, to_uint8
+from bccd_d2.io.levels import CHECKED_STEP, Levels, agree, find_levels, to_uint8, warn_once
 from bccd_d2.io.slide_source import SLIDE_SUFFIXES, SlideSource, is_whole_slide
 from bccd_d2.io.sources import ArraySource, ImageSource
 from bccd_d2.io.tiff_layout import plausible_microns_per_pixel, tiff_images
@@ -42,11 +41,7 @@ _EXIF_ORIENTATION = 0x0112
 _EXIF_TRANSPOSED = frozenset({5, 6, 7, 8})
 _SIBLINGS = 16
 """Images of a folder, spread evenly, by which its depth is known."""
-_CHECKED_STEP = 8
-"""Every so many rows and columns are looked at for the contrast of an image of eight bits."""
 _PILLOW_LIMIT = threading.Lock()
-_warned: set[str] = set()
-_logger = logging.getLogger(__name__)
 
 
 def read_image(path: str | Path, image_format: Literal["BGR", "RGB"] | str = "BGR") -> NDArray[np.uint8]:
@@ -75,7 +70,7 @@ def read_image(path: str | Path, image_format: Literal["BGR", "RGB"] | str = "BG
     else:
         pages = page_count(path)
         if pages > 1:
-            _warn_once(path, f"{pages} pages, of which the first is taken")
+            warn_once(path, f"{pages} pages, of which the first is taken")
         with open_source(path) as source:
             image = source.read(0, 0, source.width, source.height)
     return np.asarray(image if image_format == "BGR" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -151,7 +146,7 @@ def open_source(
         if measure and source.levels is not None:
             if source.is_deep:
                 source.levels = _levels_of_set(path, source.levels, source.shape, source.levels_declared)
-            _warn_once(path, source.levels.warning)
+            warn_once(path, source.levels.warning)
         return source
     if page != 0:
         raise InputError(f"{path}: page {page} does not exist, found one image")
@@ -191,12 +186,12 @@ def _read_picture(path: Path) -> NDArray[np.uint8]:
     """(height, width, 3) uint8 BGR of a file that is decoded whole."""
     pixels, bits = _decode(path)
     if pixels.dtype == np.uint8:
-        levels = find_levels(pixels[::_CHECKED_STEP, ::_CHECKED_STEP])
+        levels = find_levels(pixels[::CHECKED_STEP, ::CHECKED_STEP])
         image = pixels
     else:
         levels = _levels_of_set(path, find_levels(pixels, str(path), bits), pixels.shape, bits is not None)
         image = to_uint8(pixels, levels)
-    _warn_once(path, levels.warning)
+    warn_once(path, levels.warning)
     return image
 
 
@@ -261,12 +256,6 @@ def _folder_levels(folder: Path, suffix: str, size: tuple[int, int]) -> tuple[Le
         if levels is not None:
             found.append(levels)
     return tuple(found)
-
-
-def _warn_once(path: Path, text: str) -> None:
-    if text and f"{path} {text}" not in _warned:
-        _warned.add(f"{path} {text}")
-        _logger.warning("%s: %s", path, text)
 
 
 def _check_header(path: Path, max_pixels: int) -> float | None:

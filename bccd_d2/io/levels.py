@@ -8,8 +8,10 @@ comparable. A share of the pixels at either end does not count, so that hot pixe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,11 @@ _EXPOSURES = 2.0
 shows the same scene four times as bright."""
 _LEAST_CONTRAST = 0.1
 """Of the range from black to white; smears that show cells have a quarter and more."""
+CHECKED_STEP = 8
+"""Every so many rows and columns are looked at for the contrast of an image of eight bits."""
 _ADVICE = "stretch the contrast and save it as 8 bits (Fiji: Image > Adjust > Brightness/Contrast, Apply)"
+
+_warned: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def find_levels(pixels: NDArray[Any], name: str = "image", declared_bits: int | 
     kind = np.iinfo(pixels.dtype)
     black, note = 0.0, ""
     if kind.min < 0 and low < -_NOISE * max(high, 1):
-        if high < kind.min + 2**_OFFSET_BITS:
+        if kind.bits > _OFFSET_BITS and high < kind.min + 2**_OFFSET_BITS:
             black = float(kind.min)
         else:
             bits = next((b for b in CAMERA_BITS if low >= -(2 ** (b - 1)) and high < 2 ** (b - 1)), kind.bits)
@@ -110,6 +116,8 @@ def agree(own: Levels, others: Iterable[Levels]) -> Levels:
         others: of images of the same folder, size and type. Those count that an unbroken row of exposures joins to it;
             so the same scene from a camera of another depth does not.
     """
+    if own.white - own.black < 255:  # fractions, which know no camera
+        return own
     highest = own.high
     for other in sorted(others, key=lambda levels: levels.high):
         if other.black == own.black and highest < other.high < own.black + _EXPOSURES * (highest - own.black):
@@ -127,6 +135,14 @@ def to_uint8(pixels: NDArray[Any], levels: Levels) -> NDArray[np.uint8]:
         scaled -= np.float32(levels.black)
     scaled *= np.float32(255 / (levels.white - levels.black))
     return np.rint(np.clip(scaled, 0, 255, out=scaled), out=scaled).astype(np.uint8)
+
+
+def warn_once(path: str | Path, text: str) -> None:
+    """Log a warning about a file, once a process; nothing where ``text`` is empty."""
+    line = f"{path}: {text}"
+    if text and line not in _warned:
+        _warned.add(line)
+        logging.getLogger(__name__).warning(line)
 
 
 def _robust_range(pixels: NDArray[Any]) -> tuple[float, float]:

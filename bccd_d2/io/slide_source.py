@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
+from bccd_d2.io.file_kinds import MICROSCOPE_FORMATS, WAY_OUT
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.io.tiff_layout import plausible_microns_per_pixel
 
@@ -49,7 +50,8 @@ class SlideSource(ImageSource):
         try:
             self._slide = module.OpenSlide(str(path))
         except self._errors as error:
-            raise InputError(f"{path}: a whole slide that OpenSlide cannot open ({error})") from error
+            kind = MICROSCOPE_FORMATS.get(path.suffix.lower(), "a whole slide")
+            raise InputError(f"{path}: {kind} that OpenSlide cannot open ({error}); {WAY_OUT}") from error
         properties = self._slide.properties
         self.width, self.height = self._slide.dimensions
         microns = properties.get(module.PROPERTY_NAME_MPP_X)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
 from bccd_d2.io.file_kinds import image_errors
-from bccd_d2.io.levels import Levels, find_levels, to_uint8
+from bccd_d2.io.levels import CHECKED_STEP, Levels, find_levels, to_uint8, warn_once
 from bccd_d2.io.sources import ImageSource, sample_blocks
 from bccd_d2.io.tiff_layout import (
     RGB_ADVICE,
@@ -42,8 +42,6 @@ _ORIENTATIONS = {
 _COLOUR_SAMPLES = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "YCBCR": 3, "SEPARATED": 4}
 _ALPHA = (1, 2)
 """ExtraSamples of a TIFF: associated and unassociated alpha."""
-_CHECKED_PIXELS = 2**24
-"""Images of eight bits with more pixels are not looked at for their contrast."""
 
 
 class TiffSource(ImageSource):
@@ -59,7 +57,7 @@ class TiffSource(ImageSource):
         measure: find ``levels``, on an even sample of the image.
 
     Attributes:
-        levels: what the samples mean; ``None`` where that needs no look at them.
+        levels: what samples of more than eight bits mean, else ``None``.
         levels_declared: whether the file says how many bits its camera has.
 
     Raises:
@@ -100,11 +98,11 @@ class TiffSource(ImageSource):
         ]
         self.levels: Levels | None = None
         self.levels_declared = bits is not None
-        palette = self._page.photometric.name == "PALETTE"
-        if measure and not palette and (self.is_deep or height * width <= _CHECKED_PIXELS):
-            read = self._stored if self.is_deep else self._stored_colours
-            sample = np.concatenate([block.ravel() for block in sample_blocks(height, width, read)])
+        if measure and self.is_deep:
+            sample = np.concatenate([b.ravel() for b in sample_blocks(height, width, self._stored_colours)])
             self.levels = find_levels(sample, self.name, bits)
+        self._seen: list[Levels] = []
+        self._seen_pixels = 0
 
     @property
     def is_deep(self) -> bool:
@@ -177,10 +175,18 @@ class TiffSource(ImageSource):
         if self._transposed:
             image = image.transpose(1, 0, 2)
         image = image[:: -1 if self._rows_backward else 1, :: -1 if self._columns_backward else 1]
+        if not self.is_deep:
+            self._seen.append(find_levels(image[::CHECKED_STEP, ::CHECKED_STEP]))
+            self._seen_pixels += height * width
         return np.ascontiguousarray(image)
 
     def close(self) -> None:
         """See :meth:`ImageSource.close`."""
+        if self._seen_pixels >= self.height * self.width / 2:
+            low, high = min(seen.low for seen in self._seen), max(seen.high for seen in self._seen)
+            warn_once(self.name, Levels(0, 255, low, high).warning)
+        self._seen.clear()
+        self._seen_pixels = 0
         self._cache.clear()
         self._pixels = []
         self._file.close()

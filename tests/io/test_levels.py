@@ -50,7 +50,7 @@ def test_hot_pixels_change_nothing(places, level):
         (scene(20, 240, np.float64), (0, 255), "255 is taken as white"),
         (scene(20, 3900, np.float32), (0, 4095), "4095 is taken as white"),
         (scene(-0.9, 0.9, np.float32), (-1, 1), "-1 is taken as black"),
-        (scene(60, 70, np.uint8), (0, 255), "between 60 and 70 in a range of 0 to 255"),
+        (scene(60, 70, np.uint8), (0, 255), "between 60 and 69 in a range of 0 to 255"),
         (scene(1000, 1200), (0, 4095), "stretch the contrast"),
         (scene(0.01, 0.06, np.float32), (0, 1), "between 0.01"),
         (np.array([[False, True]]), (0, 1), ""),
