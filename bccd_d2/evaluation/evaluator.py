@@ -17,7 +17,6 @@ from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
-from bccd_d2.io.images import read_image
 from bccd_d2.structures.cells import Cells
 
 

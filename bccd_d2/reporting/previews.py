@@ -19,12 +19,12 @@ from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.label_map import InstanceRuns
 from bccd_d2.data.loader import numpy_seeded
 from bccd_d2.data.pipeline import PRESETS
-from bccd_d2.io.images import read_image
 from bccd_d2.data.preprocessing import resize_image, scaled_size
 from bccd_d2.data.registration import PARTS
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.data.torchvision_format import TorchvisionCells
 from bccd_d2.errors import InputError
+from bccd_d2.io.images import read_image
 from bccd_d2.modeling.anchors import Anchors, ScaledBoxes
 from bccd_d2.reporting import data_figures as figures
 
