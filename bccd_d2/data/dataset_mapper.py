@@ -22,6 +22,7 @@ from bccd_d2.data.crop import CropResizeTransform, RandomZoomCrop
 from bccd_d2.data.label_map import InstanceRuns, instances_from_label_map, split_ignored
 from bccd_d2.data.pipeline import build_pipeline, find_preset
 from bccd_d2.data.preprocessing import ImagePreprocessor
+from bccd_d2.data.scaling import resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.data.stain_augmentation import build_stain_augmentation
 from bccd_d2.data.threads import stop_opencv_threads_at_fork, use_one_opencv_thread_in_workers
@@ -55,6 +56,8 @@ class BCCDDatasetMapper:
         min_visible: an instance is kept as long as crop and augmentations leave this share of its area, in
             [0, 1].
         image_cache: decoded images.
+        test_diameter: in testing, images whose cell diameter is known are resized so that it becomes this, in network
+            pixels at scale 1; 0 leaves their size to the preprocessor alone.
 
     Raises:
         InputError: ``min_visible`` is out of range.
@@ -71,6 +74,7 @@ class BCCDDatasetMapper:
         stain_measure: ReinhardNormalizer | None,
         min_visible: float,
         image_cache: MemoryCache | FolderCache,
+        test_diameter: float = 0.0,
     ) -> None:
         if not 0 <= min_visible <= 1:
             raise InputError(f"INPUT.CROP.MIN_VISIBLE is {min_visible}; expected a share in [0, 1]")
@@ -80,6 +84,7 @@ class BCCDDatasetMapper:
         self.augmentations = T.AugmentationList(augmentations)
         self.stain_measure = stain_measure
         self.min_visible = min_visible
+        self.test_diameter = test_diameter
         self._images = image_cache
         self._runs = MemoryCache(_RUNS_CACHE_BYTES)
         self._statistics: dict[str, StainStatistics | None] = {}
@@ -124,6 +129,7 @@ class BCCDDatasetMapper:
             "stain_measure": stain_measure,
             "min_visible": cfg.INPUT.CROP.MIN_VISIBLE,
             "image_cache": _image_cache(cfg) if is_train else MemoryCache(0),
+            "test_diameter": cfg.INPUT.CELL_DIAMETER if options.CELL_DIAMETERS else 0.0,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +152,7 @@ class BCCDDatasetMapper:
         use_one_opencv_thread_in_workers()
         sample = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         if not self.is_train:
-            sample["image"] = self.image_tensor(self._read(sample))
+            sample["image"] = self.image_tensor(self._read(sample), dataset_dict.get("cell_diameter", 0.0))
             return sample
         crop, augmented = self.take_crop(dataset_dict)
         self.augmentations(augmented)
@@ -194,16 +200,22 @@ class BCCDDatasetMapper:
             cell_diameter=cell_diameter * crop.area_scale**0.5,
         )
 
-    def image_tensor(self, image: NDArray[np.uint8]) -> torch.Tensor:
+    def image_tensor(self, image: NDArray[np.uint8], cell_diameter: float = 0.0) -> torch.Tensor:
         """Prepare a whole native image as a test sample's is.
 
         Args:
             image: (H, W, 3) uint8 in ``INPUT.FORMAT``.
+            cell_diameter: median diameter of its cells in native pixels, which counts where the mapper was made for
+                images of several magnifications; 0 where it is not known.
 
         Returns:
             (3, h, w) uint8 tensor.
         """
-        return _as_tensor(self.preprocessor(image, self.preprocessor.statistics(image)))
+        statistics = self.preprocessor.statistics(image)
+        if self.test_diameter and cell_diameter:
+            magnification = self.test_diameter / cell_diameter
+            image = resize_image(image, *scaled_size(image.shape[0], image.shape[1], magnification))
+        return _as_tensor(self.preprocessor(image, statistics))
 
     def _read(self, sample: dict[str, Any]) -> NDArray[np.uint8]:
         """The native image; ``sample`` gets its height and width where it has none."""

@@ -145,6 +145,8 @@ def test_images_of_any_magnification_are_brought_to_the_configured_diameters(cel
     assert (crop.width, crop.height) == (53, 43)  # 80 x 64 at a magnification of 1.5
     assert augmented.image.shape == (64, 80, 3)
     assert augmented.cell_diameter == pytest.approx(30, rel=0.01)
+    cfg.INPUT.CELL_DIAMETER = 40.0
+    assert BCCDDatasetMapper(cfg, False)(record)["image"].shape == (3, 240, 320)  # twice 120 x 160
     unknown = BCCDDatasetMapper(cfg, True).take_crop(cells[0])[0]
     assert (unknown.width, unknown.height) == (80, 64)
 
