@@ -241,7 +241,7 @@ def test_bad_input_is_named(cells, tmp_path):
         BCCDDatasetMapper(config(), True)({**record, "width": 99})
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"broken\.png: not an image"):
+    with pytest.raises(InputError, match=r"broken\.png: 8 bytes of no known image format"):
         BCCDDatasetMapper(config(), True)({**record, "file_name": str(broken)})
     for key, value in {"RANDOM_FLIP": "diagonal", "SCALE": 0.0, "CROP__MIN_VISIBLE": 1.5}.items():
         with pytest.raises(InputError, match=f"INPUT.{key.replace('__', '.')} is"):
