@@ -53,15 +53,12 @@ SLIDES = ["openslide-python>=1.3", "openslide-bin>=4"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
 APP = ["gradio>=6"]
 RAY = ["ray>=2.9"]
-# What runs the notebook of the documentation, and the site itself.
-NOTEBOOK = ["nbclient>=0.8", "nbformat>=5.9", "ipykernel>=6.25"]
-DOCS = [*NOTEBOOK, "zensical>=0.0.73", "mkdocstrings-python>=2"]
-DEV = [
+DOCS = ["zensical>=0.0.73", "mkdocstrings-python>=2"]
+TEST = [
     *SLIDES,
     *ONNX,
     *APP,
     *RAY,
-    *NOTEBOOK,
     # The page in a browser, which is Debian's or any other Chromium at /usr/bin/chromium; and a worker to be killed.
     "playwright>=1.40",
     "psutil>=5.9",
@@ -72,6 +69,8 @@ DEV = [
     "pytest-timeout>=2.2",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
+]
+LINT = [
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",
@@ -102,6 +101,8 @@ setup(
         "app": APP,
         "ray": RAY,
         "docs": DOCS,
-        "dev": DEV,
+        "test": TEST,
+        "lint": LINT,
+        "dev": [*TEST, *LINT],
     },
 )
