@@ -50,11 +50,8 @@ $(LINTED): $(TESTED)
 	touch $@
 
 demo: $(DEMO)/shipped/predictions.json $(DEMO)/model/results.json ## predict; data -> COCO JSON -> train -> evaluate -> report; BCCD_ROOT=DIR takes real pairs
-	$(BIN)/python tools/visualize.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --output $(DEMO)/model/viz
-	$(BIN)/python tools/fit_anchors.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --output $(DEMO)/model
-	$(BIN)/python tools/plot_results.py --run $(DEMO)/model
+	$(BIN)/python tools/visualize.py --run $(DEMO)/model
 	$(BIN)/python tools/evaluate.py --run $(DEMO)/model --overwrite
-	cp $(DEMO)/model/evaluation/viz/step6_*.png $(DEMO)/model/viz
 	@echo "figures: $(DEMO)/model/viz"
 	@echo "cells of your own image: $(BIN)/python tools/predict.py --run $(DEMO)/model --input IMAGE --output FOLDER"
 
