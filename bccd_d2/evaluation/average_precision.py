@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.dataset import EvaluationImage
+from bccd_d2.evaluation.dataset import EvaluationImage, check_detections
 from bccd_d2.evaluation.options import NO_GROUND_TRUTH, SIZE_NAMES, EvaluationOptions, Value
 from bccd_d2.structures.cells import Cells
 
@@ -80,8 +80,7 @@ class COCOMetrics:
             engine: ``"faster-coco-eval"``, ``"pycocotools"``, or ``"auto"`` for the first that is installed.
 
         Raises:
-            InputError: an image has more predictions than ``max_detections``, which would be dropped silently, or the
-                engine is unknown or not installed.
+            InputError: an image has more predictions than ``max_detections``, or the engine is not known or installed.
         """
         check_detections(images, options.max_detections)
         self._names = class_names
@@ -148,20 +147,6 @@ class COCOMetrics:
                 for index, (low, high) in enumerate(ranges):
                     counts[annotation["category_id"], index] += low <= annotation["area"] <= high
         return counts
-
-
-def check_detections(images: Sequence[EvaluationImage], max_detections: int) -> None:
-    """Refuse images with more predictions than an evaluation is told to expect.
-
-    Raises:
-        InputError: names the image.
-    """
-    for image in images:
-        if len(image.predictions) > max_detections:
-            raise InputError(
-                f"{image.file_name}: {len(image.predictions)} predictions, but TEST.DETECTIONS_PER_IMAGE is "
-                f"{max_detections}, and the others would not be looked at: set it to what the model may output"
-            )
 
 
 def _engine(name: str) -> tuple[Any, Any]:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.average_precision import check_detections
-from bccd_d2.evaluation.dataset import EvaluationSet
+from bccd_d2.evaluation.dataset import EvaluationSet, check_detections
 from bccd_d2.evaluation.image_metrics import PixelCounts, iou_and_dice, measure, ranked
 from bccd_d2.evaluation.instances import ImageInstances
 from bccd_d2.evaluation.options import ALL_CLASSES, NO_GROUND_TRUTH, REGIONS, EvaluationOptions, Value

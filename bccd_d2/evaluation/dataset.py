@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bccd_d2.conversion.boxes import MAX_COORDINATE
 from bccd_d2.errors import InputError
+from bccd_d2.evaluation.joining import ImageIds, join_class_names, join_class_numbers, join_image_ids
+from bccd_d2.io.find_images import SUFFIXES
 from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.coco import check_entries, is_among, read_coco, read_json
+from bccd_d2.structures.coco import check_entries, read_coco, read_json
 from bccd_d2.structures.coco import image_root as written_root
+from bccd_d2.structures.names import match_images
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,13 +59,26 @@ class EvaluationSet:
     class_names: Sequence[str]
     category_ids: Sequence[int]
 
-    def with_results(self, results: Sequence[Mapping[str, Any]], where: str = "predictions") -> EvaluationSet:
+    def with_results(
+        self,
+        results: Sequence[Mapping[str, Any]],
+        where: str = "predictions",
+        *,
+        image_ids: ImageIds | None = None,
+        class_agnostic: bool = False,
+    ) -> EvaluationSet:
         """The same truth with the predictions of a COCO results list.
 
+        Images and classes are joined by name where the entries have ``file_name`` and ``category``, else by
+        ``image_id`` and ``category_id``. Predictions of a class that the truth does not list are left out, with a
+        warning: the class is added to the others and has no ground truth.
+
         Args:
-            results: ``image_id``, ``category_id``, ``score``, ``segmentation`` (RLE or polygons) and maybe ``bbox``
-                ``[x, y, width, height]``, in native pixels.
+            results: ``score``, ``segmentation`` (RLE or polygons), maybe ``bbox`` ``[x, y, width, height]`` in native
+                pixels, and names or ids of image and class.
             where: what error messages call the list.
+            image_ids: what ``image_id`` is, see :func:`bccd_d2.evaluation.joining.join_image_ids`.
+            class_agnostic: all predictions are of the first class, whatever theirs.
 
         Raises:
             InputError: an entry lacks a key, has an image, category or size that the truth does not know, or a
@@ -65,23 +86,25 @@ class EvaluationSet:
         """
         if not isinstance(results, Sequence) or isinstance(results, str):
             raise InputError(f"{where}: {type(results).__name__} at the top, expected a list of COCO results")
-        class_index = {category: index for index, category in enumerate(self.category_ids)}
-        by_image: dict[Any, list[Mapping[str, Any]]] = {image.image_id: [] for image in self.images}
         for number, result in enumerate(results):
-            _check_result(result, f"{where}, entry {number}", by_image, class_index)
-            by_image[result["image_id"]].append(result)
-        return self.with_predictions(
-            {
-                image.image_id: _cells(
-                    by_image[image.image_id],
-                    image.truth.height,
-                    image.truth.width,
-                    class_index,
-                    f"{where}, image {image.image_id} ({image.file_name})",
-                )
-                for image in self.images
-            }
-        )
+            _check_result(result, f"{where}, entry {number}")
+        image_of = self._images_of(results, where, image_ids)
+        classes, unlisted = self._classes_of(results, where, class_agnostic)
+        by_image: dict[int, list[tuple[Mapping[str, Any], int]]] = {i.image_id: [] for i in self.images}
+        for result, image_id, class_index in zip(results, image_of, classes):
+            if class_index is not None:
+                by_image[image_id].append((result, class_index))
+        found = {
+            image.image_id: _cells(
+                [entry for entry, _ in by_image[image.image_id]],
+                [class_index for _, class_index in by_image[image.image_id]],
+                image.truth.height,
+                image.truth.width,
+                f"{where}, image {image.image_id} ({image.file_name})",
+            )
+            for image in self.images
+        }
+        return self._with_unlisted(unlisted).with_predictions(found)
 
     def with_predictions(self, predictions: Mapping[int, Cells]) -> EvaluationSet:
         """The same truth with other predictions.
@@ -107,6 +130,76 @@ class EvaluationSet:
                 )
             images.append(replace(image, predictions=cells))
         return replace(self, images=images)
+
+    def without_classes(self, name: str = "cell") -> EvaluationSet:
+        """The same cells, all of one class, to compare outlines alone."""
+
+        def declassed(cells: Cells) -> Cells:
+            return replace(cells, classes=np.zeros(len(cells), np.int64))
+
+        images = [
+            replace(
+                image,
+                truth=declassed(image.truth),
+                ignore=declassed(image.ignore),
+                predictions=declassed(image.predictions),
+            )
+            for image in self.images
+        ]
+        return EvaluationSet(images, [name], [1])
+
+    def _images_of(
+        self, results: Sequence[Mapping[str, Any]], where: str, image_ids: ImageIds | None
+    ) -> list[int]:
+        """Image id of each result."""
+        names = {image.image_id: image.file_name for image in self.images}
+        if results and all(isinstance(result.get("file_name"), str) for result in results):
+            ids = {name: image_id for image_id, name in names.items()}
+            matched = match_images([result["file_name"] for result in results], ids, where=where)
+            return [ids[matched[result["file_name"]]] for result in results]
+        joined = join_image_ids([result.get("image_id") for result in results], names, where, image_ids)
+        return [joined[result["image_id"]] for result in results]
+
+    def _classes_of(
+        self, results: Sequence[Mapping[str, Any]], where: str, class_agnostic: bool
+    ) -> tuple[list[int | None], Counter[str]]:
+        """Class index of each result, ``None`` for a class that is not listed, and how many such there are by name."""
+        if class_agnostic:
+            return [0] * len(results), Counter()
+        if all(isinstance(result.get("category"), str) for result in results):
+            names = [result["category"] for result in results]
+            by_name = join_class_names(names, self.class_names, where)
+            return [by_name.get(name) for name in names], Counter(n for n in names if n not in by_name)
+        categories = dict(zip(self.category_ids, self.class_names))
+        numbers = join_class_numbers([result.get("category_id") for result in results], categories, where)
+        index = {category: position for position, category in enumerate(self.category_ids)}
+        return [index[number] for number in numbers], Counter()
+
+    def _with_unlisted(self, unlisted: Mapping[str, int]) -> EvaluationSet:
+        for name, number in unlisted.items():
+            _logger.warning(
+                "the ground truth does not list the class %s: its %d predictions are left out", name, number
+            )
+        free = max(self.category_ids, default=0) + 1
+        return replace(
+            self,
+            class_names=[*self.class_names, *unlisted],
+            category_ids=[*self.category_ids, *range(free, free + len(unlisted))],
+        )
+
+
+def check_detections(images: Sequence[EvaluationImage], max_detections: int) -> None:
+    """Refuse images with more predictions than an evaluation looks at; the others would be dropped silently.
+
+    Raises:
+        InputError: names the image.
+    """
+    for image in images:
+        if len(image.predictions) > max_detections:
+            raise InputError(
+                f"{image.file_name}: {len(image.predictions)} predictions, but TEST.DETECTIONS_PER_IMAGE is "
+                f"{max_detections}: raise it to what the model may output (--max-detections of tools/evaluate.py)"
+            )
 
 
 def truth_from_coco(
@@ -134,17 +227,16 @@ def truth_from_coco(
     for entry in document["images"]:
         height, width = entry["height"], entry["width"]
         name = f"{where}, image {entry['id']} ({entry['file_name']})"
-        cells = [a for a in by_image[entry["id"]] if not a.get("iscrowd")]
-        regions = [a for a in by_image[entry["id"]] if a.get("iscrowd")]
-        images.append(
-            EvaluationImage(
-                entry["id"],
-                entry["file_name"],
-                image_root / entry["file_name"] if image_root is not None else None,
-                _cells(cells, height, width, class_index, name),
-                _cells(regions, height, width, class_index, name),
-                _no_cells(height, width),
+        cells, regions = (
+            _cells(chosen, [class_index[a["category_id"]] for a in chosen], height, width, name)
+            for chosen in (
+                [a for a in by_image[entry["id"]] if bool(a.get("iscrowd")) == crowd]
+                for crowd in (False, True)
             )
+        )
+        path = image_root / entry["file_name"] if image_root is not None else None
+        images.append(
+            EvaluationImage(entry["id"], entry["file_name"], path, cells, regions, _no_cells(height, width))
         )
     return EvaluationSet(
         images, [category["name"] for category in categories], [category["id"] for category in categories]
@@ -159,26 +251,43 @@ def read_evaluation_set(
     Args:
         truth_file: COCO instance JSON.
         predictions_file: COCO results JSON.
-        image_root: folder of the images; ``None`` takes ``info.image_root`` of the ground truth, which
-            ``tools/convert_bccd.py`` writes. Images that are not there are left without path, and counted in the log.
+        image_root: folder of the images, in which they are found by path, file name or stem; ``None`` takes
+            ``info.image_root`` of the ground truth, which ``tools/convert_bccd.py`` writes. Images that are not there
+            are left without path, and counted in the log.
 
     Raises:
         InputError: a file is missing or malformed, or they do not belong together.
     """
     document = read_coco(truth_file)
-    if image_root is None:
-        image_root = written_root(document, truth_file)
-    found = truth_from_coco(document, image_root, str(truth_file))
-    images = [i if i.path and i.path.is_file() else replace(i, path=None) for i in found.images]
-    missing = sum(image.path is None for image in images)
-    if missing:
-        logging.getLogger(__name__).warning(
-            "%d of %d images are not below %s", missing, len(images), image_root
+    root = written_root(document, truth_file) if image_root is None else image_root
+    truth = truth_from_coco(document, root, str(truth_file))
+    paths: dict[str, Path | None] = {i.file_name: i.path for i in truth.images if i.path and i.path.is_file()}
+    if image_root is not None and len(paths) < len(truth.images):
+        paths |= _search(
+            image_root, [i.file_name for i in truth.images if i.file_name not in paths], paths.values()
         )
-    found = replace(found, images=images)
+    missing = len(truth.images) - len(paths)
+    if missing:
+        _logger.warning("%d of %d images are not below %s", missing, len(truth.images), root)
+    images = [replace(image, path=paths.get(image.file_name)) for image in truth.images]
+    truth = replace(truth, images=images)
     if predictions_file is None:
-        return found
-    return found.with_results(read_json(predictions_file), str(predictions_file))
+        return truth
+    return truth.with_results(read_json(predictions_file), str(predictions_file))
+
+
+def _search(folder: Path, names: Sequence[str], taken: Iterable[Path | None]) -> dict[str, Path | None]:
+    """Files of a folder, at every depth, by the names that they have in the ground truth."""
+    used = set(taken)
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path not in used
+    }
+    return {
+        name: files[file]
+        for name, file in match_images(names, files, where=f"--images {folder}", required=False).items()
+    }
 
 
 def _no_cells(height: int, width: int) -> Cells:
@@ -186,14 +295,14 @@ def _no_cells(height: int, width: int) -> Cells:
 
 
 def _cells(
-    entries: Sequence[Mapping[str, Any]], height: int, width: int, class_index: Mapping[Any, int], where: str
+    entries: Sequence[Mapping[str, Any]], classes: Sequence[int], height: int, width: int, where: str
 ) -> Cells:
     try:
         cells = Cells.from_rles(
             height,
             width,
             [entry["segmentation"] for entry in entries],
-            classes=[class_index[entry["category_id"]] for entry in entries],
+            classes=classes,
             scores=[entry.get("score", 1.0) for entry in entries],
         )
     except InputError as error:
@@ -206,16 +315,12 @@ def _cells(
     return replace(cells, boxes=boxes)
 
 
-def _check_result(result: Any, name: str, images: Mapping[Any, Any], classes: Mapping[Any, int]) -> None:
+def _check_result(result: Any, name: str) -> None:
     if not isinstance(result, Mapping):
         raise InputError(f"{name}: {type(result).__name__}, expected an object")
-    for key in ("image_id", "category_id", "score", "segmentation"):
+    for key in ("score", "segmentation"):
         if key not in result:
             raise InputError(f"{name}: no key {key!r}")
-    if not is_among(result["image_id"], images):
-        raise InputError(f"{name}: image {result['image_id']!r}, which the ground truth does not hold")
-    if not is_among(result["category_id"], classes):
-        raise InputError(f"{name}: category {result['category_id']!r}, expected one of {list(classes)}")
     score = result["score"]
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise InputError(f"{name}: score {score!r}, expected a number in [0, 1]")

@@ -1,147 +1,259 @@
-"""Predictions that are not ours: COCO results of any tool, and folders of instance label images."""
+"""External predictions: COCO files of any tool, label images, outlines, and all that tools/predict.py writes."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.dataset import EvaluationSet
+from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
+from bccd_d2.evaluation.joining import ImageIds
 from bccd_d2.io.masks import MaskRule, read_mask
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.coco import read_json
+from bccd_d2.structures.names import match_images
+from bccd_d2.structures.outline_files import GEOJSON_SUFFIXES, IMAGEJ_SUFFIXES, read_outlines
 
 LABEL_SUFFIXES = ("_cp_masks", "_masks", ".stardist", "_instanseg_prediction", "_labels", "_label", "")
 """What Cellpose, StarDist, InstanSeg and others add to an image's stem; the bare stem comes last, because some tools
 write beside the images."""
 LABEL_FILES = frozenset({".png", ".tif", ".tiff", ".npy"})
+OUR_PREDICTIONS = "predictions.json"
+"""What tools/predict.py writes for all images together."""
 SEMANTIC_PARTS = 3
 """A label image with a single label in this many separate parts is a mask of cell or not, not of instances."""
+_OUTLINE_FILES = frozenset({*GEOJSON_SUFFIXES, *IMAGEJ_SUFFIXES})
+_logger = logging.getLogger(__name__)
+_Results = list[dict[str, Any]]
 
 
 def read_predictions(
-    path: Path, truth: EvaluationSet, label_suffixes: Sequence[str] = LABEL_SUFFIXES
+    path: Path,
+    truth: EvaluationSet,
+    label_suffixes: Sequence[str] = LABEL_SUFFIXES,
+    *,
+    image_ids: ImageIds | None = None,
+    class_agnostic: bool = False,
 ) -> EvaluationSet:
-    """The truth with the predictions of a COCO JSON or of a folder of label images.
+    """The truth with the predictions of a file or folder.
+
+    Files are joined to images by path, file name or stem, classes by name; see
+    :meth:`bccd_d2.evaluation.dataset.EvaluationSet.with_results`. What holds no score counts with score 1.
 
     Args:
-        path: a JSON file, see :func:`read_coco_predictions`, or a folder, see :func:`read_label_images`.
+        path: a COCO results list or COCO document; or a folder of COCO documents, of label images, of GeoJSON or of
+            ImageJ regions, at every depth; or the output folder of tools/predict.py.
         truth: what the predictions are of.
-        label_suffixes: for a folder.
+        label_suffixes: what may stand after an image's stem in the name of its label image; the first that any image
+            has is taken for all.
+        image_ids: what ``image_id`` of a results list is; ``None`` takes what fits.
+        class_agnostic: leave the classes of both aside.
 
     Raises:
         InputError: the predictions cannot be read, or do not belong to the truth.
     """
-    if path.is_dir():
-        found = read_label_images(path, truth, label_suffixes)
-    elif path.is_file():
-        found = read_coco_predictions(path, truth)
+    if class_agnostic:
+        truth = truth.without_classes()
+    if path.is_file():
+        results = _read_coco(path)
+    elif path.is_dir():
+        results = _read_folder(path, truth, label_suffixes)
     else:
         raise InputError(
-            f"{path}: no such file or folder, expected a COCO results JSON or a folder of label images"
+            f"{path}: no such file or folder, expected COCO JSON, or a folder of label images, GeoJSON, ImageJ regions "
+            "or COCO JSON"
         )
+    found = truth.with_results(results, str(path), image_ids=image_ids, class_agnostic=class_agnostic)
     empty = sum(len(image.predictions) == 0 for image in found.images)
     if empty:
-        logging.getLogger(__name__).warning("%s: nothing on %d of %d images", path, empty, len(found.images))
+        _logger.warning("%s: nothing on %d of %d images", path, empty, len(found.images))
     return found
 
 
-def read_coco_predictions(path: Path, truth: EvaluationSet) -> EvaluationSet:
-    """The truth with the predictions of a COCO results list or of a whole COCO document.
+def _read_folder(folder: Path, truth: EvaluationSet, label_suffixes: Sequence[str]) -> _Results:
+    if (folder / OUR_PREDICTIONS).is_file():
+        return _read_coco(folder / OUR_PREDICTIONS)
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith((".", "__MACOSX"))
+    ]
+    outlines, labels, documents = (
+        [path for path in files if path.suffix.lower() in suffixes]
+        for suffixes in (_OUTLINE_FILES, LABEL_FILES, {".json"})
+    )
+    if outlines:
+        return _read_outline_files(folder, outlines, truth)
+    if labels:
+        return _read_label_images(folder, labels, truth, label_suffixes)
+    if documents:
+        return [result for document in documents for result in _read_coco(document)]
+    raise InputError(
+        f"{folder}: {len(files)} files, none of which holds predictions; expected label images "
+        f"({', '.join(sorted(LABEL_FILES))}), outlines ({', '.join(sorted(_OUTLINE_FILES))}) or COCO JSON"
+    )
 
-    Entries of a list belong to images by ``image_id``, or by the stem of ``file_name`` where they have one, as those of
-    ``tools/predict.py``. Images and categories of a document belong to those of the truth by stem and by name, whatever
-    their ids; annotations without ``score`` count with 1.
 
-    Raises:
-        InputError: see :meth:`EvaluationSet.with_results`; or the truth lacks an image or category that is named.
-    """
+def _read_coco(path: Path) -> Any:
+    """Entries of a results list, or those of a document with the names of their images and classes."""
     content = read_json(path)
-    if isinstance(content, Mapping):
-        content = _results_of_document(content, truth, path)
-    elif (
-        isinstance(content, list)
-        and content
-        and all(isinstance(e, Mapping) and "file_name" in e for e in content)
-    ):
-        ids = _ids_by_stem(truth)
-        content = [{**entry, "image_id": _find(ids, entry["file_name"], "image", path)} for entry in content]
-    return truth.with_results(content, str(path))
+    if not isinstance(content, Mapping):
+        return content
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list):
+            raise InputError(f"{path}: no list {key!r}, expected a list of COCO results or a COCO document")
+    try:
+        images = {image["id"]: image["file_name"] for image in content["images"]}
+        categories = {category["id"]: category["name"] for category in content["categories"]}
+        results = [
+            {
+                "score": 1.0,
+                **annotation,
+                "file_name": images[annotation["image_id"]],
+                "category": categories[annotation["category_id"]],
+            }
+            for annotation in content["annotations"]
+            if not annotation.get("iscrowd")
+        ]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a sound COCO document ({error!r})") from error
+    for name in (*images.values(), *categories.values()):
+        if not isinstance(name, str):
+            raise InputError(f"{path}: {name!r} for the name of an image or category")
+    regions = len(content["annotations"]) - len(results)
+    if regions:
+        _logger.warning("%s: %d regions (iscrowd) are no cells and left out", path, regions)
+    return results
 
 
-def read_label_images(
-    folder: Path, truth: EvaluationSet, suffixes: Sequence[str] = LABEL_SUFFIXES
-) -> EvaluationSet:
-    """The truth with the cells of label images: one integer a cell, 0 for the background, in the image's size.
-
-    PNG, TIFF or ``.npy`` of any depth, at every depth of the folder, matched to images by stem and suffix. Label images
-    hold neither scores nor classes: all cells count with score 1.
-
-    Args:
-        folder: with the label images.
-        truth: what they are of; of one class, see :func:`without_classes`.
-        suffixes: what may stand after an image's stem; the first that any image has is taken for all.
-
-    Raises:
-        InputError: the truth has several classes, an image has no label image or two, or one cannot be read, is no
-            label image or of another size.
-    """
-    if len(truth.class_names) > 1:
-        raise InputError(
-            f"{folder}: label images hold no classes, but the ground truth has {len(truth.class_names)} "
-            f"({', '.join(truth.class_names)}): leave them aside with --class-agnostic"
+def _read_outline_files(folder: Path, paths: Iterable[Path], truth: EvaluationSet) -> _Results:
+    results: _Results = []
+    for path, image in _of_images(folder, paths, truth).items():
+        outlines = read_outlines(path)
+        height, width = image.truth.height, image.truth.width
+        drawn = [outline.mask(height, width) for outline in outlines]
+        cells = Cells.from_masks(
+            height,
+            width,
+            [mask for mask, _ in drawn],
+            origins=[origin for _, origin in drawn],
+            scores=[1.0 if outline.score is None else outline.score for outline in outlines],
         )
-    files: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in LABEL_FILES and path.is_file():
-            files.setdefault(path.stem, []).append(path)
-    ids = _ids_by_stem(truth)
-    suffix = next((s for s in suffixes if any(stem + s in files for stem in ids)), None)
-    example = next(iter(ids), "")
-    if suffix is None:
+        results += _entries(cells, image, [outline.class_name for outline in outlines], truth, path)
+    return results
+
+
+def _read_label_images(
+    folder: Path, paths: Sequence[Path], truth: EvaluationSet, suffixes: Sequence[str]
+) -> _Results:
+    for suffix in suffixes:
+        named = _without_previews([path for path in paths if path.stem.endswith(suffix)])
+        found = _of_images(folder, named, truth, suffix)
+        if found:
+            break
+    else:
+        example = Path(truth.images[0].file_name).stem if truth.images else "NAME"
+        listed = ", ".join(suffix or "no suffix" for suffix in suffixes)
         raise InputError(
-            f"{folder}: {sum(map(len, files.values()))} label images (PNG, TIFF, NPY), none of which belongs to an "
-            f"image of the ground truth; expected names such as {example}{suffixes[0]}.png ({_listed(suffixes)})"
+            f"{folder}: {len(paths)} label images (PNG, TIFF, NPY), none of which belongs to an image of the ground "
+            f"truth; expected names such as {example}{suffixes[0]}.png ({listed}); --label-suffix names others"
         )
-    absent = [stem for stem in ids if stem + suffix not in files]
+    with_labels = {image.image_id for image in found.values()}
+    absent = [Path(i.file_name).stem for i in truth.images if i.image_id not in with_labels]
     if absent:
         raise InputError(
-            f"{folder}: no label image of {len(absent)} of {len(ids)} images, expected {absent[0]}{suffix}.png "
-            "(or .tif)"
+            f"{folder}: no label image of {len(absent)} of {len(truth.images)} images, expected "
+            f"{absent[0]}{suffix}.png (or .tif)"
         )
-    for stem in ids:
-        if len(files[stem + suffix]) > 1:
+    results: _Results = []
+    for path, image in found.items():
+        cells = _read_labels(path)
+        size = image.truth.height, image.truth.width
+        if (cells.height, cells.width) != size:
             raise InputError(
-                f"{' and '.join(map(str, files[stem + suffix][:2]))}: two label images of one image"
+                f"{path}: {cells.height} x {cells.width} pixels, but the image {image.file_name} has "
+                f"{size[0]} x {size[1]}"
             )
-    return truth.with_predictions({ids[stem]: _read_labels(files[stem + suffix][0]) for stem in ids})
+        results += _entries(cells, image, [None] * len(cells), truth, path)
+    return results
 
 
-def without_classes(evaluation_set: EvaluationSet, name: str = "cell") -> EvaluationSet:
-    """The same cells, all of one class, to compare outlines alone."""
+def _of_images(
+    folder: Path, paths: Iterable[Path], truth: EvaluationSet, suffix: str = ""
+) -> dict[Path, EvaluationImage]:
+    """The image of each file, of those files that have one; how many have none is logged.
 
-    def declassed(cells: Cells) -> Cells:
-        return replace(cells, classes=np.zeros(len(cells), np.int64))
+    Args:
+        folder: of the files.
+        paths: ``NAME.ext`` or ``STEM<suffix>.ext`` of an image, maybe in folders as the images are.
+        truth: with the images.
+        suffix: see there.
 
-    return EvaluationSet(
-        [
-            replace(
-                image,
-                truth=declassed(image.truth),
-                ignore=declassed(image.ignore),
-                predictions=declassed(image.predictions),
-            )
-            for image in evaluation_set.images
-        ],
-        [name],
-        [1],
-    )
+    Raises:
+        InputError: two files belong to one image.
+    """
+    images = {image.file_name: image for image in truth.images}
+    files: dict[str, Path] = {}
+    for path in paths:
+        name = (path.relative_to(folder).parent / path.stem.removesuffix(suffix)).as_posix()
+        if name in files:
+            raise InputError(f"{files[name]} and {path}: two files of one image")
+        files[name] = path
+    matched = match_images(files, images, where=str(folder), required=False)
+    if matched and len(matched) < len(files):
+        _logger.warning(
+            "%s: %d of %d files belong to no image of the ground truth",
+            folder,
+            len(files) - len(matched),
+            len(files),
+        )
+    return {files[name]: images[image] for name, image in matched.items()}
+
+
+def _entries(
+    cells: Cells,
+    image: EvaluationImage,
+    class_names: Sequence[str | None],
+    truth: EvaluationSet,
+    path: Path,
+) -> _Results:
+    if len(truth.class_names) == 1:
+        class_names = [name or truth.class_names[0] for name in class_names]
+    if None in class_names:
+        raise InputError(
+            f"{path}: cells without a class, but the ground truth has {len(truth.class_names)} "
+            f"({', '.join(truth.class_names)}): leave classes aside with --class-agnostic"
+        )
+    return [
+        {"file_name": image.file_name, "category": name, "score": score, "segmentation": rle}
+        for name, score, rle in zip(class_names, cells.scores.tolist(), cells.rles())
+    ]
+
+
+def _without_previews(paths: Sequence[Path]) -> list[Path]:
+    """The files without the coloured pictures that lie beside a label image of the same name."""
+    by_name: dict[Path, list[Path]] = {}
+    for path in paths:
+        by_name.setdefault(path.with_suffix(""), []).append(path)
+    return [
+        path
+        for several in by_name.values()
+        for path in several
+        if len(several) == 1 or not _is_coloured(path)
+    ]
+
+
+def _is_coloured(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.mode in ("RGB", "RGBA")
+    except (OSError, UnidentifiedImageError):  # a depth or format that Pillow does not know
+        return False
 
 
 def _read_labels(path: Path) -> Cells:
@@ -151,57 +263,7 @@ def _read_labels(path: Path) -> Cells:
         parts = ndimage.label(labels > 0)[1]
         if parts >= SEMANTIC_PARTS:
             raise InputError(
-                f"{path}: one label in {parts} separate parts, expected a label a cell; this looks like a mask of cell "
-                "or not, which tools/convert_bccd.py turns into instances"
+                f"{path}: one label in {parts} separate parts, expected one label per cell; this looks like a mask of "
+                "cell or not, which tools/convert_bccd.py turns into instances"
             )
     return cells
-
-
-def _results_of_document(
-    document: Mapping[str, Any], truth: EvaluationSet, path: Path
-) -> list[dict[str, Any]]:
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(document.get(key), list):
-            raise InputError(f"{path}: no list {key!r}, expected a list of COCO results or a COCO document")
-    ids = _ids_by_stem(truth)
-    category_ids = dict(zip(truth.class_names, truth.category_ids))
-    try:
-        images = {image["id"]: _find(ids, image["file_name"], "image", path) for image in document["images"]}
-        categories = {c["id"]: c["name"] for c in document["categories"]}
-        return [
-            {
-                "score": 1.0,
-                **annotation,
-                "image_id": images[annotation["image_id"]],
-                "category_id": _find(category_ids, categories[annotation["category_id"]], "category", path),
-            }
-            for annotation in document["annotations"]
-        ]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a sound COCO document ({error!r})") from error
-
-
-def _ids_by_stem(truth: EvaluationSet) -> dict[str, int]:
-    ids: dict[str, int] = {}
-    for image in truth.images:
-        stem = Path(image.file_name).stem
-        if stem in ids:
-            raise InputError(f"two images of the ground truth have the stem {stem}, expected different ones")
-        ids[stem] = image.image_id
-    return ids
-
-
-def _find(ids: Mapping[str, int], name: str, what: str, path: Path) -> int:
-    if not isinstance(name, str):
-        raise InputError(f"{path}: {what} {name!r}, expected a name")
-    key = Path(name).stem if what == "image" else name
-    if key not in ids:
-        raise InputError(
-            f"{path}: {what} {name!r}, which the ground truth does not hold (it holds {_listed(list(ids))})"
-        )
-    return ids[key]
-
-
-def _listed(names: Sequence[str], most: int = 7) -> str:
-    shown = [name or "no suffix" for name in names[:most]]
-    return ", ".join(shown) + (", ..." if len(names) > most else "")

@@ -10,6 +10,7 @@ from pathlib import Path
 from bccd_d2.conversion.convert import annotation_file
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.external import LABEL_SUFFIXES
+from bccd_d2.evaluation.joining import IMAGE_IDS
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.reporting.sources import Source, read_run, read_source, source_name
 
@@ -40,6 +41,11 @@ def add_truth_arguments(parser: argparse.ArgumentParser) -> None:
         default=LABEL_SUFFIXES,
         metavar="TEXT",
         help=f"{suffix_help}InstanSeg)",
+    )
+    add(
+        "--image-ids",
+        choices=IMAGE_IDS,
+        help="what image_id of COCO results is: ids of the ground truth, or names of images (default: what fits)",
     )
     add("--class-agnostic", action="store_true", help="ignore classes, for predictions without them")
 
@@ -119,5 +125,6 @@ def _read(part: str, truth: Path, predictions: Path, args: argparse.Namespace) -
         predictions,
         image_root=args.images,
         label_suffixes=args.label_suffix,
+        image_ids=args.image_ids,
         class_agnostic=args.class_agnostic,
     )

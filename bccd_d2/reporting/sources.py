@@ -11,7 +11,8 @@ from pathlib import Path
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.evaluate import Evaluation, evaluate
-from bccd_d2.evaluation.external import LABEL_SUFFIXES, read_predictions, without_classes
+from bccd_d2.evaluation.external import LABEL_SUFFIXES, read_predictions
+from bccd_d2.evaluation.joining import ImageIds
 from bccd_d2.evaluation.options import EvaluationOptions
 
 
@@ -55,6 +56,7 @@ def read_source(
     *,
     image_root: Path | None = None,
     label_suffixes: Sequence[str] = LABEL_SUFFIXES,
+    image_ids: ImageIds | None = None,
     class_agnostic: bool = False,
 ) -> Source:
     """Read truth and predictions.
@@ -62,18 +64,19 @@ def read_source(
     Args:
         name: of the part.
         truth_file: COCO instance JSON.
-        predictions: COCO JSON, or a folder of label images.
+        predictions: see :func:`bccd_d2.evaluation.external.read_predictions`, as of the next three.
         image_root: folder of the images; ``None``: the one that the truth names.
-        label_suffixes: see :func:`bccd_d2.evaluation.external.read_label_images`.
+        label_suffixes: of label images.
+        image_ids: what ``image_id`` of COCO results is.
         class_agnostic: ignore the classes of both.
 
     Raises:
         InputError: one of them cannot be read, or they do not belong together.
     """
     truth = read_evaluation_set(truth_file, image_root=image_root)
-    if predictions.is_dir() and class_agnostic:
-        truth = without_classes(truth)
-    dataset = read_predictions(predictions, truth, label_suffixes)
+    dataset = read_predictions(
+        predictions, truth, label_suffixes, image_ids=image_ids, class_agnostic=class_agnostic
+    )
     facts = {"Ground truth": str(truth_file), "SHA-256 of the ground truth": _sha256(truth_file)}
     info = json.loads(truth_file.read_text(encoding="utf-8")).get("info") or {}
     if "files_sha256" in info:
@@ -81,7 +84,7 @@ def read_source(
     facts["Predictions"] = str(predictions)
     if predictions.is_file():
         facts["SHA-256 of the predictions"] = _sha256(predictions)
-    return Source(name, without_classes(dataset) if class_agnostic else dataset, facts)
+    return Source(name, dataset, facts)
 
 
 def source_name(part: str) -> str:

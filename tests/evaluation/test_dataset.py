@@ -49,14 +49,14 @@ def test_cells_regions_and_predictions_find_their_place(document):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (result(image_id=9), "entry 0: image 9, which the ground truth does not hold"),
-        (result(category_id=1), r"entry 0: category 1, expected one of \[2, 5\]"),
+        (result(image_id=9), r"image 9, which the ground truth does not hold \(it holds 7 \(a\.png\)"),
+        (result(category_id=1), "class '1', expected one of 2 RBC, 5 WBC"),
         (result(score=1.5), "entry 0: score 1.5"),
         (result(score=float("nan")), "entry 0: score nan"),
         (result(score=None), "entry 0: score None"),
         (result(bbox=[1, 2, 3]), r"entry 0: bbox \[1, 2, 3\]"),
         (result(segmentation={"size": [50, 50], "counts": [2500]}), r"image 7 \(a\.png\): RLE of size"),
-        ({"image_id": 7}, "entry 0: no key 'category_id'"),
+        ({"image_id": 7}, "entry 0: no key 'score'"),
         ("text", "entry 0: str, expected an object"),
     ],
 )

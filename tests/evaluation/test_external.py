@@ -9,7 +9,7 @@ from PIL import Image
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
-from bccd_d2.evaluation.external import read_predictions, without_classes
+from bccd_d2.evaluation.external import read_predictions
 from bccd_d2.structures.cells import Cells
 
 SIZE = (30, 40)
@@ -80,14 +80,20 @@ def test_other_suffixes_can_be_named(tmp_path, truth):
     ("files", "message"),
     [
         ({"one_masks.png": labels((1, 1, 3))}, r"no label image of 1 of 2 images, expected two_masks\.png"),
-        ({"one.tif": labels(), "x/one.png": labels(), "two.tif": labels()}, r"two label images of one image"),
-        ({"one.tif": labels(), "two.tif": labels()[:20]}, r"a/two\.jpg: .*20 x 40, expected 30 x 40"),
+        (
+            {"one.tif": labels(), "x/one.png": labels(), "two.tif": labels()},
+            r"the images 'one', 'x/one' all match",
+        ),
+        (
+            {"one.tif": labels(), "two.tif": labels()[:20]},
+            r"two\.tif: 20 x 40 pixels, but the image a/two\.jpg has 30 x 40",
+        ),
         (
             {
                 "one.tif": (labels((1, 1, 4), (10, 10, 4), (20, 20, 4)) > 0).astype(np.uint8) * 255,
                 "two.tif": labels(),
             },
-            r"one label in 3 separate parts, expected a label a cell",
+            r"one label in 3 separate parts, expected one label per cell",
         ),
     ],
 )
@@ -104,7 +110,7 @@ def test_classes_are_left_aside_only_when_told(tmp_path, truth):
     several = EvaluationSet(truth.images, ["RBC", "WBC"], [1, 2])
     with pytest.raises(InputError, match=r"has 2 \(RBC, WBC\).*--class-agnostic"):
         read_predictions(tmp_path, several)
-    assert read_predictions(tmp_path, without_classes(several)).class_names == ["cell"]
+    assert read_predictions(tmp_path, several, class_agnostic=True).class_names == ["cell"]
 
 
 def entry(cells, index, **more):
@@ -124,7 +130,7 @@ def test_coco_documents_are_joined_by_names_not_ids(tmp_path, truth):
     assert found.tolist() == [0, 1]
     document["categories"][0]["name"] = "nucleus"
     path.write_text(json.dumps(document))
-    with pytest.raises(InputError, match=r"category 'nucleus'.*it holds cell"):
+    with pytest.raises(InputError, match=r"class 'nucleus', expected one of .*cell; --class-agnostic"):
         read_predictions(path, truth)
 
 
