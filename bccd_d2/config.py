@@ -53,8 +53,8 @@ def add_bccd_config(cfg: CN) -> None:
     # Rotate training crops by a random multiple of 90 degrees.
     cfg.INPUT.ROT90 = True
     # Decoded training images to keep, in MB (5.5 for one of 1600x1200), the first that are read; 0 keeps none.
-    # Decoding takes nine tenths of the time that a sample takes. They are kept in memory, by each loader process
-    # an equal share, or ...
+    # Decoding takes nine tenths of the time that a sample takes. They are kept in memory, an equal share by each
+    # loader process of all processes that train on this machine, or ...
     cfg.INPUT.CACHE_MB = 0
     # ... in this folder, when it is not empty, where all processes and later runs find them.
     cfg.INPUT.CACHE_DIR = ""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bccd_d2.data.augmentation import draw_generator
-from bccd_d2.data.label_map import InstanceRuns, resize_labels
+from bccd_d2.data.label_map import ImageInstances, resize_labels
 from bccd_d2.data.preprocessing import read_dataset_image, resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
@@ -47,7 +47,7 @@ class Cell:
         mask: (h, w) bool.
         category: contiguous class.
         statistics: stain of its image.
-        growth: side of its annotated box in sides of the one around its mask.
+        box_scale: side of its annotated box in sides of the one around its mask.
         cell_diameter: median diameter of the cells of its image in native pixels; 0 where it is not known.
     """
 
@@ -55,7 +55,7 @@ class Cell:
     mask: NDArray[np.bool_]
     category: int
     statistics: StainStatistics | None
-    growth: float = 1.0
+    box_scale: float = 1.0
     cell_diameter: float = 0.0
 
 
@@ -148,15 +148,15 @@ def _cut_out(
     x0, y0 = max(int(box[0]) - _MARGIN, 0), max(int(box[1]) - _MARGIN, 0)
     x1 = min(int(np.ceil(box[2])) + _MARGIN, width)
     y1 = min(int(np.ceil(box[3])) + _MARGIN, height)
-    runs = InstanceRuns.from_annotations([annotation], height, width, record["file_name"])
-    mask = runs.label_map(x0, y0, x1 - x0, y1 - y0)[..., 0] > 0
+    found = ImageInstances.from_annotations([annotation], height, width, record["file_name"])
+    mask = found.label_map(x0, y0, x1 - x0, y1 - y0)[..., 0] > 0
     picture = image[y0:y1, x0:x1].copy()
     return Cell(
         picture,
         mask,
         int(annotation["category_id"]),
         statistics,
-        growth=float(runs.growth[0]),
+        box_scale=float(found.box_scales[0]),
         cell_diameter=record.get("cell_diameter", 0.0),
     )
 
@@ -179,7 +179,7 @@ class PasteTransform(Transform):
         patches: inside the image.
         classes: of each.
         first_label: of the first.
-        growth: of each, see :class:`Cell`; ``None`` for 1.
+        box_scales: of each, see :class:`Cell`; ``None`` for 1.
     """
 
     def __init__(
@@ -187,14 +187,16 @@ class PasteTransform(Transform):
         patches: Sequence[Patch],
         classes: Sequence[int],
         first_label: int,
-        growth: Sequence[float] | None = None,
+        box_scales: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.patches = patches
         self.first_label = first_label
         self.added_classes = np.array(classes, dtype=np.int64)
         self.added_areas = np.array([patch.mask.sum() for patch in patches], dtype=np.float64)
-        self.added_growth = np.ones(len(patches)) if growth is None else np.array(growth, dtype=np.float64)
+        self.added_box_scales = (
+            np.ones(len(patches)) if box_scales is None else np.array(box_scales, dtype=np.float64)
+        )
 
     def apply_image(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Blend the cells into (H, W, 3) uint8."""
@@ -257,7 +259,7 @@ class CopyPaste(T.Augmentation):
         """Draw cells and free places for them; see :class:`bccd_d2.data.cell_input.CellInput`."""
         generator = draw_generator()
         taken = np.asarray(np.any(sem_seg, axis=-1))
-        patches, added, growth = [], [], []
+        patches, added, box_scales = [], [], []
         for _ in range(int(generator.integers(self.max_cells + 1))):
             cell = self.bank.draw(generator)
             scale = float(np.sqrt(area_scale))
@@ -271,9 +273,9 @@ class CopyPaste(T.Augmentation):
             opacity = np.maximum(cv2.GaussianBlur(mask.astype(np.float32), (0, 0), _BLEND), 0)
             patches.append(Patch(picture, mask, opacity, x, y))
             added.append(cell.category)
-            growth.append(cell.growth)
+            box_scales.append(cell.box_scale)
             taken[y : y + mask.shape[0], x : x + mask.shape[1]] |= mask
-        return PasteTransform(patches, added, len(classes) + 1, growth) if patches else T.NoOpTransform()
+        return PasteTransform(patches, added, len(classes) + 1, box_scales) if patches else T.NoOpTransform()
 
     def _prepare(
         self, cell: Cell, scale: float, statistics: StainStatistics | None, orientation: int

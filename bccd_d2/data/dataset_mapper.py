@@ -12,6 +12,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils, get_detection_dataset_dicts
 from detectron2.data import transforms as T  # noqa: N812  Detectron2's own habit
+from detectron2.utils import comm
 from numpy.typing import NDArray
 
 from bccd_d2.data.augmentation import RandomRot90
@@ -19,7 +20,7 @@ from bccd_d2.data.cache import FolderCache, MemoryCache
 from bccd_d2.data.cell_input import CellInput
 from bccd_d2.data.copy_paste import build_copy_paste
 from bccd_d2.data.crop import CropResizeTransform, RandomZoomCrop
-from bccd_d2.data.label_map import InstanceRuns, instances_from_label_map, split_ignored
+from bccd_d2.data.label_map import ImageInstances, instances_from_label_map, split_ignored
 from bccd_d2.data.pipeline import build_pipeline, find_preset
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.data.scaling import resize_image, scaled_size
@@ -35,8 +36,8 @@ _FLIPS = {
     "vertical": ("vertical",),
     "both": ("horizontal", "vertical"),
 }
-# Runs are about fifty times smaller than the decoded image: 100 kB for 70 cells.
-_RUNS_CACHE_BYTES = 64 * 2**20
+# Masks as large as their cell are a tenth of the decoded image: half a megabyte for 70 cells.
+_MASK_CACHE_BYTES = 256 * 2**20
 
 
 class BCCDDatasetMapper:
@@ -86,7 +87,7 @@ class BCCDDatasetMapper:
         self.min_visible = min_visible
         self.test_diameter = test_diameter
         self._images = image_cache
-        self._runs = MemoryCache(_RUNS_CACHE_BYTES)
+        self._masks = MemoryCache(_MASK_CACHE_BYTES)
         self._statistics: dict[str, StainStatistics | None] = {}
         stop_opencv_threads_at_fork()
         if is_train:
@@ -159,7 +160,7 @@ class BCCDDatasetMapper:
         sample["image"] = _as_tensor(augmented.image)
         labels, ignored = split_ignored(augmented.sem_seg)
         sample["instances"] = instances_from_label_map(
-            labels, augmented.classes, self.min_visible * augmented.areas, augmented.growth
+            labels, augmented.classes, self.min_visible * augmented.areas, augmented.box_scales
         )
         if ignored is not None:
             sample["ignore_mask"] = torch.from_numpy(ignored)
@@ -182,21 +183,21 @@ class BCCDDatasetMapper:
         name = dataset_dict["file_name"]
         image = self._read(dict(dataset_dict))
         height, width = image.shape[:2]
-        runs = self._runs.get(
+        found = self._masks.get(
             name,
-            lambda: InstanceRuns.from_annotations(dataset_dict.get("annotations", ()), height, width, name),
+            lambda: ImageInstances.from_annotations(dataset_dict.get("annotations", ()), height, width, name),
         )
         cell_diameter = dataset_dict.get("cell_diameter", 0.0) if self.crop.cell_diameters else 0.0
         crop = self.crop.get_transform(image, cell_diameter)
-        labels = runs.label_map(crop.x, crop.y, crop.width, crop.height, self.min_visible)
+        labels = found.label_map(crop.x, crop.y, crop.width, crop.height, self.min_visible)
         return crop, CellInput(
             crop.apply_image(image),
             crop.resize_labels(labels),
-            classes=runs.classes,
-            areas=runs.area * crop.area_scale,
+            classes=found.cells.classes,
+            areas=found.areas * crop.area_scale,
             area_scale=crop.area_scale,
             stain_statistics=self._stain_statistics(name, image),
-            growth=runs.growth,
+            box_scales=found.box_scales,
             cell_diameter=cell_diameter * crop.area_scale**0.5,
         )
 
@@ -239,7 +240,8 @@ def _image_cache(cfg: CfgNode) -> MemoryCache | FolderCache:
     limit = cfg.INPUT.CACHE_MB * 2**20
     if cfg.INPUT.CACHE_DIR:
         return FolderCache(Path(cfg.INPUT.CACHE_DIR), limit, cfg.INPUT.FORMAT)
-    return MemoryCache(limit // max(1, cfg.DATALOADER.NUM_WORKERS))
+    # One cache in each process that reads images: the loader's workers, of each process that trains on this machine.
+    return MemoryCache(limit // (max(1, cfg.DATALOADER.NUM_WORKERS) * comm.get_local_size()))
 
 
 def _as_tensor(image: NDArray[np.uint8]) -> torch.Tensor:

@@ -1,13 +1,13 @@
-"""Instance masks as runs of pixels, as label maps, and as what Detectron2's heads train on.
+"""Instance masks as label maps, and as what Detectron2's heads train on.
 
-A full-frame mask for each of 70 cells costs 130 MB an image. Here run-length encodings become short column
-runs, a crop draws only the runs it shows into one label map, every geometric transform moves that one map,
-and it is split into masks at the end.
+A full-frame mask for each of 70 cells costs 130 MB per image. Here masks stay as large as their cell, a crop draws
+those that it shows into one label map, every geometric transform moves that one map, and it is split into masks at the
+end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,8 @@ from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
+from bccd_d2.structures.cells import Cells, concatenate
 from bccd_d2.structures.coco import as_rle
-from bccd_d2.structures.rle import run_lengths
 
 # Label maps are uint16, the widest integers that OpenCV can warp; 0 is background.
 IGNORED_LABEL = np.iinfo(np.uint16).max
@@ -27,32 +27,26 @@ _MAX_INSTANCES = IGNORED_LABEL - 1
 
 
 @dataclass(frozen=True)
-class InstanceRuns:
-    """The instances of one image as vertical runs of pixels, native frame.
+class ImageInstances:
+    """The annotated instances of one image, native frame.
 
     Attributes:
-        column: (R,) int32, x of each run.
-        top: (R,) int32, y of its first pixel.
-        bottom: (R,) int32, y after its last pixel.
-        owner: (R,) int32, index of its instance; N for regions to ignore, whichever it is.
-        area: (N,) int64, pixels of each instance.
-        classes: (N,) int64, contiguous category of each instance.
-        growth: (N,) float64, side of the annotated box in sides of the box around the mask: 1 where it is tight, more
-            where people drew boxes with room to spare (geometric mean of width and height, which turns do not change).
+        cells: N, with their contiguous classes.
+        areas: (N,) int64, pixels of each.
+        box_scales: (N,) float64, side of the annotated box in sides of the box around the mask: 1 where it is tight,
+            more where the annotators left room (geometric mean of width and height, which turns do not change).
+        ignored: regions to ignore.
     """
 
-    column: NDArray[np.int32]
-    top: NDArray[np.int32]
-    bottom: NDArray[np.int32]
-    owner: NDArray[np.int32]
-    area: NDArray[np.int64]
-    classes: NDArray[np.int64]
-    growth: NDArray[np.float64]
+    cells: Cells
+    areas: NDArray[np.int64]
+    box_scales: NDArray[np.float64]
+    ignored: Cells
 
     @classmethod
     def from_annotations(
         cls, annotations: Sequence[Mapping[str, Any]], height: int, width: int, name: str
-    ) -> InstanceRuns:
+    ) -> ImageInstances:
         """Decode the annotations of a Detectron2 dataset dict; those marked ``iscrowd`` are regions to ignore.
 
         Args:
@@ -69,52 +63,27 @@ class InstanceRuns:
         ignored = [annotation for annotation in annotations if annotation.get("iscrowd", 0)]
         if len(kept) > _MAX_INSTANCES:
             raise InputError(f"{name}: {len(kept)} instances; at most {_MAX_INSTANCES} fit in a label map")
-        starts, stops, owners = [], [], []
+        parts = []
         for index, annotation in enumerate([*kept, *ignored]):
             if "segmentation" not in annotation:
                 raise InputError(
                     f"{name}: annotation {index} has no segmentation; expected COCO RLE or polygons"
                 )
             try:
-                ends = np.cumsum(run_lengths(as_rle(annotation["segmentation"], height, width)))
+                rle = as_rle(annotation["segmentation"], height, width)
+                parts.append(Cells.from_rles(height, width, [rle], classes=[annotation["category_id"]]))
             except InputError as error:
                 raise InputError(f"{name}: annotation {index}: {error}") from error
-            starts.append(ends[0:-1:2])
-            stops.append(ends[1::2])
-            owners.append(np.full(len(stops[-1]), min(index, len(kept))))
-        classes = np.array([annotation["category_id"] for annotation in kept], dtype=np.int64)
-        start = np.concatenate([*starts, np.zeros(0, np.int64)])
-        stop = np.concatenate([*stops, np.zeros(0, np.int64)])
-        owner = np.concatenate([*owners, np.zeros(0, np.int64)])
-
-        # An encoded run goes on into the next column; cut it there.
-        first = start // height
-        pieces = np.maximum((stop - 1) // height - first + 1, 0)
-        nth = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        column = np.repeat(first, pieces) + nth
-        top = np.maximum(np.repeat(start, pieces) - column * height, 0)
-        bottom = np.minimum(np.repeat(stop, pieces) - column * height, height)
-        owner = np.repeat(owner, pieces)
-        area = np.bincount(owner, weights=bottom - top, minlength=len(kept)).astype(np.int64)[: len(kept)]
-        low, high = np.full((2, len(kept) + 1), np.inf), np.zeros((2, len(kept) + 1))
-        for axis, (first_pixel, after_last) in enumerate(((column, column + 1), (top, bottom))):
-            np.minimum.at(low[axis], owner, first_pixel)
-            np.maximum.at(high[axis], owner, after_last)
-        tight = np.prod(np.maximum(high - low, 1)[:, : len(kept)], axis=0)
-        return cls(
-            column=column.astype(np.int32),
-            top=top.astype(np.int32),
-            bottom=bottom.astype(np.int32),
-            owner=owner.astype(np.int32),
-            area=area,
-            classes=classes,
-            growth=np.sqrt([_box_area(a, size) / size for a, size in zip(kept, tight.tolist())]),
-        )
+        empty = Cells.from_masks(height, width, [])
+        cells = concatenate([empty, *parts[: len(kept)]])
+        tight = np.maximum((cells.windows[:, 2:] - cells.windows[:, :2]).prod(axis=1), 1)
+        scales = [_box_area(annotation, size) / size for annotation, size in zip(kept, tight.tolist())]
+        return cls(cells, cells.areas, np.sqrt(scales), concatenate([empty, *parts[len(kept) :]]))
 
     @property
     def nbytes(self) -> int:
-        """Memory that the runs take, in bytes."""
-        return sum(part.nbytes for part in vars(self).values())
+        """Memory that the masks take, in bytes."""
+        return sum(mask.nbytes for cells in (self.cells, self.ignored) for mask in cells.masks)
 
     def label_map(
         self, x: int, y: int, width: int, height: int, min_visible: float = 0.0
@@ -133,34 +102,42 @@ class InstanceRuns:
             ``IGNORED_LABEL``. L is 1, and more where instances overlap: each layer then holds whole instances that
             do not overlap one another.
         """
-        column, owner = self.column - x, self.owner
-        top, bottom = np.maximum(self.top - y, 0), np.minimum(self.bottom - y, height)
-        shown = (column >= 0) & (column < width) & (bottom > top)
-        column, top, bottom, owner = column[shown], top[shown], bottom[shown], owner[shown]
+        layers = [np.zeros((height, width), np.uint16)]
+        frame = (x, y, x + width, y + height)
+        least = min_visible * self.areas
+        for index, shown, rows, columns in _shown(self.cells, frame):
+            if np.count_nonzero(shown) >= least[index]:
+                _draw(layers, shown, rows, columns, index + 1)
         # Of regions to ignore every pixel counts, however few are left.
-        least = np.append(min_visible * self.area, 0)
-        enough = (np.bincount(owner, weights=bottom - top, minlength=len(least)) >= least)[owner]
-        column, top, bottom, owner = column[enough], top[enough], bottom[enough], owner[enough]
+        for _, shown, rows, columns in _shown(self.ignored, frame):
+            _draw(layers, shown, rows, columns, IGNORED_LABEL)
+        return np.stack(layers, axis=-1)
 
-        length = bottom - top
-        row = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length - top, length)
-        pixel = row * width + np.repeat(column, length)
-        labels = np.where(owner == len(self.area), IGNORED_LABEL, owner + 1)
-        label = np.repeat(labels, length).astype(np.uint16)
-        layers = []
-        while True:
-            layer = np.zeros(height * width, dtype=np.uint16)
-            layer[pixel] = label
-            # Who lost a pixel to another instance moves to the next layer, as a whole. The last one drawn
-            # never does.
-            lost = np.unique(label[layer[pixel] != label])
-            moves = np.isin(label, lost)
-            if len(lost):
-                layer[pixel[moves & (layer[pixel] == label)]] = 0
-            layers.append(layer.reshape(height, width))
-            if not len(lost):
-                return np.stack(layers, axis=-1)
-            pixel, label = pixel[moves], label[moves]
+
+def _shown(
+    cells: Cells, frame: tuple[int, int, int, int]
+) -> Iterator[tuple[int, NDArray[np.bool_], slice, slice]]:
+    """Index of each cell that has pixels in ``frame`` (xyxy), these pixels, and their rows and columns in the frame."""
+    low, high = np.maximum(cells.windows[:, :2], frame[:2]), np.minimum(cells.windows[:, 2:], frame[2:])
+    for index in np.flatnonzero((high > low).all(axis=1)).tolist():
+        (x0, y0), (x1, y1), (left, top) = low[index], high[index], cells.windows[index, :2]
+        shown = cells.masks[index][y0 - top : y1 - top, x0 - left : x1 - left]
+        if shown.any():
+            yield index, shown, slice(y0 - frame[1], y1 - frame[1]), slice(x0 - frame[0], x1 - frame[0])
+
+
+def _draw(
+    layers: list[NDArray[np.uint16]], shown: NDArray[np.bool_], rows: slice, columns: slice, label: int
+) -> None:
+    """Draw a mask as a whole into the first layer where it hides no other, which may be a new one."""
+    for layer in layers:
+        there = layer[rows, columns][shown]
+        if ((there == 0) | (there == label)).all():
+            break
+    else:
+        layer = np.zeros_like(layers[0])
+        layers.append(layer)
+    layer[rows, columns][shown] = label
 
 
 def _box_area(annotation: Mapping[str, Any], without: float) -> float:
@@ -186,7 +163,7 @@ def split_ignored(labels: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArr
     """Part a label map into instances and what is to be ignored.
 
     Args:
-        labels: (H, W, L) uint16, see :meth:`InstanceRuns.label_map`.
+        labels: (H, W, L) uint16, see :meth:`ImageInstances.label_map`.
 
     Returns:
         The label map without ``IGNORED_LABEL``, and an (H, W) bool mask of the pixels that carry it and belong to no
@@ -204,20 +181,20 @@ def instances_from_label_map(
     labels: NDArray[np.uint16],
     classes: NDArray[np.int64],
     min_pixels: NDArray[np.float64],
-    growth: NDArray[np.float64] | None = None,
+    box_scales: NDArray[np.float64] | None = None,
 ) -> Instances:
     """Split a label map into what Detectron2's heads train on.
 
     Args:
-        labels: (H, W, L) uint16 as :meth:`InstanceRuns.label_map` draws it, transformed in any way, without
+        labels: (H, W, L) uint16 as :meth:`ImageInstances.label_map` draws it, transformed in any way, without
             ``IGNORED_LABEL``.
         classes: (N,) class of label 1, 2, ...
         min_pixels: (N,) label k + 1 is dropped where it has fewer pixels than ``min_pixels[k]``, or none.
-        growth: (N,) sides of the boxes in sides of those around the masks, see :class:`InstanceRuns`; ``None`` for 1.
+        box_scales: (N,) sides of the boxes in sides of those around the masks; ``None`` for 1.
 
     Returns:
-        Instances with ``gt_boxes`` (xyxy, pixels of ``labels``: those around the masks, grown about their middle and
-        clipped), ``gt_classes`` (int64), ``gt_masks`` (BitMasks).
+        Instances with ``gt_boxes`` (xyxy, pixels of ``labels``: those around the masks, scaled about their middle
+        and clipped), ``gt_classes`` (int64), ``gt_masks`` (BitMasks).
     """
     height, width, layers = labels.shape
     pixels = np.stack(
@@ -240,9 +217,9 @@ def instances_from_label_map(
         ],
         axis=1,
     )
-    if growth is not None:
+    if box_scales is not None:
         middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-        reach = half * growth[kept, None]
+        reach = half * box_scales[kept, None]
         boxes = np.clip(
             np.concatenate([middle - reach, middle + reach], axis=1), 0, [width, height, width, height]
         )

@@ -50,6 +50,7 @@ def build_validation_crops(cfg: CfgNode) -> ValidationCrops:
     if augmentation.CELL_DIAMETERS:
         augmentation.CELL_DIAMETERS = [cfg.INPUT.CELL_DIAMETER] * 2
     cfg.INPUT.COPY_PASTE.ENABLED = False
+    cfg.INPUT.CACHE_MB = 0  # all of it is the training images'
     cfg.INPUT.STAIN.JITTER_MEAN, cfg.INPUT.STAIN.JITTER_STD = [0.0, 0.0, 0.0], 0.0
     cfg.INPUT.RANDOM_FLIP, cfg.INPUT.ROT90 = "none", False
     dicts = get_detection_dataset_dicts(cfg.DATASETS.TEST, filter_empty=False)

@@ -1,7 +1,7 @@
 """Figures of the data: split, stain normalization, crops, augmentation, anchors, one training sample.
 
 Images are (H, W, 3) uint8 BGR, label maps (H, W, L) integers, 0 being background, see
-:meth:`bccd_d2.data.label_map.InstanceRuns.label_map`.
+:meth:`bccd_d2.data.label_map.ImageInstances.label_map`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from bccd_d2.data.augmentation import AlbumentationsTransform, Rot90Transform
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
-from bccd_d2.data.label_map import InstanceRuns
+from bccd_d2.data.label_map import ImageInstances
 from bccd_d2.data.loader import numpy_seeded
 from bccd_d2.data.pipeline import PRESETS
 from bccd_d2.data.preprocessing import resize_image, scaled_size
@@ -190,8 +190,8 @@ def _read(record: dict[str, Any]) -> np.ndarray:
 
 def _label_map(record: dict[str, Any]) -> np.ndarray:
     height, width = record["height"], record["width"]
-    runs = InstanceRuns.from_annotations(record["annotations"], height, width, record["file_name"])
-    return runs.label_map(0, 0, width, height)
+    found = ImageInstances.from_annotations(record["annotations"], height, width, record["file_name"])
+    return found.label_map(0, 0, width, height)
 
 
 def _title(record: dict[str, Any]) -> str:

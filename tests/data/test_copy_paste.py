@@ -189,8 +189,8 @@ def test_pasted_cells_keep_the_room_in_their_boxes(record):
     np.random.seed(0)  # noqa: NPY002
     crop = empty_input()
     paste(crop)
-    assert len(crop.growth) == len(crop.classes) > 0
-    assert crop.growth == pytest.approx(1.5)
+    assert len(crop.box_scales) == len(crop.classes) > 0
+    assert crop.box_scales == pytest.approx(1.5)
 
 
 def test_cells_find_no_free_place_on_a_region_to_ignore(record):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
+from detectron2.utils import comm
 
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
@@ -203,6 +204,15 @@ def test_an_instance_the_crop_leaves_too_little_of_is_dropped(tmp_path):
         shares = [mapper(record)["instances"].gt_masks.tensor.sum().item() / 400 for _ in range(60)]
         assert min((share for share in shares if share), default=1) >= min_visible
         assert max(shares) > 0.5
+
+
+def test_the_caches_of_all_processes_together_keep_the_limit(monkeypatch):
+    monkeypatch.setattr(comm, "get_local_size", lambda: 2)  # processes that train on this machine
+    cfg = config(CACHE_MB=12)
+    for workers, readers in ((0, 2), (1, 2), (3, 6)):
+        cfg.DATALOADER.NUM_WORKERS = workers
+        assert BCCDDatasetMapper(cfg, True)._images.limit * readers == 12 * 2**20
+        assert BCCDDatasetMapper(cfg, False)._images.limit == 0
 
 
 def test_a_folder_cache_changes_nothing(cells, tmp_path):

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from bccd_d2.data.label_map import (
     IGNORED_LABEL,
-    InstanceRuns,
+    ImageInstances,
     instances_from_label_map,
     resize_labels,
     split_ignored,
@@ -23,9 +23,9 @@ masks_strategy = st.integers(1, 17).flatmap(
 )
 
 
-def runs_of(masks, **kwargs):
+def instances_of(masks, **kwargs):
     height, width = masks[0].shape
-    return InstanceRuns.from_annotations([annotation(m, **kwargs) for m in masks], height, width, "drawn")
+    return ImageInstances.from_annotations([annotation(m, **kwargs) for m in masks], height, width, "drawn")
 
 
 @settings(max_examples=150, deadline=None)
@@ -34,10 +34,10 @@ def test_label_map_of_a_window_holds_every_instance_whole(masks, data):
     _, height, width = masks.shape
     x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     w, h = data.draw(st.integers(1, width - x)), data.draw(st.integers(1, height - y))
-    runs = InstanceRuns.from_annotations([annotation(m) for m in masks], height, width, "drawn")
-    assert runs.area.tolist() == masks.sum((1, 2)).tolist()
+    found = ImageInstances.from_annotations([annotation(m) for m in masks], height, width, "drawn")
+    assert found.areas.tolist() == masks.sum((1, 2)).tolist()
 
-    labels = runs.label_map(x, y, w, h)
+    labels = found.label_map(x, y, w, h)
 
     assert labels.shape[:2] == (h, w)
     for k, mask in enumerate(masks):
@@ -48,7 +48,7 @@ def test_label_map_of_a_window_holds_every_instance_whole(masks, data):
 
 def test_instances_that_do_not_overlap_share_one_layer():
     masks = [disc(40, 60, 10, 10, 8), disc(40, 60, 30, 20, 8), disc(40, 60, 50, 30, 8)]
-    assert runs_of(masks).label_map(0, 0, 60, 40).shape == (40, 60, 1)
+    assert instances_of(masks).label_map(0, 0, 60, 40).shape == (40, 60, 1)
 
 
 def test_long_runs_with_negative_differences_decode_as_pycocotools_does():
@@ -56,7 +56,7 @@ def test_long_runs_with_negative_differences_decode_as_pycocotools_does():
     mask = np.zeros((3000, 4), dtype=bool)
     for column, height in enumerate((2900, 3, 2500, 40)):
         mask[50 : 50 + height, column] = True
-    labels = runs_of([mask]).label_map(0, 0, 4, 3000)
+    labels = instances_of([mask]).label_map(0, 0, 4, 3000)
     np.testing.assert_array_equal(labels[..., 0] == 1, mask)
 
 
@@ -73,7 +73,7 @@ def test_every_coco_form_of_a_rectangle_is_read(form):
         entry["segmentation"] = {"size": [20, 30], "counts": np.diff([0, *changes, 600]).tolist()}
     else:
         entry["segmentation"] = [[5, 4, 25, 4, 25, 10, 5, 10]]
-    labels = InstanceRuns.from_annotations([entry], 20, 30, "drawn").label_map(0, 0, 30, 20)
+    labels = ImageInstances.from_annotations([entry], 20, 30, "drawn").label_map(0, 0, 30, 20)
     np.testing.assert_array_equal(labels[..., 0] == 1, mask)
 
 
@@ -82,17 +82,17 @@ def test_crowd_regions_are_no_instances():
         annotation(disc(20, 20, 10, 10, 9), iscrowd=1),
         annotation(disc(20, 20, 5, 5, 3), category=2),
     )
-    runs = InstanceRuns.from_annotations([crowd, cell], 20, 20, "drawn")
-    assert runs.classes.tolist() == [2]
-    assert runs.area.tolist() == [29]  # pixels of a disc of radius 3
+    found = ImageInstances.from_annotations([crowd, cell], 20, 20, "drawn")
+    assert found.cells.classes.tolist() == [2]
+    assert found.areas.tolist() == [29]  # pixels of a disc of radius 3
 
 
 def test_an_instance_is_drawn_while_enough_of_it_shows():
     square = np.zeros((20, 20), dtype=bool)
     square[5:15, 0:10] = True  # the window from x = 7 shows 3 of its 10 columns
-    runs = runs_of([square])
-    assert runs.label_map(7, 0, 13, 20, min_visible=0.30).any()
-    assert not runs.label_map(7, 0, 13, 20, min_visible=0.31).any()
+    found = instances_of([square])
+    assert found.label_map(7, 0, 13, 20, min_visible=0.30).any()
+    assert not found.label_map(7, 0, 13, 20, min_visible=0.31).any()
 
 
 @pytest.mark.parametrize(
@@ -108,14 +108,14 @@ def test_an_instance_is_drawn_while_enough_of_it_shows():
 def test_a_broken_segmentation_is_named(change, message):
     entry = annotation(disc(20, 20, 10, 10, 5)) | change
     with pytest.raises(InputError, match=message):
-        InstanceRuns.from_annotations([entry], 20, 20, "cells.png")
+        ImageInstances.from_annotations([entry], 20, 20, "cells.png")
 
 
 def test_a_missing_segmentation_is_named():
     entry = annotation(disc(20, 20, 10, 10, 5))
     del entry["segmentation"]
     with pytest.raises(InputError, match=r"cells\.png: annotation 0 has no segmentation"):
-        InstanceRuns.from_annotations([entry], 20, 20, "cells.png")
+        ImageInstances.from_annotations([entry], 20, 20, "cells.png")
 
 
 def test_splitting_gives_tight_boxes_and_the_right_classes():
@@ -138,15 +138,17 @@ def test_boxes_that_people_drew_larger_than_the_mask_stay_so():
     boxes = {"bbox": [15, 25, 40, 20], "bbox_mode": BoxMode.XYWH_ABS}  # twice the sides of [20, 30, 40, 40]
     drawn = annotation(mask) | boxes
     around = annotation(mask) | {**boxes, "bbox": [20, 30, 20, 10]}
-    runs = InstanceRuns.from_annotations([drawn, around, {**drawn, "bbox": [20, 30, 0, 0]}], 60, 80, "drawn")
-    assert runs.growth.tolist() == [2, 1, 1]
-    assert runs_of([mask]).growth.tolist() == [1]
+    found = ImageInstances.from_annotations(
+        [drawn, around, {**drawn, "bbox": [20, 30, 0, 0]}], 60, 80, "drawn"
+    )
+    assert found.box_scales.tolist() == [2, 1, 1]
+    assert instances_of([mask]).box_scales.tolist() == [1]
 
     # What the window shows of the cell is 10 px wide; the box is clipped to the window.
-    labels = runs.label_map(x=30, y=0, width=50, height=60)
-    found = instances_from_label_map(labels, runs.classes, np.zeros(3), runs.growth)
-    assert found.gt_boxes.tensor.tolist() == [[0, 25, 15, 45], [0, 30, 10, 40], [0, 30, 10, 40]]
-    assert found.gt_masks.tensor.sum((1, 2)).tolist() == [100, 100, 100]
+    labels = found.label_map(x=30, y=0, width=50, height=60)
+    split = instances_from_label_map(labels, found.cells.classes, np.zeros(3), found.box_scales)
+    assert split.gt_boxes.tensor.tolist() == [[0, 25, 15, 45], [0, 30, 10, 40], [0, 30, 10, 40]]
+    assert split.gt_masks.tensor.sum((1, 2)).tolist() == [100, 100, 100]
 
 
 def test_an_empty_label_map_gives_no_instances():
@@ -165,7 +167,7 @@ def test_resizing_labels_keeps_layers_and_inverts_repetition():
 
 def test_pycocotools_agrees_on_the_area():
     mask = disc(200, 300, 150, 100, 80)
-    assert runs_of([mask]).area[0] == pycocotools.mask.area(annotation(mask)["segmentation"])
+    assert instances_of([mask]).areas[0] == pycocotools.mask.area(annotation(mask)["segmentation"])
 
 
 def test_regions_to_ignore_share_a_label_and_leave_the_instances_as_they_were():
@@ -174,30 +176,30 @@ def test_regions_to_ignore_share_a_label_and_leave_the_instances_as_they_were():
     # A region stands between the cells; the last two are the same one, written for two categories.
     order = [cells[0], regions[0], cells[1], *regions[1:]]
     entries = [annotation(mask, k, iscrowd=k not in (0, 2)) for k, mask in enumerate(order)]
-    runs = InstanceRuns.from_annotations(entries, 40, 60, "drawn")
-    assert runs.classes.tolist() == [0, 2]
-    assert runs.area.tolist() == [mask.sum() for mask in cells]
+    found = ImageInstances.from_annotations(entries, 40, 60, "drawn")
+    assert found.cells.classes.tolist() == [0, 2]
+    assert found.areas.tolist() == [mask.sum() for mask in cells]
 
-    labels = runs.label_map(0, 0, 60, 40, min_visible=1.0)
+    labels = found.label_map(0, 0, 60, 40, min_visible=1.0)
     assert set(np.unique(labels)) == {0, 1, 2, IGNORED_LABEL}
     instances, ignored = split_ignored(labels)
-    found = instances_from_label_map(instances, runs.classes, np.zeros(2))
-    np.testing.assert_array_equal(found.gt_masks.tensor.numpy(), cells)
+    split = instances_from_label_map(instances, found.cells.classes, np.zeros(2))
+    np.testing.assert_array_equal(split.gt_masks.tensor.numpy(), cells)
     # What is a cell is not ignored, whatever is drawn over it.
     np.testing.assert_array_equal(ignored, np.any(regions, axis=0) & ~np.any(cells, axis=0))
 
 
 def test_of_a_region_that_a_window_cuts_every_pixel_counts():
     region = disc(40, 60, 20, 20, 10)
-    runs = runs_of([region], iscrowd=1)
-    assert len(runs.classes) == len(runs.area) == 0
-    _, ignored = split_ignored(runs.label_map(0, 0, 12, 40, min_visible=0.9))
+    found = instances_of([region], iscrowd=1)
+    assert len(found.cells.classes) == len(found.areas) == 0
+    _, ignored = split_ignored(found.label_map(0, 0, 12, 40, min_visible=0.9))
     np.testing.assert_array_equal(ignored, region[:, :12])
-    assert split_ignored(runs.label_map(40, 0, 20, 40))[1] is None
+    assert split_ignored(found.label_map(40, 0, 20, 40))[1] is None
 
 
 def test_a_region_under_a_cell_alone_is_none():
     cell = disc(40, 60, 20, 20, 10)
     entries = [annotation(cell), annotation(disc(40, 60, 20, 20, 5), iscrowd=1)]
-    labels = InstanceRuns.from_annotations(entries, 40, 60, "drawn").label_map(0, 0, 60, 40)
+    labels = ImageInstances.from_annotations(entries, 40, 60, "drawn").label_map(0, 0, 60, 40)
     assert split_ignored(labels)[1] is None

@@ -25,6 +25,12 @@ def test_the_crops_are_the_same_each_time_whatever_the_seed_and_the_augmentation
     assert equal(first, list(build_validation_crops(tiny_config(tiny_root, tmp_path, *options, *other))))
 
 
+def test_validation_takes_nothing_of_the_image_cache(tiny_root, tmp_path):
+    crops = build_validation_crops(tiny_config(tiny_root, tmp_path, "INPUT.CACHE_MB", "100"))
+    assert list(crops)
+    assert crops._dataset.__self__._mapper._images.size == 0
+
+
 def test_the_losses_are_repeatable_and_leave_no_trace(tiny_root, tmp_path):
     cfg = tiny_config(tiny_root, tmp_path, "TEST.VALIDATION_LOSS_CROPS", 3, "MODEL.DEVICE", "cpu")
     torch.manual_seed(0)
