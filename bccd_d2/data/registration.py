@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import statistics
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,7 +156,11 @@ def _register(name: str, json_file: Path) -> None:
         _check_for_detectron2(document, json_file)
         folder = image_root(document, json_file)
         unlabeled = _unlabeled(document, json_file)
-        dicts = load_coco_json(str(json_file), str(folder), name, extra_annotation_keys=["border", "area"])
+        with tempfile.TemporaryDirectory() as temporary:
+            # The document as it was read, repaired where it had faults, which Detectron2's reader would fail on.
+            path = Path(temporary) / json_file.name
+            path.write_text(json.dumps(document), encoding="utf-8")
+            dicts = load_coco_json(str(path), str(folder), name, extra_annotation_keys=["border", "area"])
         usual = _disc_diameter([area for record in dicts for area in _whole_areas(record["annotations"])])
         for record in dicts:
             areas = _whole_areas(record["annotations"])

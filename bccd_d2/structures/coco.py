@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.files import write_json
 from bccd_d2.structures.rle import decode_rle, decode_rle_columns
 
+logger = logging.getLogger(__name__)
 REQUIRED_LISTS = ("images", "annotations", "categories")
 FAR = 4
 """Polygon coordinates further out than this many image sides are taken for a mistake."""
@@ -38,14 +40,18 @@ def write_coco(path: Path | str, document: Mapping[str, Any]) -> None:
 
 
 def read_coco(path: Path | str) -> dict[str, Any]:
-    """Read a COCO instance document.
+    """Read a COCO instance document; what annotation tools are known to get wrong is repaired, and said in the log.
 
     Raises:
         InputError: the file is no JSON, lacks ``images``, ``annotations`` or ``categories``, or see
             :func:`check_entries`.
     """
+    from bccd_d2.structures.coco_repair import log_repairs, repair_coco  # which decodes with this module
+
     document = read_json(path)
     _require_lists(document, str(path))
+    document, repairs = repair_coco(document)
+    log_repairs(path, repairs)
     check_entries(document, str(path))
     return document
 
@@ -61,20 +67,30 @@ def image_root(document: Mapping[str, Any], path: Path) -> Path:
         InputError: ``info`` says something else than a path.
     """
     info = document.get("info") or {}
-    written = info.get("image_root", ".") if isinstance(info, Mapping) else None
+    written = info.get("image_root", "") if isinstance(info, Mapping) else None
     if not isinstance(written, str):
         raise InputError(f"{path}: info {str(info)[:60]!r}, expected an object with the path 'image_root'")
+    if not written:
+        from bccd_d2.structures.coco_repair import find_image_folder
+
+        return find_image_folder(document, path) or path.parent.parent
     return path.parent.parent / written
 
 
 def read_json(path: Path | str) -> Any:
-    """Read UTF-8 JSON.
+    """Read JSON in UTF-8, with a byte order mark or without, or in the cp1252 of Windows.
 
     Raises:
         InputError: there is no such file or it holds no JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = Path(path).read_bytes()
+        try:
+            return json.loads(content.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            document = json.loads(content.decode("cp1252"))
+            logger.warning("%s: not UTF-8, read as cp1252", path)
+            return document
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     # ValueError: no JSON, no UTF-8, or a number of 10,000 digits

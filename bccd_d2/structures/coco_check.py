@@ -14,6 +14,7 @@ from tqdm import tqdm
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image_size
 from bccd_d2.structures.coco import REQUIRED_LISTS, decode_segmentation, read_json
+from bccd_d2.structures.coco_repair import find_image_folder, log_repairs, repair_coco
 from bccd_d2.structures.rle import rle_extent
 
 BOX_SLACK = 1.0
@@ -39,12 +40,15 @@ def check_file(path: Path, image_root: Path | None = None) -> tuple[list[str], P
     Raises:
         InputError: there is no such file or it holds no JSON.
     """
-    document = read_json(path)
+    document, repairs = repair_coco(read_json(path))
+    log_repairs(path, repairs)
     info = document.get("info") if isinstance(document, Mapping) else None
     written = info.get("image_root") if isinstance(info, Mapping) else None
     if image_root is None and isinstance(written, str):
         # It is seen from the output folder, in which the JSON lies in annotations/.
         image_root = path.resolve().parent.parent / written
+    elif image_root is None:
+        image_root = find_image_folder(document, path.resolve())
     return check_coco(document, image_root), image_root
 
 

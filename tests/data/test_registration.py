@@ -80,7 +80,7 @@ def test_the_cell_diameter_of_an_image_is_that_of_its_whole_cells(tmp_path):
     root, json_file = make(tmp_path)
     document = json.loads(json_file.read_text())
     (cell,) = document["annotations"]
-    document["images"].append({**document["images"][0], "id": 8})
+    document["images"].append({**document["images"][0], "id": 8, "file_name": "other.png"})
     areas = {7: [50, 60, 70, 80, 2000], 8: [400]}  # four cells tell their image's magnification, one does not
     document["annotations"] = [
         {**cell, "id": 10 * image + k, "image_id": image, "area": area, "border": area == 2000}
