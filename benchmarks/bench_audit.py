@@ -23,10 +23,9 @@ from bench_cutting import boxes_by_component, read_boxes
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.audit.colours import colour_statistics
+from bccd_d2.audit.image_statistics import colour_statistics, instance_shapes
+from bccd_d2.audit.issues import MERGED_AREA, MERGED_DISC
 from bccd_d2.audit.measure import measure_pair
-from bccd_d2.audit.shapes import instance_shapes
-from bccd_d2.audit.verdicts import MERGED_AREA, MERGED_DISC
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.layout import ImageMaskPair, find_pairs

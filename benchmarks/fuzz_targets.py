@@ -21,7 +21,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from fuzz_examples import COCO, trainer, truth_document
 
-from bccd_d2.audit.annotations import read_annotations
+from bccd_d2.audit.document import read_annotations
 from bccd_d2.config import load_config
 from bccd_d2.conversion.box_files import read_bbbc041, read_voc
 from bccd_d2.conversion.classes import ClassTable

@@ -1,4 +1,4 @@
-"""Look at a data set of images and masks: what is in it and what is doubtful, as a page for people and as JSON."""
+"""Audit a data set of images and masks: what is in it and which annotations look wrong, as an HTML page and as JSON."""
 
 from __future__ import annotations
 
@@ -16,17 +16,12 @@ from bccd_d2.errors import run_command
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog="docs/audit.md says what the numbers mean.")
+    parser = argparse.ArgumentParser(description=__doc__, epilog="docs/audit.md explains the numbers.")
     add = parser.add_argument
-    add(
-        "--root",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder with the data, searched at every depth",
-    )
+    root_help = "folder with the data, searched at every depth"
+    add("--root", type=Path, required=True, metavar="DIR", help=root_help)
     add("--output", type=Path, required=True, metavar="DIR", help=f"folder for {PAGE_FILE} and {JSON_FILE}")
-    coco_help = "what tools/convert_bccd.py made of the same data: adds train, val, test and classes"
+    coco_help = "output of tools/convert_bccd.py for the same data: adds train, val, test and classes"
     add("--coco", type=Path, metavar="DIR", help=coco_help)
     spec_help = "what the masks mean and where they lie: a YAML file, or one of configs/datasets: "
     add(
@@ -39,12 +34,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     connectivity_help = "whether pixels that touch by a corner belong together (default 8)"
     add("--connectivity", type=int, choices=(4, 8), help=connectivity_help)
     add("--worst", type=int, default=12, metavar="N", help="images to show (default %(default)s)")
-    cluster_help = f"groups of alike stain (default {STAIN_CLUSTERS}, fewer where there are few images)"
+    cluster_help = f"groups of similar stain (default {STAIN_CLUSTERS}, fewer for few images)"
     add("--stain-clusters", type=int, metavar="N", help=cluster_help)
-    add(
-        "--max-images", type=int, metavar="N", help="look at N images only, spread over the set (default all)"
-    )
-    add("--name", help="of the data set, as the page's title (default: that of the folder)")
+    add("--max-images", type=int, metavar="N", help="audit N images, spread over the set (default all)")
+    add("--name", help="name of the data set, as title (default: that of the folder)")
     add("--overwrite", action="store_true", help="replace an earlier audit")
     add_workers(parser)
     return parser.parse_args(arguments)

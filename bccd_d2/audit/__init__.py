@@ -1,5 +1,5 @@
-"""An audit of a data set: what is in it, what is doubtful about it, as a page for people and as JSON.
+"""Audit of a data set: what is in it and which annotations look wrong, as an HTML page and as JSON.
 
-``measure`` reads one image with its mask, ``verdicts`` says what is doubtful in it, ``document`` puts all of them
-together, ``page`` shows it and ``run`` does one after the other.
+``measure`` reads one image with its mask, ``issues`` finds what looks wrong in it, ``document`` puts all images
+together, ``page`` shows them and ``run`` does one after the other.
 """

@@ -5,29 +5,80 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import bccd_d2
-from bccd_d2.audit.annotations import Annotations
+from bccd_d2.audit.issues import WEIGHTS, ImageIssues, Kind
 from bccd_d2.audit.measure import ImageMeasures
-from bccd_d2.audit.set_findings import set_findings
 from bccd_d2.audit.similar import SimilarPair
-from bccd_d2.audit.verdicts import WEIGHTS, Kind, Verdict
-from bccd_d2.audit.words import KINDS, cut_cells, summary_sentences, verdict_sentence
+from bccd_d2.audit.words import KINDS, cut_cells, issue_sentence, set_findings, summary_sentences
 from bccd_d2.conversion.splits import PARTS
+from bccd_d2.errors import InputError
+from bccd_d2.structures.coco import read_coco
 
+PATTERN = "instances_*.json"
 BINS = 40
 """Of a histogram, at most."""
 UNUSED = "unused"
 
 
+@dataclass(frozen=True)
+class Annotations:
+    """The output of a conversion, image by image.
+
+    Attributes:
+        parts: part (``train``, ``val``, ``test``, ...) by ``file_name``.
+        classes: number of instances by class name, by ``file_name``; without regions to ignore.
+        names: names of all categories, in the order of their ids.
+    """
+
+    parts: dict[str, str]
+    classes: dict[str, Counter[str]]
+    names: list[str]
+
+
+def read_annotations(folder: Path | str) -> Annotations:
+    """Read the COCO files of a conversion.
+
+    Args:
+        folder: output folder of tools/convert_bccd.py, or its folder ``annotations``.
+
+    Raises:
+        InputError: there is no such file, one is no valid COCO document, or an image is in two parts.
+    """
+    folder = Path(folder)
+    inner = folder / "annotations"
+    files = sorted((inner if inner.is_dir() else folder).glob(PATTERN))
+    if not files:
+        raise InputError(f"{folder}: no annotations/{PATTERN}, expected the output of tools/convert_bccd.py")
+    parts: dict[str, str] = {}
+    classes: dict[str, Counter[str]] = {}
+    all_names: dict[int, str] = {}
+    for path in files:
+        part = path.stem.removeprefix("instances_")
+        document = read_coco(path)
+        names = {category["id"]: category["name"] for category in document["categories"]}
+        all_names.update(names)
+        images = {image["id"]: image["file_name"] for image in document["images"]}
+        for file_name in images.values():
+            if file_name in parts:
+                raise InputError(f"{path}: {file_name!r} is in {parts[file_name]} too, expected one part")
+            parts[file_name], classes[file_name] = part, Counter()
+        for annotation in document["annotations"]:
+            if not annotation.get("iscrowd"):
+                classes[images[annotation["image_id"]]][names[annotation["category_id"]]] += 1
+    return Annotations(parts, classes, [all_names[number] for number in sorted(all_names)])
+
+
 def build_document(
     name: str,
     measures: Sequence[ImageMeasures],
-    verdicts: Sequence[Verdict],
+    issues: Sequence[ImageIssues],
     similar: Sequence[SimilarPair],
     groups: Mapping[str, str],
     *,
@@ -41,38 +92,36 @@ def build_document(
 
     Args:
         name: what the data set is called.
-        measures: one an image.
-        verdicts: one an image, in the same order.
+        measures: one per image.
+        issues: one per image, in the same order.
         similar: pairs by position in ``measures``.
         groups: stain group by stem.
         mask_classes: names of the classes that masks hold, numbered from 1.
-        annotations: what a conversion made of the images.
+        annotations: output of a conversion of the images.
         faults: of files that could not be used.
-        options: how the audit was made, for the reader's information.
-        worst: how many images to name.
+        options: of the audit, for the reader's information.
+        worst: number of images to name.
 
     Returns:
-        A mapping that is valid JSON. Its keys are told in docs/audit.md.
+        A mapping that is valid JSON; docs/audit.md lists its keys.
     """
     part_of = _parts(measures, annotations)
     images = [
         _image(m, v, part_of.get(m.stem), groups.get(m.stem), _classes(m, mask_classes, annotations))
-        for m, v in zip(measures, verdicts)
+        for m, v in zip(measures, issues)
     ]
-    ranked = sorted((i for i, v in enumerate(verdicts) if v.score > 0), key=lambda i: -verdicts[i].score)
+    ranked = sorted((i for i, found in enumerate(issues) if found.score > 0), key=lambda i: -issues[i].score)
     document: dict[str, Any] = {
-        "format": "bccd_d2 audit 1",
+        "format": "bccd_d2 audit 2",
         "version": bccd_d2.__version__,
         "name": name,
         "options": dict(options or {}),
         "files": _files(measures, annotations),
         "parts": _in_order(Counter(part_of.values())),
         "cells": _cells(measures),
-        "findings": [_finding(kind, measures, verdicts) for kind in KINDS],
+        "findings": [_finding(kind, measures, issues) for kind in KINDS],
         "classes": _class_table(images),
-        "similar": {
-            "pairs": [_similar(pair, measures, part_of) for pair in similar],
-        },
+        "similar": {"pairs": [_similar(pair, measures, part_of) for pair in similar]},
         "stains": _stains(images),
         "worst": [images[i]["stem"] for i in ranked[:worst]],
         "images": images,
@@ -90,7 +139,7 @@ def _parts(measures: Sequence[ImageMeasures], annotations: Annotations | None) -
 
 
 def _in_order(parts: Counter[str]) -> dict[str, int]:
-    """train, val and test first, whatever else after them."""
+    """train, val and test first, any others after them."""
     return {part: parts[part] for part in (*PARTS, *sorted(set(parts) - set(PARTS))) if parts[part]}
 
 
@@ -107,7 +156,7 @@ def _classes(
 
 
 def _image(
-    measures: ImageMeasures, verdict: Verdict, part: str | None, group: str | None, classes: dict[str, int]
+    measures: ImageMeasures, found: ImageIssues, part: str | None, group: str | None, classes: dict[str, int]
 ) -> dict[str, Any]:
     colours = measures.colours
     return {
@@ -120,21 +169,22 @@ def _image(
         "format": measures.image_format,
         "cells": len(measures.cells),
         "border_cells": int(measures.cells.border.sum()),
-        "typical_area": _plain(verdict.typical_area),
+        "typical_area": _plain(found.typical_area),
         "median_solidity": _plain(_median(measures.cells.solidities), 4),
         "classes": classes,
-        "found": dict(verdict.counts),
-        "empty": verdict.empty,
-        "misfit": verdict.misfit,
+        "found": dict(found.counts),
+        "empty": found.empty,
+        "misfit": found.misfit,
         "separation": _plain(colours.separation, 4),
-        "score": _plain(verdict.score, 4),
-        "why": verdict_sentence(verdict, len(measures.cells)),
+        "score": _plain(found.score, 4),
+        "why": issue_sentence(found, len(measures.cells)),
         "lab": {
             key: [_plain(value, 2) for value in getattr(colours, key)]
-            for key in ("cell_mean", "cell_std", "glass_mean", "glass_std")
+            for key in ("cell_mean", "cell_std", "background_mean", "background_std")
         },
-        "suspects": [
-            {"kind": s.kind, "bbox": list(s.box), "area": s.area, "why": s.why} for s in verdict.suspects
+        "issues": [
+            {"kind": one.kind, "bbox": list(one.box), "area": one.area, "why": one.why}
+            for one in found.issues
         ],
     }
 
@@ -165,8 +215,8 @@ def _cells(measures: Sequence[ImageMeasures]) -> dict[str, Any]:
     }
 
 
-def _finding(kind: Kind, measures: Sequence[ImageMeasures], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    found = sum(v.counts[kind] for v in verdicts)
+def _finding(kind: Kind, measures: Sequence[ImageMeasures], issues: Sequence[ImageIssues]) -> dict[str, Any]:
+    found = sum(v.counts[kind] for v in issues)
     cells = sum(len(m.cells) for m in measures)
     words = KINDS[kind]
     meaning = words.meaning
@@ -177,7 +227,7 @@ def _finding(kind: Kind, measures: Sequence[ImageMeasures], verdicts: Sequence[V
         "title": words.title,
         "count": found,
         "per_100_cells": _plain(100 * found / cells, 2) if cells else None,
-        "images": sum(v.counts[kind] > 0 for v in verdicts),
+        "images": sum(v.counts[kind] > 0 for v in issues),
         "weight": WEIGHTS[kind],
         "meaning": meaning,
         "advice": words.advice,
@@ -221,7 +271,7 @@ def _stains(images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "cells": sum(image["cells"] for image in members),
             "parts": _in_order(Counter(image["part"] for image in members if image["part"])),
             "cell_lab": _mean_lab(members, "cell_mean"),
-            "glass_lab": _mean_lab(members, "glass_mean"),
+            "background_lab": _mean_lab(members, "background_mean"),
             "example": _most_typical(members)["stem"],
             "stems": [image["stem"] for image in members],
         }
@@ -255,7 +305,7 @@ def _quantiles(values: NDArray) -> dict[str, float | None]:
 
 
 def _histogram(values: NDArray) -> dict[str, Any]:
-    """Counts between edges that are round numbers, and how many values lie far above all others, beyond the last."""
+    """Counts between round edges; ``beyond`` counts outliers above the last edge."""
     if not len(values):
         return {"edges": [], "counts": [], "beyond": 0}
     high = float(np.quantile(values, 0.998)) if len(values) > 500 else float(values.max())

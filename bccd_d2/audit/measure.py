@@ -1,4 +1,4 @@
-"""Everything the audit measures of one image with its mask."""
+"""Read one image with its mask and measure what the audit needs."""
 
 from __future__ import annotations
 
@@ -10,34 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bccd_d2.audit.colours import ColourStatistics, colour_statistics
-from bccd_d2.audit.shapes import InstanceShapes, instance_shapes
-from bccd_d2.audit.similar import fingerprint
-from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.instances import (
-    class_of_labels,
-    clean_instances,
-    label_classes,
-    label_instances,
+from bccd_d2.audit.image_statistics import (
+    ColourStatistics,
+    InstanceShapes,
+    colour_statistics,
+    instance_shapes,
 )
+from bccd_d2.audit.similar import fingerprint
+from bccd_d2.conversion.convert_image import label_mask, read_pair_mask
+from bccd_d2.conversion.dataset_spec import DatasetSpec
+from bccd_d2.conversion.instances import class_of_labels
 from bccd_d2.conversion.layout import ImageMaskPair
 from bccd_d2.conversion.stain_clusters import stain_features
 from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
-from bccd_d2.io.masks import MaskContent, read_mask
 
 
 class Examined(NamedTuple):
-    """One pair as it lies open on the table.
+    """One pair with its cells.
 
     Attributes:
         image: uint8 (height, width, 3) RGB.
-        labels: int32 (height, width), cells 1..n as the conversion would keep them.
-        specks: int32 (height, width), numbers of the components that are too small to keep.
+        labels: int32 (height, width), cells 1..n as the conversion keeps them.
+        specks: int32 (height, width), numbers of the components that the conversion drops for their size.
         unlabelled: int32 (height, width), numbers of the regions that look like cells and have no mask.
-        classes: uint8 (height, width) where the mask holds classes, see
-            :class:`bccd_d2.io.masks.MaskContent`.
+        classes: uint8 (height, width) if the mask holds classes, see :class:`bccd_d2.io.masks.MaskContent`.
     """
 
     image: NDArray[np.uint8]
@@ -49,22 +47,22 @@ class Examined(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageMeasures:
-    """What the audit keeps of one pair: a few kilobytes.
+    """Measurements of one pair, a few kilobytes.
 
     Attributes:
         stem: name of the pair.
         file_name: POSIX path of the image relative to the root.
-        part: folder ``train``, ``val`` or ``test`` the pair lies in, ``None`` in a flat layout.
+        part: folder ``train``, ``val`` or ``test`` of the pair, ``None`` in a flat layout.
         height: pixels.
         width: pixels.
         image_format: as Pillow names it (``PNG``, ``JPEG``, ...).
         mask_format: the same of the mask, or ``NPY``.
-        cells: shapes of the instances the conversion keeps.
-        strengths: float64, one a cell, see :class:`bccd_d2.audit.colours.ColourStatistics`.
-        classes: class number of each cell where the mask holds classes.
-        specks: shapes of the components it drops.
-        unlabelled: shapes of regions that look like cells and have no mask.
-        colours: of cells and glass.
+        cells: shapes of the instances that the conversion keeps.
+        strengths: float64, one per cell, see :class:`bccd_d2.audit.image_statistics.ColourStatistics`.
+        classes: class number of each cell if the mask holds classes.
+        specks: shapes of the components that it drops.
+        unlabelled: shapes of the regions that look like cells and have no mask.
+        colours: of cells and background.
         stain: float64 (6,), see :func:`bccd_d2.conversion.stain_clusters.stain_features`.
         fingerprint: see :func:`bccd_d2.audit.similar.fingerprint`.
     """
@@ -87,7 +85,7 @@ class ImageMeasures:
 
 
 def measure_pair(pair: ImageMaskPair, root: Path, spec: DatasetSpec) -> ImageMeasures | str:
-    """Measure one pair; a fault of its files comes back as text, so that one bad file does not end the audit."""
+    """Measure one pair; a fault of its files is returned as text, so that one bad file does not end the audit."""
     try:
         examined = examine_pair(pair, spec)
         formats = _format(pair.image), _format(pair.mask)
@@ -120,42 +118,21 @@ def measure_pair(pair: ImageMaskPair, root: Path, spec: DatasetSpec) -> ImageMea
 
 
 def examine_pair(pair: ImageMaskPair, spec: DatasetSpec) -> Examined:
-    """Read one pair, label its cells and look for what is wrong.
+    """Read one pair, label its cells, and find specks and unlabelled cells.
 
     Raises:
         InputError: image or mask cannot be used, or their sizes differ.
     """
     image = read_image(pair.image, "RGB")
-    content = read_mask(pair.mask, spec.mask)
-    height, width = image.shape[:2]
-    if content.array.shape != (height, width):
-        found_height, found_width = content.array.shape
-        raise InputError(
-            f"{pair.mask}: mask of {found_width}x{found_height} pixels, "
-            f"expected {width}x{height} as its image {pair.image.name}"
-        )
-    labels = _label(content, spec)
-    everything = _label(
-        content,
-        replace(spec, instances=replace(spec.instances, min_area=1, min_area_relative=0, cut=None)),
-    )
-    # A speck is what the conversion drops, by whichever of its rules.
-    everything[labels > 0] = 0
+    content = read_pair_mask(pair, image.shape[:2], spec.mask)
+    labels = np.ascontiguousarray(label_mask(content, spec.instances).labels)
+    keep_all = replace(spec.instances, min_area=1, min_area_relative=0, cut=None)
+    specks = np.ascontiguousarray(label_mask(content, keep_all).labels)
+    specks[labels > 0] = 0
     classes = content.array.astype(np.uint8) if content.kind == "classes" else None
-    # Specks carry a mask too; under one number they do not shift the median cell that the search goes by.
-    masked = np.where(everything > 0, np.int32(labels.max(initial=0) + 1), labels)
-    return Examined(image, labels, everything, find_unlabelled(image, masked), classes)
-
-
-def _label(content: MaskContent, spec: DatasetSpec) -> NDArray[np.int32]:
-    rule = spec.instances
-    if content.kind == "classes":
-        labels = label_classes(content.array.astype(np.uint8), rule).labels
-    elif content.kind == "instances":
-        labels = clean_instances(content.array, rule).labels
-    else:
-        labels = label_instances(content.array, rule=rule).labels
-    return np.ascontiguousarray(labels)
+    # Specks have a mask too; under one number they do not shift the median cell that the search is based on.
+    masked = np.where(specks > 0, np.int32(labels.max(initial=0) + 1), labels)
+    return Examined(image, labels, specks, find_unlabelled(image, masked), classes)
 
 
 def _format(path: Path) -> str:

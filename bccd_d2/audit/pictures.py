@@ -1,29 +1,35 @@
-"""Images with the outlines of what is doubtful, as SVG over an embedded JPEG."""
+"""Which images of the audit are shown, and their pictures with the outlines of issues."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
+from bccd_d2.audit.issues import ImageIssues, Issue, Kind
 from bccd_d2.audit.measure import Examined, examine_pair
-from bccd_d2.audit.verdicts import Kind, Suspect
+from bccd_d2.audit.words import KINDS
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.layout import ImageMaskPair
 from bccd_d2.errors import InputError
 from bccd_d2.reporting.pages import Outline, circle_path, outline_path, svg_picture
 
 LARGE, SMALL, CROP = 1000, 320, 240
-"""Longest side of embedded pictures in pixels: an image with outlines, a plain thumbnail, a detail."""
+"""Longest side of embedded pictures in pixels: an image with outlines, a thumbnail, a detail."""
 DETAIL_MARGIN = 0.6
-"""A detail shows this much around its subject, in lengths of the subject."""
+"""A detail shows this much around its issue, in lengths of the issue."""
 MAX_OUTLINED = 400
-"""Suspects outlined on one image, the largest first: a mask full of specks would make a page that no browser opens."""
+"""Issues outlined on one image, the largest first: a mask full of specks would make the page too large for browsers."""
+EXAMPLES = 8
+"""Details shown of each kind of issue."""
+SHOWN_PAIRS = 12
+"""Pairs of similar images shown as thumbnails; the JSON lists all."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +38,22 @@ class PictureOrder:
 
     Attributes:
         pair: where it lies.
-        suspects: all of them where ``outlined`` is set.
-        typical_area: of a cell, in pixels; details show at least one and a half cells.
+        found: its issues.
         outlined: draw the whole image with outlines.
-        plain: draw a small thumbnail without.
-        details: suspects to draw one by one.
+        plain: draw a thumbnail without outlines.
+        details: issues to draw one by one.
     """
 
     pair: ImageMaskPair
-    suspects: Sequence[Suspect] = ()
-    typical_area: float = 0.0
-    outlined: bool = False
-    plain: bool = False
-    details: Sequence[Suspect] = ()
+    found: ImageIssues
+    outlined: bool
+    plain: bool
+    details: Sequence[Issue]
 
 
 @dataclass
 class Pictures:
-    """SVG elements as text: the outlined image, the plain one, and one a detail."""
+    """SVG elements: the outlined image, the thumbnail, and one per detail."""
 
     stem: str
     outlined: Markup | None = None
@@ -57,32 +61,69 @@ class Pictures:
     details: list[tuple[Kind, Markup]] = field(default_factory=list)
 
 
+def picture_orders(
+    pairs: Sequence[ImageMaskPair], issues: Sequence[ImageIssues], document: Mapping[str, Any]
+) -> list[PictureOrder]:
+    """What to draw, by image: the worst images, examples of each kind of issue, stains and similar images.
+
+    Args:
+        pairs: that were measured.
+        issues: of each.
+        document: see :func:`bccd_d2.audit.document.build_document`.
+    """
+    worst = set(document["worst"])
+    similar = [pair["images"] for pair in document["similar"]["pairs"][:SHOWN_PAIRS]]
+    plain = {stem for stems in similar for stem in stems} | {group["example"] for group in document["stains"]}
+    details: dict[str, list[Issue]] = {}
+    for kind in KINDS:
+        for stem, issue in _examples(kind, pairs, issues):
+            details.setdefault(stem, []).append(issue)
+    return [
+        PictureOrder(pair, found, pair.stem in worst, pair.stem in plain, details.get(pair.stem, []))
+        for pair, found in zip(pairs, issues)
+        if pair.stem in worst | plain | details.keys()
+    ]
+
+
+def _examples(
+    kind: Kind, pairs: Sequence[ImageMaskPair], issues: Sequence[ImageIssues]
+) -> list[tuple[str, Issue]]:
+    """One issue of each of the images with most issues of a kind: the largest, of merged cells the likeliest pair."""
+    examples = []
+    for pair, found in zip(pairs, issues):
+        of_kind = [issue for issue in found.issues if issue.kind == kind]
+        aim = 2 * found.typical_area if kind == "merged" else math.inf
+        if of_kind:
+            best = min(of_kind, key=lambda issue: (abs(issue.area - aim), -issue.area))
+            examples.append((len(of_kind), pair.stem, best))
+    examples.sort(key=lambda example: (-example[0], example[1]))
+    return [(stem, issue) for _, stem, issue in examples[:EXAMPLES]]
+
+
 def draw_pictures(order: PictureOrder, spec: DatasetSpec) -> Pictures | str:
-    """Draw what is ordered; a fault of the files comes back as text."""
+    """Draw an order; a fault of the files is returned as text."""
     try:
         examined = examine_pair(order.pair, spec)
     except (InputError, OSError) as error:
         return str(error)
     height, width = examined.labels.shape
-    whole = (0, 0, width, height)
-    pictures = Pictures(order.pair.stem)
+    stem = order.pair.stem
+    pictures = Pictures(stem)
     if order.outlined:
-        pictures.outlined = _outlined(examined, whole, order.suspects, LARGE, order.pair.stem)
+        whole = (0, 0, width, height)
+        pictures.outlined = _outlined(examined, whole, order.found.issues, LARGE, stem)
     if order.plain:
-        pictures.plain = svg_picture(examined.image, [], order.pair.stem, SMALL)
-    for suspect in order.details:
-        title = f"{order.pair.stem}: {suspect.why}"
-        view = _surroundings(suspect, order.typical_area, width, height)
-        svg = _outlined(examined, view, [suspect], CROP, title)
-        pictures.details.append((suspect.kind, svg))
+        pictures.plain = svg_picture(examined.image, [], stem, SMALL)
+    for issue in order.details:
+        view = _surroundings(issue, order.found.typical_area, width, height)
+        svg = _outlined(examined, view, [issue], CROP, f"{stem}: {issue.why}")
+        pictures.details.append((issue.kind, svg))
     return pictures
 
 
-def _surroundings(
-    suspect: Suspect, typical_area: float, width: int, height: int
-) -> tuple[int, int, int, int]:
-    """A square around a suspect, moved into the image: x, y, width, height."""
-    x, y, w, h = suspect.box
+def _surroundings(issue: Issue, typical_area: float, width: int, height: int) -> tuple[int, int, int, int]:
+    """A square around an issue, at least 1.6 typical cells wide, moved into the image: x, y, width, height."""
+    x, y, w, h = issue.box
     cell = 0.0 if math.isnan(typical_area) else 2 * math.sqrt(typical_area / math.pi)
     side = min(round(max(max(w, h) * (1 + 2 * DETAIL_MARGIN), 1.6 * cell, 16)), width, height)
     left = min(max(x + w // 2 - side // 2, 0), width - side)
@@ -93,39 +134,37 @@ def _surroundings(
 def _outlined(
     examined: Examined,
     view: tuple[int, int, int, int],
-    suspects: Sequence[Suspect],
+    issues: Sequence[Issue],
     longest: int,
     title: str,
 ) -> Markup:
-    """A part of the image with the outlines of suspects, and thin ones of all other cells."""
-    named = {suspect.label for suspect in suspects if _map_of(examined, suspect) is examined.labels}
-    # Neighbours that touch are outlined one by one: a common outline would hide that they are apart.
+    """A part of the image with the outlines of issues, and thin ones of all other cells."""
+    x0, y0, columns, rows = view
+    with_issue = {issue.label for issue in issues if _map_of(examined, issue) is examined.labels}
+    # Touching cells are outlined one by one: a common outline would hide that they are apart.
     others = "".join(
         outline_path(examined.labels[place] == label, place[1].start, place[0].start)
         for label, place in enumerate(find_objects(examined.labels), start=1)
-        if place is not None and label not in named and _meets(place, view)
+        if place is not None
+        and label not in with_issue
+        and (place[0].start < y0 + rows and place[0].stop > y0)
+        and (place[1].start < x0 + columns and place[1].stop > x0)
     )
     outlines = [Outline("cell", others)]
-    for suspect in sorted(suspects, key=lambda suspect: -suspect.area)[:MAX_OUTLINED]:
-        x, y, width, height = suspect.box
-        if suspect.kind == "speck":
-            radius = max(max(view[2:]) / (60 if longest == LARGE else 12), width, height)
-            path = circle_path(x + width / 2, y + height / 2, radius)
+    for issue in sorted(issues, key=lambda issue: -issue.area)[:MAX_OUTLINED]:
+        x, y, width, height = issue.box
+        if issue.kind == "speck":  # too small to be seen without a ring around it
+            ring = max(max(columns, rows) / (60 if longest == LARGE else 12), width, height)
+            path = circle_path(x + width / 2, y + height / 2, ring)
         else:
-            inside = _map_of(examined, suspect)[y : y + height, x : x + width] == suspect.label
+            inside = _map_of(examined, issue)[y : y + height, x : x + width] == issue.label
             path = outline_path(inside, x, y)
-        outlines.append(Outline(suspect.kind, path, suspect.why))
+        outlines.append(Outline(issue.kind, path, issue.why))
     return svg_picture(examined.image, outlines, title, longest, view)
 
 
-def _map_of(examined: Examined, suspect: Suspect) -> NDArray[np.int32]:
-    """The map that a suspect's label belongs to."""
-    if suspect.kind in ("unlabelled", "cut_unlabelled"):
+def _map_of(examined: Examined, issue: Issue) -> NDArray[np.int32]:
+    """The map that an issue's label belongs to."""
+    if issue.kind in ("unlabelled", "cut_unlabelled"):
         return examined.unlabelled
-    return examined.specks if suspect.kind == "speck" else examined.labels
-
-
-def _meets(place: tuple[slice, slice], view: tuple[int, int, int, int]) -> bool:
-    x, y, width, height = view
-    rows, columns = place
-    return rows.start < y + height and rows.stop > y and columns.start < x + width and columns.stop > x
+    return examined.specks if issue.kind == "speck" else examined.labels

@@ -1,11 +1,10 @@
-"""The audit from end to end: a folder of pairs in, one page and one JSON out."""
+"""Audit a data set: image and mask pairs in, one HTML page and one JSON file out."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,14 +13,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bccd_d2.audit.annotations import Annotations, read_annotations
-from bccd_d2.audit.document import build_document
+from bccd_d2.audit.document import build_document, read_annotations
+from bccd_d2.audit.issues import find_issues, typical_areas
 from bccd_d2.audit.measure import ImageMeasures, measure_pair
 from bccd_d2.audit.page import render_page
-from bccd_d2.audit.pictures import PictureOrder, Pictures, draw_pictures
+from bccd_d2.audit.pictures import PictureOrder, Pictures, draw_pictures, picture_orders
 from bccd_d2.audit.similar import find_similar
-from bccd_d2.audit.verdicts import Suspect, Verdict, judge, typical_areas
-from bccd_d2.audit.words import KINDS
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.layout import ImageMaskPair, find_pairs
 from bccd_d2.conversion.pool import map_in_order
@@ -30,23 +27,19 @@ from bccd_d2.conversion.stain_clusters import cluster_stains
 from bccd_d2.errors import InputError
 
 PAGE_FILE, JSON_FILE = "audit.html", "audit.json"
-DETAILS = 8
-"""Examples shown of each kind of finding."""
-SHOWN_PAIRS = 12
-"""Pairs of similar images shown as pictures; the JSON lists all."""
 STAIN_CLUSTERS = 8
 IMAGES_PER_CLUSTER = 4
 
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What a user may choose.
+    """Options of an audit.
 
     Attributes:
         spec: layout of the data, meaning of the masks, how instances are made.
-        worst: how many images to show.
-        stain_clusters: number of groups of alike stain; ``None``: 8, fewer where there are few images.
-        max_images: look at no more than this many images, taken at even distances.
+        worst: number of images to show.
+        stain_clusters: number of groups of similar stain; ``None``: 8, fewer for few images.
+        max_images: limit of the number of images, taken at even distances.
         name: of the data set, for the page; ``None``: that of its folder.
     """
 
@@ -57,12 +50,10 @@ class AuditOptions:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.worst < 0:
-            raise InputError(f"worst {self.worst}, expected 0 or more images")
-        if self.stain_clusters is not None and self.stain_clusters < 2:
-            raise InputError(f"stain_clusters {self.stain_clusters}, expected at least 2")
-        if self.max_images is not None and self.max_images < 1:
-            raise InputError(f"max_images {self.max_images}, expected at least 1")
+        for name, least in (("worst", 0), ("stain_clusters", 2), ("max_images", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} {value}, expected at least {least}")
 
 
 def audit_dataset(
@@ -88,127 +79,67 @@ def audit_dataset(
         The content of the JSON.
 
     Raises:
-        InputError: there is no pair that can be used, or the output exists. Single bad files are listed instead.
+        InputError: there is no usable pair, or the output exists. Single bad files are listed instead.
     """
     root, out, options = Path(root), Path(out), options or AuditOptions()
     with staged_output(out, [PAGE_FILE, JSON_FILE], overwrite=overwrite) as staging:
         annotations = read_annotations(coco) if coco is not None else None
         faults: list[str] = []
-        pairs = _thinned(find_pairs(root, faults, options.spec.folders), options.max_images)
-        measured = _measure(pairs, root, options, workers, faults)
-        if not measured:
+        pairs = find_pairs(root, faults, options.spec.folders)
+        if options.max_images is not None and options.max_images < len(pairs):
+            pairs = [pairs[int(i)] for i in np.linspace(0, len(pairs) - 1, options.max_images)]
+        pairs, measures = _measure(pairs, root, options.spec, workers, faults)
+        if not measures:
             raise InputError(f"{root}: no usable pair; first fault: {faults[0]}")
-        measures = [measures for _, measures in measured]
-        verdicts = [judge(m, area) for m, area in zip(measures, typical_areas(measures))]
-        similar = find_similar([m.fingerprint for m in measures], progress=True)
+        if annotations is not None and not any(m.file_name in annotations.parts for m in measures):
+            raise InputError(
+                f"{coco}: lists {next(iter(annotations.parts), 'no image at all')!r}, but none of its images is among "
+                f"those found (such as {measures[0].file_name!r}); expected a conversion of the same --root"
+            )
+        issues = [find_issues(m, area) for m, area in zip(measures, typical_areas(measures))]
         document = build_document(
             options.name or root.resolve().name,
             measures,
-            verdicts,
-            similar,
-            _stain_groups(measures, options),
+            issues,
+            find_similar([m.fingerprint for m in measures], progress=True),
+            cluster_stains(
+                {m.stem: m.stain for m in measures},
+                {m.stem: (m.height, m.width) for m in measures},
+                options.stain_clusters or min(STAIN_CLUSTERS, max(2, len(measures) // IMAGES_PER_CLUSTER)),
+            ),
             mask_classes=options.spec.mask.class_names,
-            annotations=_checked(annotations, measures, coco),
+            annotations=annotations,
             faults=[fault.replace(f"{root}{os.sep}", "") for fault in faults],
             options=asdict(options),
             worst=options.worst,
         )
-        orders = _orders([pair for pair, _ in measured], verdicts, document)
-        pictures = _draw(orders, options.spec, workers)
+        pictures = _draw(picture_orders(pairs, issues, document), options.spec, workers)
         (staging / PAGE_FILE).write_text(render_page(document, pictures), encoding="utf-8")
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
         (staging / JSON_FILE).write_text(text, encoding="utf-8")
     return document
 
 
-def _thinned(pairs: list[ImageMaskPair], most: int | None) -> list[ImageMaskPair]:
-    if most is None or most >= len(pairs):
-        return pairs
-    return [pairs[int(index)] for index in np.linspace(0, len(pairs) - 1, most)]
-
-
 def _measure(
-    pairs: Sequence[ImageMaskPair], root: Path, options: AuditOptions, workers: int, faults: list[str]
-) -> list[tuple[ImageMaskPair, ImageMeasures]]:
-    results = map_in_order(partial(measure_pair, root=root, spec=options.spec), pairs, workers)
-    measured = []
+    pairs: Sequence[ImageMaskPair], root: Path, spec: DatasetSpec, workers: int, faults: list[str]
+) -> tuple[list[ImageMaskPair], list[ImageMeasures]]:
+    """Usable pairs and their measurements; the others are added to ``faults``."""
+    results = map_in_order(partial(measure_pair, root=root, spec=spec), pairs, workers)
+    usable, measures = [], []
     for pair, result in zip(pairs, tqdm(results, "measure", len(pairs), unit="image", disable=None)):
         if isinstance(result, str):
             faults.append(result)
         else:
-            measured.append((pair, result))
-    return measured
-
-
-def _checked(
-    annotations: Annotations | None, measures: Sequence[ImageMeasures], coco: Path | str | None
-) -> Annotations | None:
-    if annotations is not None and not any(m.file_name in annotations.parts for m in measures):
-        example = next(iter(annotations.parts), "no image at all")
-        raise InputError(
-            f"{coco}: lists {example!r}, but none of its images is among those found "
-            f"(such as {measures[0].file_name!r}); expected a conversion of the same --root"
-        )
-    return annotations
-
-
-def _stain_groups(measures: Sequence[ImageMeasures], options: AuditOptions) -> dict[str, str]:
-    fitting = min(STAIN_CLUSTERS, max(2, len(measures) // IMAGES_PER_CLUSTER))
-    return cluster_stains(
-        {m.stem: m.stain for m in measures},
-        {m.stem: (m.height, m.width) for m in measures},
-        options.stain_clusters or fitting,
-    )
-
-
-def _orders(
-    pairs: Sequence[ImageMaskPair], verdicts: Sequence[Verdict], document: Mapping[str, Any]
-) -> list[PictureOrder]:
-    """What to draw, by image: the worst, the most telling example of each finding, stains and similar images."""
-    worst = set(document["worst"])
-    shown = [pair["images"] for pair in document["similar"]["pairs"][:SHOWN_PAIRS]]
-    plain = {stem for stems in shown for stem in stems} | {group["example"] for group in document["stains"]}
-    details: dict[str, list[Suspect]] = {}
-    for kind in KINDS:
-        for stem, suspect in _examples(kind, pairs, verdicts):
-            details.setdefault(stem, []).append(suspect)
-    orders = []
-    for pair, verdict in zip(pairs, verdicts):
-        stem = pair.stem
-        if stem in worst or stem in plain or stem in details:
-            orders.append(
-                PictureOrder(
-                    pair,
-                    verdict.suspects,
-                    verdict.typical_area,
-                    outlined=stem in worst,
-                    plain=stem in plain,
-                    details=tuple(details.get(stem, ())),
-                )
-            )
-    return orders
-
-
-def _examples(
-    kind: str, pairs: Sequence[ImageMaskPair], verdicts: Sequence[Verdict]
-) -> list[tuple[str, Suspect]]:
-    """One suspect of a kind in each of the images that have most of them: the largest, or the likeliest pair."""
-    found = []
-    for pair, verdict in zip(pairs, verdicts):
-        suspects = [suspect for suspect in verdict.suspects if suspect.kind == kind]
-        aim = 2 * verdict.typical_area if kind == "merged" else math.inf
-        if suspects:
-            suspects.sort(key=lambda suspect: (abs(suspect.area - aim), -suspect.area))
-            found.append((len(suspects), pair.stem, suspects[0]))
-    found.sort(key=lambda entry: (-entry[0], entry[1]))
-    return [(stem, suspect) for _, stem, suspect in found[:DETAILS]]
+            usable.append(pair)
+            measures.append(result)
+    return usable, measures
 
 
 def _draw(orders: Sequence[PictureOrder], spec: DatasetSpec, workers: int) -> dict[str, Pictures]:
     results = map_in_order(partial(draw_pictures, spec=spec), orders, workers)
     pictures = {}
     for drawn in tqdm(results, "draw", len(orders), unit="image", disable=None):
-        if isinstance(drawn, str):  # it could be read a moment ago
+        if isinstance(drawn, str):
             raise InputError(f"changed during the audit: {drawn}")
         pictures[drawn.stem] = drawn
     return pictures

@@ -1,22 +1,22 @@
-"""The audit's findings in plain English, for people who did not write it."""
+"""The findings of an audit in plain English."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from bccd_d2.audit.verdicts import Kind, Verdict
+from bccd_d2.audit.issues import ImageIssues, Kind
 from bccd_d2.reporting.pages import count, join, number
 
 
 class KindWords(NamedTuple):
-    """How a kind of finding is spoken of.
+    """Words for a kind of issue.
 
     Attributes:
         title: heading.
-        one: what one is, after the number 1.
-        many: what several are, after their number.
-        meaning: what it does to a model.
+        one: follows the number 1.
+        many: follows any other number.
+        meaning: effect on a model.
         advice: what helps.
     """
 
@@ -51,57 +51,55 @@ KINDS: Mapping[Kind, KindWords] = {
     ),
     "faint": KindWords(
         "Outlines around nothing",
-        "outline lies where the image shows glass",
-        "outlines lie where the image shows glass",
-        "A model learns to find cells on empty glass.",
+        "outline lies where the image shows background",
+        "outlines lie where the image shows background",
+        "A model learns to find cells on the background.",
         "Remove them, or check that the mask belongs to this image.",
     ),
     "fragment": KindWords(
         "Outlines far too small",
         "outline is far too small for a cell",
         "outlines are far too small for a cell",
-        "Scraps count as cells and pull down the scores of small objects.",
+        "Fragments count as cells and lower the scores of small objects.",
         "Remove them, or raise --min-area-relative to 0.2.",
     ),
     "speck": KindWords(
         "Specks",
         "speck of a few pixels",
         "specks of a few pixels",
-        "Nothing, as long as they are dropped, as the conversion does by default.",
-        "Erase them in the mask if it is used by other programs.",
+        "None, as long as the conversion drops them, which is the default.",
+        "Erase them in the mask if other programs use it.",
     ),
 }
 
 
-def verdict_sentence(verdict: Verdict, cells: int) -> str:
-    """Why an image is doubtful, in one or two sentences; says so where it is not."""
-    if verdict.empty:
-        found = verdict.counts["speck"]
+def issue_sentence(found: ImageIssues, cells: int) -> str:
+    """The issues of an image in one or two sentences; ``No issue found.`` if there is none."""
+    if found.empty:
+        specks = found.counts["speck"]
         return (
-            f"The mask holds {count(found, 'speck', 'specks')} and no cell."
-            if found
+            f"The mask holds {count(specks, 'speck', 'specks')} and no cell."
+            if specks
             else "The mask is empty."
         )
     sentences = []
-    if verdict.misfit:
-        sentences.append("The mask does not follow what the image shows; it may belong to another image.")
+    if found.misfit:
+        sentences.append("The mask does not follow the image; it may belong to another one.")
     parts = []
     for kind, words in KINDS.items():
-        found = verdict.counts[kind]
-        if found:
-            text = count(found, words.one, words.many)
+        if found.counts[kind]:
+            text = count(found.counts[kind], words.one, words.many)
             if kind in ("merged", "faint"):  # "1 of 14 outlines seems"
-                text = f"{number(found)} of {number(cells)} " + text.split(" ", 1)[1].replace(
-                    "outline ", "outlines ", 1
-                )
+                rest = text.split(" ", 1)[1].replace("outline ", "outlines ", 1)
+                text = f"{number(found.counts[kind])} of {number(cells)} {rest}"
             parts.append(text)
     if parts:
         sentences.append(f"{join(parts)}.")
-    return " ".join(sentences) or "Nothing doubtful."
+    return " ".join(sentences) or "No issue found."
 
 
 def cut_cells(outlined: int, missing: int) -> str:
-    """How cells that the border cuts were treated; empty where all were treated alike."""
+    """Numbers of cut cells with and without an outline; empty if all are alike."""
     if not outlined or not missing:
         return ""
     return f"{number(outlined)} cut cells have an outline, {number(missing)} have none. "
@@ -111,22 +109,21 @@ def summary_sentences(document: Mapping[str, Any]) -> list[str]:
     """The audit in a few sentences, from its finished document."""
     images, cells = document["files"]["images"], document["cells"]
     if not cells["total"]:
-        return [f"{count(images, 'image', 'images')}, and not one cell is outlined."]
-    low, middle, high = (cells["per_image"][key] for key in ("min", "median", "max"))
-    spread = f"between {number(low)} and {number(high)} on an image and {number(middle)} on a typical one"
+        return [f"{count(images, 'image', 'images')} without a single outlined cell."]
+    low, middle, high = (number(cells["per_image"][key]) for key in ("min", "median", "max"))
+    shown = f"{count(images, 'image shows', 'images show')} {count(cells['total'], 'outlined cell', 'outlined cells')}"
+    spread = f", {low} to {high} per image and {middle} on a typical one" if images > 1 else ""
     sentences = [
-        f"{count(images, 'image shows', 'images show')} {count(cells['total'], 'outlined cell', 'outlined cells')}"
-        + (f", {spread}." if images > 1 else "."),
+        f"{shown}{spread}.",
         f"A typical cell is {number(cells['diameter']['median'])} pixels across.",
         _masks(document),
-        _doubtful(document),
+        _issues(document),
         _copies(document),
     ]
-    if document["faults"]:
-        sentences.append(
-            f"{count(len(document['faults']), 'file could not be used and is', 'files could not be used and are')} "
-            "listed at the end."
-        )
+    faults = len(document["faults"])
+    if faults:
+        what = count(faults, "file could not be used and is", "files could not be used and are")
+        sentences.append(f"{what} listed at the end.")
     return [sentence for sentence in sentences if sentence]
 
 
@@ -134,39 +131,32 @@ def _masks(document: Mapping[str, Any]) -> str:
     """Masks that are wrong as a whole; empty where there are none."""
     empty = sum(image["empty"] for image in document["images"])
     misfit = sum(image["misfit"] for image in document["images"])
-    parts = [
-        count(empty, "mask holds no cell", "masks hold no cell") if empty else "",
-        count(misfit, "mask does not fit its image", "masks do not fit their images") if misfit else "",
-    ]
-    parts = [part for part in parts if part]
+    parts = []
+    if empty:
+        parts.append(count(empty, "mask holds no cell", "masks hold no cell"))
+    if misfit:
+        parts.append(count(misfit, "mask does not fit its image", "masks do not fit their images"))
     return f"{join(parts)}." if parts else ""
 
 
-def _doubtful(document: Mapping[str, Any]) -> str:
+def _issues(document: Mapping[str, Any]) -> str:
     counts = {finding["kind"]: finding["count"] for finding in document["findings"]}
-    wrong = counts["merged"] + counts["faint"] + counts["fragment"]
-    missing, cut = counts["unlabelled"], counts["cut_unlabelled"]
+    merged, missing, cut = counts["merged"], counts["unlabelled"], counts["cut_unlabelled"]
+    wrong = merged + counts["faint"] + counts["fragment"]
+    share = f"({wrong / document['cells']['total']:.1%} of all)"
     parts = []
-    merged = counts["merged"]
-    if wrong:
-        share = f"({wrong / document['cells']['total']:.1%} of all)"
-        if merged == wrong:
-            parts.append(f"{count(wrong, KINDS['merged'].one, KINDS['merged'].many)} {share}")
-        else:
-            why = "it seems to hold" if merged == 1 else "they seem to hold"
-            parts.append(
-                f"{count(wrong, 'outline looks', 'outlines look')} wrong {share}"
-                + (f", {number(merged)} of them because {why} more than one cell" if merged else "")
-            )
+    if wrong and merged == wrong:
+        parts.append(f"{count(wrong, KINDS['merged'].one, KINDS['merged'].many)} {share}")
+    elif wrong:
+        why = "it seems to hold" if merged == 1 else "they seem to hold"
+        of_them = f", {number(merged)} of them because {why} more than one cell" if merged else ""
+        parts.append(f"{count(wrong, 'outline looks', 'outlines look')} wrong {share}{of_them}")
     if missing + cut:
-        where = "all of them" if not missing else f"{number(cut)} of them"
-        parts.append(
-            f"{count(missing + cut, 'place looks like a cell', 'places look like cells')} without an outline"
-            + (f", {where} cut by the border of the image" if cut else "")
-        )
-    if not parts:
-        return "No outline looks wrong, and no cell seems to lack one."
-    return "; ".join(parts) + "."
+        which = f"{number(cut)} of them" if missing else "all of them"
+        at_border = f", {which} cut by the border of the image" if cut else ""
+        unlabelled = KINDS["unlabelled"]
+        parts.append(f"{count(missing + cut, unlabelled.one, unlabelled.many)}{at_border}")
+    return f"{'; '.join(parts) or 'No outline looks wrong, and no cell seems to lack one'}."
 
 
 def _copies(document: Mapping[str, Any]) -> str:
@@ -174,9 +164,86 @@ def _copies(document: Mapping[str, Any]) -> str:
     if not pairs:
         return "No two images show the same field of view."
     across = sum(pair["across_parts"] for pair in pairs)
-    sentence = (
-        f"{count(len(pairs), 'pair of images shows', 'pairs of images show')} the same or overlapping fields"
-    )
+    what = count(len(pairs), "pair of images shows", "pairs of images show")
+    split = ""
     if across:
-        return f"{sentence}, {number(across)} of them on both sides of the split, so that scores come out too high."
-    return f"{sentence}, none of them on both sides of the split." if document["parts"] else f"{sentence}."
+        split = f", {number(across)} of them in different parts of the split, which inflates scores"
+    elif document["parts"]:
+        split = ", all within one part of the split"
+    return f"{what} the same or overlapping fields{split}."
+
+
+def set_findings(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Findings about images, files and the split, from the document.
+
+    Returns:
+        For each ``kind``, ``title``, ``count``, ``of`` (the unit of the count), ``meaning`` and ``advice``. Findings
+        about the split are left out if there is none.
+    """
+    images, pairs, groups = document["images"], document["similar"]["pairs"], document["stains"]
+    of_images = f"{number(len(images))} images"
+    rows = [
+        (
+            "empty",
+            "Masks without a cell",
+            sum(image["empty"] for image in images),
+            of_images,
+            "An image full of cells with an empty mask teaches a model to find none.",
+            "Outline the cells, or leave the image out.",
+        ),
+        (
+            "misfit",
+            "Masks that do not fit their image",
+            sum(image["misfit"] for image in images),
+            of_images,
+            "Outlines do not follow the image, as if file names had been mixed up.",
+            "Look at the pair; leave it out if it is wrong.",
+        ),
+        (
+            "similar",
+            "Images that show the same field",
+            len(pairs),
+            "pairs",
+            "Copies and overlapping fields make a set look larger than it is.",
+            "Keep one of each pair, or keep both in the same part of the split.",
+        ),
+    ]
+    if len(document["parts"]) > 1:
+        rows += [
+            (
+                "leak",
+                "The same field in several parts of the split",
+                sum(pair["across_parts"] for pair in pairs),
+                "pairs",
+                "A model is tested on what it was trained on: scores come out too high.",
+                "Move both images of a pair to the same part.",
+            ),
+            (
+                "shared_stain",
+                "Stains in several parts of the split",
+                sum(len(set(group["parts"]) - {"unused"}) > 1 for group in groups),
+                f"{number(len(groups))} groups of similar stain",
+                "Scores apply to slides that the model knows, not to the next slide.",
+                "Convert with --stain-clusters to keep slides together, and report both results.",
+            ),
+        ]
+    rows += [
+        (
+            "fault",
+            "Files that could not be used",
+            len(document["faults"]),
+            "files",
+            "They are missing from everything on this page.",
+            "See the list at the end.",
+        ),
+        (
+            "absent",
+            "Annotated images that are missing",
+            len(document["files"]["annotated_but_absent"]),
+            "images",
+            "The COCO files name images that the folder does not hold.",
+            "Check that both belong together.",
+        ),
+    ]
+    keys = ("kind", "title", "count", "of", "meaning", "advice")
+    return [dict(zip(keys, row)) for row in rows if row[0] != "absent" or row[2]]

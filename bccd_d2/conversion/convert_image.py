@@ -14,6 +14,7 @@ from bccd_d2.conversion.classes import ClassAssignment, ClassSource, SingleClass
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import (
     InstanceCounts,
+    InstanceRule,
     LabelledInstances,
     class_of_labels,
     clean_instances,
@@ -24,7 +25,7 @@ from bccd_d2.conversion.layout import ImageMaskPair, ImageRecord
 from bccd_d2.conversion.unlabelled import UnlabelledRule, find_unlabelled
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image, read_image_size
-from bccd_d2.io.masks import MaskContent, read_mask
+from bccd_d2.io.masks import MaskContent, MaskRule, read_mask
 from bccd_d2.structures.encode import EncodedInstance, encode_labels
 from bccd_d2.structures.polygons import mask_to_polygons
 
@@ -111,16 +112,10 @@ class ImageConverter:
             InputError: image or mask cannot be used.
         """
         height, width = read_image_size(pair.image)
-        content = read_mask(pair.mask, self.spec.mask)
-        if content.array.shape != (height, width):
-            found_height, found_width = content.array.shape
-            raise InputError(
-                f"{pair.mask}: mask of {found_width}x{found_height} pixels, "
-                f"expected {width}x{height} as its image {pair.image.name}"
-            )
+        content = read_pair_mask(pair, (height, width), self.spec.mask)
         file_name = pair.image.relative_to(self.root).as_posix()
         record = ImageRecord(number, pair.stem, file_name, pair.image, height, width)
-        labelled = self._label(content)
+        labelled = label_mask(content, self.spec.instances)
         assignment = self._assign(record, content, labelled.labels)
         encoded = encode_labels(assignment.labels)
         annotations = [
@@ -141,14 +136,6 @@ class ImageConverter:
             annotations += self._ignore_regions(record, regions, {"unlabelled": True})
             counts["unlabelled regions to ignore"] += len(regions)
         return ConvertedImage(record, annotations, labelled.counts, counts)
-
-    def _label(self, content: MaskContent) -> LabelledInstances:
-        rule = self.spec.instances
-        if content.kind == "classes":
-            return label_classes(content.array.astype(np.uint8, copy=False), rule)
-        if content.kind == "instances":
-            return clean_instances(content.array, rule)
-        return label_instances(content.array, rule=rule)
 
     def _assign(
         self, record: ImageRecord, content: MaskContent, labels: NDArray[np.int32]
@@ -197,3 +184,33 @@ class ImageConverter:
             for region in regions
             for category in self.categories
         ]
+
+
+def read_pair_mask(pair: ImageMaskPair, size: tuple[int, int], rule: MaskRule) -> MaskContent:
+    """Read the mask of a pair.
+
+    Args:
+        pair: where it lies.
+        size: height and width of the image.
+        rule: meaning of the mask's pixels.
+
+    Raises:
+        InputError: the mask cannot be used, or has another size than its image.
+    """
+    content = read_mask(pair.mask, rule)
+    if content.array.shape != size:
+        (found_height, found_width), (height, width) = content.array.shape, size
+        raise InputError(
+            f"{pair.mask}: mask of {found_width}x{found_height} pixels, "
+            f"expected {width}x{height} as its image {pair.image.name}"
+        )
+    return content
+
+
+def label_mask(content: MaskContent, rule: InstanceRule) -> LabelledInstances:
+    """Label the instances of a mask of any kind."""
+    if content.kind == "classes":
+        return label_classes(content.array.astype(np.uint8, copy=False), rule)
+    if content.kind == "instances":
+        return clean_instances(content.array, rule)
+    return label_instances(content.array, rule=rule)

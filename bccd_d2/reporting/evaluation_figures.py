@@ -78,17 +78,16 @@ def metrics_bar(parts: Sequence[EvaluatedPart]) -> Figure:
         known = [name for name in HEADLINE if not isinstance(found[name].value, str)]
         heights = np.array([found[name].value for name in known], float)
         places = np.array([HEADLINE.index(name) for name in known]) + (index - (len(parts) - 1) / 2) * width
-        bars = axes.bar(places, heights, width * 0.9, label=part.name)
         ends = [
             (height, height)
-            if None in (found[name].low, found[name].high)
+            if found[name].low is None or found[name].high is None
             else (found[name].low, found[name].high)
             for name, height in zip(known, heights)
         ]
-        spread = np.abs(np.array(ends, float).reshape(-1, 2).T - heights)
-        if spread.any():
-            axes.errorbar(places, heights, spread, fmt="none", ecolor="0.25", elinewidth=1, capsize=3)
-        axes.bar_label(bars, fmt="%.3f", padding=12 if spread.any() else 4, fontsize=8)
+        whiskers = np.abs(np.array(ends, float).reshape(-1, 2).T - heights)
+        style = {"elinewidth": 1, "capsize": 3, "ecolor": "0.25"} if whiskers.any() else {"elinewidth": 0}
+        bars = axes.bar(places, heights, width * 0.9, yerr=whiskers, label=part.name, error_kw=style)
+        axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=8)
     axes.set(ylim=(0, 1.12), ylabel="value", title="Evaluation")
     axes.set_xticks(range(len(HEADLINE)), HEADLINE)
     axes.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,7 @@ from bccd_d2.conversion.convert import convert_dataset
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.errors import InputError
 from bccd_d2.io.masks import MaskRule
-from tests.audit.audit_scene import PLACES, blank, cells, disc, paint, write_pair
+from tests.audit.scene import PLACES, blank, cells, disc, paint, write_pair
 from tests.html_page import Page
 from tools.audit_dataset import main
 
@@ -55,7 +55,8 @@ def smears(tmp_path_factory):
 def audited(smears, tmp_path_factory):
     out = tmp_path_factory.mktemp("audit")
     assert (
-        main(["--root", str(smears), "--output", str(out), "--workers", "1", "--name", "Drawn <smears>"]) == 0
+        main(["--root", str(smears), "--output", str(out), "--workers", "1", "--name", "Synthetic <smears>"])
+        == 0
     )
     return read(out)
 
@@ -91,7 +92,7 @@ def test_the_copy_across_the_split_is_told(audited):
     assert pair["orientation"] == "mirrored"
     found = {finding["kind"]: finding["count"] for finding in document["set_findings"]}
     assert found["similar"] == found["leak"] == 1
-    assert "1 of them on both sides of the split" in page.words
+    assert "1 of them in different parts of the split" in page.words
 
 
 def test_bad_files_are_listed_and_not_fatal(audited):
@@ -107,13 +108,13 @@ def test_page_is_sound_and_needs_nothing_but_itself(audited):
     _, page = audited
     assert page.open == []
     assert page.references
-    assert all(reference.startswith("data:image/jpeg;base64,") for reference in page.references)
+    assert all(reference.startswith("data:image/") for reference in page.references)
     assert "script" not in page.tags
 
 
 def test_names_with_markup_are_shown_as_they_are(audited):
     document, page = audited
-    assert "Drawn <smears>" in page.words
+    assert "Synthetic <smears>" in page.words
     assert "Gül & 'Ö' <b>.jpg" in page.words
     assert document["worst"][0] == "Gül & 'Ö' <b>"
 
@@ -127,7 +128,7 @@ def test_worst_image_says_why_and_is_outlined(audited):
     assert image["why"] in page.words
     assert "merged" in page.classes
     assert "unlabelled" in page.classes
-    assert {suspect["kind"] for suspect in image["suspects"]} == {"merged", "unlabelled"}
+    assert {issue["kind"] for issue in image["issues"]} == {"merged", "unlabelled"}
 
 
 def test_ranking_is_by_score(audited):
@@ -178,7 +179,7 @@ def test_a_set_without_a_cell_still_makes_a_page(tmp_path):
     for number in range(3):
         write_pair(tmp_path / "data", f"{number}", paint(blank(), seed=number), blank())
     document = audit_dataset(tmp_path / "data", tmp_path / "out")
-    assert document["summary"] == ["3 images, and not one cell is outlined."]
+    assert document["summary"] == ["3 images without a single outlined cell."]
     assert document["cells"]["total"] == 0
     page = read(tmp_path / "out")[1]
     assert page.open == []
@@ -299,4 +300,4 @@ def test_real_pairs(real_pairs_root, tmp_path):
     assert len(document["worst"]) == 12
     page = read(tmp_path)[1]
     assert page.open == []
-    assert all(reference.startswith("data:image/jpeg;base64,") for reference in page.references)
+    assert all(reference.startswith("data:image/") for reference in page.references)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bccd_d2.audit.similar import ORIENTATIONS, find_similar, fingerprint
-from tests.audit.audit_scene import paint
+from tests.audit.scene import paint
 
 
 def field(seed, height=480, width=640, count=70):

@@ -1,4 +1,4 @@
-"""What is doubtful in drawn images, each fault planted by hand."""
+"""Issues of images with planted faults."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
+from bccd_d2.audit.issues import find_issues, typical_areas
 from bccd_d2.audit.measure import measure_pair
-from bccd_d2.audit.verdicts import judge, typical_areas
-from bccd_d2.audit.words import verdict_sentence
+from bccd_d2.audit.words import issue_sentence
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.layout import find_pairs
-from tests.audit.audit_scene import PLACES, RADIUS, blank, cells, disc, paint, write_pair
+from tests.audit.scene import PLACES, RADIUS, blank, cells, disc, paint, write_pair
 
 CELL_AREA = int(np.count_nonzero(disc(blank(), 100, 100)))
 
@@ -24,24 +24,24 @@ def measured(root: Path, spec=None):
     return measures
 
 
-def verdict_of(tmp_path, image, mask, spec=None):
+def issues_of(tmp_path, image, mask, spec=None):
     write_pair(tmp_path, "one", image, mask)
     measures = measured(tmp_path, spec)
-    return judge(measures[0], typical_areas(measures)[0]), measures[0]
+    return find_issues(measures[0], typical_areas(measures)[0]), measures[0]
 
 
-def test_clean_image_has_nothing_doubtful(tmp_path):
+def test_clean_image_has_no_issue(tmp_path):
     mask = cells()
-    verdict, measures = verdict_of(tmp_path, paint(mask), mask)
-    assert verdict.suspects == []
-    assert verdict.score == 0
-    assert not verdict.empty
-    assert not verdict.misfit
-    assert verdict.typical_area == CELL_AREA
+    found, measures = issues_of(tmp_path, paint(mask), mask)
+    assert found.issues == []
+    assert found.score == 0
+    assert not found.empty
+    assert not found.misfit
+    assert found.typical_area == CELL_AREA
     assert len(measures.cells) == 12
     assert (measures.height, measures.width, measures.image_format) == (240, 320, "PNG")
     assert measures.file_name == "original/one.png"
-    assert verdict_sentence(verdict, 12) == "Nothing doubtful."
+    assert issue_sentence(found, 12) == "No issue found."
 
 
 def test_every_planted_fault_is_found_once_and_for_what_it_is(tmp_path):
@@ -53,15 +53,15 @@ def test_every_planted_fault_is_found_once_and_for_what_it_is(tmp_path):
     disc(shown, 319, 80)  # the same, cut by the border
     disc(mask, 95, 200)  # an outline around nothing
     for drawn in (mask, shown):
-        disc(drawn, 230, 210, 5)  # a scrap of 81 pixels
+        disc(drawn, 230, 210, 5)  # a fragment of 81 pixels
     mask[5:8, 5:8] = 255  # a speck of 9 pixels
-    verdict, measures = verdict_of(
+    found, measures = issues_of(
         tmp_path, paint(shown), mask, DatasetSpec(instances=InstanceRule(min_area=20))
     )
-    assert verdict.counts == {
+    assert found.counts == {
         "merged": 1, "unlabelled": 1, "cut_unlabelled": 1, "fragment": 1, "faint": 1, "speck": 1,
     }  # fmt: skip
-    boxes = {suspect.kind: suspect.box for suspect in verdict.suspects}
+    boxes = {issue.kind: issue.box for issue in found.issues}
     assert boxes["merged"] == (48, 38, 43, 25)
     assert boxes["faint"] == (83, 188, 25, 25)
     assert boxes["speck"] == (5, 5, 3, 3)
@@ -69,40 +69,40 @@ def test_every_planted_fault_is_found_once_and_for_what_it_is(tmp_path):
     x, y, width, height = boxes["cut_unlabelled"]
     assert x + width == 320
     assert y < 80 < y + height
-    # 12 cells of which two are one outline, the outline around nothing and the scrap
+    # 12 cells of which two are one outline, the outline around nothing and the fragment
     assert len(measures.cells) == 14
-    # merged, unlabelled and faint count 1, cut and scrap 0.5, speck 0.25; two cells are missing
-    assert verdict.score == pytest.approx(4.25 / (14 + 2 + 5))
-    assert verdict_sentence(verdict, 14) == (
+    # merged, unlabelled and faint count 1, cut and fragment 0.5, speck 0.25; two cells are missing
+    assert found.score == pytest.approx(4.25 / (14 + 2 + 5))
+    assert issue_sentence(found, 14) == (
         "1 of 14 outlines seems to hold more than one cell, 1 place looks like a cell without an outline, "
-        "1 cell cut by the image border has no outline, 1 of 14 outlines lies where the image shows glass, "
+        "1 cell cut by the image border has no outline, 1 of 14 outlines lies where the image shows background, "
         "1 outline is far too small for a cell and 1 speck of a few pixels."
     )
 
 
 def test_empty_mask(tmp_path):
-    verdict, measures = verdict_of(tmp_path, paint(cells()), blank())
-    assert verdict.empty
-    assert np.isnan(verdict.typical_area)
+    found, measures = issues_of(tmp_path, paint(cells()), blank())
+    assert found.empty
+    assert np.isnan(found.typical_area)
     assert len(measures.cells) == 0
-    assert verdict_sentence(verdict, 0) == "The mask is empty."
+    assert issue_sentence(found, 0) == "The mask is empty."
 
 
 def test_mask_of_specks_only(tmp_path):
     mask = blank()
     mask[10:13, 10:13] = 255
-    verdict, _ = verdict_of(tmp_path, paint(cells()), mask)
-    assert verdict.empty
-    assert verdict_sentence(verdict, 0) == "The mask holds 1 speck and no cell."
+    found, _ = issues_of(tmp_path, paint(cells()), mask)
+    assert found.empty
+    assert issue_sentence(found, 0) == "The mask holds 1 speck and no cell."
 
 
 def test_mask_of_another_image_is_called_that_and_nothing_else(tmp_path):
     mask = np.roll(cells(), 35, axis=1)
-    verdict, _ = verdict_of(tmp_path, paint(cells()), mask)
-    assert verdict.misfit
-    assert verdict.suspects == []
-    assert verdict.score >= 1
-    assert "may belong to another image" in verdict_sentence(verdict, 12)
+    found, _ = issues_of(tmp_path, paint(cells()), mask)
+    assert found.misfit
+    assert found.issues == []
+    assert found.score >= 1
+    assert "may belong to another one" in issue_sentence(found, 12)
 
 
 def test_typical_cell_comes_from_images_of_the_same_size_where_there_are_few(tmp_path):
@@ -125,19 +125,19 @@ def test_border_cells_do_not_make_the_typical_cell(tmp_path):
     for y in range(20, 230, 30):
         disc(mask, 0, y)
         disc(mask, 319, y)
-    verdict, measures = verdict_of(tmp_path, paint(mask), mask)
+    found, measures = issues_of(tmp_path, paint(mask), mask)
     assert measures.cells.border.sum() == 14
-    assert verdict.typical_area == CELL_AREA
-    assert verdict.counts["fragment"] == 0
+    assert found.typical_area == CELL_AREA
+    assert found.counts["fragment"] == 0
 
 
 def test_many_specks_do_not_shift_the_search_for_unlabelled_cells(tmp_path):
     mask = cells()
     mask[2:238:6, 2:30:6] = 255  # 200 specks of one pixel
     shown = disc(cells(), 165, 140)
-    verdict, _ = verdict_of(tmp_path, paint(shown), mask)
-    assert verdict.counts["speck"] == 200
-    assert verdict.counts["unlabelled"] == 1
+    found, _ = issues_of(tmp_path, paint(shown), mask)
+    assert found.counts["speck"] == 200
+    assert found.counts["unlabelled"] == 1
 
 
 @pytest.mark.parametrize("fault", ["size", "image", "mask"])

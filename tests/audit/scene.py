@@ -1,4 +1,4 @@
-"""Drawn smears whose audit can be told by hand: discs of known size at known places on even glass."""
+"""Images whose audit is known: discs of known size at known places on an even background."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 HEIGHT, WIDTH = 240, 320
 RADIUS = 12
-GLASS, CELL = (235, 238, 240), (110, 60, 150)  # RGB
+BACKGROUND, CELL = (235, 238, 240), (110, 60, 150)  # RGB
 PLACES = [(x, y) for y in (50, 110, 170) for x in (60, 130, 200, 270)]
 """Centres (x, y) of twelve cells, none near another or the border."""
 
@@ -37,7 +37,7 @@ def cells(places: list[tuple[int, int]] = PLACES) -> NDArray[np.uint8]:
 
 def paint(mask: NDArray[np.uint8], cell: tuple[int, int, int] = CELL, seed: int = 0) -> NDArray[np.uint8]:
     """An RGB image of cells where the mask says, with a little noise."""
-    image = np.where(mask[..., None] > 0, np.float64(cell), np.float64(GLASS))
+    image = np.where(mask[..., None] > 0, np.float64(cell), np.float64(BACKGROUND))
     image += np.random.default_rng(seed).normal(0, 2, image.shape)
     return np.clip(image, 0, 255).astype(np.uint8)
 
