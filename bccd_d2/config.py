@@ -1,21 +1,24 @@
-"""Every configuration key that this project adds to Detectron2's, with its meaning and unit."""
+"""Every configuration key that this project adds to Detectron2's, and how a configuration is read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habit
 from detectron2.config import get_cfg
 
-from bccd_d2.config_checks import check_config, check_kinds
-from bccd_d2.config_heads import add_head_keys
+from bccd_d2.config_checks import REMOVED, check_config, check_values
 from bccd_d2.errors import InputError
-from bccd_d2.machine import cpu_supports_bfloat16
+from bccd_d2.files import read_yaml
 from bccd_d2.pixels import apply_pixels
-from bccd_d2.plain_yaml import read_yaml
+
+_logger = logging.getLogger(__name__)
 
 
 def add_bccd_config(cfg: CN) -> None:
@@ -26,167 +29,160 @@ def add_bccd_config(cfg: CN) -> None:
     """
     # Folder that tools/convert_bccd.py wrote. Empty: "bccd" below $DETECTRON2_DATASETS, or below ./datasets.
     cfg.DATASETS.ROOT = ""
-    # Names of the classes by index; empty: taken from the training annotations and written into the run's config.yaml,
-    # so that prediction knows them.
+    # Class names by index. Empty: read from the training annotations and written to the run's config.yaml for
+    # prediction.
     cfg.DATASETS.CLASS_NAMES = []
 
-    # Network pixels per native pixel, for training, evaluation and prediction alike. It takes the place of
-    # MIN_SIZE_* and MAX_SIZE_*, which shrink a large image more than a small one: a cell's size in pixels is
-    # set by the microscope, not by the size of the picture.
+    # Network pixels per native pixel, in training, evaluation and prediction. Replaces MIN_SIZE_* and MAX_SIZE_*,
+    # which shrink large images more than small ones: a cell's size in pixels depends on the microscope, not on the
+    # image size.
     cfg.INPUT.SCALE = 1.0
-    # Median diameter of a cell of the training images in native pixels, of a disc of the same area; 0: taken from the
-    # training annotations and written into the run's config.yaml. Prediction with a diameter resizes images to it.
+    # Median cell diameter in the training images, in native pixels (disc of equal area). 0: computed from the training
+    # annotations and written to the run's config.yaml. Prediction with a diameter resizes images to match it.
     cfg.INPUT.CELL_DIAMETER = 0.0
-    # Microns per native pixel of the training images; 0: not known. Images whose own is known are resized to it.
+    # Microns per native pixel of the training images; 0: unknown. Images whose own value is known are resized to it.
     cfg.INPUT.MICRONS_PER_PIXEL = 0.0
-    # Size of the training crop [height, width] in native pixels is INPUT.CROP.SIZE with TYPE "absolute".
-    # An instance that the crop cuts is kept as long as this share of its pixels is left.
+    # An instance cut by the crop is kept when at least this share of its pixels is left. INPUT.CROP.SIZE is the crop's
+    # [height, width] in native pixels.
     cfg.INPUT.CROP.MIN_VISIBLE = 0.1
-    # Beside Detectron2's "horizontal", "vertical" and "none" also "both", each flip with a probability of one
-    # half: a smear has no upper side.
+    # Flips of the training crops, each with probability 0.5: "both", or Detectron2's "horizontal", "vertical", "none".
     cfg.INPUT.RANDOM_FLIP = "both"
-    # What the network sees: "coco" (BGR, COCO's mean subtracted, as Detectron2's own weights expect), "coco_std" (that
-    # divided by the standard deviation, as its X-101 weights and those from scratch expect), "imagenet" and "timm"
-    # (INPUT.FORMAT "RGB", ImageNet's mean and deviation or those of MODEL.TIMM.NAME), "unit" (levels in [0, 1]), or
-    # "custom": what MODEL.PIXEL_MEAN and PIXEL_STD say, which the others set.
-    cfg.INPUT.PIXELS = "custom"
     # Rotate training crops by a random multiple of 90 degrees.
     cfg.INPUT.ROT90 = True
-    # Decoded training images to keep, in MB (5.5 for one of 1600x1200), the first that are read; 0 keeps none.
-    # Decoding takes nine tenths of the time that a sample takes. They are kept in memory, an equal share by each
-    # loader process of all processes that train on this machine, or ...
+    # Normalization of the network's input: "coco" (BGR, COCO mean subtracted, for most Detectron2 weights), "coco_std"
+    # (also divided by the standard deviation, for its X-101 and from-scratch weights), "imagenet" or "timm" (with
+    # INPUT.FORMAT "RGB": mean and deviation of ImageNet, or of MODEL.TIMM.NAME), "unit" (values in [0, 1]), or
+    # "custom" (MODEL.PIXEL_MEAN and PIXEL_STD as given; the others set them).
+    cfg.INPUT.PIXELS = "custom"
+    # Memory in MB for decoded training images (5.5 for one of 1600x1200), 0 for none. Decoding takes most of the
+    # time of mapping a sample. Shared equally by all loader processes of this machine.
     cfg.INPUT.CACHE_MB = 0
-    # ... in this folder, when it is not empty, where all processes and later runs find them.
+    # Folder for the decoded images instead of memory, shared by all processes and later runs.
     cfg.INPUT.CACHE_DIR = ""
 
     # Reinhard stain normalization (Reinhard et al. 2001), see bccd_d2/data/stain.py.
     cfg.INPUT.STAIN = CN()
+    # Normalize the stain of every image.
     cfg.INPUT.STAIN.ENABLED = False
-    # Mean and standard deviation of each CIELAB channel (L in [0, 100], a and b signed) that the cells of an
-    # image are moved to. The defaults are the medians that tools/fit_stain.py finds over 60 images of
-    # "BCCD Dataset with mask" (train).
+    # Target mean of each CIELAB channel (L in [0, 100], signed a and b) over the cells of an image. The default is the
+    # median that tools/fit_stain.py finds over 60 images of "BCCD Dataset with mask" (train).
     cfg.INPUT.STAIN.TARGET_MEAN = [39.2, 9.0, -22.9]
+    # Target standard deviation of each channel, likewise.
     cfg.INPUT.STAIN.TARGET_STD = [11.9, 4.6, 4.5]
-    # A source deviation below this counts as this, same unit: a flat channel is not blown up to noise.
-    cfg.INPUT.STAIN.MIN_STD = 1.0
-    # What the statistics are taken over: "otsu" for the cells that Otsu's threshold finds in CHANNEL ("green",
-    # "grey" or "saturation"), "all" for the whole image.
+    # Pixels that the statistics are taken over: "otsu" for the cells found by Otsu's threshold, "all" for the image.
     cfg.INPUT.STAIN.FOREGROUND = "otsu"
+    # What Otsu's threshold is applied to: "green", "grey" or "saturation".
     cfg.INPUT.STAIN.CHANNEL = "green"
-    # With "otsu": "keep" leaves the glass as it is, "normalize" moves it like the cells.
-    cfg.INPUT.STAIN.BACKGROUND = "keep"
-    # Training crops go to a target drawn around the one above or, when not ENABLED, around their image's own
-    # statistics: the mean of L, a and b shifted by at most this, and each deviation times 1 +- this.
+    # Stain augmentation of training crops: largest shift of the mean of L, a and b, around the target or, when
+    # normalization is off, around the image's own statistics ...
     cfg.INPUT.STAIN.JITTER_MEAN = [0.0, 0.0, 0.0]
+    # ... and largest relative change of each deviation.
     cfg.INPUT.STAIN.JITTER_STD = 0.0
 
     cfg.INPUT.AUGMENTATION = CN()
-    # Augmentation of the training crops: a preset of bccd_d2/data/pipeline.py ("none", "mild", "strong") ...
+    # Preset of bccd_d2/data/pipeline.py for training crops: "none", "mild" or "strong".
     cfg.INPUT.AUGMENTATION.PRESET = "mild"
-    # ... or, when not empty, this list of [name, {parameter: value}] of Albumentations in its place, ...
+    # Albumentations pipeline instead of the preset's: a list of [name, {parameter: value}].
     cfg.INPUT.AUGMENTATION.PIPELINE = []
-    # ... and crops magnified by a random factor in [smallest, largest]; [] takes the preset's, or none with a
-    # PIPELINE.
+    # Range [smallest, largest] of the random zoom of crops. []: the preset's, or no zoom with a PIPELINE.
     cfg.INPUT.AUGMENTATION.ZOOM = []
-    # In place of ZOOM, for training images of several magnifications: [smallest, largest] median cell diameter of a
-    # crop in network pixels. Each image is resized from its own diameter to one drawn from this range.
+    # Instead of ZOOM, for training images of several magnifications: range [smallest, largest] of the median cell
+    # diameter in network pixels. Each image is resized from its own diameter to one drawn from it.
     cfg.INPUT.AUGMENTATION.CELL_DIAMETERS = []
-
     cfg.INPUT.COPY_PASTE = CN()
     # Paste cells of other training images into crops (Ghiasi et al. 2021), rare classes more often.
     cfg.INPUT.COPY_PASTE.ENABLED = False
-    # At most this many cells a crop; the number is drawn evenly from 0 on.
+    # Largest number of pasted cells per crop; the number is drawn uniformly from 0 on.
     cfg.INPUT.COPY_PASTE.MAX_CELLS = 4
-    # Cells of each class that are cut out when training starts and kept in memory (40 to 200 kB each).
-    cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS = 64
 
-    # MODEL.BACKBONE.NAME "build_timm_fpn_backbone": a model of timm with features at strides 4, 8, 16 and 32 under
+    # MODEL.BACKBONE.NAME "build_timm_fpn_backbone": a timm model with features at strides 4, 8, 16 and 32 under
     # Detectron2's FPN; "build_timm_sfp_backbone": a plain vision transformer of timm under a simple feature pyramid.
     cfg.MODEL.TIMM = CN()
-    # timm's name of the model, with or without the tag of its weights.
+    # timm model, with or without the tag of its weights.
     cfg.MODEL.TIMM.NAME = ""
-    # Training without MODEL.WEIGHTS starts from timm's own weights (downloaded once), else from random ones.
+    # Start from timm's weights (downloaded once) when MODEL.WEIGHTS is empty, instead of random ones.
     cfg.MODEL.TIMM.PRETRAINED = True
-    # Batch norms keep their statistics, scale and offset, as Detectron2's "FrozenBN" does: for pretrained models with
-    # batch norm, whose statistics few images would spoil. ConvNeXt and Swin have none.
+    # Freeze batch norms, like Detectron2's "FrozenBN": few images would spoil pretrained statistics.
     cfg.MODEL.TIMM.FREEZE_BN = False
-    # Of vision transformers: file of weights to start from in place of timm's own.
+    # Vision transformers: file of weights to start from instead of timm's.
     cfg.MODEL.TIMM.CHECKPOINT_PATH = ""
-    # Of vision transformers: [name, value] pairs that timm's constructor gets, such as ["init_values", 1e-5].
+    # Vision transformers: [name, value] pairs for timm's constructor, such as ["init_values", 1e-5].
     cfg.MODEL.TIMM.OPTIONS = []
-    # Of vision transformers: the learning rate of each block is this times that of the next one (Clark et al. 2020).
+    # Vision transformers: learning rate of each block relative to the next one (Clark et al. 2020).
     cfg.MODEL.TIMM.LR_DECAY = 1.0
 
-    # MODEL.BACKBONE.NAME "build_slim_resnet_fpn_backbone": channels and number of blocks of the stages res2 to res5.
+    # MODEL.BACKBONE.NAME "build_slim_resnet_fpn_backbone": a ResNet-18 with other channels.
     cfg.MODEL.SLIM_RESNET = CN()
-    cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 192]
-    cfg.MODEL.SLIM_RESNET.BLOCKS = [2, 2, 2, 2]
-    add_head_keys(cfg)
+    # Channels of the stages res2 to res5.
+    cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 256]
 
-    # "AdamW" or "SGD" (with SOLVER.MOMENTUM).
+    # Weights of the losses that Detectron2 has no key for; the others are MODEL.RPN.LOSS_WEIGHT and
+    # MODEL.{RPN,ROI_BOX_HEAD}.BBOX_REG_LOSS_WEIGHT.
+    cfg.MODEL.LOSS_WEIGHTS = CN()
+    # Classification of proposals; in a cascade, in each stage.
+    cfg.MODEL.LOSS_WEIGHTS.CLS = 1.0
+    # Masks.
+    cfg.MODEL.LOSS_WEIGHTS.MASK = 1.0
+    # Objectness loss: "bce" on sampled anchors, or "focal" on all anchors (Lin et al. 2017).
+    cfg.MODEL.RPN.OBJECTNESS_LOSS = "bce"
+    # Classification loss: "cross_entropy" or "focal".
+    cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS = "cross_entropy"
+    # Class weights of the classification loss: [] for equal weights, one number per class followed by one for the
+    # background, or [name, number] pairs (class names or "background"; 1 for the others).
+    cfg.MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS = []
+    # Mask loss: "bce", "dice", "bce_dice" (their sum) or "boundary_bce", see bccd_d2/modeling/mask_losses.py.
+    cfg.MODEL.ROI_MASK_HEAD.LOSS = "bce"
+
+    # Box suppression: "hard" (removed above MODEL.ROI_HEADS.NMS_THRESH_TEST), "soft_linear" or "soft_gaussian" (scores
+    # lowered, Bodla et al. 2017).
+    cfg.MODEL.ROI_HEADS.NMS_KIND = "hard"
+    # Suppress across classes too.
+    cfg.MODEL.ROI_HEADS.NMS_CLASS_AGNOSTIC = False
+    # Minimum score of a detection by class: one number per class, or [name, number] pairs. [] and classes that are not
+    # named: MODEL.ROI_HEADS.SCORE_THRESH_TEST. tools/tune_thresholds.py chooses them.
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS = []
+    # After the mask head, remove cells whose mask overlaps a better one of the same class.
+    cfg.MODEL.ROI_HEADS.MASK_NMS = CN()
+    cfg.MODEL.ROI_HEADS.MASK_NMS.ENABLED = False
+    # "iou", or "containment": intersection over the smaller area.
+    cfg.MODEL.ROI_HEADS.MASK_NMS.METRIC = "iou"
+    # Overlap above which the worse of two cells is removed.
+    cfg.MODEL.ROI_HEADS.MASK_NMS.THRESH = 0.5
+
+    # "AdamW", or "SGD" with SOLVER.MOMENTUM.
     cfg.SOLVER.OPTIMIZER = "AdamW"
-    # Length of the training in epochs (each training image once); above 0 it sets SOLVER.MAX_ITER and limits
-    # SOLVER.WARMUP_ITERS to a tenth of it. 0: SOLVER.MAX_ITER counts, in iterations.
-    cfg.SOLVER.MAX_EPOCHS = 0
-    # In epochs, above 0 they set SOLVER.CHECKPOINT_PERIOD and TEST.EVAL_PERIOD (iterations).
-    cfg.SOLVER.CHECKPOINT_EPOCHS = 0
-    cfg.TEST.EVAL_EPOCHS = 0
-    # Where SOLVER.STEPS is empty: the shares of SOLVER.MAX_ITER after which the rate is multiplied by SOLVER.GAMMA, so
-    # that a shorter run needs only another MAX_ITER. Read by "WarmupMultiStepLR", not by "WarmupCosineLR".
-    cfg.SOLVER.STEP_SHARES = [0.6, 0.8, 0.9]
-    # Batches of SOLVER.IMS_PER_BATCH whose gradients are averaged for one iteration.
+    # Number of batches of SOLVER.IMS_PER_BATCH whose gradients are averaged for one iteration.
     cfg.SOLVER.ACCUMULATE = 1
-    # Mixed precision (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto": bfloat16 where the card has it. On the CPU
-    # only "bfloat16" has an effect, and only where the CPU has it in hardware: a step then takes 0.6 of the time.
+    # Precision of SOLVER.AMP: "float16", "bfloat16", or "auto" (bfloat16 where the GPU has it). On a CPU only
+    # "bfloat16" has an effect, where the CPU has it in hardware: a step then takes 0.6 of the time.
     cfg.SOLVER.AMP.DTYPE = "auto"
-    # How many of the checkpoints written every SOLVER.CHECKPOINT_PERIOD iterations are kept, newest first.
-    cfg.SOLVER.CHECKPOINTS_KEPT = 2
-
-    # Exponential moving average of the weights; what is evaluated and saved is the average. In its t-th update it
-    # keeps min(DECAY, (1 + t) / (10 + t)) of itself.
+    # Exponential moving average of the weights, which is what is evaluated and saved.
     cfg.MODEL_EMA = CN()
     cfg.MODEL_EMA.ENABLED = False
+    # Update t keeps min(DECAY, (1 + t) / (10 + t)) of the average.
     cfg.MODEL_EMA.DECAY = 0.999
 
-    # The losses on this many crops of the DATASETS.TEST images, always the same ones without augmentation, every so
-    # many iterations and after the last; a period of 0: never.
+    # Iterations between two computations of the losses on crops of DATASETS.TEST; 0 for never.
     cfg.TEST.VALIDATION_LOSS_PERIOD = 100
+    # Number of these crops; always the same ones, without augmentation.
     cfg.TEST.VALIDATION_LOSS_CROPS = 16
-    # With TEST.EVAL_PERIOD: the evaluation in which this metric ("GROUP/NAME" as in results.json, of the first data
-    # set of DATASETS.TEST) is highest is kept as model_best.pth ...
+    # Metric ("GROUP/NAME" as in results.json, first data set of DATASETS.TEST) that selects model_best.pth.
     cfg.TEST.BEST_METRIC = "segm/AP"
-    # ... and after this many evaluations in a row without a new best one training stops; 0: never.
+    # Stop training after this many evaluations in a row without a better one; 0 for never.
     cfg.TEST.PATIENCE = 0
-
-    # What an evaluation counts, outlines and puts into error bins are predictions with at least this score; average
-    # precision, curves and calibration look at all.
-    cfg.TEST.SCORE_THRESH = 0.5
-    # Diameters in native pixels (of a disc with the area of the mask) that part small cells from medium and medium from
-    # large ones: platelets, red cells, white cells.
+    # Diameters in native pixels (disc of equal area) that separate small, medium and large cells in the evaluation:
+    # platelets, red cells, white cells.
     cfg.TEST.SIZE_EDGES = [40.0, 130.0]
-    # A mask that comes within this many native pixels of the image border touches it; "interior" figures leave it out.
-    cfg.TEST.BORDER_MARGIN = 0
-    # Gaps in native pixels to the next cell up to which a cell counts as touching another, and as near one.
-    cfg.TEST.CROWDING_EDGES = [3.0, 20.0]
-    # Native pixels by which an outline may be off in boundary F1.
-    cfg.TEST.BOUNDARY_TOLERANCE = 2.0
-    # Resamples of the images for confidence intervals; 0 for none.
-    cfg.TEST.BOOTSTRAP_SAMPLES = 1000
-
-    # Evaluate and predict several views of each image and merge them on masks, see
-    # bccd_d2/inference/test_time_augmentation.py; takes the place of Detectron2's TEST.AUG, which merges boxes.
+    # Test-time augmentation: predict several views and merge their masks. Replaces Detectron2's TEST.AUG, which merges
+    # boxes.
     cfg.TEST.TTA = CN()
     cfg.TEST.TTA.ENABLED = False
-    # Mirror images, and turns by multiples of 90 degrees; with both, the eight symmetries of a square.
+    # Mirrored views ...
     cfg.TEST.TTA.FLIP = True
+    # ... and rotated by multiples of 90 degrees; both together give eight views.
     cfg.TEST.TTA.ROT90 = True
-    # Each of these views at each of these sizes, relative to INPUT.SCALE.
+    # Sizes of every view relative to INPUT.SCALE.
     cfg.TEST.TTA.SCALES = [1.0]
-
-    # How the network runs on a CPU when it predicts: "plain", "channels_last" (memory layout, same results), "bfloat16"
-    # (half the time where the CPU has it in hardware, up to a point of AP less, see docs/inference.md) or "auto" for
-    # the fastest with the same results.
-    cfg.MODEL.CPU_MODE = "auto"
 
 
 def get_bccd_cfg() -> CN:
@@ -199,51 +195,67 @@ def get_bccd_cfg() -> CN:
 def load_config(config_file: str | Path, options: Sequence[str] = ()) -> CN:
     """Read a YAML file and ``KEY VALUE`` pairs into a checked configuration for this machine.
 
+    Keys of earlier versions that a file still holds are dropped, with a warning or, where the model would predict
+    otherwise, an error.
+
     Args:
-        config_file: YAML, on Detectron2's ``_BASE_`` mechanism.
+        config_file: YAML, with Detectron2's ``_BASE_`` mechanism.
         options: ``["KEY", "VALUE", ...]``, which win over the file.
 
     Returns:
-        The configuration, not frozen, with ``MODEL.DEVICE`` and ``SOLVER.AMP`` as this machine can have them.
+        The configuration, not frozen, with ``MODEL.DEVICE`` and ``SOLVER.AMP`` set to what this machine has.
 
     Raises:
-        InputError: the file cannot be read, a key does not exist, a value has the wrong type, or values disagree.
+        InputError: the file cannot be read, a key does not exist or has no effect, a value has the wrong type, or
+            values contradict each other.
     """
-    cfg = get_bccd_cfg()
+    cfg, defaults = get_bccd_cfg(), get_bccd_cfg()
+    content = _read_plain(str(config_file), ())
     try:
-        _require_plain_yaml(str(config_file), ())
-        # Detectron2's default is to follow tags that run any code.
-        cfg.merge_from_file(str(config_file), allow_unsafe=False)
+        loaded = CN(CN.load_yaml_with_base(str(config_file)))
+        _drop_removed(loaded, str(config_file))
+        cfg.merge_from_other_cfg(loaded)
     except InputError:
         raise
     except (OSError, AssertionError) as error:
         raise InputError(f"{config_file}: expected a YAML configuration, cannot read it ({error})") from error
     except (KeyError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
-        raise InputError(f"{config_file}: {_first_argument(error)}") from error
+        raise InputError(f"{config_file}: {_message(error)}") from error
     if len(options) % 2:
         raise InputError(
             f"options: expected pairs of KEY VALUE, found {len(options)} words: {' '.join(options)}"
         )
+    for key in options[::2]:
+        if key in REMOVED:
+            raise InputError(f"options: {key} no longer exists: {REMOVED[key].instead}")
     try:
         cfg.merge_from_list(list(options))
     except (AssertionError, KeyError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise InputError(f"options: {_first_argument(error)}") from error
-    check_kinds(cfg, get_bccd_cfg())
+        raise InputError(f"options: {_message(error)}") from error
+    check_values(cfg, defaults)
     apply_pixels(cfg)
-    _fit_to_machine(cfg)
-    check_config(cfg, get_bccd_cfg())
+    _fit_to_machine(cfg, asked="MODEL.DEVICE" in options)
+    # A file without _BASE_ is a complete configuration, as a run writes it, not what a user chose.
+    written = {*options[::2], *(_names(content) if "_BASE_" in content else ())}
+    check_config(cfg, defaults, written - REMOVED.keys() - {"_BASE_"})
     return cfg
 
 
-def _require_plain_yaml(config_file: str, above: tuple[str, ...]) -> None:
-    """Look at a file, and at those it names with ``_BASE_``, before fvcore does, which is not careful.
+def cpu_supports_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; without that it is slower than float32."""
+    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def _read_plain(config_file: str, above: tuple[str, ...]) -> dict[str, Any]:
+    """Content of a file without its bases; they are checked too, because fvcore's reader trusts what it reads.
 
     Args:
         config_file: path; addresses are left to fvcore.
         above: the files that led to this one.
     """
     if "://" in config_file:
-        return
+        return {}
     path = Path(config_file).expanduser()
     if not path.is_file():
         raise InputError(f"{config_file}: expected a YAML configuration, there is no such file")
@@ -256,14 +268,70 @@ def _require_plain_yaml(config_file: str, above: tuple[str, ...]) -> None:
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or not base:
             raise InputError(f"{config_file}: _BASE_: {base!r}, expected the path of a YAML file")
-        _require_plain_yaml(
+        _read_plain(
             base if "://" in base else str(path.parent / Path(base).expanduser()),
             (*above, str(path.resolve())),
         )
+    return content
 
 
-def _fit_to_machine(cfg: CN) -> None:
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+def _drop_removed(loaded: CN, config_file: str) -> None:
+    """Take out the keys of earlier versions."""
+    ignored = []
+    for key, removed in REMOVED.items():
+        *groups, name = key.split(".")
+        node: Any = loaded
+        for group in groups:
+            node = node.get(group) if isinstance(node, CN) else None
+        if not isinstance(node, CN) or name not in node:
+            continue
+        value = node.pop(name)
+        if value != removed.value and not isinstance(value, CN):
+            if removed.predicts:
+                raise InputError(f"{config_file}: {key} is {value!r} but no longer exists: {removed.instead}")
+            ignored.append(key)
+    if ignored:
+        _logger.warning("%s: ignored keys of an earlier version: %s", config_file, ", ".join(ignored))
+
+
+def _names(content: Any, prefix: str = "") -> Iterable[str]:
+    """Dotted names of the values in nested dicts."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def check_device(device: str, key: str = "MODEL.DEVICE") -> None:
+    """Refuse a GPU that is not there.
+
+    Args:
+        device: such as "cpu" or "cuda:1".
+        key: or option that named it, for the message.
+
+    Raises:
+        InputError: PyTorch finds no such GPU.
+    """
+    if device.startswith("cuda"):
+        number = int(device.partition(":")[2] or 0) if device[5:].isdigit() or device == "cuda" else 0
+        if number >= torch.cuda.device_count():
+            raise InputError(
+                f"{key}: found {device!r}, but PyTorch finds {torch.cuda.device_count()} GPUs here; expected 'cpu'"
+            )
+
+
+def _fit_to_machine(cfg: CN, *, asked: bool) -> None:
+    """Set device and mixed precision to what there is.
+
+    Args:
+        cfg: in place.
+        asked: whether the device was named for this run; else the CPU replaces a GPU that is missing.
+    """
+    if asked:
+        check_device(cfg.MODEL.DEVICE)
+    elif cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        _warn_once(f"PyTorch finds no GPU: MODEL.DEVICE {cfg.MODEL.DEVICE} becomes cpu")
         cfg.MODEL.DEVICE = "cpu"
     if not cfg.MODEL.DEVICE.startswith("cuda") and not (
         cfg.SOLVER.AMP.DTYPE == "bfloat16" and cpu_supports_bfloat16()
@@ -271,5 +339,11 @@ def _fit_to_machine(cfg: CN) -> None:
         cfg.SOLVER.AMP.ENABLED = False
 
 
-def _first_argument(error: Exception) -> str:
+@cache
+def _warn_once(message: str) -> None:
+    """A command may read its configuration more than once."""
+    _logger.warning(message)
+
+
+def _message(error: Exception) -> str:
     return str(error.args[0]) if error.args else str(error)

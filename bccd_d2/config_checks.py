@@ -1,40 +1,142 @@
-"""What a configuration must not say: values that contradict each other, or that nothing would read."""
+"""Configurations that are refused: values of the wrong kind, contradictions, and keys that have no effect."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from detectron2.config import CfgNode
 
-from bccd_d2.config_heads import check_heads
 from bccd_d2.errors import InputError
 
-_UNUSED_INPUT_KEYS = (
-    "MIN_SIZE_TRAIN",
-    "MIN_SIZE_TRAIN_SAMPLING",
-    "MAX_SIZE_TRAIN",
-    "MIN_SIZE_TEST",
-    "MAX_SIZE_TEST",
-)
-# Keys of ours that only one backbone reads.
-_BACKBONE_SECTIONS = {
-    "TIMM": ("build_timm_fpn_backbone", "build_timm_sfp_backbone"),
-    "SLIM_RESNET": ("build_slim_resnet_fpn_backbone",),
+BACKGROUND = "background"
+MASK_LOSSES = ("bce", "dice", "bce_dice", "boundary_bce")
+NMS_KINDS = ("hard", "soft_linear", "soft_gaussian")
+MASK_METRICS = ("iou", "containment")
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A key of an earlier version.
+
+    Attributes:
+        value: what holds now.
+        instead: what to do, for messages.
+        predicts: whether a model with another value would predict otherwise now.
+    """
+
+    value: Any
+    instead: str
+    predicts: bool = False
+
+
+def _fixed(value: Any, *, predicts: bool = False) -> Removed:
+    return Removed(value, f"it is always {value!r}", predicts)
+
+
+REMOVED = {
+    "INPUT.STAIN.MIN_STD": _fixed(1.0, predicts=True),
+    "INPUT.STAIN.BACKGROUND": _fixed("keep", predicts=True),
+    "INPUT.COPY_PASTE.CELLS_PER_CLASS": _fixed(64),
+    "MODEL.VIT": Removed(None, "expected MODEL.TIMM"),
+    "MODEL.SLIM_RESNET.BLOCKS": _fixed([2, 2, 2, 2], predicts=True),
+    "MODEL.LOSS_WEIGHTS.RPN_CLS": Removed(1.0, "expected MODEL.RPN.LOSS_WEIGHT"),
+    "MODEL.LOSS_WEIGHTS.RPN_LOC": Removed(1.0, "expected MODEL.RPN.BBOX_REG_LOSS_WEIGHT"),
+    "MODEL.LOSS_WEIGHTS.BOX_REG": Removed(1.0, "expected MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"),
+    "MODEL.IGNORE_THRESH": _fixed(0.5),
+    "MODEL.RPN.FOCAL_ALPHA": _fixed(0.25),
+    "MODEL.RPN.FOCAL_GAMMA": _fixed(2.0),
+    "MODEL.ROI_BOX_HEAD.FOCAL_ALPHA": Removed(0.5, "expected MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS"),
+    "MODEL.ROI_BOX_HEAD.FOCAL_GAMMA": _fixed(2.0),
+    "MODEL.ROI_MASK_HEAD.BOUNDARY_WEIGHT": _fixed(5.0),
+    "MODEL.ROI_MASK_HEAD.BOUNDARY_WIDTH": _fixed(5),
+    "MODEL.ROI_HEADS.NMS_SIGMA": _fixed(0.5, predicts=True),
+    "MODEL.ROI_HEADS.MASK_NMS.CLASS_AGNOSTIC": _fixed(False, predicts=True),
+    "MODEL.CPU_MODE": Removed("auto", "expected 'cpu_mode' of the predictor"),
+    "SOLVER.MAX_EPOCHS": Removed(0, "expected SOLVER.MAX_ITER"),
+    "SOLVER.CHECKPOINT_EPOCHS": Removed(0, "expected SOLVER.CHECKPOINT_PERIOD"),
+    "SOLVER.STEP_SHARES": Removed([0.6, 0.8, 0.9], "expected SOLVER.STEPS"),
+    "SOLVER.CHECKPOINTS_KEPT": _fixed(2),
+    "TEST.SCORE_THRESH": Removed(0.5, "expected an option of tools/evaluate.py"),
+    "TEST.EVAL_EPOCHS": Removed(0, "expected TEST.EVAL_PERIOD"),
+    "TEST.BORDER_MARGIN": Removed(0, "expected an option of tools/evaluate.py"),
+    "TEST.CROWDING_EDGES": _fixed([3.0, 20.0]),
+    "TEST.BOUNDARY_TOLERANCE": Removed(2.0, "expected an option of tools/evaluate.py"),
+    "TEST.BOOTSTRAP_SAMPLES": Removed(1000, "expected an option of tools/evaluate.py"),
 }
-# Keys of MODEL.TIMM that only vision transformers read.
-_VIT_KEYS = ("CHECKPOINT_PATH", "OPTIONS", "LR_DECAY")
-CPU_MODES = ("auto", "plain", "channels_last", "bfloat16")
+"""Keys of earlier versions, which their configurations still hold."""
+
+_CHOICES = {
+    "INPUT.MASK_FORMAT": ("bitmask",),
+    "INPUT.CROP.TYPE": ("absolute",),
+    "MODEL.RPN.OBJECTNESS_LOSS": ("bce", "focal"),
+    "MODEL.ROI_BOX_HEAD.CLS_LOSS": ("cross_entropy", "focal"),
+    "MODEL.ROI_MASK_HEAD.LOSS": MASK_LOSSES,
+    "MODEL.ROI_HEADS.NMS_KIND": NMS_KINDS,
+    "MODEL.ROI_HEADS.MASK_NMS.METRIC": MASK_METRICS,
+    "SOLVER.OPTIMIZER": ("AdamW", "SGD"),
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
+    "SOLVER.AMP.DTYPE": ("auto", "float16", "bfloat16"),
+}
+_LEAST = {
+    "INPUT.CELL_DIAMETER": 0,
+    "INPUT.MICRONS_PER_PIXEL": 0,
+    "MODEL.LOSS_WEIGHTS.CLS": 0,
+    "MODEL.LOSS_WEIGHTS.MASK": 0,
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.ACCUMULATE": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "TEST.EVAL_PERIOD": 0,
+    "TEST.VALIDATION_LOSS_PERIOD": 0,
+    "TEST.VALIDATION_LOSS_CROPS": 1,
+    "TEST.PATIENCE": 0,
+}
+_OUR_HEADS = ("CellROIHeads", "CellCascadeROIHeads")
+_HEADS = ("MODEL.ROI_HEADS.NAME", _OUR_HEADS)
+_TRANSFORMER = ("MODEL.BACKBONE.NAME", ("build_timm_sfp_backbone",))
+_OWN_BACKBONES = {
+    "MODEL.TIMM": ("build_timm_fpn_backbone", "build_timm_sfp_backbone"),
+    "MODEL.SLIM_RESNET": ("build_slim_resnet_fpn_backbone",),
+}
+# Keys, or groups of them, and the key with the values that let them have an effect.
+_NEEDS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    **{group: ("MODEL.BACKBONE.NAME", names) for group, names in _OWN_BACKBONES.items()},
+    "MODEL.TIMM.CHECKPOINT_PATH": _TRANSFORMER,
+    "MODEL.TIMM.OPTIONS": _TRANSFORMER,
+    "MODEL.TIMM.LR_DECAY": _TRANSFORMER,
+    "MODEL.RPN.OBJECTNESS_LOSS": ("MODEL.PROPOSAL_GENERATOR.NAME", ("CellRPN",)),
+    "MODEL.LOSS_WEIGHTS.CLS": _HEADS,
+    "MODEL.LOSS_WEIGHTS.MASK": ("MODEL.ROI_MASK_HEAD.NAME", ("CellMaskHead",)),
+    "MODEL.ROI_MASK_HEAD.LOSS": ("MODEL.ROI_MASK_HEAD.NAME", ("CellMaskHead",)),
+    "MODEL.ROI_BOX_HEAD.CLS_LOSS": _HEADS,
+    "MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS": _HEADS,
+    "MODEL.ROI_HEADS.NMS_KIND": _HEADS,
+    "MODEL.ROI_HEADS.NMS_CLASS_AGNOSTIC": _HEADS,
+    "MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS": _HEADS,
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": ("MODEL.ROI_HEADS.NMS_KIND", ("hard", "soft_linear")),
+    "MODEL.ROI_HEADS.MASK_NMS.METRIC": ("MODEL.ROI_HEADS.MASK_NMS.ENABLED", (True,)),
+    "MODEL.ROI_HEADS.MASK_NMS.THRESH": ("MODEL.ROI_HEADS.MASK_NMS.ENABLED", (True,)),
+    "MODEL_EMA.DECAY": ("MODEL_EMA.ENABLED", (True,)),
+}
+# Keys of Detectron2 that never have an effect here, and what does.
+_REPLACED = {
+    **{
+        f"INPUT.{key}": "INPUT.SCALE resizes images"
+        for key in (
+            *("MIN_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING", "MAX_SIZE_TRAIN"),
+            *("MIN_SIZE_TEST", "MAX_SIZE_TEST"),
+        )
+    },
+    "TEST.AUG.ENABLED": "TEST.TTA.ENABLED merges masks",
+}
 
 
-def check_kinds(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
-    """Refuse values of another kind than the default's where Detectron2 does not: nothing, NaN, words among numbers.
-
-    Args:
-        cfg: the configuration to check.
-        defaults: one with every key at its default.
-        prefix: of the keys, in messages.
+def check_values(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
+    """Refuse values that Detectron2 accepts in place of numbers: nothing, NaN, words in lists of numbers.
 
     Raises:
         InputError: names the key, what was found and what was expected.
@@ -42,17 +144,174 @@ def check_kinds(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
     for key, default in defaults.items():
         name, value = f"{prefix}{key}", cfg[key]
         if isinstance(default, CfgNode) and isinstance(value, CfgNode):
-            check_kinds(value, default, f"{name}.")
-            continue
-        if default is None:
-            continue
-        if value is None or isinstance(default, CfgNode):
+            check_values(value, default, f"{name}.")
+        elif (value is None and default is not None) or isinstance(default, CfgNode):
             raise InputError(f"{name}: expected a value such as {default!r}, found {value!r}")
-        found, expected = list(_leaves(value)), {_kind(leaf) for leaf in _leaves(default)}
-        if expected and not {_kind(leaf) for leaf in found} <= expected:
-            raise InputError(f"{name}: expected values such as {default!r}, found {value!r}")
-        if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in found):
-            raise InputError(f"{name}: expected finite numbers, found {value!r}")
+        elif default is not None:
+            expected = {_kind(leaf) for leaf in _leaves(default)}
+            if expected and not {_kind(leaf) for leaf in _leaves(value)} <= expected:
+                raise InputError(f"{name}: expected values such as {default!r}, found {value!r}")
+            if any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in _leaves(value)):
+                raise InputError(f"{name}: expected finite numbers, found {value!r}")
+
+
+def check_config(cfg: CfgNode, defaults: CfgNode, written: Collection[str] = ()) -> None:
+    """Refuse values that contradict each other, and keys that were written although they have no effect.
+
+    Args:
+        cfg: the configuration to check.
+        defaults: one with every key at its default.
+        written: keys that the user wrote; of others nothing is said, so that a file may be based on another one and
+            change, for example, the backbone.
+
+    Raises:
+        InputError: names the key, what was found and what was expected.
+    """
+    for key, choices in _CHOICES.items():
+        if _get(cfg, key) not in choices:
+            expected = f"one of {', '.join(choices)}" if len(choices) > 1 else repr(choices[0])
+            raise InputError(f"{key}: expected {expected}, found {_get(cfg, key)!r}")
+    for key, least in _LEAST.items():
+        if _get(cfg, key) < least:
+            raise InputError(f"{key}: expected a number from {least} on, found {_get(cfg, key)}")
+    if cfg.INPUT.SCALE <= 0:
+        raise InputError(f"INPUT.SCALE: expected a number above 0, found {cfg.INPUT.SCALE}")
+    if not cfg.TEST.TTA.SCALES or min(cfg.TEST.TTA.SCALES) <= 0:
+        raise InputError(
+            f"TEST.TTA.SCALES: expected one or more numbers above 0, found {list(cfg.TEST.TTA.SCALES)}"
+        )
+    if not 0 < cfg.MODEL_EMA.DECAY < 1:
+        raise InputError(f"MODEL_EMA.DECAY: expected a number in (0, 1), found {cfg.MODEL_EMA.DECAY}")
+    if not 0 <= cfg.MODEL.ROI_HEADS.MASK_NMS.THRESH <= 1:
+        raise InputError(
+            f"MODEL.ROI_HEADS.MASK_NMS.THRESH: expected a number in [0, 1], found {cfg.MODEL.ROI_HEADS.MASK_NMS.THRESH}"
+        )
+    if cfg.TEST.PATIENCE and not cfg.TEST.EVAL_PERIOD:
+        raise InputError(
+            f"TEST.PATIENCE is {cfg.TEST.PATIENCE}, but TEST.EVAL_PERIOD is 0: there are no evaluations to count"
+        )
+    if cfg.MODEL.RPN.POST_NMS_TOPK_TEST < cfg.TEST.DETECTIONS_PER_IMAGE:
+        raise InputError(
+            f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
+            f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
+        )
+    if cfg.MODEL.META_ARCHITECTURE == "CellRCNN":
+        for key, names in (("MODEL.PROPOSAL_GENERATOR.NAME", ("CellRPN",)), _HEADS):
+            if _get(cfg, key) not in names:
+                raise InputError(
+                    f"{key}: expected {' or '.join(names)} with MODEL.META_ARCHITECTURE 'CellRCNN', because others "
+                    f"train regions to ignore as cells; found {_get(cfg, key)!r}"
+                )
+    options = cfg.MODEL.TIMM.OPTIONS
+    if not all(isinstance(v, list | tuple) and len(v) == 2 and isinstance(v[0], str) for v in options):
+        raise InputError(f"MODEL.TIMM.OPTIONS: expected [name, value] pairs, found {options}")
+    _check_anchors(cfg)
+    _check_effect(cfg, defaults, written)
+    if cfg.DATASETS.CLASS_NAMES:  # else they are read from the data, and building the model checks this
+        class_weights(cfg)
+        score_thresholds(cfg)
+
+
+def class_weights(cfg: CfgNode) -> list[float] | None:
+    """Weight of each class in the classification loss, background last; ``None`` for equal weights.
+
+    Raises:
+        InputError: ``MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS`` does not fit the classes.
+    """
+    key = "MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS"
+    if not _get(cfg, key):
+        return None
+    weights = values_by_class(cfg, key, 1.0, extra=(BACKGROUND,))
+    if min(weights) < 0 or max(weights) == 0:
+        raise InputError(f"{key}: expected numbers from 0 on, not all 0, found {_get(cfg, key)}")
+    return weights
+
+
+def score_thresholds(cfg: CfgNode) -> list[float]:
+    """Minimum score of a detection of each class.
+
+    Raises:
+        InputError: ``MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS`` does not fit the classes.
+    """
+    heads, key = cfg.MODEL.ROI_HEADS, "MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS"
+    if not heads.SCORE_THRESH_PER_CLASS:
+        return [heads.SCORE_THRESH_TEST] * heads.NUM_CLASSES
+    thresholds = values_by_class(cfg, key, heads.SCORE_THRESH_TEST)
+    if min(thresholds) < heads.SCORE_THRESH_TEST or max(thresholds) >= 1:
+        raise InputError(
+            f"{key}: expected numbers from MODEL.ROI_HEADS.SCORE_THRESH_TEST ({heads.SCORE_THRESH_TEST}) to below 1, "
+            f"found {heads.SCORE_THRESH_PER_CLASS}"
+        )
+    return thresholds
+
+
+def values_by_class(cfg: CfgNode, key: str, default: float, extra: Sequence[str] = ()) -> list[float]:
+    """Numbers of a key, given in the order of the classes or as [name, number] pairs.
+
+    Args:
+        cfg: with ``MODEL.ROI_HEADS.NUM_CLASSES``, for pairs also ``DATASETS.CLASS_NAMES``.
+        key: that holds them.
+        default: of classes that no pair names.
+        extra: names that follow those of the classes.
+
+    Raises:
+        InputError: there are too few or too many, or a name is unknown.
+    """
+    values, names = list(_get(cfg, key)), [*cfg.DATASETS.CLASS_NAMES, *extra]
+    number = cfg.MODEL.ROI_HEADS.NUM_CLASSES + len(extra)
+    if all(_is_number(value) for value in values):
+        if len(values) != number:
+            order = " and ".join(("one per class", *extra))
+            raise InputError(f"{key}: expected {number} numbers ({order}), found {values}")
+        return [float(value) for value in values]
+    if not all(isinstance(v, list | tuple) and len(v) == 2 and _is_number(v[1]) for v in values):
+        raise InputError(f"{key}: expected {number} numbers or [name, number] pairs, found {values}")
+    given = {str(name): float(value) for name, value in values}
+    if len(given) != len(values) or not set(given) <= set(names):
+        raise InputError(f"{key}: expected each of {', '.join(names)} at most once, found {values}")
+    return [given.get(name, default) for name in names]
+
+
+def _check_effect(cfg: CfgNode, defaults: CfgNode, written: Collection[str]) -> None:
+    """Refuse keys that the user wrote, with another value than the default, and that nothing reads."""
+    name = cfg.MODEL.BACKBONE.NAME
+    if (
+        any(name in names for names in _OWN_BACKBONES.values())
+        and "MODEL.BACKBONE.FREEZE_AT" in written
+        and cfg.MODEL.BACKBONE.FREEZE_AT
+    ):
+        raise InputError(f"MODEL.BACKBONE.FREEZE_AT has no effect with MODEL.BACKBONE.NAME {name!r}")
+    changed = sorted(key for key in written if _get(cfg, key) != _get(defaults, key))
+    for key in changed:
+        if key in _REPLACED:
+            raise InputError(f"{key} has no effect: {_REPLACED[key]}")
+        group = ".".join(key.split(".")[:2])
+        other, values = _NEEDS.get(key) or _NEEDS.get(group) or ("", ())
+        if other and _get(cfg, other) not in values:
+            expected = " or ".join(str(value) for value in values)
+            raise InputError(
+                f"{key} is {_get(cfg, key)!r}, but has no effect with {other} {_get(cfg, other)!r}: expected {expected}"
+            )
+
+
+def _check_anchors(cfg: CfgNode) -> None:
+    """One list of sizes and ratios per level, or one for all, and equally many anchors on each level."""
+    levels = len(cfg.MODEL.RPN.IN_FEATURES)
+    counts = []
+    for key in ("SIZES", "ASPECT_RATIOS"):
+        lists = cfg.MODEL.ANCHOR_GENERATOR[key]
+        if len(lists) not in (1, levels) or not all(isinstance(one, list | tuple) and one for one in lists):
+            raise InputError(
+                f"MODEL.ANCHOR_GENERATOR.{key}: expected one list of numbers, or one per level of "
+                f"MODEL.RPN.IN_FEATURES ({levels}), found {lists}"
+            )
+        counts.append([len(one) for one in lists] * (levels // len(lists)))
+    anchors = [sizes * ratios for sizes, ratios in zip(*counts)]
+    if len(set(anchors)) > 1:
+        raise InputError(
+            "MODEL.ANCHOR_GENERATOR: expected equally many anchors on every level, because the levels share one head; "
+            f"found {anchors} (sizes times aspect ratios)"
+        )
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -68,127 +327,9 @@ def _kind(value: Any) -> type:
     return float if isinstance(value, int | float) else type(value)
 
 
-def check_config(cfg: CfgNode, defaults: CfgNode) -> None:
-    """Refuse values that contradict each other or that nothing would read.
-
-    Args:
-        cfg: the configuration to check.
-        defaults: one with every key at its default.
-
-    Raises:
-        InputError: names the key, what was found and what was expected.
-    """
-    for key in _UNUSED_INPUT_KEYS:
-        if cfg.INPUT[key] != defaults.INPUT[key]:
-            raise InputError(f"INPUT.{key} has no effect here: images are resized by INPUT.SCALE")
-    if cfg.INPUT.SCALE <= 0:
-        raise InputError(f"INPUT.SCALE: expected a number above 0, found {cfg.INPUT.SCALE}")
-    if cfg.INPUT.MASK_FORMAT != "bitmask":
-        raise InputError(f"INPUT.MASK_FORMAT: expected 'bitmask', found {cfg.INPUT.MASK_FORMAT!r}")
-    if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
-        raise InputError(f"INPUT.CROP.TYPE: expected 'absolute', found {cfg.INPUT.CROP.TYPE!r}")
-    _check_prediction(cfg)
-    if cfg.MODEL.RPN.POST_NMS_TOPK_TEST < cfg.TEST.DETECTIONS_PER_IMAGE:
-        raise InputError(
-            f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
-            f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
-        )
-    _check_training(cfg)
-    _check_backbone(cfg, defaults)
-    _check_anchors(cfg)
-    check_heads(cfg, defaults)
+def _get(cfg: CfgNode, key: str) -> Any:
+    return reduce(getattr, key.split("."), cfg)
 
 
-def _check_prediction(cfg: CfgNode) -> None:
-    for key in ("CELL_DIAMETER", "MICRONS_PER_PIXEL"):
-        if cfg.INPUT[key] < 0:
-            raise InputError(f"INPUT.{key}: expected 0 (not known) or more, found {cfg.INPUT[key]}")
-    if cfg.TEST.AUG.ENABLED:
-        raise InputError("TEST.AUG.ENABLED has no effect here: use TEST.TTA.ENABLED, which merges masks")
-    if not cfg.TEST.TTA.SCALES or min(cfg.TEST.TTA.SCALES) <= 0:
-        raise InputError(
-            f"TEST.TTA.SCALES: expected one or more numbers above 0, found {list(cfg.TEST.TTA.SCALES)}"
-        )
-    if cfg.MODEL.CPU_MODE not in CPU_MODES:
-        raise InputError(
-            f"MODEL.CPU_MODE: expected one of {', '.join(CPU_MODES)}, found {cfg.MODEL.CPU_MODE!r}"
-        )
-
-
-def _check_training(cfg: CfgNode) -> None:
-    """Refuse what the trainer could not follow."""
-    solver, test = cfg.SOLVER, cfg.TEST
-    for key, value, least in (
-        ("SOLVER.MAX_EPOCHS", solver.MAX_EPOCHS, 0),
-        ("SOLVER.CHECKPOINT_EPOCHS", solver.CHECKPOINT_EPOCHS, 0),
-        ("TEST.EVAL_EPOCHS", test.EVAL_EPOCHS, 0),
-        ("SOLVER.ACCUMULATE", solver.ACCUMULATE, 1),
-        ("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, 1),
-        ("SOLVER.CHECKPOINTS_KEPT", solver.CHECKPOINTS_KEPT, 1),
-        ("TEST.EVAL_PERIOD", test.EVAL_PERIOD, 0),
-        ("TEST.VALIDATION_LOSS_PERIOD", test.VALIDATION_LOSS_PERIOD, 0),
-        ("TEST.VALIDATION_LOSS_CROPS", test.VALIDATION_LOSS_CROPS, 1),
-        ("TEST.PATIENCE", test.PATIENCE, 0),
-    ):
-        if value < least:
-            raise InputError(f"{key}: expected a number from {least} on, found {value}")
-    for key, found, known in (
-        ("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("AdamW", "SGD")),
-        ("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, ("WarmupMultiStepLR", "WarmupCosineLR")),
-        ("SOLVER.AMP.DTYPE", solver.AMP.DTYPE, ("auto", "float16", "bfloat16")),
-    ):
-        if found not in known:
-            raise InputError(f"{key}: expected one of {', '.join(known)}, found {found!r}")
-    if not 0 < cfg.MODEL_EMA.DECAY < 1:
-        raise InputError(f"MODEL_EMA.DECAY: expected a share in (0, 1), found {cfg.MODEL_EMA.DECAY}")
-    if test.PATIENCE and not (test.EVAL_PERIOD or test.EVAL_EPOCHS):
-        raise InputError(
-            f"TEST.PATIENCE is {test.PATIENCE}, but TEST.EVAL_PERIOD is 0: nothing is evaluated that it could count"
-        )
-
-
-def _check_backbone(cfg: CfgNode, defaults: CfgNode) -> None:
-    stock, name = defaults.MODEL, cfg.MODEL.BACKBONE.NAME
-    for section, backbones in _BACKBONE_SECTIONS.items():
-        if name not in backbones and cfg.MODEL[section] != stock[section]:
-            raise InputError(
-                f"MODEL.{section} has no effect with MODEL.BACKBONE.NAME {name!r}: expected {' or '.join(backbones)}"
-            )
-    for key in _VIT_KEYS if name != "build_timm_sfp_backbone" else ():
-        if cfg.MODEL.TIMM[key] != stock.TIMM[key]:
-            raise InputError(
-                f"MODEL.TIMM.{key} has no effect with MODEL.BACKBONE.NAME {name!r}: expected build_timm_sfp_backbone"
-            )
-    options = cfg.MODEL.TIMM.OPTIONS
-    if not all(
-        isinstance(one, list | tuple) and len(one) == 2 and isinstance(one[0], str) for one in options
-    ):
-        raise InputError(f"MODEL.TIMM.OPTIONS: expected [name, value] pairs, found {options}")
-    if (
-        any(name in backbones for backbones in _BACKBONE_SECTIONS.values())
-        and cfg.MODEL.BACKBONE.FREEZE_AT != 0
-    ):
-        raise InputError(
-            f"MODEL.BACKBONE.FREEZE_AT has no effect with MODEL.BACKBONE.NAME {name!r}: expected 0, "
-            f"found {cfg.MODEL.BACKBONE.FREEZE_AT}"
-        )
-
-
-def _check_anchors(cfg: CfgNode) -> None:
-    """As many lists of sizes and ratios as there are levels, or one for all, and as many anchors on each level."""
-    levels = len(cfg.MODEL.RPN.IN_FEATURES)
-    counts = []
-    for key in ("SIZES", "ASPECT_RATIOS"):
-        lists = cfg.MODEL.ANCHOR_GENERATOR[key]
-        if len(lists) not in (1, levels) or not all(isinstance(one, list | tuple) and one for one in lists):
-            raise InputError(
-                f"MODEL.ANCHOR_GENERATOR.{key}: expected one list of numbers, or one a level of MODEL.RPN.IN_FEATURES "
-                f"({levels}), found {lists}"
-            )
-        counts.append([len(one) for one in lists] * (levels // len(lists)))
-    anchors = [sizes * ratios for sizes, ratios in zip(*counts)]
-    if len(set(anchors)) > 1:
-        raise InputError(
-            f"MODEL.ANCHOR_GENERATOR: expected as many anchors on every level, which share one head, found {anchors} "
-            "(sizes times aspect ratios)"
-        )
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Writing files that others read, whole or not at all, and folders that one process writes to at a time."""
+"""Files that others read, written whole or not at all; YAML; folders that one process writes to at a time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from bccd_d2.errors import InputError
 
 LOCK_FILE = ".lock"
+_MAX_ALIASES = 20
 _held: set[IO[str]] = set()
 """Files whose locks this process holds."""
 
@@ -74,6 +77,36 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
         temporary.write_text(
             json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False), encoding="utf-8"
         )
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """Refuses aliases beyond a few: ten lines of ten each stand for 10^10 values."""
+
+    aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            self.aliases += 1
+            if self.aliases > _MAX_ALIASES:
+                raise yaml.YAMLError(f"more than {_MAX_ALIASES} aliases")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+
+def read_yaml(path: Path) -> Any:
+    """Read YAML of plain values in UTF-8.
+
+    Raises:
+        InputError: it is not such YAML, asks for Python objects, or refers to itself.
+        OSError: the file cannot be read.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _YamlLoader)
+        json.dumps(content, default=str)  # fails on a value that contains itself
+    # Beside YAML's own: not UTF-8, an impossible date, a number of 10,000 digits, endless nesting.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{path}: not YAML ({error})") from error
+    return content
 
 
 @contextmanager

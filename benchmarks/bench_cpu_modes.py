@@ -1,4 +1,4 @@
-"""Time of the network in the modes of MODEL.CPU_MODE and under torch.compile, on one core, and how far they agree.
+"""Time of the network in the CPU modes and under torch.compile, on one core, and how far they agree.
 
 All modes take turns on the same images, so that other processes disturb all alike; reported is processor time. A mode
 agrees with "plain" as far as it finds the same cells: mask IoU of the pairs, scores, and how many of the cells with a

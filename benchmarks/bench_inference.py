@@ -90,7 +90,7 @@ def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def predictor_of(
-    name: str, run: Path | None, options: PredictionOptions, cpu_mode: str | None = None
+    name: str, run: Path | None, options: PredictionOptions, cpu_mode: str = "auto"
 ) -> BCCDPredictor:
     """A predictor with the weights of ``run``, or with random ones and 100 detections an image."""
     cfg = configuration(name, run)
@@ -183,7 +183,7 @@ def models_table(smear: SyntheticSmear, rounds: int) -> None:
     for name in (R50, LITE):
         for mode in ("plain", "auto"):
             predictor = predictor_of(name, None, options, mode)
-            label = f"{name}, MODEL.CPU_MODE {mode}" + f" ({predictor.network.mode})" * (mode == "auto")
+            label = f"{name}, cpu_mode {mode}" + f" ({predictor.network.mode})" * (mode == "auto")
             works[label] = partial(predictor.predict_cells, smear.image)
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -95,8 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     cfg = get_bccd_cfg()
     normalizers = {}
     for background in ("keep", "normalize"):
-        cfg.INPUT.STAIN.BACKGROUND = background
-        normalizers[background] = ReinhardNormalizer(cfg)
+        normalizers[background] = ReinhardNormalizer(cfg, background=background)
 
     torchstain = torchstain_way(read_image(str(paths[0])))
     errors: dict[str, list[np.ndarray]] = {name: [] for name in normalizers}

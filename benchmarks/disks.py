@@ -183,7 +183,7 @@ def main() -> int:
     report = Report()
     soak.finish(converted, tally := soak.Tally(), "data")
     report.faults += tally.faults
-    options = [*soak.OPTIONS.split(), "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.CHECKPOINTS_KEPT", "6"]
+    options = [*soak.OPTIONS.split(), "SOLVER.CHECKPOINT_PERIOD", "1"]
     training = [
         "--config-file",
         str(soak.CONFIG),

@@ -128,7 +128,7 @@ def read_output(path: Path) -> None:
 
 def read_config(path: Path) -> None:
     """A configuration, and what is made of its evaluation."""
-    EvaluationOptions.from_config(load_config(path).TEST)
+    EvaluationOptions.from_config(load_config(path))
 
 
 def read_class_table(path: Path) -> None:

@@ -2,12 +2,13 @@ import errno
 import json
 import os
 import signal
+from datetime import date
 from multiprocessing import get_context
 
 import pytest
 
 from bccd_d2.errors import InputError
-from bccd_d2.files import clear_partial, locked, naming, replacing, write_json
+from bccd_d2.files import clear_partial, locked, naming, read_yaml, replacing, write_json
 from tests.full_disk import files_no_larger_than
 
 
@@ -139,7 +140,7 @@ def test_a_fork_of_a_killed_holder_holds_nothing(tmp_path):
     os.close(writing)
 
 
-def test_a_lock_that_its_holder_deletes_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+def test_a_lock_that_its_holder_deletes_meanwhile_is_taken_again(tmp_path, monkeypatch):
     """Another process had the file open when its holder let go of it: who locks that file holds nothing."""
     import fcntl
 
@@ -154,3 +155,41 @@ def test_a_lock_that_its_holder_deletes_meanwhile_is_taken_anew(tmp_path, monkey
     with locked(tmp_path, "--output"):
         assert names(tmp_path) == [".lock"]
     assert len(taken) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [", "not YAML"),
+        (b"a: \xff", "not YAML"),
+        ("a: 2026-13-45", "not YAML"),
+        ("[1, 2]: 3", "not YAML"),
+        ("[" * 100_000, "not YAML"),
+        ("- " * 2000, "not YAML"),
+        ("a: !!python/object/apply:os.getcwd []", "not YAML"),
+        ("&a [1, *a]", "Circular reference"),
+        # 10^10 values, were they written out.
+        (
+            "\n".join(f"a{i}: &a{i} [{', '.join(['x' if not i else f'*a{i - 1}'] * 10)}]" for i in range(10)),
+            "aliases",
+        ),
+    ],
+)
+def test_yaml_that_is_refused(tmp_path, content, message):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=rf"a\.yaml: .*{message}"):
+        read_yaml(path)
+
+
+def test_yaml_of_plain_values_and_aliases_is_read(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("a: &list [1, 2.5, x]\nb: {c: *list}\ne: null\nf: 2026-01-02\n")
+    assert read_yaml(path) == {
+        "a": [1, 2.5, "x"],
+        "b": {"c": [1, 2.5, "x"]},
+        "e": None,
+        "f": date(2026, 1, 2),
+    }
+    path.write_text("")
+    assert read_yaml(path) is None

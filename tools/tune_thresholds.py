@@ -17,7 +17,7 @@ import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 from bccd_d2.config import load_config
 from bccd_d2.engine.thresholds import MASK_SUPPRESSIONS, Tuning, read_validation, render, tune
 from bccd_d2.errors import InputError, run_command
-from bccd_d2.evaluation.options import NO_GROUND_TRUTH
+from bccd_d2.evaluation.options import NO_GROUND_TRUTH, EvaluationOptions
 from bccd_d2.files import replacing
 
 EXAMPLES = """examples:
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = read_validation(
         cfg, options.run, options.dataset, options.predictions, untouched_masks=options.mask_nms
     )
-    before = cfg.TEST.SCORE_THRESH
+    before = EvaluationOptions.score_threshold
     suppressions = (None, *MASK_SUPPRESSIONS) if options.mask_nms else (None,)
     tuning = tune(dataset, options.iou, before, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, suppressions)
     source = f"greatest F1 at mask IoU {options.iou:g} on {len(dataset.images)} images of {options.dataset}"

@@ -28,8 +28,8 @@ from typing import Any
 from bccd_d2.conversion.instances import CutRule, InstanceRule
 from bccd_d2.conversion.layout import DEFAULT_FOLDERS, FolderPair
 from bccd_d2.errors import InputError
+from bccd_d2.files import read_yaml
 from bccd_d2.io.masks import Colour, MaskRule
-from bccd_d2.plain_yaml import read_yaml
 
 SPEC_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "datasets"
 YAML_TYPES: dict[str, tuple[type, ...]] = {

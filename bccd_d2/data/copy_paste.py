@@ -34,6 +34,8 @@ _MARGIN = 4
 # Standard deviation of the blended border, network pixels.
 _BLEND = 1.0
 _PLACES_TRIED = 10
+# Cut out when training starts and kept in memory, 40 to 200 kB each.
+_CELLS_PER_CLASS = 64
 # Share of a pasted cell that may lie on other cells. Real cells overlap a little.
 _MAX_OVERLAP = 0.1
 
@@ -310,7 +312,5 @@ def _free_place(
 def build_copy_paste(cfg: CfgNode, dataset_dicts: Sequence[Mapping[str, Any]]) -> CopyPaste:
     """Copy-paste as ``INPUT.COPY_PASTE`` asks for, from the given training data."""
     normalizer = ReinhardNormalizer(cfg)
-    bank = CellBank.from_dataset(
-        dataset_dicts, cfg.INPUT.COPY_PASTE.CELLS_PER_CLASS, normalizer, seed=max(cfg.SEED, 0)
-    )
+    bank = CellBank.from_dataset(dataset_dicts, _CELLS_PER_CLASS, normalizer, seed=max(cfg.SEED, 0))
     return CopyPaste(bank, cfg.INPUT.COPY_PASTE.MAX_CELLS, normalizer)

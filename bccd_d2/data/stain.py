@@ -102,7 +102,7 @@ class ReinhardNormalizer:
             ("INPUT.FORMAT", image_format, tuple(_TO_LAB)),
             ("INPUT.STAIN.FOREGROUND", foreground, FOREGROUNDS),
             ("INPUT.STAIN.CHANNEL", channel, CHANNELS),
-            ("INPUT.STAIN.BACKGROUND", background, BACKGROUNDS),
+            ("background", background, BACKGROUNDS),
         ):
             if value not in known:
                 raise InputError(f"{key} is {value!r}; expected one of {', '.join(known)}")
@@ -111,8 +111,7 @@ class ReinhardNormalizer:
                 raise InputError(f"INPUT.STAIN.{key} holds {len(values)} numbers; expected three: L, a, b")
         if min(target.std) <= 0 or min_std <= 0:
             raise InputError(
-                f"INPUT.STAIN.TARGET_STD is {list(target.std)}, INPUT.STAIN.MIN_STD {min_std}; "
-                "expected numbers above 0"
+                f"INPUT.STAIN.TARGET_STD is {list(target.std)}, min_std {min_std}; expected numbers above 0"
             )
         self.target = target
         self.image_format = image_format
@@ -128,10 +127,8 @@ class ReinhardNormalizer:
         return {
             "target": StainTarget(tuple(stain.TARGET_MEAN), tuple(stain.TARGET_STD)),
             "image_format": cfg.INPUT.FORMAT,
-            "min_std": stain.MIN_STD,
             "foreground": stain.FOREGROUND,
             "channel": stain.CHANNEL,
-            "background": stain.BACKGROUND,
         }
 
     def statistics(self, image: NDArray[np.uint8]) -> StainStatistics | None:

@@ -15,7 +15,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bccd_d2.errors import InputError
-from bccd_d2.plain_yaml import read_yaml
+from bccd_d2.files import read_yaml
 from bccd_d2.structures.coco import read_json
 
 TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"

@@ -12,7 +12,6 @@ from bccd_d2.structures.coco import image_root, read_coco
 _IMAGES = 2
 # Two iterations, after each of which everything is due that a long run does now and then.
 FAST_OPTIONS: Sequence[str] = (
-    *("SOLVER.MAX_EPOCHS", "0", "SOLVER.CHECKPOINT_EPOCHS", "0", "TEST.EVAL_EPOCHS", "0"),
     *("SOLVER.MAX_ITER", "2", "SOLVER.WARMUP_ITERS", "1", "SOLVER.CHECKPOINT_PERIOD", "1"),
     *("TEST.EVAL_PERIOD", "1", "TEST.VALIDATION_LOSS_PERIOD", "1", "TEST.VALIDATION_LOSS_CROPS", "2"),
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
@@ -20,7 +20,6 @@ from bccd_d2.config import load_config
 from bccd_d2.data.registration import class_names, default_root, median_diameter, register_bccd
 from bccd_d2.engine.fast_dev_run import FAST_OPTIONS, reduced_data
 from bccd_d2.engine.progress import quiet_console
-from bccd_d2.engine.schedule import set_iterations
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import LOCK_FILE, replacing
@@ -56,19 +55,14 @@ def setup_config(
 
     Returns:
         The checked configuration, not frozen, with ``DATASETS.ROOT`` and ``DATASETS.CLASS_NAMES`` filled in, and for a
-        training ``INPUT.CELL_DIAMETER`` and the iterations that stand for ``SOLVER.MAX_EPOCHS``.
+        training ``INPUT.CELL_DIAMETER``.
 
     Raises:
         InputError: see :func:`bccd_d2.config.load_config` and :func:`bccd_d2.data.registration.register_bccd`; or the
             data's classes are not those of the configuration, or a data set it names has no annotations.
     """
     cfg = load_config(config_file, [*options, *(FAST_OPTIONS if fast else ())])
-    EvaluationOptions.from_config(cfg.TEST)  # refuses what the evaluation at the end would refuse
-    if cfg.SOLVER.MAX_EPOCHS and "SOLVER.MAX_ITER" in options:
-        raise InputError(
-            f"SOLVER.MAX_ITER has no effect while SOLVER.MAX_EPOCHS is {cfg.SOLVER.MAX_EPOCHS}; "
-            "add 'SOLVER.MAX_EPOCHS 0'"
-        )
+    EvaluationOptions.from_config(cfg)  # refuses what the evaluation at the end would refuse
     if data_root is not None:
         cfg.DATASETS.ROOT = data_root
     if fast:
@@ -99,9 +93,6 @@ def setup_config(
     if training and not cfg.INPUT.CELL_DIAMETER:
         files = [registered[name] for name in cfg.DATASETS.TRAIN if name in registered]
         cfg.INPUT.CELL_DIAMETER = median_diameter(files)
-    if training and (cfg.SOLVER.MAX_EPOCHS or cfg.SOLVER.CHECKPOINT_EPOCHS or cfg.TEST.EVAL_EPOCHS):
-        dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-        set_iterations(cfg, len(dicts))
     return cfg
 
 

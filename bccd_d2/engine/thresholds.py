@@ -193,4 +193,4 @@ def render(tuning: Tuning, class_names: Sequence[str], tried_suppressions: bool,
         lines += ["    MASK_NMS:", f"      ENABLED: {chosen is not None}"]
         if chosen is not None:
             lines += [f'      METRIC: "{chosen.metric}"', f"      THRESH: {chosen.threshold}"]
-    return "\n".join([*lines, "TEST:", "  SCORE_THRESH: 0.0  # what the model outputs, counts"]) + "\n"
+    return "\n".join(lines) + "\n"

@@ -33,7 +33,6 @@ from bccd_d2.engine.hooks import (
     ValidationLossHook,
 )
 from bccd_d2.engine.progress import ProgressLine
-from bccd_d2.engine.schedule import steps_of_shares
 from bccd_d2.engine.train_step import NonFiniteError, TrainStep
 from bccd_d2.engine.validation_loss import build_validation_crops, validation_losses
 from bccd_d2.errors import InputError
@@ -46,6 +45,10 @@ from bccd_d2.modeling.timm_backbone import decay_layer_rates
 from bccd_d2.modeling.weights import load_pretrained_backbone, weights_errors
 
 _logger = logging.getLogger(__name__)
+CHECKPOINTS_KEPT = 2
+"""Periodic checkpoints that stay, newest first: the last one, and the one before in case that is damaged."""
+# Of the iterations, where SOLVER.STEPS is empty; a shorter run then needs another SOLVER.MAX_ITER only.
+_STEP_SHARES = (0.6, 0.8, 0.9)
 
 
 class BCCDTrainer(DefaultTrainer):
@@ -98,7 +101,7 @@ class BCCDTrainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks, with this project's evaluation instead of its own, and more.
 
-        Of the periodic checkpoints only the newest ``SOLVER.CHECKPOINTS_KEPT`` stay.
+        Of the periodic checkpoints only the newest ``CHECKPOINTS_KEPT`` stay.
         """
         cfg = self.cfg
         timer, *stock = super().build_hooks()
@@ -119,7 +122,7 @@ class BCCDTrainer(DefaultTrainer):
                 hooks.append(self.evaluation)
                 continue
             if isinstance(hook, PeriodicCheckpointer):
-                hook.max_to_keep = cfg.SOLVER.CHECKPOINTS_KEPT
+                hook.max_to_keep = CHECKPOINTS_KEPT
             hooks.append(hook)
         return [*hooks, StopOnSignal()]
 
@@ -219,9 +222,7 @@ class BCCDTrainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> CellEvaluator:
         """All metrics of cells; files go to ``OUTPUT_DIR/inference/<data set>``."""
         output_dir = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
-        return CellEvaluator(
-            dataset_name, EvaluationOptions.from_config(cfg.TEST), output_dir=str(output_dir)
-        )
+        return CellEvaluator(dataset_name, EvaluationOptions.from_config(cfg), output_dir=str(output_dir))
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -255,10 +256,14 @@ class BCCDTrainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-        """Detectron2's schedule; without ``SOLVER.STEPS`` its steps are ``SOLVER.STEP_SHARES`` of the iterations."""
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.SOLVER.STEPS = steps_of_shares(cfg)
+        """Detectron2's schedule; without ``SOLVER.STEPS`` its steps are after 60, 80 and 90 % of the iterations."""
+        if not cfg.SOLVER.STEPS:
+            cfg = cfg.clone()
+            cfg.defrost()
+            iterations = cfg.SOLVER.MAX_ITER
+            steps = sorted({round(share * iterations) for share in _STEP_SHARES} - {0, iterations})
+            # fvcore wants more iterations than rates, which a run of two iterations does not have.
+            cfg.SOLVER.STEPS = tuple(steps[: max(0, iterations - 2)])
         return super().build_lr_scheduler(cfg, optimizer)
 
     @classmethod
@@ -279,7 +284,7 @@ class BCCDTrainer(DefaultTrainer):
         """As ``DefaultTrainer.resume_or_load``; what cannot be read is an :class:`InputError`.
 
         Without ``MODEL.WEIGHTS`` a backbone with weights of its own starts from those. Periodic checkpoints of a
-        training that goes on count among those of which ``SOLVER.CHECKPOINTS_KEPT`` stay.
+        training that goes on count among those of which ``CHECKPOINTS_KEPT`` stay.
         """
         if resume and self.checkpointer.has_checkpoint():
             with self.checkpointer.resume_errors():

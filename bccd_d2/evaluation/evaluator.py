@@ -145,5 +145,5 @@ def find_run(run: Path, data_root: Path | None = None) -> RunFiles:
                 f"{path} is not there: expected what the run {run} was evaluated on; give --data-root"
             )
     return RunFiles(
-        EvaluationOptions.from_config(cfg.TEST), truth, predictions, config_file.read_text(encoding="utf-8")
+        EvaluationOptions.from_config(cfg), truth, predictions, config_file.read_text(encoding="utf-8")
     )

@@ -59,19 +59,18 @@ FOUND_IOU = 0.5
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """Everything a user may set; each has its key in the configuration, but for the seed.
+    """Everything a user may set, in the configuration or as an option of ``tools/evaluate.py``.
 
     Attributes:
         max_detections: predictions that an image may have, ``TEST.DETECTIONS_PER_IMAGE``; more are an error.
-        score_threshold: what is counted, outlined or binned are predictions with at least this score,
-            ``TEST.SCORE_THRESH``. Average precision, curves and calibration look at all.
+        score_threshold: what is counted, outlined or binned are predictions with at least this score. Average
+            precision, curves and calibration look at all.
         size_edges: the two diameters in native px that part small from medium and medium from large cells, of a
             disc with the area of the mask, ``TEST.SIZE_EDGES``.
-        border_margin: a mask that comes within this many px of the image border touches it, ``TEST.BORDER_MARGIN``.
-        crowding_edges: gaps in px to the next cell up to which a cell is "touching" and "near",
-            ``TEST.CROWDING_EDGES``.
-        boundary_tolerance: px by which an outline may be off in boundary F1, ``TEST.BOUNDARY_TOLERANCE``.
-        bootstrap_samples: resamples of the images for confidence intervals, ``TEST.BOOTSTRAP_SAMPLES``; 0 for none.
+        border_margin: a mask that comes within this many px of the image border touches it.
+        crowding_edges: gaps in px to the next cell up to which a cell is "touching" and "near".
+        boundary_tolerance: px by which an outline may be off in boundary F1.
+        bootstrap_samples: resamples of the images for confidence intervals; 0 for none.
         seed: of the resampling.
     """
 
@@ -85,35 +84,31 @@ class EvaluationOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key, edges in (("SIZE_EDGES", self.size_edges), ("CROWDING_EDGES", self.crowding_edges)):
+        for key, edges in (("TEST.SIZE_EDGES", self.size_edges), ("crowding edges", self.crowding_edges)):
             if len(edges) != 2 or not 0 <= edges[0] < edges[1]:
-                raise InputError(f"TEST.{key}: expected two rising numbers of pixels, found {list(edges)}")
+                raise InputError(f"{key}: expected two rising numbers of pixels, found {list(edges)}")
         if not 0 <= self.score_threshold <= 1:
-            raise InputError(f"TEST.SCORE_THRESH: expected a number in [0, 1], found {self.score_threshold}")
+            raise InputError(f"score threshold: expected a number in [0, 1], found {self.score_threshold}")
         for key, least, value in (
-            ("DETECTIONS_PER_IMAGE", 1, self.max_detections),
-            ("BOUNDARY_TOLERANCE", 0, self.boundary_tolerance),
-            ("BORDER_MARGIN", 0, self.border_margin),
-            ("BOOTSTRAP_SAMPLES", 0, self.bootstrap_samples),
+            ("TEST.DETECTIONS_PER_IMAGE", 1, self.max_detections),
+            ("boundary tolerance", 0, self.boundary_tolerance),
+            ("border margin", 0, self.border_margin),
+            ("bootstrap samples", 0, self.bootstrap_samples),
         ):
             if value < least:
-                raise InputError(f"TEST.{key}: expected a number from {least} on, found {value}")
+                raise InputError(f"{key}: expected a number from {least} on, found {value}")
 
     @classmethod
-    def from_config(cls, test: Any) -> EvaluationOptions:
-        """Options of ``cfg.TEST``, a node with the keys named above.
+    def from_config(cls, cfg: Any) -> EvaluationOptions:
+        """Options of a configuration; with ``SCORE_THRESH_PER_CLASS`` everything that the model outputs counts.
 
         Raises:
             InputError: a value is out of its range.
         """
         return cls(
-            max_detections=test.DETECTIONS_PER_IMAGE,
-            score_threshold=test.SCORE_THRESH,
-            size_edges=tuple(test.SIZE_EDGES),
-            border_margin=test.BORDER_MARGIN,
-            crowding_edges=tuple(test.CROWDING_EDGES),
-            boundary_tolerance=test.BOUNDARY_TOLERANCE,
-            bootstrap_samples=test.BOOTSTRAP_SAMPLES,
+            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            score_threshold=0.0 if cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS else cls.score_threshold,
+            size_edges=tuple(cfg.TEST.SIZE_EDGES),
         )
 
     def size_areas(self) -> list[tuple[float, float]]:

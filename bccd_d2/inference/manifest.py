@@ -19,7 +19,7 @@ MANIFEST = "run.json"
 
 # Of the configuration what decides about a prediction, and in MODEL what does not.
 _CONFIG_SECTIONS = ("MODEL", "INPUT", "TEST")
-_MACHINE_KEYS = ("DEVICE", "WEIGHTS", "CPU_MODE")
+_MACHINE_KEYS = ("DEVICE", "WEIGHTS")
 # How much is done at a time, not what.
 _SPEED_OPTIONS = ("batch_size",)
 

@@ -13,12 +13,12 @@ import torch
 from detectron2.structures import Instances, ROIMasks
 from numpy.typing import NDArray
 
-from bccd_d2.config_checks import CPU_MODES
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.precision import keep_features_exact
 from bccd_d2.structures.detections import Detections
 
 _LARGEST_BATCH_ON_CUDA = 8
+CPU_MODES = ("auto", "plain", "channels_last", "bfloat16")
 
 
 class Network:
@@ -42,7 +42,7 @@ class Network:
 
     def __init__(self, model: Any, *, half: bool = False, cpu_mode: str = "plain") -> None:
         if cpu_mode not in CPU_MODES:
-            raise InputError(f"MODEL.CPU_MODE: expected one of {', '.join(CPU_MODES)}, found {cpu_mode!r}")
+            raise InputError(f"cpu_mode: expected one of {', '.join(CPU_MODES)}, found {cpu_mode!r}")
         self.model = model
         self.on_cuda = model.device.type == "cuda"
         if cpu_mode == "auto":

@@ -43,7 +43,7 @@ class BCCDPredictor(CellFinder):
         options: PredictionOptions = DEFAULT_OPTIONS,
         *,
         device: str | None = None,
-        cpu_mode: str | None = None,
+        cpu_mode: str = "auto",
     ) -> None:
         """
         Args:
@@ -51,7 +51,7 @@ class BCCDPredictor(CellFinder):
             weights: checkpoint; ``None`` for the configuration's ``MODEL.WEIGHTS``.
             options: used where a call is given none.
             device: such as "cpu" or "cuda:1", in place of ``MODEL.DEVICE``.
-            cpu_mode: in place of ``MODEL.CPU_MODE``, see :class:`bccd_d2.inference.network.Network`.
+            cpu_mode: see :class:`bccd_d2.inference.network.Network`.
 
         Raises:
             InputError: the configuration or the checkpoint cannot be read.
@@ -68,7 +68,7 @@ class BCCDPredictor(CellFinder):
         self.model.eval()
         preprocessor = ImagePreprocessor(cfg)
         super().__init__(
-            Network(self.model, half=cfg.SOLVER.AMP.ENABLED, cpu_mode=cpu_mode or cfg.MODEL.CPU_MODE),
+            Network(self.model, half=cfg.SOLVER.AMP.ENABLED, cpu_mode=cpu_mode),
             names,
             scale=preprocessor.scale,
             image_format=preprocessor.image_format,

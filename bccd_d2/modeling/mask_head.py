@@ -36,10 +36,9 @@ class CellMaskHead(MaskRCNNConvUpsampleHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         """Arguments from ``MODEL.ROI_MASK_HEAD`` and ``MODEL.LOSS_WEIGHTS.MASK``."""
-        head = cfg.MODEL.ROI_MASK_HEAD
         return {
             **super().from_config(cfg, input_shape),
-            "mask_loss": find_mask_loss(head.LOSS, head.BOUNDARY_WEIGHT, head.BOUNDARY_WIDTH),
+            "mask_loss": find_mask_loss(cfg.MODEL.ROI_MASK_HEAD.LOSS),
             "loss_weight": cfg.MODEL.LOSS_WEIGHTS.MASK,
         }
 

@@ -7,7 +7,6 @@ and returns a scalar that carries gradients; 0 where R is 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  torch's own habit
@@ -61,7 +60,7 @@ def boundary_weights(targets: Tensor, weight: float, width: int) -> Tensor:
     return 1 + weight * (mean - targets).abs()
 
 
-def boundary_bce_loss(logits: Tensor, targets: Tensor, weight: float, width: int) -> Tensor:
+def boundary_bce_loss(logits: Tensor, targets: Tensor, weight: float = 5.0, width: int = 5) -> Tensor:
     """Binary cross entropy, the mean over all pixels weighted by :func:`boundary_weights`."""
     if not len(logits):
         return logits.sum()
@@ -70,14 +69,12 @@ def boundary_bce_loss(logits: Tensor, targets: Tensor, weight: float, width: int
     return (weights * losses).sum() / weights.sum()
 
 
-def find_mask_loss(
-    name: str, boundary_weight: float, boundary_width: int
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss that ``MODEL.ROI_MASK_HEAD.LOSS`` names; the other two are only read by "boundary_bce"."""
+def find_mask_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss that ``MODEL.ROI_MASK_HEAD.LOSS`` names."""
     losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "bce": bce_loss,
         "dice": dice_loss,
         "bce_dice": bce_dice_loss,
-        "boundary_bce": partial(boundary_bce_loss, weight=boundary_weight, width=boundary_width),
+        "boundary_bce": boundary_bce_loss,
     }
     return losses[name]

@@ -21,6 +21,8 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import Instances
 from torch import Tensor
 
+IGNORED_SHARE = 0.5
+"""Boxes with a larger share of ignored pixels are neither cell nor background: most of them is unknown."""
 _FIELDS = ("ignore_mask", "unlabeled_classes", "unlabeled_sizes")
 
 

@@ -18,10 +18,10 @@ from detectron2.modeling.roi_heads import (
 from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
-from bccd_d2.config_heads import class_weights, score_thresholds
+from bccd_d2.config_checks import class_weights, score_thresholds
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.focal_loss import softmax_focal_loss
-from bccd_d2.modeling.partial_labels import join_unlabeled, mark_unlabeled, partial_labels
+from bccd_d2.modeling.partial_labels import IGNORED_SHARE, join_unlabeled, mark_unlabeled, partial_labels
 from bccd_d2.modeling.roi_masks import cells_of_instances
 from bccd_d2.modeling.suppression import (
     BoxSuppression,
@@ -29,6 +29,9 @@ from bccd_d2.modeling.suppression import (
     build_box_suppression,
     build_mask_suppression,
 )
+
+# Of the same paper as focal loss itself (Lin et al. 2017).
+_FOCAL_GAMMA = 2.0
 
 
 class CellOutputLayers(FastRCNNOutputLayers):
@@ -54,7 +57,6 @@ class CellOutputLayers(FastRCNNOutputLayers):
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         """Arguments from ``MODEL.ROI_BOX_HEAD``, ``MODEL.ROI_HEADS`` and ``MODEL.LOSS_WEIGHTS``."""
         arguments = super().from_config(cfg, input_shape)
-        weights = cfg.MODEL.LOSS_WEIGHTS
         if build_box_suppression(cfg).is_detectron2s:
             suppression = {}
         else:
@@ -64,8 +66,8 @@ class CellOutputLayers(FastRCNNOutputLayers):
         return {
             **arguments,
             **suppression,
-            "loss_weight": {"loss_cls": weights.CLS, "loss_box_reg": weights.BOX_REG},
-            "focal_gamma": cfg.MODEL.ROI_BOX_HEAD.FOCAL_GAMMA if focal else 0.0,
+            "loss_weight": {**arguments["loss_weight"], "loss_cls": cfg.MODEL.LOSS_WEIGHTS.CLS},
+            "focal_gamma": _FOCAL_GAMMA if focal else 0.0,
             "class_weights": class_weights(cfg),
         }
 
@@ -96,11 +98,11 @@ class _CellHeads:
     def __init__(
         self,
         *,
-        ignore_threshold: float,
         box_suppression: BoxSuppression | None,
         score_thresholds: Sequence[float],
         max_detections: int,
         mask_suppression: MaskSuppression | None,
+        ignore_threshold: float = IGNORED_SHARE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -110,12 +112,11 @@ class _CellHeads:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Arguments from ``MODEL.ROI_HEADS``, ``MODEL.IGNORE_THRESH`` and ``TEST.DETECTIONS_PER_IMAGE``."""
+        """Arguments from ``MODEL.ROI_HEADS`` and ``TEST.DETECTIONS_PER_IMAGE``."""
         suppression = build_box_suppression(cfg)
         stock = suppression.is_detectron2s and not cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS
         return {
             **super().from_config(cfg, input_shape),  # type: ignore[misc]
-            "ignore_threshold": cfg.MODEL.IGNORE_THRESH,
             "box_suppression": None if stock else suppression,
             "score_thresholds": score_thresholds(cfg),
             "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,

@@ -13,10 +13,12 @@ from detectron2.structures import Boxes, Instances
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 
-from bccd_d2.modeling.partial_labels import partial_labels
+from bccd_d2.modeling.partial_labels import IGNORED_SHARE, partial_labels
 
 # Objectness that focal loss starts from, so that the many easy anchors do not drown the first steps (Lin et al. 2017).
 _PRIOR = 0.01
+# Alpha and gamma of the same paper.
+_FOCAL = (0.25, 2.0)
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -34,7 +36,9 @@ class CellRPN(RPN):
     """
 
     @configurable
-    def __init__(self, *, ignore_threshold: float, focal: tuple[float, float] | None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, focal: tuple[float, float] | None, ignore_threshold: float = IGNORED_SHARE, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.ignore_threshold, self.focal = ignore_threshold, focal
         if focal is not None:
@@ -42,13 +46,10 @@ class CellRPN(RPN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Arguments from ``MODEL.RPN``, ``MODEL.LOSS_WEIGHTS`` and ``MODEL.IGNORE_THRESH``."""
-        options, weights = cfg.MODEL.RPN, cfg.MODEL.LOSS_WEIGHTS
-        focal = (options.FOCAL_ALPHA, options.FOCAL_GAMMA) if options.OBJECTNESS_LOSS == "focal" else None
+        """Arguments from ``MODEL.RPN``."""
+        focal = _FOCAL if cfg.MODEL.RPN.OBJECTNESS_LOSS == "focal" else None
         return {
             **super().from_config(cfg, input_shape),
-            "loss_weight": {"loss_rpn_cls": weights.RPN_CLS, "loss_rpn_loc": weights.RPN_LOC},
-            "ignore_threshold": cfg.MODEL.IGNORE_THRESH,
             "focal": focal,
         }
 

@@ -16,6 +16,8 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 
 from bccd_d2.errors import InputError
 
+# Of each stage, as in ResNet-18.
+_BLOCKS = (2, 2, 2, 2)
 STAGES = ("res2", "res3", "res4", "res5")
 
 
@@ -64,9 +66,8 @@ def build_slim_resnet(
 @BACKBONE_REGISTRY.register()
 def build_slim_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Feature pyramid (Lin et al. 2017) on :func:`build_slim_resnet`, p2 to p6."""
-    slim = cfg.MODEL.SLIM_RESNET
     bottom_up = build_slim_resnet(
-        tuple(slim.CHANNELS), tuple(slim.BLOCKS), cfg.MODEL.RESNETS.NORM, input_shape.channels
+        tuple(cfg.MODEL.SLIM_RESNET.CHANNELS), _BLOCKS, cfg.MODEL.RESNETS.NORM, input_shape.channels
     )
     return FPN(
         bottom_up=bottom_up,

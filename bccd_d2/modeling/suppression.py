@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from numpy.typing import NDArray
 from torchvision.ops import batched_nms
 
-from bccd_d2.config_heads import MASK_METRICS, NMS_KINDS
+from bccd_d2.config_checks import MASK_METRICS, NMS_KINDS
 from bccd_d2.errors import InputError
 from bccd_d2.structures.cells import Cells
 
@@ -204,7 +204,7 @@ def _shared_pixels(cells: Cells, i: int, j: int) -> int:
 def build_box_suppression(cfg: CfgNode) -> BoxSuppression:
     """As ``MODEL.ROI_HEADS`` asks for."""
     heads = cfg.MODEL.ROI_HEADS
-    return BoxSuppression(heads.NMS_KIND, heads.NMS_THRESH_TEST, heads.NMS_SIGMA, heads.NMS_CLASS_AGNOSTIC)
+    return BoxSuppression(heads.NMS_KIND, heads.NMS_THRESH_TEST, class_agnostic=heads.NMS_CLASS_AGNOSTIC)
 
 
 def build_mask_suppression(cfg: CfgNode) -> MaskSuppression | None:
@@ -212,4 +212,4 @@ def build_mask_suppression(cfg: CfgNode) -> MaskSuppression | None:
     options = cfg.MODEL.ROI_HEADS.MASK_NMS
     if not options.ENABLED:
         return None
-    return MaskSuppression(options.METRIC, options.THRESH, options.CLASS_AGNOSTIC)
+    return MaskSuppression(options.METRIC, options.THRESH)

@@ -56,7 +56,7 @@ def own_options(setting: Setting, folder: Path) -> list[str]:
         *("MODEL.ROI_HEADS.NUM_CLASSES", str(classes), "SEED", str(setting.seed), "OUTPUT_DIR", str(folder)),
         *("TEST.DETECTIONS_PER_IMAGE", str(DETECTIONS), "TEST.EVAL_PERIOD", "0"),
         *("TEST.VALIDATION_LOSS_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", str(sys.maxsize)),
-        *("SOLVER.MAX_ITER", str(SCHEDULE_STEPS), "SOLVER.MAX_EPOCHS", "0"),
+        *("SOLVER.MAX_ITER", str(SCHEDULE_STEPS)),
         *("SOLVER.WARMUP_ITERS", str(round(WARMUP_SHARE * SCHEDULE_STEPS))),
     ]
 

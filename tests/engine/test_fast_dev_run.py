@@ -29,7 +29,7 @@ def test_the_configuration_is_of_two_iterations_in_a_folder_of_its_own(tiny_root
         (tmp_path / "fast_dev_run" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "fast_dev_run" / name).touch()
     (tmp_path / "kept").touch()
-    options = [*TINY, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_EPOCHS", "9"]
+    options = [*TINY, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "9"]
     cfg = setup_config(LITE, options, str(tiny_root), fast=True)
     assert (cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD) == (2, 1)
     assert str(tmp_path / "fast_dev_run") == cfg.OUTPUT_DIR

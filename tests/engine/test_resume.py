@@ -18,7 +18,7 @@ from tests.full_disk import files_no_larger_than
 ITERATIONS = 6
 EVERYTHING = [
     *("MODEL_EMA.ENABLED", True, "SOLVER.ACCUMULATE", 2, "SOLVER.MAX_ITER", ITERATIONS),
-    *("INPUT.AUGMENTATION.PRESET", "strong", "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.CHECKPOINTS_KEPT", 5),
+    *("INPUT.AUGMENTATION.PRESET", "strong", "SOLVER.CHECKPOINT_PERIOD", 2),
     *("TEST.EVAL_PERIOD", 2, "TEST.VALIDATION_LOSS_PERIOD", 3, "TEST.VALIDATION_LOSS_CROPS", 2),
 ]
 
@@ -167,7 +167,7 @@ def test_a_training_that_a_full_disk_ended_goes_on_from_its_last_checkpoint(
 
 
 def test_checkpoints_of_before_an_interruption_count_among_those_kept(tiny_root, tmp_path):
-    options = ["SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.CHECKPOINTS_KEPT", 2]
+    options = ["SOLVER.CHECKPOINT_PERIOD", 1]
     run(tiny_config(tiny_root, tmp_path, *options, "SOLVER.MAX_ITER", 3))
     cfg = tiny_config(tiny_root, tmp_path, *options, "SOLVER.MAX_ITER", 5)
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")

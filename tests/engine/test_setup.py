@@ -7,7 +7,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import InputError
-from tests.engine.tiny import tiny_config
 
 LITE = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
 
@@ -69,13 +68,3 @@ def test_evaluation_alone_needs_no_training_data(data_root):
 def test_what_does_not_fit_the_data_is_named(data_root, options, message):
     with pytest.raises(InputError, match=message):
         setup_config(LITE, options, data_root)
-
-
-def test_a_number_of_iterations_that_epochs_would_override_is_an_error(data_root):
-    with pytest.raises(InputError, match=r"MAX_ITER has no effect while SOLVER\.MAX_EPOCHS is 3"):
-        setup_config(LITE, ["SOLVER.MAX_EPOCHS", "3", "SOLVER.MAX_ITER", "7"], data_root)
-
-
-def test_epochs_become_iterations_of_the_training_images(tiny_root, tmp_path):
-    cfg = tiny_config(tiny_root, tmp_path, "SOLVER.MAX_EPOCHS", 4)
-    assert cfg.SOLVER.MAX_ITER == 6  # 4 epochs of 3 images, two at a time

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from bccd_d2.config import load_config
-from bccd_d2.config_heads import score_thresholds
+from bccd_d2.config_checks import score_thresholds
 from bccd_d2.engine.thresholds import tune
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
+from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.modeling.suppression import MaskSuppression
 from bccd_d2.structures.cells import Cells
 
@@ -146,7 +147,7 @@ def test_the_command_writes_what_a_configuration_includes(run, capsys):
     (run / "tuned.yaml").write_text('_BASE_: ["config.yaml", "thresholds.yaml"]\n')
     cfg = load_config(run / "tuned.yaml")
     assert score_thresholds(cfg) == pytest.approx([0.45, 0.225, 0.5])
-    assert cfg.TEST.SCORE_THRESH == 0
+    assert EvaluationOptions.from_config(cfg).score_threshold == 0
     assert not cfg.MODEL.ROI_HEADS.MASK_NMS.ENABLED
     command("--run", run, status=1)
     assert "thresholds.yaml exists; give --overwrite" in capsys.readouterr().err

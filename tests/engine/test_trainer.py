@@ -55,9 +55,9 @@ def test_gradients_are_clipped_to_the_norm(model):
     assert (weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize(("steps", "halved_at"), [((), [5, 8]), ((3,), [3])])
+@pytest.mark.parametrize(("steps", "halved_at"), [((), [6, 8, 9]), ((3,), [3])])
 def test_the_rate_is_halved_at_the_steps_or_at_their_shares(model, steps, halved_at):
-    cfg = config(MAX_ITER=10, STEPS=steps, STEP_SHARES=[0.5, 0.8], GAMMA=0.5, WARMUP_ITERS=0, BASE_LR=1.0)
+    cfg = config(MAX_ITER=10, STEPS=steps, GAMMA=0.5, WARMUP_ITERS=0, BASE_LR=1.0)
     optimizer = BCCDTrainer.build_optimizer(cfg, model)
     scheduler = BCCDTrainer.build_lr_scheduler(cfg, optimizer)
     rates = []

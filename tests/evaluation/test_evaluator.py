@@ -115,12 +115,11 @@ def test_more_detections_than_the_configuration_says_are_an_error(dataset):
 
 def test_options_come_from_the_configuration():
     cfg = get_bccd_cfg()
-    cfg.TEST.DETECTIONS_PER_IMAGE, cfg.TEST.SCORE_THRESH = 300, 0.7
-    cfg.TEST.SIZE_EDGES, cfg.TEST.BORDER_MARGIN = [30.0, 90.0], 2
-    options = EvaluationOptions.from_config(cfg.TEST)
-    assert options == EvaluationOptions(
-        max_detections=300, score_threshold=0.7, size_edges=(30.0, 90.0), border_margin=2
-    )
+    cfg.TEST.DETECTIONS_PER_IMAGE, cfg.TEST.SIZE_EDGES = 300, [30.0, 90.0]
+    options = EvaluationOptions.from_config(cfg)
+    assert options == EvaluationOptions(max_detections=300, size_edges=(30.0, 90.0))
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS = [0.7]
+    assert EvaluationOptions.from_config(cfg).score_threshold == 0
     cfg.TEST.SIZE_EDGES = [90.0, 30.0]
     with pytest.raises(InputError, match=r"TEST\.SIZE_EDGES: expected two rising numbers"):
-        EvaluationOptions.from_config(cfg.TEST)
+        EvaluationOptions.from_config(cfg)

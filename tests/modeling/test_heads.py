@@ -39,8 +39,12 @@ def test_by_default_losses_and_detections_are_detectron2s(ours):
 
 @pytest.mark.parametrize("ours", [(), CASCADE], ids=["standard", "cascade"])
 def test_each_loss_is_multiplied_by_its_weight_once(ours):
-    weights = {"RPN_CLS": 2.0, "RPN_LOC": 3.0, "CLS": 5.0, "BOX_REG": 7.0, "MASK": 11.0}
-    options = [word for name, value in weights.items() for word in (f"MODEL.LOSS_WEIGHTS.{name}", str(value))]
+    weights = {"RPN_CLS": 2.0, "RPN_LOC": 2.0 * 1.5, "CLS": 5.0, "BOX_REG": 7.0, "MASK": 11.0}
+    options = [
+        *("MODEL.RPN.LOSS_WEIGHT", "2.0", "MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "1.5"),
+        *("MODEL.LOSS_WEIGHTS.CLS", "5.0", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "7.0"),
+        *("MODEL.LOSS_WEIGHTS.MASK", "11.0"),
+    ]
     for more in ((), ("MODEL.ROI_MASK_HEAD.LOSS", "dice", "MODEL.RPN.OBJECTNESS_LOSS", "focal")):
         plain = losses_of(tiny_model(*ours, *more), [sample()])
         weighted = losses_of(tiny_model(*ours, *more, *options), [sample()])
@@ -107,9 +111,8 @@ def test_no_anchor_in_an_ignored_region_is_positive_not_even_the_best_of_a_cell(
 
 
 def test_focal_objectness_counts_all_anchors_and_divides_by_the_positive_ones():
-    rpn = tiny_model(
-        "MODEL.RPN.OBJECTNESS_LOSS", "focal", "MODEL.RPN.FOCAL_ALPHA", "0.3", "MODEL.RPN.FOCAL_GAMMA", "1.5"
-    ).proposal_generator
+    rpn = tiny_model("MODEL.RPN.OBJECTNESS_LOSS", "focal").proposal_generator
+    rpn.focal = (0.3, 1.5)
     anchors = anchors_of(rpn)
     batch = [sample()["instances"]]
     losses, logits, _ = rpn_losses(rpn, anchors, batch)
@@ -206,12 +209,15 @@ def test_class_weights_and_focal_loss_reach_the_classifier():
         plain["loss_cls"].item(), rel=1e-3
     )
     focal = ("MODEL.ROI_BOX_HEAD.CLS_LOSS", "focal")
-    model = tiny_model(*options, *focal, "MODEL.ROI_BOX_HEAD.FOCAL_GAMMA", "0.0")
+    model = tiny_model(*options, *focal)
+    model.roi_heads.box_predictor.focal_gamma = 0.0
     assert losses_of(model, [sample()])["loss_cls"].item() == pytest.approx(
         plain["loss_cls"].item(), rel=1e-5
     )
     assert losses_of(tiny_model(*options, *focal), [sample()])["loss_cls"] < plain["loss_cls"]
-    with pytest.raises(InputError, match=r"CLASS_WEIGHTS: expected 3 numbers \(one a class and background\)"):
+    with pytest.raises(
+        InputError, match=r"CLASS_WEIGHTS: expected 3 numbers \(one per class and background\)"
+    ):
         tiny_model(*options, "MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS", "[1.0]")
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from bccd_d2.config_heads import MASK_LOSSES
+from bccd_d2.config_checks import MASK_LOSSES
 from bccd_d2.modeling.mask_losses import (
     bce_dice_loss,
     bce_loss,
@@ -54,13 +54,13 @@ def test_gradients_are_those_of_the_values(name):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 6, 6, dtype=torch.float64, generator=generator, requires_grad=True)
     targets = (torch.rand(3, 6, 6, generator=generator) > 0.5).double()
-    loss = find_mask_loss(name, 5.0, 3)
+    loss = find_mask_loss(name)
     assert torch.autograd.gradcheck(lambda x: loss(x, targets), logits)
 
 
 @pytest.mark.parametrize("name", MASK_LOSSES)
 def test_a_perfect_mask_costs_almost_nothing_and_no_mask_nothing(name):
-    loss = find_mask_loss(name, 5.0, 5)
+    loss = find_mask_loss(name)
     targets = torch.zeros(2, 28, 28)
     targets[:, 5:20, 5:20] = 1
     assert loss(40 * targets - 20, targets).item() == pytest.approx(0, abs=1e-6)

@@ -23,8 +23,6 @@ TINY = [
         "cpu",
         "MODEL.SLIM_RESNET.CHANNELS",
         "[8, 12, 16, 20]",
-        "MODEL.SLIM_RESNET.BLOCKS",
-        "[1, 1, 1, 1]",
     ),
     *("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8"),
     *("MODEL.ROI_MASK_HEAD.NUM_CONV", "1", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "64"),

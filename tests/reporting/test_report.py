@@ -191,7 +191,7 @@ def test_images_that_are_gone_are_judged_but_not_shown(scene, tmp_path):
         (["--data-root", "{}", "--part", "train"], r"instances_train\.json: no such file"),
         (["--truth", "{}/annotations/instances_val.json", "--part", "val"], "--truth needs exactly one file"),
         (["--data-root", "{}", "--max-detections", "4"], "Val: .*4"),
-        (["--data-root", "{}", "--score-threshold", "2"], "SCORE_THRESH: expected a number in"),
+        (["--data-root", "{}", "--score-threshold", "2"], "score threshold: expected a number in"),
     ],
 )
 def test_what_does_not_fit_is_said(scene, tmp_path, arguments, message):
@@ -240,8 +240,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     cfg = load_config(REPOSITORY / "configs" / "mask_rcnn_R_18_FPN_lite.yaml")
     cfg.DATASETS.ROOT = str(write_scene(folder / "data"))
-    cfg.TEST.SCORE_THRESH = 0.65
-    cfg.TEST.BOOTSTRAP_SAMPLES = 0
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS = [0.65]
     results = folder / "model" / "inference" / "bccd_test" / "coco_instances_results.json"
     results.parent.mkdir(parents=True)
     shutil.copy(folder / "data" / "test.json", results)
@@ -252,8 +251,8 @@ def run(tmp_path_factory):
 def test_a_run_is_evaluated_with_its_own_options(run):
     (part,) = report_run(run)
     assert part.name == "Test"
-    assert part.evaluation.options.score_threshold == 0.65
-    assert part.evaluation.instances["all"]["all classes"].predicted == 6 + 3
+    assert part.evaluation.options.score_threshold == 0  # of what the model output
+    assert part.evaluation.instances["all"]["all classes"].predicted == 11
     assert (run / "evaluation" / "report.html").is_file()
 
 
