@@ -50,6 +50,12 @@ def real_voc_root() -> Path:
     return _find_real_data("bccd_voc")
 
 
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """Folder of small inputs as laboratories have them."""
+    return _find_real_data("cases")
+
+
 @pytest.fixture
 def bucket():
     """fsspec's file system in memory, empty before and after."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from bccd_d2.conversion.classes import ClassSource
 from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, ImageConverter
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import InstanceCounts
-from bccd_d2.conversion.layout import ImageMaskPair, find_below, find_pairs, relative_posix, take_parts
+from bccd_d2.conversion.layout import (
+    ImageMaskPair,
+    find_below,
+    find_pairs,
+    list_names,
+    relative_posix,
+    take_parts,
+)
 from bccd_d2.conversion.pool import map_in_order
 from bccd_d2.conversion.split_plans import SplitPlan, plan_split
 from bccd_d2.conversion.splits import PARTS, read_image_sets, write_splits
@@ -28,6 +36,10 @@ from bccd_d2.structures.coco_writer import CocoWriter
 
 logger = logging.getLogger(__name__)
 SPLITS_FILE = "splits.json"
+LOOKED_AT = 8
+"""Of so few images every mask is compared with what its image shows."""
+FEWEST = 2
+"""Instances on an image of a smear; fewer on most images are worth a word."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ class ConversionSummary:
         counts: what became of the components of all masks.
         events: whatever else is worth counting, by name.
         faults: of files that were left out.
+        doubts: names of the images by what speaks against their masks.
+        per_image: number of annotations of each image.
     """
 
     images: Counter[str] = field(default_factory=Counter)
@@ -62,6 +76,8 @@ class ConversionSummary:
     counts: InstanceCounts = field(default_factory=InstanceCounts)
     events: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    doubts: dict[str, list[str]] = field(default_factory=dict)
+    per_image: list[int] = field(default_factory=list)
 
 
 def annotation_file(part: str) -> str:
@@ -109,6 +125,7 @@ def convert_dataset(
         )
         part_of = {stem: part for part, stems in splits.items() for stem in stems}
         numbered = [(number, pair) for number, pair in enumerate(pairs, start=1) if pair.stem in part_of]
+        converter = replace(converter, looked_at=_spread([number for number, _ in numbered]))
         info = _info(root, out, pairs, options, class_source)
         used: dict[str, list[str]] = {part: [] for part in PARTS}
         annotation_id = 0
@@ -154,6 +171,15 @@ def _add_up(summary: ConversionSummary, converted: ConvertedImage, part: str) ->
     summary.instances[part] += len(converted.annotations)
     summary.counts += converted.instances
     summary.events += converted.counts
+    summary.per_image.append(len(converted.annotations))
+    for doubt in converted.doubts:
+        summary.doubts.setdefault(doubt, []).append(converted.record.file_name)
+
+
+def _spread(numbers: Sequence[int]) -> frozenset[int]:
+    """All of few images, some of many, spread evenly: those whose masks are compared with what the image shows."""
+    count = len(numbers) if len(numbers) <= LOOKED_AT else 2 + len(numbers) // 50
+    return frozenset(numbers[index * (len(numbers) - 1) // max(count - 1, 1)] for index in range(count))
 
 
 def _info(
@@ -202,3 +228,12 @@ def _log(summary: ConversionSummary) -> None:
             logger.warning("no image in %s", part)
     if summary.faults:
         logger.warning("%d files left out", len(summary.faults))
+    for doubt, names in summary.doubts.items():
+        logger.warning("%s", list_names(f"{doubt} ({len(names)} images)", names))
+    if summary.per_image and statistics.median(summary.per_image) < FEWEST:
+        logger.warning(
+            "%d of %d images have no or only one instance; if they show more cells, look at the masks and what the "
+            "--spec says of them",
+            sum(number < FEWEST for number in summary.per_image),
+            len(summary.per_image),
+        )

@@ -24,7 +24,8 @@ from bccd_d2.conversion.instances import (
 from bccd_d2.conversion.layout import ImageMaskPair, ImageRecord
 from bccd_d2.conversion.unlabelled import UnlabelledRule, find_unlabelled
 from bccd_d2.errors import InputError
-from bccd_d2.io.images import read_image, read_image_size
+from bccd_d2.io.images import read_image, read_image_size, read_orientation
+from bccd_d2.io.mask_checks import fills_image, measure_fit
 from bccd_d2.io.masks import MaskContent, MaskRule, read_mask
 from bccd_d2.structures.encode import EncodedInstance, encode_labels
 from bccd_d2.structures.polygons import mask_to_polygons
@@ -55,12 +56,13 @@ class AnnotationRule:
 
 @dataclass
 class ConvertedImage:
-    """One image with its annotations, which still lack an ``id``, and counts of what happened."""
+    """One image, its annotations (still without ``id``), counts of what happened, and doubts about the mask."""
 
     record: ImageRecord
     annotations: list[dict[str, Any]]
     instances: InstanceCounts
     counts: Counter[str] = field(default_factory=Counter)
+    doubts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,14 @@ class ImageConverter:
         spec: what the masks mean and how instances are made of them.
         rule: how they are written.
         class_source: tells the class of each instance; ``None`` takes the classes of the mask, or one class ``cell``.
+        looked_at: ids of the images whose masks are compared with what the image shows, which takes time.
     """
 
     root: Path
     spec: DatasetSpec = field(default_factory=DatasetSpec)
     rule: AnnotationRule = field(default_factory=AnnotationRule)
     class_source: ClassSource | None = None
+    looked_at: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.class_source is not None and self.spec.mask.kind == "classes":
@@ -126,6 +130,7 @@ class ImageConverter:
         unclassed = assignment.ignored - assignment.category_ids.keys()
         annotations += self._ignore_regions(record, [i for i in encoded if i.label in unclassed])
         counts = Counter(assignment.counts)
+        doubts = [] if content.kind == "none" else self._doubts(number, pair, assignment.labels, encoded)
         if not annotations:
             counts["images without an instance"] += 1
         counts["instances at the border"] += sum(annotation["border"] for annotation in annotations)
@@ -135,7 +140,39 @@ class ImageConverter:
             )
             annotations += self._ignore_regions(record, regions, {"unlabelled": True})
             counts["unlabelled regions to ignore"] += len(regions)
-        return ConvertedImage(record, annotations, labelled.counts, counts)
+        return ConvertedImage(record, annotations, labelled.counts, counts, doubts)
+
+    def _doubts(
+        self, number: int, pair: ImageMaskPair, labels: NDArray[np.int32], encoded: list[EncodedInstance]
+    ) -> list[str]:
+        """What speaks against the mask being that of its image, in words that many images can share.
+
+        Raises:
+            InputError: the background is taken for a cell.
+        """
+        orientation = read_orientation(pair.image)
+        unturned = orientation != 1 and pair.mask != pair.image and read_orientation(pair.mask) == 1
+        background = [i for i in encoded if fills_image(i.bbox, i.area, *labels.shape)]
+        if not (unturned or background or number in self.looked_at):
+            return []
+        fit = measure_fit(read_image(pair.image, "RGB"), labels > 0, orientation)
+        if background and fit.is_inverted:
+            raise InputError(
+                f"{pair.mask}: the background is taken for a cell: one instance covers "
+                f"{background[0].area / labels.size:.0%} of the image and touches all its sides, and the image shows "
+                "cells where the mask has none; is the mask inverted? A --spec with 'invert: true' turns it round"
+            )
+        doubts = []
+        if unturned:
+            doubts.append(
+                f"the image is turned by its EXIF orientation {orientation}, the mask is not"
+                + ("; it fits the image as stored, so turn it too" if fit.fits_turned else "")
+            )
+        if background:
+            doubts.append("one instance covers most of the image and touches all its sides")
+        if fit.is_unrelated and not fit.fits_turned:
+            doubts.append("the mask does not lie on what the image shows (Otsu's foreground)")
+        return doubts
 
     def _assign(
         self, record: ImageRecord, content: MaskContent, labels: NDArray[np.int32]
@@ -199,11 +236,7 @@ def read_pair_mask(pair: ImageMaskPair, size: tuple[int, int], rule: MaskRule) -
     """
     content = read_mask(pair.mask, rule)
     if content.array.shape != size:
-        (found_height, found_width), (height, width) = content.array.shape, size
-        raise InputError(
-            f"{pair.mask}: mask of {found_width}x{found_height} pixels, "
-            f"expected {width}x{height} as its image {pair.image.name}"
-        )
+        raise InputError(_other_size(pair, content.array.shape, size))
     return content
 
 
@@ -214,3 +247,17 @@ def label_mask(content: MaskContent, rule: InstanceRule) -> LabelledInstances:
     if content.kind == "instances":
         return clean_instances(content.array, rule)
     return label_instances(content.array, rule=rule)
+
+
+def _other_size(pair: ImageMaskPair, found: tuple[int, ...], expected: tuple[int, int]) -> str:
+    text = (
+        f"{pair.mask}: mask of {found[1]}x{found[0]} pixels, "
+        f"expected {expected[1]}x{expected[0]} as its image {pair.image.name}"
+    )
+    orientation = read_orientation(pair.image)
+    if orientation == 1 or found != expected[::-1]:
+        return text
+    return (
+        f"{text}: the image is turned by its EXIF orientation {orientation}, the mask is not; turn the mask too, or "
+        "remove the orientation from the image (exiftool -Orientation=)"
+    )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bccd_d2.errors import InputError
+from bccd_d2.io.find_images import is_clutter, report_passed_by
 
 logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
@@ -188,7 +190,7 @@ def _folder_pairs(
 ) -> Iterator[tuple[FolderPair, Path, Path, str | None]]:
     """Every place below ``root`` where the two folders of a rule lie side by side, with the official part."""
     for name, below, _ in os.walk(root):
-        below.sort()
+        below[:] = sorted(folder for folder in below if not is_clutter(folder))
         parent = Path(name)
         for rule in folders:
             for part in PART_NAMES if PART_FIELD in rule.image else [None]:
@@ -239,7 +241,7 @@ def _files_by_stem(
         name = path.name if whole_name else path.stem
         if (
             path.suffix.lower() not in suffixes
-            or path.name.startswith(".")
+            or is_clutter(path.name)
             or path in taken
             or not (name.startswith(before) and name.lower().endswith(after.lower()))
             or len(name) <= len(before) + len(after)
@@ -251,7 +253,10 @@ def _files_by_stem(
         except UnicodeEncodeError:
             problems.append(f"{folder}: file name {path.name!r} is not UTF-8, which JSON cannot hold")
             continue
-        found.setdefault(name[len(before) : len(name) - len(after)], []).append(path)
+        # Systems write accents in two ways, and images and masks may come from two systems.
+        stem = unicodedata.normalize("NFC", name[len(before) : len(name) - len(after)])
+        found.setdefault(stem, []).append(path)
+    report_passed_by([path.name for path in folder.iterdir()], suffixes, str(folder))
     return found
 
 

@@ -29,8 +29,8 @@ from bccd_d2.conversion.splits import (
     split_stems,
 )
 from bccd_d2.conversion.stain_clusters import cluster_stains, stain_features
-from bccd_d2.conversion.weak_masks import find_foreground
 from bccd_d2.errors import InputError
+from bccd_d2.io.background import find_foreground
 from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import MaskRule, read_mask
 

@@ -13,11 +13,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-BLUR = 1.5
-"""Standard deviation, in pixels, of the smoothing against noise and JPEG blocks."""
+from bccd_d2.io.background import background_contrast, contrast_threshold, smooth_lab
+
 CORE = 0.6
 """Radius of the seed of a box, in half sides: cells reach further in all but the loosest boxes."""
 OUTSIDE = 1.05
@@ -64,8 +63,8 @@ def guess_masks(
     """
     height, width = image.shape[:2]
     labels = np.zeros((height, width), np.int32)
-    colours = _lab(image)
-    contrast = glass_contrast(colours)
+    colours = smooth_lab(image)
+    contrast = background_contrast(colours)
     threshold = contrast_threshold(contrast)
     boxes = _nearest_boxes(corners, height, width)
     allowed = boxes.radius <= REACH
@@ -82,29 +81,6 @@ def guess_masks(
             box for box in left if not _draw(labels, box, corners[box], owners, foreground, boxes, allowed)
         ]
     return GuessedMasks(labels, left)
-
-
-def find_foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """What differs from the glass in colour: bool (height, width) of a uint8 (height, width, 3) RGB image."""
-    contrast = glass_contrast(_lab(image))
-    return contrast > contrast_threshold(contrast)
-
-
-def glass_contrast(colours: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Distance of each pixel from the colour of the glass, in CIELAB units, (height, width) of (height, width, 3)."""
-    lightness = colours[..., 0]
-    glass = np.median(colours[lightness >= threshold_otsu(lightness)], axis=0)
-    return np.sqrt(((colours - glass) ** 2).sum(axis=-1))
-
-
-def contrast_threshold(contrast: NDArray[np.float32]) -> float:
-    """Otsu's threshold between glass and cells; the darkest nuclei are cut off, or it would part them from the rest."""
-    return float(threshold_otsu(np.minimum(contrast, np.percentile(contrast, 90))))
-
-
-def _lab(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    smooth = cv2.GaussianBlur(image, (0, 0), BLUR)
-    return np.asarray(cv2.cvtColor(smooth.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
 
 
 def _gradient(colours: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,8 +7,10 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from bccd_d2.errors import InputError
@@ -31,6 +33,17 @@ MICROSCOPE_FORMATS = {
 }
 """Formats that are known but not read, by suffix."""
 WAY_OUT = "save it as OME-TIFF (Fiji: File > Save As > OME-TIFF, bfconvert, or bioio)"
+ORIENTATIONS = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+"""Of TIFF and EXIF: whether rows and columns change places, and then whether columns and rows run backward."""
 _HEAD = 132
 _JPEG_END = b"\xff\xd9"
 _JPEG_TAIL = 4096
@@ -44,6 +57,14 @@ def read_head(path: Path) -> bytes:
     """
     with path.open("rb") as file:
         return file.read(_HEAD)
+
+
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Stored pixels, (height, width) or (height, width, channels), turned as an orientation of TIFF or EXIF says."""
+    transposed, columns_backward, rows_backward = ORIENTATIONS.get(orientation, ORIENTATIONS[1])
+    if transposed:
+        pixels = pixels.swapaxes(0, 1)
+    return np.ascontiguousarray(pixels[:: -1 if rows_backward else 1, :: -1 if columns_backward else 1])
 
 
 def microscope_format(path: Path, head: bytes) -> str | None:

@@ -1,16 +1,28 @@
-"""Finds the images of a prediction."""
+"""Finds image files among all that folders hold."""
 
 from __future__ import annotations
 
+import logging
 import posixpath
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path, PurePath
 
 from bccd_d2.errors import InputError
+from bccd_d2.io.file_kinds import MICROSCOPE_FORMATS
+from bccd_d2.io.slide_source import SLIDE_SUFFIXES
 from bccd_d2.io.storage import is_url, open_filesystem
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-
+OTHER_IMAGES = frozenset(
+    {
+        *MICROSCOPE_FORMATS, *SLIDE_SUFFIXES, *SUFFIXES, ".webp", ".jp2", ".j2k", ".jpx", ".gif", ".jfif", ".heic",
+        ".avif", ".jxl", ".lsm", ".stk", ".btf", ".exr", ".pgm", ".ppm", ".pnm", ".fits", ".mrc", ".nef", ".cr2", ".dng",
+    }
+)  # fmt: skip
+"""Suffixes of files that could be images; those that are not taken from a folder are counted."""
+_CLUTTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"})
+_logger = logging.getLogger(__name__)
 _WILDCARDS = "*?["
 
 
@@ -45,14 +57,52 @@ def find_images(
     return [(path, name) for name, path in found.items()]
 
 
+def is_clutter(path: PurePath | str) -> bool:
+    """Whether a path is what systems leave in folders: hidden files, ``._name``, ``__MACOSX``, ``Thumbs.db``.
+
+    Args:
+        path: relative to the folder that is searched.
+    """
+    return any(part.startswith(".") or part.lower() in _CLUTTER for part in PurePath(path).parts)
+
+
+def report_passed_by(names: Iterable[PurePath | str], suffixes: Collection[str], where: str) -> None:
+    """Log one line about files of a folder that could be images and are not read, by suffix.
+
+    Args:
+        names: of all its files, relative to it.
+        suffixes: of the files that are read, in lower case.
+        where: what the line calls the folder.
+    """
+    passed = Counter(
+        suffix
+        for name in names
+        if not is_clutter(name) and (suffix := PurePath(name).suffix.lower()) in OTHER_IMAGES - set(suffixes)
+    )
+    if passed:
+        listing = ", ".join(f"{suffix} {count}" for suffix, count in sorted(passed.items()))
+        _logger.warning(
+            "%s: %d files passed by: %s; read are %s",
+            where,
+            passed.total(),
+            listing,
+            ", ".join(sorted(suffixes)),
+        )
+
+
 def _local(given: Path, suffixes: Collection[str]) -> Iterator[tuple[str, Path]]:
     if given.is_dir():
-        paths = sorted(p for p in given.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-        folder = given
+        folder, files = given, [path for path in given.rglob("*") if path.is_file()]
+        paths = sorted(
+            p for p in files if p.suffix.lower() in suffixes and not is_clutter(p.relative_to(folder))
+        )
+        report_passed_by([path.relative_to(folder) for path in files], suffixes, str(given))
     elif given.is_file():
         paths, folder = [given], given.parent
     elif (folder := _fixed_part(given)) != given:
-        paths = sorted(p for p in folder.glob(str(given.relative_to(folder))) if p.is_file())
+        paths = sorted(
+            p for p in folder.glob(str(given.relative_to(folder))) if p.is_file() and not is_clutter(p.name)
+        )
         if not paths:
             raise InputError(f"--input: no file is named like {given}")
     else:
@@ -73,8 +123,11 @@ def _remote(given: str, suffixes: Collection[str]) -> Iterator[tuple[str, str]]:
     if filesystem.isfile(place):
         paths, folder = [place], posixpath.dirname(place)
     elif filesystem.isdir(place):
-        paths = [p for p in filesystem.find(place) if posixpath.splitext(p)[1].lower() in suffixes]
-        folder = place
+        folder, files = place, {p: posixpath.relpath(p, place) for p in filesystem.find(place)}
+        paths = [
+            p for p, name in files.items() if PurePath(p).suffix.lower() in suffixes and not is_clutter(name)
+        ]
+        report_passed_by(files.values(), suffixes, given)
     else:
         folder = str(_fixed_part(Path(place)))
         paths = filesystem.glob(place) if folder != place else []

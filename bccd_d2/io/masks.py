@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bccd_d2.errors import InputError
-from bccd_d2.io.file_kinds import image_errors
-from bccd_d2.io.images import read_image_size
+from bccd_d2.io.file_kinds import image_errors, upright
+from bccd_d2.io.images import exif_orientation, read_image_size
+from bccd_d2.io.levels import warn_once
+from bccd_d2.io.mask_checks import is_background
 from bccd_d2.io.mask_colours import colour_codes, nearest_class
 from bccd_d2.structures.rle import require_size
 
@@ -103,20 +105,25 @@ def read_mask(path: Path, rule: MaskRule | None = None) -> MaskContent:
         return MaskContent("classes", _classes_by_colour(path, _load(path, colour=True), rule))
     if rule.channel == ALL_COLOURS:
         return MaskContent("instances", colour_codes(_load(path, colour=True)))
-    values = _one_channel(
-        path, _load(path, colour=rule.kind == "binary" or rule.channel is not None), rule.channel
-    )
+    stored = _load(path, colour=rule.kind == "binary" or rule.channel is not None)
+    values = _one_channel(path, stored, rule.channel)
     if rule.kind == "instances":
         return MaskContent("instances", _instances(path, values))
     if rule.kind == "classes":
         return MaskContent("classes", _classes_by_value(path, values, rule))
-    return MaskContent("binary", _binary(path, values, rule))
+    mask = _binary(path, values, rule)
+    if rule.threshold is None and not rule.invert and is_background(mask.view(bool)) and _is_reversed(path):
+        # Which of the two is meant by a file that shows its levels reversed depends on the program that wrote it.
+        warn_once(path, "a mask that is stored with reversed levels; the part around the cells is background")
+        mask = (mask == 0).view(np.uint8)
+    return MaskContent("binary", mask)
 
 
 def _load(path: Path, *, colour: bool) -> NDArray:
-    """Pixels as stored, (height, width) or (height, width, channels) in RGBA order.
+    """Pixels as stored, (height, width) or (height, width, channels) in RGBA order, turned as EXIF says.
 
-    ``colour`` decides what a palette image gives: its colours, or its indices.
+    ``colour`` decides what a palette image gives: its colours, or its indices. Of ImageJ's inverting lookup tables, in
+    which 255 is shown black, it is always the indices, which is what ImageJ counts.
     """
     if path.stat().st_size == 0:
         raise InputError(f"{path}: empty file, expected a mask")
@@ -128,8 +135,11 @@ def _load(path: Path, *, colour: bool) -> NDArray:
             if array is not None:
                 return array
         with Image.open(path) as image:
-            as_colours = image.mode in ("CMYK", "YCbCr", "LAB", "HSV") or (image.mode == "P" and colour)
-            array = np.asarray(image.convert("RGB") if as_colours else image)
+            palette = image.mode == "P" and colour and _palette_step(image) != -1
+            as_colours = image.mode in ("CMYK", "YCbCr", "LAB", "HSV") or palette
+            array = upright(
+                np.asarray(image.convert("RGB") if as_colours else image), exif_orientation(image)
+            )
     if array.ndim == 3 and array.shape[2] == 2:  # grey with alpha
         array = array[..., [0, 0, 0, 1]]
     return array.view(np.uint8) if array.dtype == bool else array
@@ -139,8 +149,11 @@ def _load_tiff(path: Path) -> NDArray | None:
     """A TIFF of more than 8 bits, which Pillow knows only in part; ``None`` leaves the file to Pillow."""
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
-        if series.dtype in (np.uint8, bool) and series.ndim <= 3 and len(file.pages) == 1:
+        page: Any = series.keyframe
+        inverting = page.photometric.name == "MINISWHITE"
+        if not inverting and series.dtype in (np.uint8, bool) and series.ndim <= 3 and len(file.pages) == 1:
             return None
+        orientation = page.tags.valueof(274, default=1)
         require_size(math.prod(series.shape), 1)
         try:
             array = np.squeeze(series.asarray())
@@ -150,7 +163,33 @@ def _load_tiff(path: Path) -> NDArray | None:
         array = np.moveaxis(array, 0, -1)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise InputError(f"{path}: a stack of shape {array.shape}, expected one image")
-    return array
+    return upright(array.view(np.uint8) if array.dtype == bool else array, orientation)
+
+
+def _palette_step(image: Image.Image) -> int:
+    """1 for a palette of greys that rise by one from black, -1 for the reverse, 0 for any other."""
+    colours = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
+    if len(colours) < 256 or not (colours == colours[:, :1]).all():
+        return 0
+    steps = set(np.diff(colours[:, 0].astype(int)).tolist())
+    return int(steps.pop()) if steps in ({1}, {-1}) else 0
+
+
+def _is_reversed(path: Path) -> bool:
+    """Whether a file says that its largest level is shown darkest: WhiteIsZero, or a palette that falls."""
+    if path.suffix.lower() in (".tif", ".tiff"):
+        with image_errors(path), tifffile.TiffFile(path) as file:
+            first: Any = file.pages.first
+            if first.photometric.name == "MINISWHITE":
+                return True
+    if path.suffix.lower() == ".npy":
+        return False
+    with image_errors(path), Image.open(path) as image:
+        if image.mode != "P" or image.palette is None:
+            return False
+        colours = np.array(image.getpalette("RGB")).reshape(-1, 3).sum(axis=1)
+        used = np.flatnonzero(image.histogram()[: len(colours)])
+        return len(used) == 2 and bool(colours[used[0]] > colours[used[1]])
 
 
 def _load_npy(path: Path) -> NDArray:

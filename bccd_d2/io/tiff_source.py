@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
-from bccd_d2.io.file_kinds import image_errors
+from bccd_d2.io.file_kinds import ORIENTATIONS, image_errors, upright
 from bccd_d2.io.levels import CHECKED_STEP, Levels, find_levels, to_uint8, warn_once
 from bccd_d2.io.sources import ImageSource, sample_blocks
 from bccd_d2.io.tiff_layout import (
@@ -27,17 +27,6 @@ from bccd_d2.io.tiff_layout import (
 
 # Strips as wide as the image are needed again by every tile of a row.
 _CACHE_BYTES = 256 * 2**20
-# Orientation of TIFF and EXIF: whether rows and columns change places, and then whether columns and rows run backward.
-_ORIENTATIONS = {
-    1: (False, False, False),
-    2: (False, True, False),
-    3: (False, True, True),
-    4: (False, False, True),
-    5: (True, False, False),
-    6: (True, True, False),
-    7: (True, True, True),
-    8: (True, False, True),
-}
 # Samples of a pixel that are colour; what comes after them is transparency.
 _COLOUR_SAMPLES = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "YCBCR": 3, "SEPARATED": 4}
 _ALPHA = (1, 2)
@@ -57,6 +46,7 @@ class TiffSource(ImageSource):
         measure: find ``levels``, on an even sample of the image.
 
     Attributes:
+        orientation: by which it is turned, as in EXIF.
         levels: what samples of more than eight bits mean, else ``None``.
         levels_declared: whether the file says how many bits its camera has.
 
@@ -80,10 +70,9 @@ class TiffSource(ImageSource):
             self._check(plane, max_pixels)
         self._colours = self._colour_samples()
         height, width = self._page.imagelength, self._page.imagewidth
-        orientation = self._page.tags.valueof(274, default=1)
-        self._transposed, self._columns_backward, self._rows_backward = _ORIENTATIONS.get(
-            orientation, _ORIENTATIONS[1]
-        )
+        stored = self._page.tags.valueof(274, default=1)
+        self.orientation = stored if stored in ORIENTATIONS else 1
+        self._transposed, self._columns_backward, self._rows_backward = ORIENTATIONS[self.orientation]
         self.height, self.width = (width, height) if self._transposed else (height, width)
         with image_errors(path):
             self.microns_per_pixel = plausible_microns_per_pixel(
@@ -172,9 +161,7 @@ class TiffSource(ImageSource):
             x, y, width, height = y, x, height, width
         with image_errors(self._path):
             image = self._to_bgr(self._stored(x, y, width, height))
-        if self._transposed:
-            image = image.transpose(1, 0, 2)
-        image = image[:: -1 if self._rows_backward else 1, :: -1 if self._columns_backward else 1]
+        image = upright(image, self.orientation)
         if not self.is_deep:
             self._seen.append(find_levels(image[::CHECKED_STEP, ::CHECKED_STEP]))
             self._seen_pixels += height * width

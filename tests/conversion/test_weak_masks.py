@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.box_files import read_voc
-from bccd_d2.conversion.weak_masks import find_foreground, guess_masks
+from bccd_d2.conversion.weak_masks import guess_masks
+from bccd_d2.io.background import find_foreground
 from bccd_d2.io.images import read_image
 
 HEIGHT, WIDTH = 160, 240

@@ -70,3 +70,18 @@ def test_addresses_are_searched_as_folders_are(bucket):
         find_images(["memory://bucket/absent"])
     with pytest.raises(InputError, match="nosuch://x: this kind of address cannot be used"):
         find_images(["nosuch://x"])
+
+
+def test_clutter_is_passed_by_and_other_images_are_counted(tmp_path, caplog):
+    names = ("._a.png", ".hidden/b.png", "__MACOSX/c.png", "Thumbs.db", "x.webp", "y.nd2", "z.ND2", "read.me")
+    touch(tmp_path / "a.png", *(tmp_path / name for name in names))
+    assert [name for _, name in find_images([tmp_path])] == ["a.png"]
+    assert find_images([tmp_path / "*.png"]) == [(tmp_path / "a.png", "a.png")]
+    assert "3 files passed by: .nd2 2, .webp 1; read are" in caplog.text
+    assert find_images([tmp_path / "._a.png"]) == [(tmp_path / "._a.png", "._a.png")]
+
+
+def test_nothing_is_said_of_a_folder_of_images_and_texts(tmp_path, caplog):
+    touch(tmp_path / "a.png", tmp_path / "b.csv", tmp_path / "c.json", tmp_path / "e.xml")
+    find_images([tmp_path])
+    assert not caplog.records

@@ -1,7 +1,5 @@
 """An image is the same picture to conversion, training and prediction, whatever file holds it."""
 
-from pathlib import Path
-
 import cv2
 import imagecodecs
 import numpy as np
@@ -11,10 +9,10 @@ from PIL import Image
 
 from bccd_d2.data.preprocessing import read_dataset_image
 from bccd_d2.errors import InputError
+from bccd_d2.io.find_images import find_images
 from bccd_d2.io.images import open_source, page_count, read_image, read_image_size
 
 HEIGHT, WIDTH = 90, 120
-CASES = Path(__file__).parents[2].parent / "shared" / "cases"
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +223,6 @@ def test_formats_of_microscopes_are_named_with_the_way_out(tmp_path, name):
             read(tmp_path / name)
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="no folder of cases")
 @pytest.mark.parametrize(
     "name",
     [
@@ -235,8 +232,22 @@ def test_formats_of_microscopes_are_named_with_the_way_out(tmp_path, name):
         "multichannel_first_only/three_ch_minisblack.tif",
     ],
 )
-def test_cases_of_laboratories_are_the_picture_that_they_show(name):
-    assert page_count(CASES / name) == 1
+def test_cases_of_laboratories_are_the_picture_that_they_show(cases, name):
+    assert page_count(cases / name) == 1
     np.testing.assert_array_equal(
-        read_everywhere(CASES / name), np.asarray(Image.open(CASES / "ome_rgb_as_channels/ref.png"))
+        read_everywhere(cases / name), np.asarray(Image.open(cases / "ome_rgb_as_channels/ref.png"))
     )
+
+
+def test_a_case_of_five_channels_is_refused(cases):
+    with pytest.raises(InputError, match=r"five_ch\.tif: 5 channels"):
+        read_image(cases / "multichannel_first_only/five_ch.tif")
+
+
+def test_a_case_of_a_folder_of_other_formats(cases, caplog):
+    folder = cases / "folder_passes_by_files"
+    assert [name for _, name in find_images([folder])] == ["ref.png"]
+    assert "6 files passed by: .dcm 1, .gif 1, .jp2 1, .lif 1, .nd2 1, .webp 1" in caplog.text
+    for name, kind in (("nikon.nd2", "Nikon ND2"), ("scan.dcm", "DICOM"), ("leica.lif", "Leica LIF")):
+        with pytest.raises(InputError, match=f"a {kind} file"):
+            read_image(folder / name)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.unlabelled import glass_surface
+from bccd_d2.io.background import background_surface
 
 
 def bowl(height=40, width=60):
@@ -18,11 +18,11 @@ def test_a_quadratic_surface_is_found_below_the_cells():
     glass[10:25, 15:50] = False
     colours = bowl()
     colours[~glass] = 20
-    assert np.allclose(glass_surface(colours, glass), bowl(), atol=1e-3)
+    assert np.allclose(background_surface(colours, glass), bowl(), atol=1e-3)
 
 
 def test_a_plane_leaves_the_bowl_and_follows_the_slope():
-    surface = glass_surface(bowl(), np.ones((40, 60), bool), degree=1)
+    surface = background_surface(bowl(), np.ones((40, 60), bool), degree=1)
     assert np.allclose(surface[..., 2], bowl()[..., 2], atol=1e-3)
     assert np.ptp(surface[..., 0]) < 0.01
 
@@ -31,6 +31,6 @@ def test_a_plane_leaves_the_bowl_and_follows_the_slope():
 def test_fewer_pixels_than_terms_are_still_met(count):
     glass = np.zeros((40, 60), bool)
     glass[5, 7 : 7 + count] = True
-    surface = glass_surface(bowl(), glass)
+    surface = background_surface(bowl(), glass)
     assert np.isfinite(surface).all()
     assert np.allclose(surface[glass], bowl()[glass], atol=0.05)

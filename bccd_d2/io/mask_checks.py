@@ -1,0 +1,98 @@
+"""Whether a mask can be that of its image: inverted masks, turned ones, and masks of other images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.io.background import find_foreground
+from bccd_d2.io.file_kinds import upright
+
+_LONG_SIDE = 400
+"""Images are shrunk to this many pixels: where the cells are shows at any size."""
+_MOST = 0.5
+"""Of the image; an instance that covers more and touches all sides is taken for the background."""
+_INVERTED, _UNRELATED = -0.3, 0.3
+"""Fits below which a mask is the wrong way round, and lies where it might lie anywhere. Real masks of all cells reach
+0.75 and more, of white cells only 0.45; those of another image 0.15."""
+_CLEARLY = 0.2
+"""By so much a turned mask must fit better to count as the right one."""
+
+
+@dataclass(frozen=True)
+class MaskFit:
+    """How well a mask lies on what its image shows.
+
+    Attributes:
+        fit: share of the mask that Otsu's foreground covers, less that of the rest (Youden, "Index for rating
+            diagnostic tests", Cancer 3, 1950): 1 for a perfect mask, 0 for one of another image, -1 for an inverted
+            one; not a number where the mask is empty or full.
+        turned: the same of the mask turned as the image is turned by its orientation; not a number where it is not.
+    """
+
+    fit: float
+    turned: float
+
+    @property
+    def is_inverted(self) -> bool:
+        """Whether the image shows cells where the mask has none, and the other way round."""
+        return self.fit < _INVERTED
+
+    @property
+    def is_unrelated(self) -> bool:
+        """Whether the mask might lie anywhere."""
+        return self.fit < _UNRELATED
+
+    @property
+    def fits_turned(self) -> bool:
+        """Whether the mask lies on the image as it is stored, before its orientation."""
+        return self.turned > self.fit + _CLEARLY
+
+
+def fills_image(bbox: Sequence[float], area: float, height: int, width: int) -> bool:
+    """Whether an instance covers most of an image and touches all its sides, as a background does.
+
+    Args:
+        bbox: ``[x, y, width, height]`` in pixels, tight.
+        area: in pixels.
+        height: of the image.
+        width: of the image.
+    """
+    return list(bbox) == [0, 0, width, height] and area > _MOST * height * width
+
+
+def is_background(mask: NDArray[np.bool_]) -> bool:
+    """Whether the largest part of a (height, width) mask :func:`fills_image`."""
+    if np.count_nonzero(mask) <= _MOST * mask.size:
+        return False
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    largest = stats[1:][stats[1:, cv2.CC_STAT_AREA].argmax()].tolist()
+    return fills_image(largest[:4], largest[cv2.CC_STAT_AREA], *mask.shape)
+
+
+def measure_fit(image: NDArray[np.uint8], mask: NDArray[np.bool_], orientation: int = 1) -> MaskFit:
+    """Compare a mask with the foreground of its image.
+
+    Args:
+        image: uint8 (height, width, 3) RGB, upright.
+        mask: bool (height, width).
+        orientation: EXIF orientation by which the image was turned.
+    """
+    height, width = mask.shape
+    scale = min(1.0, _LONG_SIDE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    foreground = find_foreground(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8))
+    small = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST).view(bool)
+    turned = upright(small, orientation)
+    comparable = orientation != 1 and turned.shape == small.shape
+    return MaskFit(_youden(foreground, small), _youden(foreground, turned) if comparable else float("nan"))
+
+
+def _youden(foreground: NDArray[np.bool_], mask: NDArray[np.bool_]) -> float:
+    if not mask.any() or mask.all():
+        return float("nan")
+    return float(foreground[mask].mean() - foreground[~mask].mean())
