@@ -17,7 +17,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 OTHER_IMAGES = frozenset(
     {
         *MICROSCOPE_FORMATS, *SLIDE_SUFFIXES, *SUFFIXES, ".webp", ".jp2", ".j2k", ".jpx", ".gif", ".jfif", ".heic",
-        ".avif", ".jxl", ".lsm", ".stk", ".btf", ".exr", ".pgm", ".ppm", ".pnm", ".fits", ".mrc", ".nef", ".cr2", ".dng",
+        ".avif", ".jxl", ".lsm", ".stk", ".btf", ".exr", ".pgm", ".ppm", ".pnm", ".fits", ".mrc", ".nef", ".cr2",
+        ".dng",
     }
 )  # fmt: skip
 """Suffixes of files that could be images; those that are not taken from a folder are counted."""

@@ -206,7 +206,7 @@ def _decode(path: Path) -> tuple[NDArray[Any], int | None]:
         chunks = list(png_chunks(io.BytesIO(encoded.data), encoded.size))
         if not all(fits for _, fits, _ in chunks):
             # OpenCV would take the word of a chunk for its length: up to half a minute and 2 GB.
-            raise InputError(f"{path}: not an image that can be decoded ({encoded.size} bytes, cut short)")
+            raise InputError(f"{path}: {encoded.size} bytes that are cut short, expected a whole image")
     try:
         pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
     except cv2.error as error:  # more pixels than OpenCV takes, or than there is memory for
