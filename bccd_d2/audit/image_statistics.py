@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from bccd_d2.conversion.unlabelled import glass_surface
+from bccd_d2.io.background import background_surface
 
 SAMPLED_PIXELS = 60_000
 """Colours are measured on a regular sample of about this many pixels, some hundred per cell."""
@@ -144,7 +144,7 @@ def _distance(
 ) -> NDArray[np.float32]:
     """Where each pixel lies between the background around it (0) and the mean cell (1)."""
     towards = lab[cells].mean(0) - lab[background].mean(0)
-    along = (lab - glass_surface(lab, background, degree=1)) @ towards
+    along = (lab - background_surface(lab, background, degree=1)) @ towards
     return np.asarray(along / max(float(towards @ towards), 1e-6), np.float32)
 
 
