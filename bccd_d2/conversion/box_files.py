@@ -17,7 +17,7 @@ from defusedxml.ElementTree import parse
 from bccd_d2.conversion.boxes import ImageBoxes, make_boxes, parse_coordinate, shared_stem_error
 from bccd_d2.conversion.layout import ImageRecord
 from bccd_d2.errors import InputError
-from bccd_d2.plain_yaml import read_yaml
+from bccd_d2.files import read_yaml
 
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 YOLO_NAMES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names", "_darknet.labels")
