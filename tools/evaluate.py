@@ -1,7 +1,7 @@
-"""Judge predictions, of this project's models or of any other tool, and write a report.
+"""Evaluate predictions, of this project's models or of any other tool, and write a report.
 
 Written are report.html (opens from disk, needs no network), metrics.json, cells.csv (a line a cell), results.md (a
-table to paste) and figures in viz/.
+table to paste) and figures in viz/. With --points the truth are points, and only their recall is printed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ import argparse
 import logging
 from pathlib import Path
 
-from bccd_d2.errors import run_command
+from bccd_d2.errors import InputError, run_command
+from bccd_d2.evaluation.external import read_predictions
+from bccd_d2.evaluation.options import plain
+from bccd_d2.evaluation.points import images_as_truth, point_recall, point_table, read_points
+from bccd_d2.files import write_json
 from bccd_d2.reporting.arguments import (
     add_rule_arguments,
     add_truth_arguments,
@@ -28,6 +32,7 @@ EXAMPLES = """examples:
   python tools/evaluate.py --predictions val.json test.json --data-root datasets/bccd --part val test --name "Our model"
   python tools/evaluate.py --predictions cellpose_masks/ --data-root datasets/bccd --part test --output output/cellpose
   python tools/evaluate.py --predictions results.json --truth instances.json --images my_images
+  python tools/evaluate.py --predictions output/cells --points labels --images images
 """
 
 
@@ -44,21 +49,50 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     what.add_argument("--predictions", type=Path, nargs="+", metavar="FILE_OR_DIR", help=prediction_help)
     output_help = "folder to write to (default: evaluation in the run, or FILE_OR_DIR with _evaluation added)"
     parser.add_argument("--output", type=Path, metavar="DIR", help=output_help)
-    parser.add_argument(
-        "--name", help="of what is judged, as the report's title (default: its file or folder)"
-    )
+    parser.add_argument("--name", help="title of the report (default: the file or folder of the predictions)")
     shown_help = "images a part that the page shows, the worst and the best (default %(default)s)"
     parser.add_argument("--shown", type=int, default=SHOWN, metavar="N", help=shown_help)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")
+    points_help = (
+        "in place of the truth: a folder with a text file per image, lines 'x y' or 'x y class' in pixels"
+    )
+    parser.add_argument("--points", type=Path, metavar="DIR", help=points_help)
     add_truth_arguments(parser)
     add_rule_arguments(parser)
     return parser.parse_args(arguments)
 
 
+def evaluate_points(args: argparse.Namespace) -> None:
+    """Print the recall of points, and write it where --output is given.
+
+    Raises:
+        InputError: an option that is needed is missing, or one that does not fit is given.
+    """
+    if args.predictions is None or len(args.predictions) != 1 or args.images is None:
+        raise InputError("--points needs one file or folder of --predictions, and --images DIR")
+    if args.truth is not None or args.data_root is not None:
+        raise InputError("--points takes the place of --truth and --data-root; give one of them")
+    images = images_as_truth(args.images)
+    points = read_points(args.points, [image.file_name for image in images.images])
+    found = read_predictions(
+        args.predictions[0], images, args.label_suffix, image_ids=args.image_ids, class_agnostic=True
+    )
+    recalls = point_recall(found, points, chosen_options(args, None).score_threshold)
+    print(f"\n{len(points)} images with points\n\n{point_table(recalls)}")
+    if args.output is not None:
+        file = args.output / "points.json"
+        if file.exists() and not args.overwrite:
+            raise InputError(f"{file} exists; give --overwrite to replace it, or another --output")
+        write_json(file, plain(recalls), indent=2)
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Read, judge, write, and print the table."""
+    """Read, evaluate, write, and print the table."""
     args = parse(arguments)
     logging.basicConfig(format="%(message)s")
+    if args.points is not None:
+        evaluate_points(args)
+        return
     if args.run is not None:
         sources, base, config = read_run_sources(args.run, args)
         subject, output = args.run, args.run / "evaluation"

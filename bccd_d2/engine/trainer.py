@@ -222,7 +222,12 @@ class BCCDTrainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> CellEvaluator:
         """All metrics of cells; files go to ``OUTPUT_DIR/inference/<data set>``."""
         output_dir = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
-        return CellEvaluator(dataset_name, EvaluationOptions.from_config(cfg), output_dir=str(output_dir))
+        return CellEvaluator(
+            dataset_name,
+            EvaluationOptions.from_config(cfg),
+            class_names=list(cfg.DATASETS.CLASS_NAMES) or None,
+            output_dir=str(output_dir),
+        )
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -65,6 +65,7 @@ class EvaluationSet:
         where: str = "predictions",
         *,
         image_ids: ImageIds | None = None,
+        class_names: Sequence[str] = (),
         class_agnostic: bool = False,
     ) -> EvaluationSet:
         """The same truth with the predictions of a COCO results list.
@@ -78,6 +79,7 @@ class EvaluationSet:
                 pixels, and names or ids of image and class.
             where: what error messages call the list.
             image_ids: what ``image_id`` is, see :func:`bccd_d2.evaluation.joining.join_image_ids`.
+            class_names: of all classes that a ``category`` could name, whether or not one does.
             class_agnostic: all predictions are of the first class, whatever theirs.
 
         Raises:
@@ -89,7 +91,7 @@ class EvaluationSet:
         for number, result in enumerate(results):
             _check_result(result, f"{where}, entry {number}")
         image_of = self._images_of(results, where, image_ids)
-        classes, unlisted = self._classes_of(results, where, class_agnostic)
+        classes, unlisted = self._classes_of(results, where, class_names, class_agnostic)
         by_image: dict[int, list[tuple[Mapping[str, Any], int]]] = {i.image_id: [] for i in self.images}
         for result, image_id, class_index in zip(results, image_of, classes):
             if class_index is not None:
@@ -161,24 +163,27 @@ class EvaluationSet:
         return [joined[result["image_id"]] for result in results]
 
     def _classes_of(
-        self, results: Sequence[Mapping[str, Any]], where: str, class_agnostic: bool
-    ) -> tuple[list[int | None], Counter[str]]:
+        self, results: Sequence[Mapping[str, Any]], where: str, known: Sequence[str], class_agnostic: bool
+    ) -> tuple[list[int | None], Mapping[str, int]]:
         """Class index of each result, ``None`` for a class that is not listed, and how many such there are by name."""
         if class_agnostic:
-            return [0] * len(results), Counter()
+            return [0] * len(results), {}
         if all(isinstance(result.get("category"), str) for result in results):
             names = [result["category"] for result in results]
-            by_name = join_class_names(names, self.class_names, where)
-            return [by_name.get(name) for name in names], Counter(n for n in names if n not in by_name)
+            by_name = join_class_names([*known, *names], self.class_names, where)
+            unlisted = dict.fromkeys((name for name in (*known, *names) if name not in by_name), 0)
+            return [by_name.get(name) for name in names], unlisted | Counter(
+                n for n in names if n in unlisted
+            )
         categories = dict(zip(self.category_ids, self.class_names))
         numbers = join_class_numbers([result.get("category_id") for result in results], categories, where)
         index = {category: position for position, category in enumerate(self.category_ids)}
-        return [index[number] for number in numbers], Counter()
+        return [index[number] for number in numbers], {}
 
     def _with_unlisted(self, unlisted: Mapping[str, int]) -> EvaluationSet:
         for name, number in unlisted.items():
             _logger.warning(
-                "the ground truth does not list the class %s: its %d predictions are left out", name, number
+                "the ground truth does not list the class %s: %d predictions are left out", name, number
             )
         free = max(self.category_ids, default=0) + 1
         return replace(

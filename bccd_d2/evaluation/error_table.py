@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.image_metrics import MeasuredImage
 from bccd_d2.evaluation.ranking import PrecisionRanking, ScoredImage, rank_predictions, scored_image
 from bccd_d2.evaluation.records import split_errors
-from bccd_d2.evaluation.taxonomy import BINS, CORRECT, IGNORED, MISCLASSIFIED, ImageErrors
+from bccd_d2.evaluation.taxonomy import BINS, CORRECT, IGNORED, ImageErrors
 
 MENDABLE = tuple(name for name in BINS if name not in (CORRECT, IGNORED))
 
@@ -140,24 +139,3 @@ def error_table(
             *gain,
         )
     return ErrorTable(bins, split_errors(cells), edges)
-
-
-def confusion(
-    errors: Sequence[ImageErrors], images: Sequence[EvaluationImage], number_of_classes: int
-) -> list[list[int]]:
-    """Rows of true, columns of predicted classes, the last of each for none; see ``Evaluation.confusion``.
-
-    Args:
-        errors: bins of each image.
-        images: the same images.
-        number_of_classes: classes are counted from 0.
-    """
-    table = np.zeros((number_of_classes + 1, number_of_classes + 1), np.int64)
-    for found, image in zip(errors, images):
-        for t, (name, partner) in enumerate(zip(found.true_bins, found.true_partners)):
-            paired = name in (CORRECT, MISCLASSIFIED) and partner is not None
-            table[image.truth.classes[t], image.predictions.classes[partner] if paired else -1] += 1
-        for p, bin_ in enumerate(found.predicted_bins):
-            if bin_ not in (None, CORRECT, MISCLASSIFIED, IGNORED):
-                table[-1, image.predictions.classes[p]] += 1
-    return table.tolist()

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import TASKS, AveragePrecisionTable, COCOMetrics
 from bccd_d2.evaluation.bootstrap import HEADLINE, HeadlineStatistics, Interval, intervals
-from bccd_d2.evaluation.class_table import CountAgreement, count_agreement
+from bccd_d2.evaluation.class_table import CountAgreement, confusion, count_agreement
 from bccd_d2.evaluation.dataset import EvaluationSet
-from bccd_d2.evaluation.error_table import ErrorTable, confusion, error_table
+from bccd_d2.evaluation.error_table import ErrorTable, error_table
 from bccd_d2.evaluation.image_metrics import PixelOverlap, measure, pixel_overlap, ranked
 from bccd_d2.evaluation.instances import ImageInstances, InstanceMetrics, instance_metrics
 from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, EvaluationOptions, Value, plain
@@ -44,8 +44,8 @@ class Evaluation:
         errors: the error taxonomy over all images.
         curves: precision-recall at IoU 0.5, by region, then class.
         reliability: by region.
-        confusion: (C + 1, C + 1) rows true, columns predicted class, the last of each for "none": "correct" and
-            "misclassified" cells are pairs, all others have none; without predictions that are "ignored".
+        confusion: (C + 1, C + 1) rows true, columns predicted class, the last of each for "none"; matched at IoU 0.5
+            whatever the class.
         intervals: by region, then by the names in :data:`HEADLINE`; "interior" has no IoU and Dice.
         image_errors: bins of each image, in the order of the images.
         per_image: one record an image: ``image_id``, ``file_name``, ``iou``, ``dice``, ``ap50``, ``cells``,
@@ -173,7 +173,7 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
             for region, found in detections.items()
         },
         reliability={region: reliability(found) for region, found in detections.items()},
-        confusion=confusion([m.errors for m in measured], images, len(names)),
+        confusion=confusion(measured, len(names), options.score_threshold),
         intervals={
             region: intervals(
                 HeadlineStatistics(

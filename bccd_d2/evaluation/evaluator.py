@@ -33,6 +33,7 @@ class CellEvaluator(COCOEvaluator):
         dataset_name: str,
         options: EvaluationOptions,
         *,
+        class_names: Sequence[str] | None = None,
         distributed: bool = True,
         output_dir: str | None = None,
     ) -> None:
@@ -40,6 +41,8 @@ class CellEvaluator(COCOEvaluator):
         Args:
             dataset_name: a registered data set with the metadata ``json_file``.
             options: ``max_detections`` is that of the model.
+            class_names: of the model, by class index; joined to those of the data set by name. ``None`` stands for
+                those of the data set.
             distributed: gather the predictions of all processes.
             output_dir: where ``coco_instances_results.json`` and ``metrics.json`` are written; ``None`` for nowhere.
         """
@@ -47,6 +50,7 @@ class CellEvaluator(COCOEvaluator):
         super().__init__(dataset_name, ("bbox", "segm"), distributed, None, use_fast_impl=False)
         self._folder = Path(output_dir) if output_dir else None
         self._options = options
+        self._class_names = class_names
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Note the predictions of a batch.
@@ -66,13 +70,22 @@ class CellEvaluator(COCOEvaluator):
     def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: list[int] | None = None) -> None:
         results = list(itertools.chain.from_iterable(x["instances"] for x in predictions))
         truth = read_evaluation_set(Path(self._metadata.json_file))
+        names = self._class_names or truth.class_names
+        ids = dict(zip(truth.class_names, truth.category_ids))
+        unlisted = max(truth.category_ids) + 1
         for result in results:
-            result["category_id"] = truth.category_ids[result["category_id"]]
+            index = result["category_id"]
+            if index >= len(names):
+                raise InputError(
+                    f"{self._metadata.json_file}: a prediction of class {index}, expected one of {len(names)} "
+                    f"({', '.join(names)}), counted from 0; MODEL.ROI_HEADS.NUM_CLASSES is that of other data"
+                )
+            result |= {"category": names[index], "category_id": ids.get(names[index], unlisted + index)}
         if self._folder:
             write_json(self._folder / "coco_instances_results.json", results)
         if not results:
             self._logger.warning("The model predicted nothing: its AP is 0")
-        evaluation = evaluate(truth.with_results(results), self._options)
+        evaluation = evaluate(truth.with_results(results, class_names=names), self._options)
         if self._folder:
             write_json(self._folder / "metrics.json", evaluation.to_json(), indent=2)
         self._results.update(evaluation.detectron2_results())

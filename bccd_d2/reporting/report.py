@@ -13,6 +13,7 @@ from bccd_d2.conversion.staging import staged_output
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import AveragePrecision
 from bccd_d2.evaluation.bootstrap import Interval
+from bccd_d2.evaluation.class_table import class_table
 from bccd_d2.evaluation.evaluate import HEADLINE, Evaluation, headline_table
 from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS
 from bccd_d2.evaluation.taxonomy import BORDER, CORRECT
@@ -96,6 +97,10 @@ def results_markdown(parts: Sequence[EvaluatedPart], title: str) -> str:
         "",
         headline_table({part.name: part.evaluation for part in parts}).rstrip(),
     ]
+    for part in parts:
+        if len(part.evaluation.class_names) > 1:
+            lines += ["", f"{part.name} by class; cells are matched at IoU 0.5 whatever their class:", ""]
+            lines.append(class_table(part.evaluation).rstrip())
     lines += ["", "95 % intervals over images (bootstrap):", ""]
     lines += [f"| | {' | '.join(HEADLINE)} |", "|---|" + "---|" * len(HEADLINE)]
     for name, intervals in _headline_rows(parts):

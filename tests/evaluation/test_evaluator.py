@@ -68,8 +68,8 @@ def output(boxes, scores):
     return {"instances": found}
 
 
-def run(outputs, output_dir=None, options=OPTIONS):
-    evaluator = CellEvaluator("metrics_val", options, distributed=False, output_dir=output_dir)
+def run(outputs, output_dir=None, options=OPTIONS, **more):
+    evaluator = CellEvaluator("metrics_val", options, distributed=False, output_dir=output_dir, **more)
     evaluator.reset()
     for image_id, result in enumerate(outputs, start=1):
         evaluator.process([{"image_id": image_id, "height": 200, "width": 200}], [result])
@@ -123,3 +123,23 @@ def test_options_come_from_the_configuration():
     cfg.TEST.SIZE_EDGES = [90.0, 30.0]
     with pytest.raises(InputError, match=r"TEST\.SIZE_EDGES: expected two rising numbers"):
         EvaluationOptions.from_config(cfg)
+
+
+def test_the_classes_of_model_and_data_set_are_joined_by_name(dataset, caplog):
+    """The data set lists RBC and WBC; the model counts its classes in another order and knows platelets, too."""
+    cells = rectangles([A, B, C], classes=[2, 2, 0], scores=[0.9, 0.8, 0.7])
+    outputs = [{"cells": cells}, {"cells": rectangles([C], classes=[2])}]
+    results = run(outputs, class_names=["Platelets", "WBC", "RBC"])
+    assert results["segm"]["AP-RBC"] == pytest.approx(100)
+    # The platelet is neither right nor wrong.
+    assert results["instances"]["F1"] == pytest.approx(100)
+    assert "does not list the class Platelets: 1 predictions are left out" in caplog.text
+    with pytest.raises(InputError, match="a prediction of class 2, expected one of 2"):
+        run(outputs)
+
+
+def test_a_data_set_without_the_classes_that_are_predicted_is_evaluated(dataset):
+    outputs = [{"cells": rectangles([A], classes=[1])}, {"cells": rectangles([])}]
+    results = run(outputs, class_names=["RBC", "Platelets"])
+    assert (results["segm"]["AP"], results["instances"]["F1"]) == (0, 0)
+    assert "AP-Platelets" not in results["segm"]

@@ -1,0 +1,161 @@
+"""Recall of points: cells that were marked by a click and not outlined."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from bccd_d2.errors import InputError
+from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
+from bccd_d2.evaluation.options import ALL_CLASSES, NO_GROUND_TRUTH, Value
+from bccd_d2.io.find_images import find_images
+from bccd_d2.io.images import read_image_size
+from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.names import match_images
+
+POINT_FILES = frozenset({".txt", ".csv", ".tsv"})
+
+
+@dataclass(frozen=True)
+class Points:
+    """Marked cells of one image.
+
+    Attributes:
+        xy: (N, 2) float64 in pixels of the image; (0, 0) is the upper left corner of its first pixel.
+        classes: N names; empty where the file has none.
+    """
+
+    xy: NDArray[np.float64]
+    classes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class PointRecall:
+    """Of one class, or of all.
+
+    Attributes:
+        points: marked cells.
+        found: those that lie in a predicted mask, each mask being taken for one point at most.
+        recall: found / points.
+    """
+
+    points: int
+    found: int
+    recall: Value
+
+
+def read_points(folder: Path, file_names: Sequence[str]) -> dict[str, Points]:
+    """Points by the file name of their image.
+
+    Args:
+        folder: a text file for each image, joined by name; lines ``x y`` or ``x y class``, parted by blanks, commas or
+            semicolons. A first line without numbers is a heading.
+        file_names: of the images.
+
+    Raises:
+        InputError: there is no such file, one belongs to no image, or a line has another form.
+    """
+    files = {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in POINT_FILES and not path.name.startswith(".")
+    }
+    if not files:
+        raise InputError(f"{folder}: no file of points ({', '.join(sorted(POINT_FILES))})")
+    matched = match_images(files, file_names, where=f"--points {folder}")
+    return {image: _read_file(files[name]) for name, image in matched.items()}
+
+
+def images_as_truth(folder: Path) -> EvaluationSet:
+    """The images of a folder, without annotations, as what predictions are joined to.
+
+    Raises:
+        InputError: there is none, or one cannot be read.
+    """
+    images = []
+    for number, (path, name) in enumerate(find_images([folder]), start=1):
+        nothing = Cells.from_masks(*read_image_size(Path(path)), [])
+        images.append(EvaluationImage(number, name, Path(path), nothing, nothing, nothing))
+    return EvaluationSet(images, ["cell"], [1])
+
+
+def point_recall(
+    dataset: EvaluationSet, points: Mapping[str, Points], score_threshold: float
+) -> dict[str, PointRecall]:
+    """Recall of all points, and by class where the points have classes.
+
+    Args:
+        dataset: with predictions, whatever their class.
+        points: by file name; images without points do not count.
+        score_threshold: predictions below it do not exist.
+    """
+    number, found = dict.fromkeys([ALL_CLASSES], 0), dict.fromkeys([ALL_CLASSES], 0)
+    for image in dataset.images:
+        if image.file_name not in points:
+            continue
+        marked = points[image.file_name]
+        hit = _found(marked.xy, image.predictions[image.predictions.scores >= score_threshold])
+        for index, is_found in enumerate(hit.tolist()):
+            for name in (ALL_CLASSES, *marked.classes[index : index + 1]):
+                number[name] = number.get(name, 0) + 1
+                found[name] = found.get(name, 0) + is_found
+    return {
+        name: PointRecall(count, found[name], found[name] / count if count else NO_GROUND_TRUTH)
+        for name, count in number.items()
+    }
+
+
+def point_table(recalls: Mapping[str, PointRecall]) -> str:
+    """Markdown, one row per class."""
+    lines = ["| | points | found | recall |", "|---|---|---|---|"]
+    for name, one in sorted(recalls.items(), key=lambda item: (item[0] != ALL_CLASSES, item[0])):
+        recall = one.recall if isinstance(one.recall, str) else f"{one.recall:.3f}"
+        lines.append(f"| {name} | {one.points} | {one.found} | {recall} |")
+    return "\n".join(lines) + "\n"
+
+
+def _found(xy: NDArray[np.float64], cells: Cells) -> NDArray[np.bool_]:
+    """(N,) whether each point has a mask of its own, as many as there can be (maximum bipartite matching)."""
+    column, row = np.floor(xy).astype(np.int64).T
+    inside = np.zeros((len(xy), len(cells)), bool)
+    for index, (mask, (x0, y0, x1, y1)) in enumerate(zip(cells.masks, cells.windows.tolist())):
+        near = np.flatnonzero((column >= x0) & (column < x1) & (row >= y0) & (row < y1))
+        inside[near, index] = mask[row[near] - y0, column[near] - x0]
+    if not inside.any():
+        return np.zeros(len(xy), bool)
+    return np.asarray(maximum_bipartite_matching(csr_array(inside), perm_type="column") >= 0)
+
+
+def _read_file(path: Path) -> Points:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no text ({error})") from error
+    xy, classes = [], []
+    for number, line in enumerate(lines, start=1):
+        fields = re.split(r"[\s,;]+", line, maxsplit=2)
+        try:
+            x, y = float(fields[0]), float(fields[1])
+            if not abs(x) + abs(y) < np.inf:
+                raise ValueError("not finite")
+        except (ValueError, IndexError) as error:
+            if not line or number == 1:
+                continue
+            raise InputError(
+                f"{path}, line {number}: {line[:60]!r}, expected 'x y' or 'x y class'"
+            ) from error
+        xy.append((x, y))
+        classes += fields[2:]
+    if classes and len(classes) < len(xy):
+        raise InputError(f"{path}: {len(classes)} of {len(xy)} points have a class, expected all or none")
+    if not xy:
+        logging.getLogger(__name__).warning("%s: no point", path)
+    return Points(np.array(xy, np.float64).reshape(-1, 2), classes)
