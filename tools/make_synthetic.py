@@ -41,16 +41,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--test-fraction", type=float, default=TEST_FRACTION, help=fraction_help)
     slide_help = "images in a row that share stain and light (default: %(default)s)"
     add("--images-per-slide", type=int, default=2, metavar="N", help=slide_help)
-    low, high = CELL_DIAMETER
-    diameter_help = f"range of the red cells' mean diameter in pixels (default: {low:.0f} {high:.0f})"
-    add(
-        "--cell-diameter",
-        type=float,
-        nargs=2,
-        default=CELL_DIAMETER,
-        metavar=("MIN", "MAX"),
-        help=diameter_help,
+    variety_help = (
+        "bccd: stain and camera vary as in the Kaggle set. wide: stain, light, camera, focus, magnification and number "
+        "of cells vary as between laboratories (default: %(default)s)"
     )
+    add("--variety", choices=tuple(CELL_DIAMETER), default="bccd", help=variety_help)
+    ranges = ", ".join(f"{low:.0f} {high:.0f} for {name}" for name, (low, high) in CELL_DIAMETER.items())
+    diameter_help = f"range of the red cells' mean diameter in pixels (default: {ranges})"
+    add("--cell-diameter", type=float, nargs=2, metavar=("MIN", "MAX"), help=diameter_help)
     platelet_help = "mark platelets in the binary masks and boxes too; the real set does not"
     add("--platelets-in-mask", action="store_true", help=platelet_help)
     extras_help = (
@@ -73,9 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
         height=args.size[1],
         test_fraction=args.test_fraction,
         images_per_slide=args.images_per_slide,
-        cell_diameter=(args.cell_diameter[0], args.cell_diameter[1]),
+        cell_diameter=tuple(args.cell_diameter) if args.cell_diameter else None,
         platelets_in_mask=args.platelets_in_mask,
         extras=args.extras,
+        variety=args.variety,
     )
     counts = write_synthetic_set(args.output, plan, args.overwrite)
     cells = ", ".join(f"{counts[name]} {name}" for name in ("RBC", "WBC", "Platelets"))

@@ -1,4 +1,4 @@
-"""From optical density to a photograph: dirt on the glass, light, lens and camera of a synthetic smear."""
+"""From optical density to a photograph: dirt, light, lens and camera of a synthetic smear."""
 
 from __future__ import annotations
 
@@ -136,6 +136,8 @@ def photograph(rng: np.random.Generator, density: FloatArray, slide: Slide) -> N
         density = density + _ghosts(rng, height, width, slide)[..., None] * slide.red_density
     picture = np.exp(-density)
     picture *= _light(rng, height, width, slide)[..., None] * slide.background
+    if slide.gamma != 1:
+        picture **= slide.gamma
     focus = slide.blur * rng.uniform(0.85, 1.2)
     picture = cv2.GaussianBlur(picture, (0, 0), focus).astype(np.float32)
     if slide.thick:

@@ -1,4 +1,4 @@
-"""The field of view while cells are laid into it: who may lie where, who covers whom, what is absorbed."""
+"""The field of view: where cells are placed, which cell covers which, and the optical density that results."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.synthetic.camera import draw_dirt
-from bccd_d2.synthetic.other_cells import draw_infected_cell, draw_platelet, draw_white_cell
+from bccd_d2.synthetic.cells import draw_infected_cell, draw_platelet, draw_red_cell, draw_white_cell
 from bccd_d2.synthetic.outlines import CellDrawing, Texture
-from bccd_d2.synthetic.red_cells import draw_red_cell
 from bccd_d2.synthetic.slide import FloatArray, Slide
 
-# A cell of which less than this share would stay visible is not laid there: its outline could not be known.
+# A cell of which less than this share would stay visible is not placed there: nobody could annotate its outline.
 _MIN_VISIBLE = 0.5
 _MIN_WHOLE = 0.97  # share of the visible part that must be one piece; the truth leaves crumbs out
 _FREE = 1.06  # least distance of free-standing cells, as share of the sum of their radii
@@ -25,7 +24,7 @@ _INFECTED = 0.02  # share of red cells
 
 
 class Field:
-    """The field of view while cells are laid into it."""
+    """A field of view to which cells are added one by one."""
 
     def __init__(self, rng: np.random.Generator, width: int, height: int, slide: Slide) -> None:
         self.rng, self.slide = rng, slide
@@ -52,17 +51,17 @@ class Field:
         there = (slice(y0, y1), slice(x0, x1))
         return there, (slice(y0 - cell.top, y1 - cell.top), slice(x0 - cell.left, x1 - cell.left))
 
-    def lay(self, cell: CellDrawing, centre: tuple[float, float], radius: float, on_free_glass: bool) -> bool:
-        """Put a cell down unless too little of it, or of one it covers, would stay visible.
+    def lay(self, cell: CellDrawing, centre: tuple[float, float], radius: float, on_background: bool) -> bool:
+        """Add a cell unless too little of it, or of one it covers, would stay visible.
 
         Args:
             cell: the cell.
-            centre: (x, y) in pixels, remembered for the placing of others.
+            centre: (x, y) in pixels, remembered to place others.
             radius: in pixels, likewise.
-            on_free_glass: refuse contact with anything but platelets.
+            on_background: refuse contact with anything but platelets.
 
         Returns:
-            Whether it was laid.
+            Whether it was added.
         """
         window = self._window(cell)
         if window is None:
@@ -75,11 +74,11 @@ class Field:
         covered = np.unique(labels[inside])
         covered = covered[covered > 0]
         label = len(self.categories) + 1
-        if on_free_glass and any(self.categories[other - 1] != "platelet" for other in covered):
+        if on_background and any(self.categories[other - 1] != "platelet" for other in covered):
             return False
         visible, veil = inside, np.ones(inside.shape, np.float32)
         if len(covered):
-            visible, density, veil = self._contact(inside, density, labels, soft=not on_free_glass)
+            visible, density, veil = self._contact(inside, density, labels, soft=not on_background)
         area = int(visible.sum())
         if not self._stays_whole(visible, area, full):
             return False
@@ -171,13 +170,12 @@ class Field:
 
 
 def fill(field: Field) -> None:
-    """Lay white cells, then red cells until the slide's share of the picture is covered, then platelets."""
+    """Add white cells, then red cells until the slide's share of the picture is covered, then platelets."""
     rng, slide = field.rng, field.slide
     height, width = field.labels.shape
-    fields = (
-        height * width / (1600 * 1200) / (slide.diameter / 100) ** 2
-    )  # of 1600x1200 px at cells of 100 px
-    for _ in range(int(rng.poisson(_WHITE_CELLS * fields))):
+    # Number of fields of 1600x1200 pixels at cells of 100 pixels.
+    fields = height * width / (1600 * 1200) / (slide.diameter / 100) ** 2
+    for _ in range(int(rng.poisson(slide.white_cells * _WHITE_CELLS * fields))):
         centre = (rng.uniform(0, width), rng.uniform(0, height))
         radius = 0.5 * slide.diameter
         field.lay(draw_white_cell(rng, slide, field.texture, centre, radius), centre, 1.6 * radius, True)
@@ -197,11 +195,13 @@ def fill(field: Field) -> None:
 
 
 def _scatter_platelets(field: Field, fields: float) -> None:
-    """Single platelets and clumps of them, on free glass."""
+    """Single platelets and clumps of them, on the background."""
     rng, slide = field.rng, field.slide
     height, width = field.labels.shape
-    groups = [1] * int(rng.poisson(_PLATELETS * fields))
-    groups += [int(rng.integers(3, 12)) for _ in range(int(rng.poisson(_PLATELET_CLUMPS * fields)))]
+    groups = [1] * int(rng.poisson(slide.platelets * _PLATELETS * fields))
+    groups += [
+        int(rng.integers(3, 12)) for _ in range(int(rng.poisson(slide.platelets * _PLATELET_CLUMPS * fields)))
+    ]
     for number in groups:
         # In a crowded field the first place is often taken by a cell.
         for _ in range(_PLATELET_ATTEMPTS):
@@ -216,6 +216,6 @@ def _scatter_platelets(field: Field, fields: float) -> None:
 
 
 def _lay_platelet(field: Field, centre: tuple[float, float]) -> bool:
-    radius = field.slide.diameter * field.rng.uniform(0.09, 0.19)
+    radius = max(field.slide.diameter * field.rng.uniform(0.09, 0.19), field.slide.least_platelet)
     platelet = draw_platelet(field.rng, field.slide, field.texture, centre, radius)
-    return field.lay(platelet, centre, radius, on_free_glass=True)
+    return field.lay(platelet, centre, radius, on_background=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bccd_d2.errors import InputError
-from bccd_d2.synthetic.slide import CELL_DIAMETER, check_diameter, draw_slides
+from bccd_d2.synthetic.slide import CELL_DIAMETER, Variety, check_diameter, draw_slides
 from bccd_d2.synthetic.smear import SyntheticSmear, check_size, draw_smear
 
 DATASET_FOLDER = "BCCD Dataset with mask"
@@ -44,9 +44,10 @@ class SyntheticSet:
         height: of every image, pixels.
         test_fraction: share of the images in ``test``, 0 up to but not including 1.
         images_per_slide: how many images in a row share stain, light and habits of one slide.
-        cell_diameter: range of the mean diameter of red cells in pixels.
+        cell_diameter: range of the mean diameter of red cells in pixels; None takes that of the variety.
         platelets_in_mask: whether binary masks and boxes hold platelets too; the real ones do not.
         extras: any of ``EXTRAS``, written beside the binary masks.
+        variety: of the slides, see :func:`bccd_d2.synthetic.slide.draw_slide`.
     """
 
     images: int
@@ -55,9 +56,15 @@ class SyntheticSet:
     height: int = 1200
     test_fraction: float = TEST_FRACTION
     images_per_slide: int = 2
-    cell_diameter: tuple[float, float] = CELL_DIAMETER
+    cell_diameter: tuple[float, float] | None = None
     platelets_in_mask: bool = False
     extras: tuple[str, ...] = ()
+    variety: Variety = "bccd"
+
+    @property
+    def diameters(self) -> tuple[float, float]:
+        """Range of the mean diameter of red cells in pixels."""
+        return self.cell_diameter or CELL_DIAMETER[self.variety]
 
     def check(self) -> None:
         """Raise :class:`InputError` for values that make no set."""
@@ -69,8 +76,10 @@ class SyntheticSet:
             raise InputError(f"test fraction: found {self.test_fraction}, expected 0 <= fraction < 1")
         if self.images_per_slide < 1:
             raise InputError(f"images per slide: found {self.images_per_slide}, expected at least 1")
+        if self.variety not in CELL_DIAMETER:
+            raise InputError(f"variety: found {self.variety!r}, expected {' or '.join(CELL_DIAMETER)}")
         check_size(self.width, self.height)
-        check_diameter(self.cell_diameter)
+        check_diameter(self.diameters)
         unknown = sorted(set(self.extras) - set(EXTRAS))
         if unknown:
             raise InputError(f"extras: found {', '.join(unknown)}, expected any of {', '.join(EXTRAS)}")
@@ -163,7 +172,8 @@ def _draw_all(folder: Path, plan: SyntheticSet) -> Counter[str]:
     slides = draw_slides(
         np.random.default_rng([plan.seed, 1]),
         math.ceil(plan.images / plan.images_per_slide),
-        plan.cell_diameter,
+        plan.diameters,
+        plan.variety,
     )
     for part in ("train", "test"):
         for kind in ("original", "mask", *_extra_folders(plan)):

@@ -1,4 +1,4 @@
-"""How one synthetic slide is stained, lit and photographed: what all smears of the slide have in common.
+"""Stain, light and camera of one synthetic slide: what all smears of the slide have in common.
 
 Light is absorbed as Beer and Lambert say: a pixel is ``background * exp(-optical density)`` in each colour
 channel, and the densities of cells that lie on each other add up, which is why overlaps look dark.
@@ -7,8 +7,8 @@ All colours are BGR, as OpenCV and Detectron2 read them; densities are natural l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,18 +17,19 @@ from numpy.typing import NDArray
 from bccd_d2.errors import InputError
 
 FloatArray = NDArray[np.float32]
-CELL_DIAMETER = (70.0, 130.0)
-"""Usual range of the mean diameter of red cells, pixels."""
+Variety = Literal["bccd", "wide"]
+CELL_DIAMETER: dict[Variety, tuple[float, float]] = {"bccd": (70.0, 130.0), "wide": (30.0, 180.0)}
+"""Range of the mean diameter of red cells in pixels, by variety."""
 _DIAMETERS = (
     12,
     1000,
-)  # a smaller cell has less area than an instance needs; a larger one no microscope shows
+)  # a smaller cell has less area than an instance needs; no microscope shows a larger one
 
 # Colours are sampled around a family in CIELAB with these standard deviations (L, a, b): the spread between
 # slides of one stain and camera.
 _BACKGROUND_SPREAD = np.array([1.5, 0.8, 1.2])
 _CELL_SPREAD = np.array([4.0, 2.5, 3.5])
-_LEAST_CONTRAST = 9.0  # least difference in L between glass and red cells: real slides show 10 and more
+_LEAST_CONTRAST = 9.0  # least difference in L between background and red cells: real slides show 10 and more
 _NUCLEUS_LAB = np.array([30.0, 36.0, -34.0])
 _PINK_LAB = np.array([52.0, 42.0, -18.0])
 
@@ -64,10 +65,10 @@ _FREE_STAIN = (
 
 @dataclass(frozen=True)
 class Slide:
-    """What is common to all smears of one slide; lengths in pixels, densities as natural logarithms.
+    """Properties of all smears of one slide; lengths in pixels, densities as natural logarithms.
 
     Attributes:
-        background: colour of the empty glass, BGR, 1 is white; above 1 the camera is overexposed.
+        background: colour of the background, BGR, 1 is white; above 1 the camera is overexposed.
         red_density: mean optical density of a red cell, BGR.
         nucleus_density: optical density of stained nuclei and parasites, BGR.
         pink_density: optical density of granules and platelets, BGR.
@@ -82,14 +83,14 @@ class Slide:
         rim: width of the margin towards which red cells grow thinner, as share of their radius.
         bubbles: share of red cells with a refracting bubble.
         crowding: share of the picture that cells cover.
-        clustering: share of cells that are laid beside another one.
+        clustering: share of cells that are placed beside another one.
         overlap: greatest overlap of neighbours, as share of the sum of their radii.
         abutting: share of contacts in which cells flatten against each other instead of overlapping.
         gap: softness of the light line between such cells, as share of the cell diameter.
         blur: standard deviation of the optics' point spread in pixels.
         sharpening: strength of the camera's unsharp mask, which draws a bright rim around cells.
         fringe: shift of red against blue by the lens, (x, y) in pixels.
-        noise: standard deviation of the camera's noise on the glass, image white is 1.
+        noise: standard deviation of the camera's noise on the background, image white is 1.
         dark_noise: by which factor, less 1, noise is stronger where the picture is black.
         jpeg_quality: quality at which the camera compressed the picture.
         vignette: loss of light at the corners, relative.
@@ -98,6 +99,10 @@ class Slide:
         film: density of the stained plasma film.
         thick: whether there are cells far out of focus above the layer.
         scale_bar: whether the camera printed a scale bar.
+        white_cells: number of white cells, 1 is usual.
+        platelets: number of platelets, 1 is usual.
+        least_platelet: smallest radius of a platelet.
+        gamma: exponent of the camera's tone curve; above 1 darkens.
     """
 
     background: FloatArray
@@ -131,6 +136,10 @@ class Slide:
     film: float
     thick: bool
     scale_bar: bool
+    white_cells: float = 1.0
+    platelets: float = 1.0
+    least_platelet: float = 0.0
+    gamma: float = 1.0
 
 
 def _bgr_from_lab(lab: NDArray[np.float64]) -> FloatArray:
@@ -176,7 +185,9 @@ def _draw_diameter(quantile: float, cell_diameter: tuple[float, float]) -> float
     return high - (high - low) * float(np.sqrt((1 - quantile) * (1 - peak)))
 
 
-def draw_slides(rng: np.random.Generator, number: int, cell_diameter: tuple[float, float]) -> list[Slide]:
+def draw_slides(
+    rng: np.random.Generator, number: int, cell_diameter: tuple[float, float], variety: Variety = "bccd"
+) -> list[Slide]:
     """Draw slides that share out stains and cell sizes evenly (a Latin hypercube; McKay et al. 1979).
 
     A few slides drawn one by one would often lack the rarer stains.
@@ -185,25 +196,31 @@ def draw_slides(rng: np.random.Generator, number: int, cell_diameter: tuple[floa
         rng: source of all randomness.
         number: of slides.
         cell_diameter: smallest and greatest mean diameter of red cells, in pixels.
+        variety: see :func:`draw_slide`.
 
     Returns:
         The slides, in random order.
     """
     strata = [(rng.permutation(number) + rng.random(number)) / number for _ in range(2)]
-    return [draw_slide(rng, cell_diameter, (float(stain), float(size))) for stain, size in zip(*strata)]
+    return [
+        draw_slide(rng, cell_diameter, (float(stain), float(size)), variety) for stain, size in zip(*strata)
+    ]
 
 
 def draw_slide(
     rng: np.random.Generator,
     cell_diameter: tuple[float, float],
     quantiles: tuple[float, float] | None = None,
+    variety: Variety = "bccd",
 ) -> Slide:
-    """Draw the look of a slide.
+    """Draw the properties of a slide at random.
 
     Args:
         rng: source of all randomness.
         cell_diameter: smallest and greatest mean diameter of red cells, in pixels.
         quantiles: where in their distributions stain and cell diameter lie, in [0, 1); None draws them too.
+        variety: ``bccd``: as the slides of the set "BCCD Dataset with mask" vary. ``wide``: as laboratories vary in
+            stain, light, camera, focus and number of cells.
 
     Returns:
         The slide.
@@ -226,7 +243,7 @@ def draw_slide(
     angle = rng.uniform(0, 2 * np.pi)
     fringe = rng.uniform(0, 0.6) * magnification
     overexposed = family.background[0] > 100
-    return Slide(
+    slide = Slide(
         background=background,
         red_density=_density(background, red),
         nucleus_density=family.contrast * _density(background, nucleus),
@@ -258,4 +275,55 @@ def draw_slide(
         film=rng.uniform(0, 0.035),
         thick=bool(rng.random() < 0.08),
         scale_bar=bool(rng.random() < 0.06),
+    )
+    return _widened(rng, slide) if variety == "wide" else slide
+
+
+_EOSIN, _AZURE, _BROWN = (
+    np.array(density, np.float32) for density in ((0.55, 0.75, 0.12), (0.3, 0.5, 0.6), (0.75, 0.45, 0.2))
+)  # optical densities of stains, BGR
+
+
+def _widened(rng: np.random.Generator, slide: Slide) -> Slide:
+    """The slide in another laboratory: other stain, light, camera, focus and numbers of cells."""
+    red = slide.red_density * np.exp(rng.normal(0, 0.35))
+    if rng.random() < 0.6:
+        mixture = rng.dirichlet([1.0, 0.5, 0.3])
+        stain = mixture[0] * _EOSIN + mixture[1] * _AZURE + mixture[2] * _BROWN
+        red = stain * np.exp(rng.normal(0, 0.15, 3)) * float(np.clip(rng.lognormal(-0.4, 0.5), 0.25, 2))
+    # Paler cells could not be annotated, and darker ones do not occur.
+    red = np.asarray(red * np.clip(red.mean(), 0.15, 1.2) / red.mean(), np.float32)
+    nucleus = slide.nucleus_density * np.exp(rng.normal(0, 0.2, 3))
+    pink = slide.pink_density * np.exp(rng.normal(0, 0.2, 3))
+    # Lamps from yellow halogen to blue LED, white balance or none, under- and overexposure.
+    warmth = rng.normal(0, 0.1 if rng.random() < 0.75 else 0.25)
+    lamp = np.exp(warmth * np.array([1, 0.1, -1]) + rng.normal(0, 0.04, 3))
+    exposure = rng.uniform(0.6, 1.05)
+    background = np.clip(exposure * lamp / lamp.max(), 0.15, None)
+    scale = min(1.6, slide.diameter / 100)
+    angle, fringe = rng.uniform(0, 2 * np.pi), rng.uniform(0, 1.5) * scale
+    return replace(
+        slide,
+        background=np.asarray(background, np.float32),
+        red_density=red,
+        nucleus_density=np.asarray(nucleus, np.float32),
+        pink_density=np.asarray(pink, np.float32),
+        diameter_spread=rng.uniform(0.04, 0.15),
+        pallor=rng.uniform(-0.3, 0.9),
+        crenated=float(rng.choice([0.0, 0.03, 0.4], p=[0.5, 0.35, 0.15])),
+        crowding=float(np.clip(rng.lognormal(np.log(0.25), 0.55), 0.04, 0.55)),
+        clustering=rng.uniform(0.0, 0.6),
+        overlap=rng.uniform(0.05, 0.5),
+        blur=float(np.clip(rng.lognormal(np.log(2.0), 0.5), 0.6, 6.0)) * scale,
+        sharpening=rng.uniform(0.0, 1.0),
+        fringe=(fringe * np.cos(angle), fringe * np.sin(angle)),
+        noise=float(np.clip(rng.lognormal(np.log(0.01), 0.6), 0.002, 0.035)),
+        jpeg_quality=int(rng.integers(35, 98)),
+        vignette=float(rng.choice([rng.uniform(0, 0.1), rng.uniform(0.1, 0.4)])),
+        light_centre=(rng.uniform(0.15, 0.85), rng.uniform(0.15, 0.85)),
+        white_cells=float(rng.choice([1.0, 3.0, 8.0], p=[0.5, 0.3, 0.2])),
+        platelets=float(rng.lognormal(0.5, 0.8)),
+        # Smaller ones would be drawn and not annotated, because instances have 100 pixels or more.
+        least_platelet=6.5,
+        gamma=float(np.exp(rng.normal(0, 0.2))),
     )

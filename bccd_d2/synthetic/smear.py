@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bccd_d2.errors import InputError
 from bccd_d2.synthetic.camera import photograph
 from bccd_d2.synthetic.field import Field, fill
-from bccd_d2.synthetic.slide import CELL_DIAMETER, Slide, draw_slide
+from bccd_d2.synthetic.slide import CELL_DIAMETER, Slide, Variety, draw_slide
 
 MIN_AREA = 100  # pixels; what is smaller is no instance, as in the conversion of real masks
 _MIN_SIDE = 32
@@ -147,8 +147,9 @@ def draw_smear(
     height: int = 1200,
     *,
     slide: Slide | None = None,
-    cell_diameter: tuple[float, float] = CELL_DIAMETER,
+    cell_diameter: tuple[float, float] | None = None,
     platelets_in_mask: bool = False,
+    variety: Variety = "bccd",
 ) -> SyntheticSmear:
     """Draw one smear.
 
@@ -157,8 +158,10 @@ def draw_smear(
         width: of the picture, pixels.
         height: of the picture, pixels.
         slide: stain, light and habits; None draws one from the seed.
-        cell_diameter: range of the mean diameter of red cells in pixels, for the slide that is drawn.
+        cell_diameter: range of the mean diameter of red cells in pixels, for the slide that is drawn; None takes that
+            of the variety.
         platelets_in_mask: whether the binary mask marks platelets too; the real masks do not.
+        variety: of the slide that is drawn, see :func:`bccd_d2.synthetic.slide.draw_slide`.
 
     Returns:
         The picture and its truth.
@@ -169,7 +172,7 @@ def draw_smear(
     """
     check_size(width, height)
     rng = np.random.default_rng(seed)
-    slide = slide or draw_slide(rng, cell_diameter)
+    slide = slide or draw_slide(rng, cell_diameter or CELL_DIAMETER[variety], variety=variety)
     field = Field(rng, width, height, slide)
     fill(field)
     if len(field.categories) > _MOST_CELLS:

@@ -20,10 +20,11 @@ from bccd_d2.synthetic import (
     draw_smear,
     write_synthetic_set,
 )
+from bccd_d2.synthetic.cells import draw_red_cell
 from bccd_d2.synthetic.field import Field, fill
 from bccd_d2.synthetic.files import BOXES_FILE, CLASS_COLOURS, DATASET_FOLDER
 from bccd_d2.synthetic.outlines import OUTLINE_MARGIN, Texture, oval, patch_around
-from bccd_d2.synthetic.red_cells import draw_red_cell
+from bccd_d2.synthetic.slide import CELL_DIAMETER, Variety
 from bccd_d2.synthetic.smear import _divide
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -100,6 +101,38 @@ def test_all_kinds_appear_and_borders_cut_cells() -> None:
     assert len({smear.slide.background.tobytes() for smear in smears}) == 20
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_wide_smears_have_exact_truth_too(seed: int) -> None:
+    smear = draw_smear(seed, 480, 360, variety="wide", cell_diameter=(30, 60), platelets_in_mask=True)
+    count, labels, areas = components(smear.mask)
+    assert count == len(smear.masked_cells()) == len(smear.cells)
+    for cell in smear.cells:
+        (component,) = np.unique(labels[smear.instances == cell.label])
+        assert areas[component - 1] == cell.area
+    whole = [cell for cell in smear.cells if cell.class_name == "Platelets" and not cell.at_border]
+    assert all(cell.visible > 0.4 for cell in whole)
+
+
+def test_wide_slides_differ_more_than_those_of_one_laboratory() -> None:
+    def spread(variety: Variety) -> dict[str, float]:
+        slides = draw_slides(np.random.default_rng(0), 60, CELL_DIAMETER[variety], variety)
+        values = {
+            "diameter": [slide.diameter for slide in slides],
+            "blur": [slide.blur / slide.diameter for slide in slides],
+            "noise": [slide.noise for slide in slides],
+            "vignette": [slide.vignette for slide in slides],
+            "quality": [slide.jpeg_quality for slide in slides],
+            "crowding": [slide.crowding for slide in slides],
+            "warmth": [np.log(slide.background[0] / slide.background[2]) for slide in slides],
+        }
+        assert min(values["diameter"]) >= CELL_DIAMETER[variety][0]
+        assert max(values["diameter"]) <= CELL_DIAMETER[variety][1]
+        return {name: float(np.std(found)) for name, found in values.items()}
+
+    usual, wide = spread("bccd"), spread("wide")
+    assert all(wide[name] > 1.3 * usual[name] for name in usual), (usual, wide)
+
+
 def test_platelets_stay_out_of_the_mask_unless_asked_for() -> None:
     seen = 0
     for seed in range(6):
@@ -167,14 +200,14 @@ def test_same_seed_same_smear_and_other_seed_another() -> None:
     assert first.image.tobytes() != other.image.tobytes()
 
 
-def test_cells_are_darker_than_the_glass_and_coloured_by_the_slide() -> None:
+def test_cells_are_darker_than_the_background_and_coloured_by_the_slide() -> None:
     for seed in range(8):
         smear = draw_smear(seed, **SMALL)
         grey = smear.image.astype(float).mean(axis=2)
         red = np.isin(smear.instances, [cell.label for cell in smear.cells if cell.class_name == "RBC"])
-        glass = ndimage.binary_erosion(smear.instances == 0, iterations=6)
-        if glass.any():
-            assert np.median(grey[red]) < np.median(grey[glass]) - 10
+        background = ndimage.binary_erosion(smear.instances == 0, iterations=6)
+        if background.any():
+            assert np.median(grey[red]) < np.median(grey[background]) - 10
 
 
 def test_given_slide_is_used() -> None:
@@ -224,10 +257,10 @@ def test_covered_cells_keep_half_of_their_area() -> None:
     slide = draw_slide(rng, (40, 50))
     field = Field(rng, 200, 200, slide)
     lone = draw_red_cell(rng, slide, field.texture, (100.0, 100.0), 25.0)
-    assert field.lay(lone, (100.0, 100.0), 25.0, on_free_glass=False)
+    assert field.lay(lone, (100.0, 100.0), 25.0, on_background=False)
     same = draw_red_cell(rng, slide, field.texture, (100.0, 100.0), 25.0)
     before = field.labels.copy()
-    assert not field.lay(same, (100.0, 100.0), 25.0, on_free_glass=False)
+    assert not field.lay(same, (100.0, 100.0), 25.0, on_background=False)
     np.testing.assert_array_equal(field.labels, before)
 
 
@@ -249,7 +282,7 @@ def test_outside_the_picture_nothing_is_laid() -> None:
     slide = draw_slide(rng, (40, 50))
     field = Field(rng, 100, 100, slide)
     away = draw_red_cell(rng, slide, field.texture, (300.0, 50.0), 25.0)
-    assert not field.lay(away, (300.0, 50.0), 25.0, on_free_glass=False)
+    assert not field.lay(away, (300.0, 50.0), 25.0, on_background=False)
 
 
 def test_set_has_the_kaggle_layout_and_formats(tmp_path: Path) -> None:
@@ -382,6 +415,7 @@ def test_bad_arguments_of_a_smear(arguments: dict[str, object], message: str) ->
         ({"test_fraction": 1.0}, "test fraction: found 1.0"),
         ({"images_per_slide": 0}, "images per slide: found 0"),
         ({"extras": ("boxes", "masks")}, "extras: found masks"),
+        ({"variety": "any"}, "variety: found 'any', expected bccd or wide"),
         ({"width": 10}, "size: found 10x1200"),
         ({"cell_diameter": (80, 80)}, "cell diameter: found 80 to 80"),
         ({"cell_diameter": (float("nan"), 80)}, "cell diameter: found nan to 80"),
