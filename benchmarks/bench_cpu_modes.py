@@ -24,7 +24,7 @@ from tqdm import tqdm
 from bccd_d2.config import load_config
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.errors import run_command
-from bccd_d2.inference.network import Network
+from bccd_d2.inference.predictor import Network
 from bccd_d2.io.find_images import find_images
 from bccd_d2.io.images import read_image
 from bccd_d2.modeling.weights import load_weights

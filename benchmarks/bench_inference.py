@@ -47,9 +47,9 @@ from tqdm import tqdm
 from bccd_d2.config import load_config
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.errors import run_command
-from bccd_d2.inference.options import PredictionOptions
+from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
-from bccd_d2.inference.result import ImageResult
+from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, write_formats
 from bccd_d2.io.images import open_source
 from bccd_d2.io.sources import ArraySource

@@ -23,7 +23,7 @@ from skimage.measure import regionprops_table
 from tabulate import tabulate
 
 from bccd_d2.inference.measurements import measure_cells
-from bccd_d2.inference.result import ImageResult
+from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import FORMATS, write_formats
 from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells

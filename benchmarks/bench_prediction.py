@@ -24,8 +24,9 @@ from bccd_d2.errors import run_command
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.inference.options import PredictionOptions, TestTimeAugmentation
+from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.inference.tta import TestTimeAugmentation
 from bccd_d2.io.images import read_image
 from bccd_d2.structures.cells import Cells
 
@@ -38,9 +39,9 @@ OPTIONS = {
     "3 views: sizes 0.8, 1, 1.25": PredictionOptions(
         augmentation=TestTimeAugmentation(flip=False, rot90=False, scales=(1.0, 0.8, 1.25))
     ),
-    "merged cells cut": PredictionOptions(refine=True),
-    "each pixel one cell": PredictionOptions(exclusive=True),
-    "both": PredictionOptions(refine=True, exclusive=True),
+    "merged cells cut": PredictionOptions(split_touching=True),
+    "each pixel one cell": PredictionOptions(no_overlap=True),
+    "both": PredictionOptions(split_touching=True, no_overlap=True),
 }
 
 

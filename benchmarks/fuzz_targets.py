@@ -39,9 +39,8 @@ from bccd_d2.evaluation.dataset import EvaluationSet, truth_from_coco
 from bccd_d2.evaluation.dataset import read_evaluation_set as read_truth
 from bccd_d2.evaluation.external import read_predictions
 from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.inference.batch import Outputs
 from bccd_d2.inference.collect import collect
-from bccd_d2.inference.manifest import claim_output
+from bccd_d2.inference.outputs import Outputs, claim_output
 from bccd_d2.io.images import open_source, page_count, read_image, read_image_size
 from bccd_d2.io.masks import MaskRule, read_mask
 from bccd_d2.io.storage import Storage

@@ -16,11 +16,10 @@ import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are impo
 import cv2  # isort: skip
 
 from bccd_d2.errors import InputError, run_command
-from bccd_d2.inference.app import LOWEST_THRESHOLD, build_app, import_gradio, launch_app
+from bccd_d2.inference.app import LOWEST_THRESHOLD, UploadLimits, build_app, import_gradio, launch_app
 from bccd_d2.inference.arguments import add_model_arguments, model_from
-from bccd_d2.inference.options import PredictionOptions
+from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
-from bccd_d2.inference.upload import UploadLimits
 from bccd_d2.synthetic import draw_smear
 
 

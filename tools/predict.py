@@ -1,6 +1,6 @@
 """Find the cells in images: outlines, counts and measurements in the formats of other tools.
 
-Images that are finished are skipped when the same command is run again, so an interrupted run goes on where it stopped.
+Images that are finished are skipped when the same command is run again, so an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from bccd_d2.inference.arguments import (
     model_from,
     options_from,
 )
+from bccd_d2.inference.batch import prepare_job, run_job
 from bccd_d2.inference.collect import BatchSummary, collect
-from bccd_d2.inference.job import prepare_job, run_job
+from bccd_d2.inference.predictor import check_device
 from bccd_d2.inference.ray_engine import run_job_on_ray
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
 from bccd_d2.io.storage import Storage
@@ -30,6 +31,7 @@ from bccd_d2.io.storage import Storage
 EXAMPLES = """examples:
   python tools/predict.py --input smear.png --output predictions [--model classes]
   python tools/predict.py --run output/lite --input folder/ 'more/**/*.tif' --output results --formats csv,geojson,roi
+  python tools/predict.py --input folder/ --output predictions --diameter auto
   python tools/predict.py --input slide.svs --output predictions --mpp 0.25 --formats labels,csv
   python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --num-gpus 4
   python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --engine ray --ray-address auto
@@ -51,7 +53,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results, or an address")
     format_help = f"some of {','.join(FORMATS)} (default %(default)s)"
     parser.add_argument("--formats", default=",".join(DEFAULT_FORMATS), metavar="LIST", help=format_help)
-    parser.add_argument("--overwrite", action="store_true", help="predict anew what is there already")
+    parser.add_argument("--overwrite", action="store_true", help="predict again what is there already")
     add_model_arguments(parser)
     add_prediction_arguments(parser)
     add_engine_arguments(parser)
@@ -65,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse(arguments)
     if given.num_gpus > max(1, torch.cuda.device_count()):
         raise InputError(f"--num-gpus {given.num_gpus}: this machine has {torch.cuda.device_count()}")
+    if given.device is not None:
+        check_device(given.device, "--device")
     with Storage(given.output).locked():
         job = prepare_job(
             given.input,
@@ -75,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
             overwrite=given.overwrite,
             device=given.device,
             max_pixels=given.max_pixels,
+            max_detections=given.max_detections,
         )
         if finished := len(job.images) - len(job.pending):
             print(f"{finished} of {len(job.images)} files are finished already")
@@ -86,12 +91,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report(summary: BatchSummary, output: str) -> int:
-    """Print what a batch has come to; its exit status."""
-    counts = "".join(f", {number} {name}" for name, number in summary.counts.cells.items())
-    print(f"{sum(summary.counts.cells.values())} cells in {summary.images} images{counts}: {output}")
+    """Print what was found in a batch; its exit status."""
+    number = sum(summary.counts.cells.values())
+    counts = "".join(f", {count} {name}" for name, count in summary.counts.cells.items())
+    print(f"{number} cells in {summary.images} images{counts}: {output}")
+    if summary.images and not number:
+        print(
+            "no cells were found: is the score threshold too high (--score-threshold), or are the images magnified "
+            "otherwise than those of the training (--diameter auto)?",
+            file=sys.stderr,
+        )
+    elif summary.empty:
+        print(f"no cells in {_few(summary.empty)}", file=sys.stderr)
     for line in summary.failures:
         print(f"skipped: {line}", file=sys.stderr)
     return 1 if summary.failures else 0
+
+
+def _few(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 if __name__ == "__main__":

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
+from typing import Literal
 
+from bccd_d2.inference.finder import AUTO, DEFAULT_OPTIONS, PredictionOptions
 from bccd_d2.inference.model_zoo import ModelFiles, find_model
-from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions, TestTimeAugmentation
+from bccd_d2.inference.tta import TestTimeAugmentation
 from bccd_d2.io.images import MAX_PIXELS
 
 DEFAULT_SCORE_THRESHOLD = 0.5
 
 
 def add_model_arguments(parser: ArgumentParser) -> None:
-    """Add which model to take and where it runs."""
+    """Add the options that choose the model and its device."""
     group = parser.add_argument_group("model (without these, lite of the repository's folder weights/)")
     group.add_argument(
         "--model",
@@ -32,7 +34,7 @@ def add_model_arguments(parser: ArgumentParser) -> None:
 
 
 def add_prediction_arguments(parser: ArgumentParser) -> None:
-    """Add what :class:`bccd_d2.inference.options.PredictionOptions` holds."""
+    """Add what :class:`bccd_d2.inference.finder.PredictionOptions` holds."""
     group = parser.add_argument_group("prediction")
     group.add_argument(
         "--score-threshold",
@@ -43,9 +45,10 @@ def add_prediction_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--diameter",
-        type=float,
+        type=_diameter,
         metavar="PX",
-        help="diameter of a typical cell in the images, which are resized to the size the model was trained at",
+        help="diameter of a typical cell in the images, which are resized to the size the model was trained at; auto: "
+        "estimate that of the red cells, per folder and image size",
     )
     group.add_argument(
         "--mpp",
@@ -75,6 +78,13 @@ def add_prediction_arguments(parser: ArgumentParser) -> None:
         help="overlap of the tiles, more than the largest cell (default %(default)s)",
     )
     group.add_argument(
+        "--max-detections",
+        type=int,
+        metavar="N",
+        help="cells that the model may find in one image or tile (default: the configuration's "
+        "TEST.DETECTIONS_PER_IMAGE)",
+    )
+    group.add_argument(
         "--batch-size",
         type=int,
         default=DEFAULT_OPTIONS.batch_size,
@@ -91,14 +101,29 @@ def add_prediction_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--tta", action="store_true", help="predict flipped and turned images too and merge the masks; slower"
     )
-    group.add_argument("--refine", action="store_true", help="refine the masks by a watershed")
-    group.add_argument("--exclusive", action="store_true", help="give each pixel to one cell at most")
+    group.add_argument(
+        "--split-touching", action="store_true", help="cut masks that look like several touching cells"
+    )
+    group.add_argument(
+        "--no-overlap",
+        action="store_true",
+        help="give each pixel to one cell at most, that with the better score",
+    )
+
+
+def _diameter(text: str) -> float | Literal["auto"]:
+    if text == AUTO:
+        return AUTO
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"expected a number of pixels or {AUTO}, found {text!r}") from error
 
 
 def add_engine_arguments(parser: ArgumentParser) -> None:
-    """Add what shares the images out."""
+    """Add the options that distribute the images."""
     group = parser.add_argument_group("engine")
-    group.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs that share the images")
+    group.add_argument("--num-gpus", type=int, default=1, metavar="N", help="one process per GPU (default 1)")
     group.add_argument(
         "--engine",
         choices=("local", "ray"),
@@ -111,7 +136,11 @@ def add_engine_arguments(parser: ArgumentParser) -> None:
         help="of a running cluster, such as auto (default: one is started here)",
     )
     group.add_argument(
-        "--ray-workers", type=int, default=0, metavar="N", help="with a model each (default: as many as fit)"
+        "--ray-workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="each with a model of its own (default: as many as fit)",
     )
     group.add_argument(
         "--ray-gpus",
@@ -157,6 +186,6 @@ def options_from(given: Namespace) -> PredictionOptions:
         diameter=given.diameter,
         microns_per_pixel=given.mpp,
         scale=given.scale,
-        refine=given.refine,
-        exclusive=given.exclusive,
+        split_touching=given.split_touching,
+        no_overlap=given.no_overlap,
     )

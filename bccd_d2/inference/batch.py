@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from detectron2.engine import launch
+from detectron2.utils import comm
+from PIL import Image
+from torch.multiprocessing import ProcessRaisedException
 from tqdm import tqdm
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.options import PredictionOptions
-from bccd_d2.inference.result import ImageResult
+from bccd_d2.inference.finder import AUTO, PredictionOptions
+from bccd_d2.inference.magnification import DiameterEstimate, Magnification, combine
+from bccd_d2.inference.model_zoo import ModelFiles
+from bccd_d2.inference.outputs import (
+    BATCH_FILES,
+    DIAMETERS,
+    MANIFEST,
+    RECORDS,
+    Outputs,
+    Record,
+    claim_output,
+    describe_run,
+    is_same_run,
+    read_manifest,
+    record_file,
+    recorded_results,
+    write_manifest,
+)
+from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import FORMATS, format_files, write_formats
+from bccd_d2.io.find_images import SUFFIXES, find_images
 from bccd_d2.io.images import MAX_PIXELS, open_source, page_count
-from bccd_d2.io.sources import ImageSource
-from bccd_d2.io.storage import Storage, fingerprint, local_copy
+from bccd_d2.io.slide_source import SLIDE_SUFFIXES
+from bccd_d2.io.sources import ArraySource, ImageSource
+from bccd_d2.io.storage import Storage, fingerprint, is_url, local_copy
 from bccd_d2.structures.cells import Cells
 
+Images = Sequence[tuple[str | Path, str]]
 Progress = Callable[[int, int], None]
-Record = dict[str, Any]
 
-RECORDS = "records"
-"""Folder of what is known of each file's results, below the output folder."""
+# Of the images of one folder and size so many are looked at for the diameter of their red cells.
+_SAMPLED_IMAGES = 5
 
 
 class Predictor(Protocol):
@@ -36,7 +62,21 @@ class Predictor(Protocol):
     class_names: list[str]
     options: PredictionOptions
 
-    def predict_source(self, source: ImageSource, *, progress: Progress | None = None) -> Cells:
+    def magnification_of(
+        self,
+        source: ImageSource,
+        options: PredictionOptions | None = None,
+        estimate: DiameterEstimate | None = None,
+    ) -> Magnification:
+        """How an image is magnified."""
+
+    def predict_source(
+        self,
+        source: ImageSource,
+        options: PredictionOptions | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Cells:
         """The cells of an image, best score first."""
 
 
@@ -45,74 +85,158 @@ class OutputError(OSError):
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Where the results of a batch go, and in which formats; can be sent to other processes.
+class Job:
+    """What a process needs to know to take its share of a batch; can be sent to other processes.
 
     Attributes:
-        storage: the folder of the results.
-        formats: names in :data:`bccd_d2.inference.writers.FORMATS`.
-        key: of what the results are made with, see :func:`bccd_d2.inference.manifest.claim_output`.
+        model: to predict with.
+        options: how.
+        outputs: where the results go.
+        images: path and name of every file of the batch.
+        pending: those of them that are not finished.
+        device: "cpu", "cuda", "cuda:1"; ``None`` for what the configuration says.
+        max_pixels: an image that must be decoded whole and claims more is refused.
+        max_detections: in place of ``TEST.DETECTIONS_PER_IMAGE``.
+        diameters: estimates by name of the file, see :func:`estimate_diameters`.
     """
 
-    storage: Storage
-    formats: tuple[str, ...]
-    key: str
+    model: ModelFiles
+    options: PredictionOptions
+    outputs: Outputs
+    images: Images
+    pending: Images
+    device: str | None = None
+    max_pixels: int = MAX_PIXELS
+    max_detections: int | None = None
+    diameters: Mapping[str, DiameterEstimate] = field(default_factory=dict)
 
-    def record(self, name: str) -> Record | None:
-        """What is known of a file's results; ``None`` if they are not there or made with something else."""
-        found = read_record(self.storage, record_file(name))
-        return found if found.get("key") == self.key else None
+    def load(self, device: str | None = None) -> BCCDPredictor:
+        """The predictor, on ``device`` or else the job's own.
 
-    def is_finished(self, path: str | Path, name: str) -> bool:
-        """Whether all results of this very file are there, made with the same model and options."""
-        found = self.record(name)
-        if found is None or found["error"] is not None or not set(self.formats) <= set(found["formats"]):
-            return False
-        try:
-            same = found["file"] == fingerprint(path)
-        except OSError:
-            return False
-        return same and all(self.storage.exists(file) for file in found["results"])
-
-
-def record_file(name: str) -> str:
-    """Path below the output folder of what is known of an image file's results; it is written last."""
-    return f"{RECORDS}/{name}.json"
+        Raises:
+            InputError: the model cannot be read, or it cannot follow the options.
+        """
+        predictor = BCCDPredictor(
+            self.model.config,
+            self.model.weights,
+            self.options,
+            device=device or self.device,
+            max_detections=self.max_detections,
+        )
+        # Once here rather than for every image.
+        predictor.magnification_of(
+            ArraySource(np.zeros((1, 1, 3), np.uint8)), estimate=DiameterEstimate(None, 0)
+        )
+        return predictor
 
 
-def read_record(storage: Storage, file: str) -> Record:
-    """Content of a record; an empty one if it is not there or broken, and then the file is predicted anew."""
+def prepare_job(
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    model: ModelFiles,
+    options: PredictionOptions,
+    formats: tuple[str, ...],
+    *,
+    overwrite: bool = False,
+    device: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    max_detections: int | None = None,
+) -> Job:
+    """Find the images, take the output folder, and see what is left to do.
+
+    Args:
+        inputs: see :func:`bccd_d2.io.find_images.find_images`; results of earlier runs among them are passed by.
+        output: folder of the results, or an address that fsspec knows.
+        model: to predict with.
+        options: how.
+        formats: names in :data:`bccd_d2.inference.writers.FORMATS`.
+        overwrite: predict everything again, and delete what another model has left there.
+        device: see :class:`Job`.
+        max_pixels: see :class:`Job`.
+        max_detections: see :class:`Job`.
+
+    Raises:
+        InputError: there are no images, one of them would be written over, the model cannot be read, or the folder
+            holds results of another model.
+        OSError: the folder cannot be written.
+    """
+    storage = Storage(str(output))
+    images = _without_results(find_images(inputs, SUFFIXES | SLIDE_SUFFIXES))
+    description = describe_run(model, options, max_detections)
+    if overwrite:
+        _forget_results(storage, description, images)
+    elif not storage.exists(MANIFEST):
+        for name in BATCH_FILES:
+            if storage.exists(name):
+                raise InputError(
+                    f"{storage.path(name)} exists; give --overwrite to replace it, or another --output"
+                )
+    _keep_inputs(storage, images, (name for _, image in images for name in format_files(image, formats)))
+    # A run that ended before its first image, as for want of its weights, leaves nothing to mix with.
+    free = overwrite or not storage.find(RECORDS)
+    outputs = Outputs(storage, formats, claim_output(storage, description, free))
+    pending = [(path, name) for path, name in images if overwrite or not outputs.is_finished(path, name)]
+    return Job(model, options, outputs, images, pending, device, max_pixels, max_detections)
+
+
+def run_job(job: Job, num_gpus: int = 1) -> None:
+    """Predict what is pending, with one process per GPU if there are several.
+
+    Raises:
+        InputError: the model cannot be read.
+        OSError: the results cannot be written.
+    """
+    if not job.pending:
+        return
     try:
-        found = json.loads(storage.read(file) or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return found if _is_record(found) else {}
+        job = with_diameters(job)
+        launch(predict_share, num_gpus, dist_url="auto", args=(job,))
+    except ProcessRaisedException as error:
+        # The traceback of the process is text by now; its last line is the error.
+        kind, _, text = str(error).strip().splitlines()[-1].partition(": ")
+        if kind.rpartition(".")[2] in (InputError.__name__, OutputError.__name__):
+            raise InputError(text) from error
+        raise
+    finally:
+        # Also what Ctrl-C has kept a process from deleting; all of them have ended by now.
+        job.outputs.storage.clear_staging()
 
 
-def _is_record(found: Any) -> bool:
-    """Whether it has what :func:`predict_one` writes."""
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(key, 0), str | None) for key in ("error", "file")
-    ):
-        return False
-    lists: list[Any] = [found.get(key) for key in ("formats", "results", "images")]
-    if not all(isinstance(entries, list) for entries in lists):
-        return False
-    texts, images = [*lists[0], *lists[1]], lists[2]
-    return all(isinstance(text, str) for text in texts) and all(_is_summary(image) for image in images)
+def predict_share(job: Job) -> None:
+    """Predict the share of this process of a launch: every n-th image of those pending for n processes."""
+    rank, processes = comm.get_rank(), comm.get_world_size()
+    share = replace(job, pending=job.pending[rank::processes])
+    predictor = share.load(f"cuda:{rank}" if processes > 1 else None)
+    predict_pending(
+        share.pending,
+        predictor,
+        share.outputs,
+        max_pixels=share.max_pixels,
+        diameters=share.diameters,
+        show_progress=rank == 0,
+    )
 
 
-def _is_summary(image: Any) -> bool:
-    if not isinstance(image, dict) or not isinstance(image.get("name"), str):
-        return False
-    counts: list[Any] = [image.get("cells"), image.get("in_frame")]
-    area = image.get("area_mm2", "")
-    if not all(isinstance(count, dict) for count in counts) or counts[0].keys() != counts[1].keys():
-        return False
-    numbers = [number for count in counts for number in count.values()]
-    # JSON may have whole numbers that no float can hold.
-    counted = all(isinstance(number, int) and 0 <= number < 2**53 for number in numbers)
-    return counted and (area is None or (isinstance(area, int | float) and 0 <= area <= sys.float_info.max))
+def predict_pending(
+    images: Images,
+    predictor: Predictor,
+    outputs: Outputs,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    diameters: Mapping[str, DiameterEstimate] | None = None,
+    show_progress: bool = True,
+) -> None:
+    """Predict files one after the other, with a progress bar, see :func:`predict_one`."""
+    diameters = diameters or {}
+    with tqdm(images, unit="image", disable=not show_progress) as bar:
+        for path, name in bar:
+            progress = partial(_show_tiles, bar)
+            estimate = diameters.get(name)
+            predict_one(path, name, predictor, outputs, progress, max_pixels=max_pixels, estimate=estimate)
+
+
+def _show_tiles(bar: tqdm[Any], done: int, total: int) -> None:
+    bar.set_postfix_str(f"tile {done}/{total}" if total > 1 else "")
 
 
 def predict_one(
@@ -123,6 +247,7 @@ def predict_one(
     progress: Progress | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
+    estimate: DiameterEstimate | None = None,
 ) -> Record:
     """Predict all images of one file and write their results, each file whole or not at all.
 
@@ -132,13 +257,14 @@ def predict_one(
         predictor: finds the cells.
         outputs: where the results go.
         progress: called with the number of tiles done and of all tiles.
-        max_pixels: see :func:`bccd_d2.io.sources.open_source`.
+        max_pixels: see :func:`bccd_d2.io.images.open_source`.
+        estimate: of the diameter of red cells, for ``diameter="auto"``; ``None`` to make one of each image.
 
     Returns:
-        The record, which :func:`record_file` holds now: ``key``, ``formats``, ``file`` (fingerprint), ``results``
-        (paths below the output folder), ``images`` (``name``, ``height``, ``width``, and its counts: ``cells``
-        and ``in_frame`` by class, ``area_mm2``), ``seconds``, and ``error``, which is ``None`` unless the file could
-        not be read.
+        The record, which :func:`bccd_d2.inference.outputs.record_file` holds now: ``key``, ``formats``, ``file``
+        (fingerprint), ``results`` (paths below the output folder), ``images`` (``name``, ``height``, ``width``, its
+        counts ``cells`` and ``in_frame`` by class, ``area_mm2``, ``diameter_px``, ``diameter_from``), ``seconds``, and
+        ``error``, which is ``None`` unless the file could not be read.
 
     Raises:
         OutputError: the results cannot be written.
@@ -152,12 +278,14 @@ def predict_one(
     with _output_errors(outputs), outputs.storage.staging() as folder:
         try:
             record["file"] = fingerprint(path)
-            for result in _results(path, name, predictor, progress, max_pixels):
+            for result in _results(path, name, predictor, progress, max_pixels, estimate):
+                files = format_files(result.name, formats)
+                _keep_inputs(outputs.storage, [(path, name)], files)
                 with _output_errors(outputs):
                     write_formats(result, folder, formats)
-                    for file in format_files(result.name, formats):
+                    for file in files:
                         outputs.storage.publish(folder / file, file)
-                record["results"] += format_files(result.name, formats)
+                record["results"] += files
                 record["images"].append(_summary(result))
         except OutputError:
             raise
@@ -170,40 +298,29 @@ def predict_one(
     return record
 
 
-def predict_pending(
-    images: Sequence[tuple[str | Path, str]],
-    predictor: Predictor,
-    outputs: Outputs,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    show_progress: bool = True,
-) -> None:
-    """Predict files one after the other, with a progress bar, see :func:`predict_one`."""
-    with tqdm(images, unit="image", disable=not show_progress) as bar:
-        for path, name in bar:
-            progress = partial(_show_tiles, bar)
-            predict_one(path, name, predictor, outputs, progress, max_pixels=max_pixels)
-
-
-def _show_tiles(bar: tqdm[Any], done: int, total: int) -> None:
-    bar.set_postfix_str(f"tile {done}/{total}" if total > 1 else "")
-
-
 def _results(
-    path: str | Path, name: str, predictor: Predictor, progress: Progress | None, max_pixels: int
+    path: str | Path,
+    name: str,
+    predictor: Predictor,
+    progress: Progress | None,
+    max_pixels: int,
+    estimate: DiameterEstimate | None,
 ) -> Iterator[ImageResult]:
     """The result of each image of a file, its source open."""
     with local_copy(path) as file:
         pages = page_count(file)
         for page in range(pages):
             with open_source(file, page=page, max_pixels=max_pixels) as source:
-                cells = predictor.predict_source(source, progress=progress)
+                magnification = predictor.magnification_of(source, estimate=estimate)
+                options = replace(predictor.options, scale=magnification.scale)
+                cells = predictor.predict_source(source, options, progress=progress)
                 yield ImageResult(
                     name if pages == 1 else f"{name}.page{page + 1:03d}",
                     source,
                     cells,
                     predictor.class_names,
                     predictor.options.microns_per_pixel or source.microns_per_pixel,
+                    magnification=magnification,
                 )
 
 
@@ -216,6 +333,137 @@ def _summary(result: ImageResult) -> dict[str, Any]:
     }
 
 
+def with_diameters(job: Job) -> Job:
+    """The job with the diameters of red cells that ``diameter="auto"`` asks for, which the manifest keeps.
+
+    Images of one folder and size are taken to be of one magnification: a few of them are looked at, and have one
+    estimate. Images at addresses, and those whose microns per pixel are known, are left to
+    :meth:`bccd_d2.inference.finder.CellFinder.magnification_of`.
+
+    Raises:
+        InputError: the model cannot be read.
+        OSError: the manifest cannot be written.
+    """
+    if job.options.diameter != AUTO or job.options.scale is not None:
+        return job
+    storage = job.outputs.storage
+    manifest = read_manifest(storage) or {}
+    known = dict(manifest.get(DIAMETERS, {}))
+    predictor = job.load()
+    estimates: dict[str, DiameterEstimate] = {}
+    for group, images in _groups(job.images).items():
+        if group not in known:
+            found = _estimate_group(predictor, images, job.max_pixels)
+            if found is None:
+                continue
+            known[group] = asdict(found)
+            log = logging.getLogger(__name__)
+            (log.warning if found.doubt else log.info)(
+                "%s: diameter of red cells %s, of %d images", group, found, len(images)
+            )
+        estimates |= {name: DiameterEstimate(**known[group]) for _, name in images}
+    write_manifest(storage, manifest, known)
+    return replace(job, diameters=estimates)
+
+
+def _groups(images: Images) -> dict[str, Images]:
+    """Images of this machine by folder and size."""
+    groups: dict[str, list[tuple[str | Path, str]]] = defaultdict(list)
+    for path, name in images:
+        if is_url(path):
+            continue
+        try:
+            with Image.open(path) as image:
+                size = f"{image.width}x{image.height}"
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            size = Path(path).name  # of a kind of its own, or to be reported when it is predicted
+        groups[f"{Path(path).parent.as_posix()} {size}"].append((path, name))
+    return dict(groups)
+
+
+def _estimate_group(predictor: BCCDPredictor, images: Images, max_pixels: int) -> DiameterEstimate | None:
+    """``None`` where no image needs an estimate: all know their microns per pixel, or cannot be read."""
+    chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLED_IMAGES).round().astype(int))
+    estimates = []
+    for index in chosen.tolist():
+        try:
+            with open_source(images[index][0], max_pixels=max_pixels) as source:
+                if not predictor.knows_microns_of(source):
+                    estimates.append(predictor.estimate_diameter(source))
+        except (InputError, OSError, MemoryError):
+            continue  # reported when it is predicted
+    return combine(estimates) if estimates else None
+
+
+def _without_results(images: Images) -> Images:
+    """Leave out what this command has written before, into whichever folder, where that lies inside an input folder."""
+    known: dict[Path, set[Path]] = {}
+
+    def results_in(folder: Path) -> set[Path]:
+        if folder not in known:
+            storage = Storage(str(folder))
+            ours = (folder / MANIFEST).is_file() and (folder / RECORDS).is_dir()
+            known[folder] = {folder / name for name in recorded_results(storage)} if ours else set()
+        return known[folder]
+
+    def is_result(path: str | Path) -> bool:
+        if is_url(path):
+            return False
+        place = Path(path).resolve()
+        return any(place in results_in(folder) for folder in place.parents)
+
+    kept = [(path, name) for path, name in images if not is_result(path)]
+    if not kept:
+        raise InputError(f"--input: {images[0][0]} and all others are results of an earlier prediction")
+    if len(kept) < len(images):
+        logging.getLogger(__name__).info(
+            "%d images are results of earlier predictions and are passed by", len(images) - len(kept)
+        )
+    return kept
+
+
+def _keep_inputs(storage: Storage, images: Images, names: Iterator[str] | Sequence[str]) -> None:
+    """Refuse to write over an image.
+
+    Args:
+        storage: folder of the results.
+        images: the inputs.
+        names: below that folder, of what is to be written.
+
+    Raises:
+        InputError: one of these is one of the inputs.
+    """
+    root = storage.local_root
+    inputs = _places(images)
+    written = (
+        [(name, (root / name).resolve()) for name in names]
+        if root is not None and any(place.is_relative_to(root.resolve()) for place in inputs)
+        else []
+    )
+    for name, place in written:
+        if place in inputs:
+            raise InputError(
+                f"--output: {storage.path(name)} is an input and would be written over; give another --output"
+            )
+
+
+def _places(images: Images) -> set[Path]:
+    return {Path(path).resolve() for path, _ in images if not is_url(path)}
+
+
+def _forget_results(storage: Storage, description: Mapping[str, object], images: Images) -> None:
+    """Delete the results that a folder's records list, unless they were made as ``description`` says."""
+    try:
+        if is_same_run(read_manifest(storage) or {}, description):
+            return
+    except InputError:
+        pass  # a manifest that cannot be read is replaced
+    root, inputs = storage.local_root, _places(images)
+    for name in [*recorded_results(storage), *BATCH_FILES]:
+        if root is None or (root / name).resolve() not in inputs:
+            storage.delete(name)
+
+
 @contextmanager
 def _output_errors(outputs: Outputs) -> Iterator[None]:
     try:
@@ -225,7 +473,7 @@ def _output_errors(outputs: Outputs) -> Iterator[None]:
     except OSError as error:
         raise OutputError(
             f"{outputs.storage.url}: results cannot be written ({error}). What is finished is intact, and the same "
-            "command goes on from there"
+            "command resumes from there"
         ) from error
 
 

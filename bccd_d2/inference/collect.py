@@ -10,13 +10,11 @@ from typing import Any
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import naming
-from bccd_d2.inference.batch import Outputs
-from bccd_d2.inference.counts import ALL_IMAGES, COUNT_COLUMNS, Counts, add_counts, count_rows
+from bccd_d2.inference.outputs import CELLS, COUNTS, PREDICTIONS, Outputs
+from bccd_d2.inference.results import Counts, add_counts
 from bccd_d2.inference.writers import FORMATS
 from bccd_d2.inference.writers.coco import results_entries
-from bccd_d2.inference.writers.tables import write_csv
-
-PREDICTIONS, CELLS, COUNTS = "predictions.json", "cells.csv", "counts.csv"
+from bccd_d2.inference.writers.tables import ALL_IMAGES, COUNT_COLUMNS, count_rows, write_csv
 
 
 @dataclass(frozen=True)
@@ -26,12 +24,14 @@ class BatchSummary:
     Attributes:
         images: number of images with results; a file of several pages has several.
         counts: of all of them together.
+        empty: names of images in which no cell was found.
         failures: why a file has no results, one text each.
         files: what was written for the whole batch, as other programs call it.
     """
 
     images: int
     counts: Counts
+    empty: list[str]
     failures: list[str]
     files: list[str]
 
@@ -70,11 +70,18 @@ def collect(images: Sequence[tuple[str | Path, str]], outputs: Outputs) -> Batch
         rows = [row for name, part in [*counts, (ALL_IMAGES, total)] for row in count_rows(name, part)]
         files.append(_publish(outputs, COUNTS, lambda path: write_csv(path, COUNT_COLUMNS, rows)))
     outputs.storage.clear_staging()
-    return BatchSummary(len(results), total, failures, files)
+    empty = [name for name, part in counts if not sum(part.cells.values())]
+    return BatchSummary(len(results), total, empty, failures, files)
 
 
 def _counts(image: dict[str, Any]) -> Counts:
-    return Counts(image["cells"], image["in_frame"], image["area_mm2"])
+    return Counts(
+        image["cells"],
+        image["in_frame"],
+        image["area_mm2"],
+        image.get("diameter_px"),
+        image.get("diameter_from", ""),
+    )
 
 
 def _publish(outputs: Outputs, name: str, write: Callable[[Path], None]) -> str:
@@ -85,7 +92,7 @@ def _publish(outputs: Outputs, name: str, write: Callable[[Path], None]) -> str:
 
 
 def _file(outputs: Outputs, key: str, name: str) -> str:
-    """Text of one image's file in a format that has one file an image."""
+    """Text of one image's file in a format that has one file per image."""
     ((folder, suffix, _),) = FORMATS[key]
     content = outputs.storage.read(f"{folder}/{name}{suffix}")
     if content is None:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.finder import CellFinder
-from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions
+from bccd_d2.inference.finder import DEFAULT_OPTIONS, CellFinder, PredictionOptions, detections_in
 from bccd_d2.structures.detections import Detections
 
 INPUT_NAME = "image"
@@ -108,15 +107,13 @@ class ExportedNetwork(ABC):
         """
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """Detections of prepared images (h, w, 3) uint8, see :class:`bccd_d2.inference.network.Network`."""
+        """Detections of prepared images (h, w, 3) uint8, see :class:`bccd_d2.inference.predictor.Network`."""
         return [self._detections(image) for image in images]
 
     def _detections(self, image: NDArray[np.uint8]) -> Detections:
         height, width = image.shape[:2]
         boxes, scores, classes, masks = self.run(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
-        inside = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
-        return Detections(height, width, boxes, classes, scores, masks[:, 0])[inside]
+        return detections_in(height, width, boxes, classes, scores, masks[:, 0])
 
 
 class OnnxNetwork(ExportedNetwork):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -13,11 +15,16 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.scaling import resize_image, scaled_size
 from bccd_d2.errors import InputError
-from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions, TestTimeAugmentation
-from bccd_d2.inference.refinement import split_merged, without_overlaps
-from bccd_d2.inference.seams import candidates, merge_tiles
-from bccd_d2.inference.test_time_augmentation import predict_views, views_of
-from bccd_d2.inference.tiles import Tile, plan_tiles
+from bccd_d2.inference.classical import split_merged, without_overlaps
+from bccd_d2.inference.magnification import (
+    Detected,
+    DiameterEstimate,
+    DiameterEstimator,
+    Magnification,
+    red_cell_classes,
+)
+from bccd_d2.inference.tiling import Tile, candidates, merge_tiles, plan_tiles
+from bccd_d2.inference.tta import TestTimeAugmentation, predict_views, views_of
 from bccd_d2.io.sources import ArraySource, ImageSource, sample_image
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.detections import Detections
@@ -25,8 +32,84 @@ from bccd_d2.structures.detections import Detections
 if TYPE_CHECKING:
     from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 
+AUTO: Literal["auto"] = "auto"
+"""As a diameter: estimate it."""
+
 # Features of the coarsest level of the pyramid, P6, are as many network pixels apart.
 _COARSEST_STRIDE = 64
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """How images are predicted.
+
+    Lengths are in pixels of the image at the magnification the model was trained at: native pixels, unless
+    ``diameter``, ``microns_per_pixel`` or ``scale`` say that the image is magnified otherwise.
+
+    Attributes:
+        score_threshold: leave out cells below this score; the model itself leaves out those below
+            ``MODEL.ROI_HEADS.SCORE_THRESH_TEST``.
+        tile_size: side of a tile. An image of no more pixels than one tile goes through the network whole.
+        overlap: how far neighbouring tiles overlap; more than the largest cell.
+        batch_size: tiles that go through the network together; 0 for as many as fit the memory.
+        augmentation: views to predict and merge; ``None`` for what ``TEST.TTA`` says.
+        diameter: of a typical cell in native pixels of the image, which is resized so that it becomes
+            ``INPUT.CELL_DIAMETER``; "auto" estimates that of the red cells where neither ``scale`` nor microns per
+            pixel say how the image is magnified, see :mod:`bccd_d2.inference.magnification`.
+        microns_per_pixel: of the image, in place of what its file says; it is resized so that it becomes
+            ``INPUT.MICRONS_PER_PIXEL``, unless a number is given as ``diameter``.
+        scale: the factor itself: pixels at the training magnification per native pixel. Wins over both.
+        split_touching: cut masks that look like several touching cells by a watershed, see
+            :func:`bccd_d2.inference.classical.split_merged`.
+        no_overlap: give each pixel to one cell at most, see :func:`bccd_d2.inference.classical.without_overlaps`.
+    """
+
+    score_threshold: float = 0.0
+    tile_size: int = 1664
+    overlap: int = 256
+    batch_size: int = 0
+    augmentation: TestTimeAugmentation | None = None
+    diameter: float | Literal["auto"] | None = None
+    microns_per_pixel: float | None = None
+    scale: float | None = None
+    split_touching: bool = False
+    no_overlap: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_threshold <= 1:
+            raise InputError(f"score_threshold: expected a number from 0 to 1, found {self.score_threshold}")
+        if not 0 <= self.overlap <= self.tile_size / 2:
+            raise InputError(
+                f"overlap: expected 0 to half the tile size ({self.tile_size}), found {self.overlap}"
+            )
+        if self.tile_size < 64:
+            raise InputError(f"tile_size: expected at least 64, found {self.tile_size}")
+        if self.batch_size < 0:
+            raise InputError(
+                f"batch_size: expected 0 (what fits the memory) or more, found {self.batch_size}"
+            )
+        for name in ("diameter", "microns_per_pixel", "scale"):
+            value = getattr(self, name)
+            allowed = value is None or (name == "diameter" and value == AUTO)
+            if not allowed and not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise InputError(f"{name}: expected a number above 0, found {value!r}")
+
+
+DEFAULT_OPTIONS = PredictionOptions()
+
+
+def detections_in(
+    height: int,
+    width: int,
+    boxes: NDArray[np.float32],
+    classes: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    masks: NDArray[np.float32],
+) -> Detections:
+    """What a network found in an image, its boxes cut at the image's border; those outside are left out."""
+    boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
+    inside = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    return Detections(height, width, boxes, classes, scores, masks)[inside]
 
 
 class Detector(Protocol):
@@ -34,7 +117,7 @@ class Detector(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """How many images are best given together."""
+        """Number of images that are best given together."""
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Detections of prepared images (h, w, 3) uint8, in network pixels."""
@@ -111,7 +194,7 @@ class CellFinder:
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> Cells:
-        """Predict an image that is read tile by tile, see :func:`bccd_d2.io.sources.open_source`.
+        """Predict an image that is read tile by tile, see :func:`bccd_d2.io.images.open_source`.
 
         Args:
             source: the image.
@@ -122,11 +205,10 @@ class CellFinder:
             In native pixels, best score first; every cell has at least one pixel.
 
         Raises:
-            InputError: the source cannot be decoded, or ``microns_per_pixel`` or ``diameter`` is given and the
-                configuration does not know that of the training data.
+            InputError: the source cannot be decoded, or see :meth:`magnification_of`.
         """
         options = options or self.options
-        scale = self.scale_of(source, options)
+        scale = self.magnification_of(source, options).scale
         tiles = plan_tiles(
             source.height,
             source.width,
@@ -137,15 +219,20 @@ class CellFinder:
         statistics = self._statistics(source)
         found: list[Cells] = []
         full = 0
+
+        def read(tile: Tile) -> NDArray[np.uint8]:
+            image = self._in_network_order(source.read(tile.x, tile.y, tile.width, tile.height))
+            return self._prepare(image, scale, statistics)
+
         for batch, images in _read_ahead(
-            lambda tile: self._prepared(source, tile, scale, statistics),
+            read,
             tiles,
             options.batch_size or self.network.batch_size,
         ):
             for tile, cells in zip(batch, self._predict_tiles(images, batch, options)):
                 full += len(cells) >= self._most_detections
                 cells = cells[(cells.scores >= options.score_threshold) & (cells.areas > 0)]
-                if options.refine:
+                if options.split_touching:
                     cells = split_merged(cells)
                 found.append(candidates(cells, tile, source.height, source.width, options.overlap / scale))
             if progress is not None:
@@ -153,14 +240,24 @@ class CellFinder:
         if full:
             logging.getLogger(__name__).warning(
                 "%s: in %d of %d tiles the model found as many cells as it may (TEST.DETECTIONS_PER_IMAGE %d); "
-                "smaller tiles find the rest",
+                "more: --max-detections, or a smaller --tile",
                 source.name, full, len(tiles), self._most_detections,
             )  # fmt: skip
         merged = merge_tiles(tiles, found)
-        return without_overlaps(merged) if options.exclusive else merged
+        return without_overlaps(merged) if options.no_overlap else merged
 
-    def scale_of(self, source: ImageSource, options: PredictionOptions | None = None) -> float:
-        """Pixels at the magnification the model was trained at per native pixel of a source.
+    def magnification_of(
+        self,
+        source: ImageSource,
+        options: PredictionOptions | None = None,
+        estimate: DiameterEstimate | None = None,
+    ) -> Magnification:
+        """How a source is magnified: what ``scale``, ``diameter`` or microns per pixel say, in this order.
+
+        Args:
+            source: the image.
+            options: in place of the predictor's own.
+            estimate: of the diameter, for ``diameter="auto"``; ``None`` to make it of this image, where it is needed.
 
         Raises:
             InputError: ``microns_per_pixel`` or ``diameter`` is given and the configuration does not know that of the
@@ -168,21 +265,55 @@ class CellFinder:
         """
         options = options or self.options
         if options.scale is not None:
-            return options.scale
-        if options.diameter is not None:
-            if not self._training_diameter:
-                raise InputError(
-                    "diameter is given, but INPUT.CELL_DIAMETER of the configuration is 0: set it to the median cell "
-                    "diameter of the training images in pixels"
-                )
-            return self._training_diameter / options.diameter
+            return Magnification(options.scale, "scale")
+        if options.diameter is not None and not self._training_diameter:
+            raise InputError(
+                "diameter is given, but INPUT.CELL_DIAMETER of the configuration is 0: set it to the median cell "
+                "diameter of the training images in pixels"
+            )
+        if options.diameter is not None and options.diameter != AUTO:
+            return Magnification(self._training_diameter / options.diameter, "diameter", options.diameter)
         if options.microns_per_pixel is not None and not self._training_microns:
             raise InputError(
                 "microns_per_pixel is given, but INPUT.MICRONS_PER_PIXEL of the configuration is 0: set it to that of "
                 "the training images"
             )
-        microns = options.microns_per_pixel or source.microns_per_pixel
-        return microns / self._training_microns if microns and self._training_microns else 1.0
+        if self.knows_microns_of(source, options):
+            microns = options.microns_per_pixel or source.microns_per_pixel or 0.0
+            return Magnification(microns / self._training_microns, "microns")
+        if options.diameter != AUTO:
+            return Magnification(1.0)
+        estimate = estimate or self.estimate_diameter(source)
+        if estimate.diameter is None:
+            return Magnification(1.0, f"not estimated: {estimate.doubt}")
+        origin = f"estimated, unsure: {estimate.doubt}" if estimate.doubt else "estimated"
+        return Magnification(self._training_diameter / estimate.diameter, origin, estimate.diameter)
+
+    def knows_microns_of(self, source: ImageSource, options: PredictionOptions | None = None) -> bool:
+        """Whether a source can be resized by its microns per pixel and those of the training images."""
+        microns = (options or self.options).microns_per_pixel or source.microns_per_pixel
+        return bool(microns and self._training_microns)
+
+    def estimate_diameter(self, source: ImageSource) -> DiameterEstimate:
+        """Estimate the diameter of a source's red cells in native pixels, see :class:`DiameterEstimator`.
+
+        Raises:
+            InputError: the source cannot be decoded.
+        """
+        statistics = self._statistics(source)
+
+        def detect(image: NDArray[np.uint8]) -> Detected:
+            prepared = self._prepare(self._in_network_order(image), 1.0, statistics)
+            found = self._detect_few(prepared).resized(*image.shape[:2])
+            return found.boxes, found.scores, found.classes
+
+        return DiameterEstimator(
+            detect, self._training_diameter, red_cell_classes(self.class_names)
+        ).estimate(source)
+
+    def _detect_few(self, image: NDArray[np.uint8]) -> Detections:
+        """Detections of one prepared image that shows a few dozen cells at most."""
+        return self.network([image])[0]
 
     def _statistics(self, source: ImageSource) -> StainStatistics | None:
         if self._stain is None:
@@ -194,12 +325,11 @@ class CellFinder:
             return image
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
-    def _prepared(
-        self, source: ImageSource, tile: Tile, scale: float, statistics: StainStatistics | None
+    def _prepare(
+        self, image: NDArray[np.uint8], scale: float, statistics: StainStatistics | None
     ) -> NDArray[np.uint8]:
-        image = self._in_network_order(source.read(tile.x, tile.y, tile.width, tile.height))
-        size = scaled_size(tile.height, tile.width, scale * self._scale)
-        image = resize_image(image, *size)
+        """An image in the network's colour order as the network takes it; ``scale``: training per native pixel."""
+        image = resize_image(image, *scaled_size(image.shape[0], image.shape[1], scale * self._scale))
         return self._stain.apply(image, statistics) if self._stain else image
 
     def _predict_tiles(

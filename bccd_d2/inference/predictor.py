@@ -1,23 +1,131 @@
-"""From one image to its cells."""
+"""Finds cells with a trained Detectron2 model: from one image to its cells."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, ROIMasks
 from numpy.typing import NDArray
+from torch.nn.parallel import DistributedDataParallel
 
 from bccd_d2.config import load_config
 from bccd_d2.data.preprocessing import ImagePreprocessor
-from bccd_d2.inference.finder import CellFinder
-from bccd_d2.inference.network import Network
-from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions, TestTimeAugmentation
+from bccd_d2.errors import InputError
+from bccd_d2.inference.finder import DEFAULT_OPTIONS, CellFinder, PredictionOptions, detections_in
+from bccd_d2.inference.tta import TestTimeAugmentation, predict_views, views_of
+from bccd_d2.modeling.precision import keep_features_exact
 from bccd_d2.modeling.weights import load_weights
 from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.detections import Detections
+
+CPU_MODES = ("auto", "plain", "channels_last", "bfloat16")
+_LARGEST_BATCH_ON_CUDA = 8
+# Proposals before and after non-maximum suppression where an image shows a few dozen cells: half the time of a small
+# image is spent on the usual thousand.
+_FEW_PROPOSALS = (300, 100)
+
+
+class Network:
+    """A model and how it is run.
+
+    Attributes:
+        batch_size: images that go through the model together: 1 on the CPU, which is no faster with more, and at most 8
+            on a GPU, halved whenever its memory does not suffice.
+
+    Args:
+        model: a ``GeneralizedRCNN`` in evaluation mode. Other modes than "plain" change the memory layout of its
+            weights in place, not their values.
+        half: on CUDA, run in float16 where autocast thinks it safe.
+        cpu_mode: on the CPU: "plain", "channels_last" (the same up to rounding), "bfloat16" (channels last with 8-bit
+            mantissas: faster where the CPU has them in hardware, but not the same) or "auto", the fastest that is the
+            same: channels last. See docs/inference.md for what was measured.
+
+    Raises:
+        InputError: the mode is unknown.
+    """
+
+    def __init__(self, model: Any, *, half: bool = False, cpu_mode: str = "plain") -> None:
+        if cpu_mode not in CPU_MODES:
+            raise InputError(f"cpu_mode: expected one of {', '.join(CPU_MODES)}, found {cpu_mode!r}")
+        self.model = model
+        self.on_cuda = model.device.type == "cuda"
+        if cpu_mode == "auto":
+            cpu_mode = "channels_last"
+        self.mode = "cuda" if self.on_cuda else cpu_mode
+        self._half = half
+        self.batch_size = _LARGEST_BATCH_ON_CUDA if self.on_cuda else 1
+        if self.mode in ("channels_last", "bfloat16"):
+            model.to(memory_format=torch.channels_last)
+        if self.mode == "bfloat16" or (self.on_cuda and half):
+            keep_features_exact(model.backbone)
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Detections of prepared images.
+
+        Args:
+            images: (h, w, 3) uint8, in the size and colour order that the network was trained on; those that are of
+                one size go through it together.
+
+        Returns:
+            One per image, in its pixels.
+        """
+        found: list[Detections] = []
+        # A batch is padded to its largest image, and the network sees what lies beside an image: one size per batch.
+        for _, same_size in groupby(images, key=lambda image: image.shape):
+            waiting = list(same_size)
+            while waiting:
+                batch = waiting[: self.batch_size]
+                try:
+                    found += self._run(batch)
+                except torch.cuda.OutOfMemoryError:
+                    if len(batch) == 1:
+                        raise
+                    self.batch_size = len(batch) // 2
+                    logging.getLogger(__name__).info(
+                        "Out of GPU memory: %d images per batch now", self.batch_size
+                    )
+                    torch.cuda.empty_cache()
+                    continue
+                waiting = waiting[len(batch) :]
+        return found
+
+    def _run(self, batch: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        inputs = [
+            {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))} for image in batch
+        ]
+        with self._precision():
+            outputs = self.model.inference(inputs, do_postprocess=False)
+        return [detections_of(output) for output in outputs]
+
+    def _precision(self) -> AbstractContextManager[None]:
+        if self.on_cuda and self._half:
+            return torch.autocast("cuda", torch.float16)
+        return torch.autocast("cpu", torch.bfloat16) if self.mode == "bfloat16" else nullcontext()
+
+
+def detections_of(instances: Instances) -> Detections:
+    """The output of ``GeneralizedRCNN.inference(..., do_postprocess=False)`` for one image, in the same pixels."""
+    height, width = instances.image_size
+    masks = instances.pred_masks
+    masks = masks.tensor if isinstance(masks, ROIMasks) else masks[:, 0]
+    return detections_in(
+        height,
+        width,
+        instances.pred_boxes.tensor.float().cpu().numpy(),
+        instances.pred_classes.cpu().numpy(),
+        instances.scores.float().cpu().numpy(),
+        masks.float().cpu().numpy(),
+    )
 
 
 class BCCDPredictor(CellFinder):
@@ -44,6 +152,7 @@ class BCCDPredictor(CellFinder):
         *,
         device: str | None = None,
         cpu_mode: str = "auto",
+        max_detections: int | None = None,
     ) -> None:
         """
         Args:
@@ -51,15 +160,19 @@ class BCCDPredictor(CellFinder):
             weights: checkpoint; ``None`` for the configuration's ``MODEL.WEIGHTS``.
             options: used where a call is given none.
             device: such as "cpu" or "cuda:1", in place of ``MODEL.DEVICE``.
-            cpu_mode: see :class:`bccd_d2.inference.network.Network`.
+            cpu_mode: see :class:`Network`.
+            max_detections: that the model returns per image or tile, in place of ``TEST.DETECTIONS_PER_IMAGE``.
 
         Raises:
-            InputError: the configuration or the checkpoint cannot be read.
+            InputError: the configuration or the checkpoint cannot be read, or the device is not there.
         """
         cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
         cfg.defrost()
         if device is not None:
             cfg.MODEL.DEVICE = device
+        if max_detections is not None:
+            allow_detections(cfg, max_detections)
+        check_device(cfg.MODEL.DEVICE, "MODEL.DEVICE" if device is None else "--device")
         names = list(cfg.DATASETS.CLASS_NAMES) or [
             f"class {index}" for index in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
         ]
@@ -92,6 +205,92 @@ class BCCDPredictor(CellFinder):
             ``pred_classes`` (N,) and ``pred_masks`` (N, height, width) bool.
         """
         return cells_to_instances(self.predict_cells(image, options))
+
+    def _detect_few(self, image: NDArray[np.uint8]) -> Detections:
+        with _few_proposals(self.model):
+            return super()._detect_few(image)
+
+
+@contextmanager
+def _few_proposals(model: Any) -> Iterator[None]:
+    rpn = model.proposal_generator
+    before = (rpn.pre_nms_topk[False], rpn.post_nms_topk[False])
+    rpn.pre_nms_topk[False], rpn.post_nms_topk[False] = map(min, before, _FEW_PROPOSALS)
+    try:
+        yield
+    finally:
+        rpn.pre_nms_topk[False], rpn.post_nms_topk[False] = before
+
+
+def allow_detections(cfg: CfgNode, number: int) -> None:
+    """Let a model return ``number`` cells per image, and propose no fewer.
+
+    Raises:
+        InputError: the number is not above 0.
+    """
+    if number < 1:
+        raise InputError(f"--max-detections: expected 1 or more, found {number}")
+    cfg.TEST.DETECTIONS_PER_IMAGE = number
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = max(cfg.MODEL.RPN.PRE_NMS_TOPK_TEST, 2 * number)
+    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = max(cfg.MODEL.RPN.POST_NMS_TOPK_TEST, 2 * number)
+
+
+def check_device(device: str, given_by: str) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        InputError: it is not there, or the text names no device; ``given_by`` is the option that named it.
+    """
+    try:
+        parsed = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"{given_by}: expected cpu, cuda or cuda:N, found {device!r}") from error
+    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if parsed.type == "cuda" and (parsed.index or 0) >= number:
+        there = f"{number} GPUs" if number else "no GPU that torch can use"
+        raise InputError(f"{given_by} {device}: this machine has {there}; give --device cpu")
+
+
+class CellModel(torch.nn.Module):
+    """A model as Detectron2's evaluation loop wants it: predicts mapped images as :class:`BCCDPredictor` does.
+
+    The network runs in its plain mode: evaluation in the middle of a training must not change the layout of its
+    weights, and the numbers of a run shall not depend on the CPU it was evaluated on.
+
+    Args:
+        cfg: ``TEST.TTA`` and ``TEST.DETECTIONS_PER_IMAGE`` are read.
+        model: a ``GeneralizedRCNN``, maybe in ``DistributedDataParallel``.
+    """
+
+    def __init__(self, cfg: CfgNode, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        self._augmentation = augmentation_from_config(cfg)
+        self._most_detections = cfg.TEST.DETECTIONS_PER_IMAGE
+
+    def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Predict a batch.
+
+        Args:
+            batched_inputs: dicts with ``image`` ((3, h, w) uint8, prepared for the network), ``height`` and ``width``
+                of the native image.
+
+        Returns:
+            Dicts with ``cells`` (``Cells``) and the same as ``instances`` (Detectron2's), in native
+            pixels, best score first.
+        """
+        network = Network(self.model)
+        images = [sample["image"].permute(1, 2, 0).cpu().numpy() for sample in batched_inputs]
+        sizes = [(sample["height"], sample["width"]) for sample in batched_inputs]
+        if self._augmentation is None:
+            found = [d.resized(*size).paste() for d, size in zip(network(images), sizes)]
+        else:
+            views = views_of(self._augmentation)
+            found = [
+                predict_views(network, image, views, *size, self._most_detections)
+                for image, size in zip(images, sizes)
+            ]
+        return [{"cells": cells, "instances": cells_to_instances(cells)} for cells in found]
 
 
 def augmentation_from_config(cfg: CfgNode) -> TestTimeAugmentation | None:

@@ -1,4 +1,4 @@
-"""A batch spread over a Ray cluster (extra ``ray``): one model a worker, one image a task."""
+"""A batch spread over a Ray cluster (extra ``ray``): one model per worker, one image per task."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from typing import Any
 from tqdm import tqdm
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.batch import predict_one
-from bccd_d2.inference.job import Job, check_options
+from bccd_d2.inference.batch import Job, predict_one, with_diameters
 from bccd_d2.io.storage import is_url
 
 RETRIES = 3
-"""How often an image is tried again whose worker died; one that kills each worker is given up then."""
+"""Attempts for an image whose worker died, after the first; an image that kills every worker is given up."""
 
 
 class PredictionWorker:
@@ -36,8 +35,14 @@ class PredictionWorker:
         """Predict one file and write its results, see :func:`bccd_d2.inference.batch.predict_one`."""
         if self._predictor is None:
             self._predictor = self._job.load()
-            check_options(self._predictor)
-        predict_one(path, name, self._predictor, self._job.outputs, max_pixels=self._job.max_pixels)
+        predict_one(
+            path,
+            name,
+            self._predictor,
+            self._job.outputs,
+            max_pixels=self._job.max_pixels,
+            estimate=self._job.diameters.get(name),
+        )
 
 
 def run_job_on_ray(
@@ -50,9 +55,9 @@ def run_job_on_ray(
     same file on every machine of the cluster.
 
     Args:
-        job: from :func:`bccd_d2.inference.job.prepare_job`.
+        job: from :func:`bccd_d2.inference.batch.prepare_job`.
         address: of a running cluster, such as "auto" or "ray://head:10001"; ``None`` starts one on this machine.
-        workers: processes with a model each; 0 for as many as the cluster has free CPUs or, with ``gpus_per_worker``,
+        workers: processes with one model each; 0 for as many as the cluster has free CPUs or, with ``gpus_per_worker``,
             GPUs for.
         gpus_per_worker: share of a GPU that each takes, such as 1 or 0.5.
 
@@ -63,6 +68,7 @@ def run_job_on_ray(
     """
     if not job.pending:
         return
+    job = with_diameters(job)
     with _cluster(address) as ray:
         number = workers or _free_workers(ray, gpus_per_worker)
         number = max(1, min(number, len(job.pending)))

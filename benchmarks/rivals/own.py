@@ -16,7 +16,7 @@ from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.data.registration import annotation_file, class_names
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.engine.trainer import BCCDTrainer
-from bccd_d2.inference.network import Network
+from bccd_d2.inference.predictor import Network
 from bccd_d2.structures.cells import Cells
 from rivals.budget import WARMUP_SHARE
 from rivals.contender import Setting

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.registration import class_names, register_bccd
 from bccd_d2.errors import InputError
-from bccd_d2.inference.network import Network
+from bccd_d2.inference.predictor import Network
 from bccd_d2.modeling.weights import BCCDCheckpointer
 from bccd_d2.structures.cells import Cells
 from rivals.budget import WARMUP_SHARE

@@ -22,7 +22,7 @@ def draw(height, width, discs):
 
 
 class BlobNetwork:
-    """In place of :class:`bccd_d2.inference.network.Network`: every dark component is a cell of class 0.
+    """In place of :class:`bccd_d2.inference.predictor.Network`: every dark component is a cell of class 0.
 
     The score falls with the area, so that it is the same in every view; components that the image cuts are found too.
     """

@@ -1,137 +1,87 @@
-"""The page in a real browser, with a tiny network behind it."""
-
-import csv
-import importlib.util
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.inference.app import LOWEST_THRESHOLD, build_app, launch_app
-from bccd_d2.inference.options import PredictionOptions
-from bccd_d2.inference.predictor import BCCDPredictor
-from bccd_d2.inference.upload import UploadLimits
-from bccd_d2.synthetic import draw_smear
-from tests.inference.tiny_network import CLASS_NAMES, write_tiny_run
+from bccd_d2.errors import InputError
+from bccd_d2.inference.app import (
+    CELL_HEADERS,
+    UploadLimits,
+    cell_table,
+    chosen,
+    count_table,
+    find_cells,
+    format_color,
+    parse_color,
+    picture,
+)
+from bccd_d2.inference.finder import PredictionOptions
+from bccd_d2.inference.writers import write_formats
+from bccd_d2.reporting.overlay import CLASS_COLORS
+from tests.inference.drawn_cells import DarkThings
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-PATIENCE = 30_000  # milliseconds
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is absent"),
-    pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="playwright is absent"),
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is absent"),
-]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """Where the page is served."""
-    folder = tmp_path_factory.mktemp("app")
-    cfg = write_tiny_run(folder)
-    predictor = BCCDPredictor(cfg, folder / "model_final.pth", PredictionOptions(LOWEST_THRESHOLD))
-    example = folder / "drawn smear.png"
-    cv2.imwrite(str(example), draw_smear(1, 260, 200).image)
-    limits = UploadLimits(megabytes=0.5, megapixels=0.1)
-    app = build_app(predictor, limits, example)
-    _, url, _ = launch_app(app, limits, prevent_thread_lock=True, quiet=True)
-    yield url
-    app.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+LIMITS = UploadLimits(megabytes=0.1, megapixels=0.02)
 
 
 @pytest.fixture
-def page(browser, address):
-    """The page, just opened; nothing may be asked of another machine."""
-    page = browser.new_page()
-    page.set_default_timeout(PATIENCE)
-    foreign = []
-    page.on("request", lambda request: foreign.append(request.url))
-    page.goto(address)
-    page.get_by_role("button", name="Make files").wait_for()
-    yield page
-    page.close()
-    assert [url for url in foreign if not url.startswith((address, "data:", "blob:"))] == []
+def result(tmp_path):
+    """Two dark squares of 10x10 and 20x20 on a pale image, as cells."""
+    image = np.full((100, 150, 3), 220, np.uint8)
+    image[10:20, 30:40] = image[50:70, 100:120] = 40
+    cv2.imwrite(str(tmp_path / "squares.png"), image)
+    return find_cells(tmp_path / "squares.png", DarkThings(options=PredictionOptions(0.05)), LIMITS)
 
 
-def upload(page, path):
-    page.locator("#upload input[type=file]").set_input_files(str(path))
+def test_the_cells_of_an_upload(result):
+    assert result.name == "squares"
+    rows = {row[list(CELL_HEADERS).index("area_px")]: row for row in cell_table(result)}
+    assert set(rows) == {100, 400}
+    x, y = (list(CELL_HEADERS).index(name) for name in ("x_px", "y_px"))
+    assert (rows[100][x], rows[100][y]) == (35, 15)
+    name, number, share, framed = count_table(result)[-1]
+    assert (name, number, share, framed) == ("all", 2, 100.0, 2)
 
 
-def counted(page):
-    """Cells of all classes by the table of counts."""
-    page.locator("#counts").get_by_text("all", exact=True).first.wait_for()
-    words = page.locator("#counts").inner_text().split()
-    return int(words[words.index("all") + 1])
-
-
-def test_an_image_is_uploaded_shown_counted_and_downloaded(page, tmp_path):
-    image = tmp_path / "my smear.png"
-    cv2.imwrite(str(image), draw_smear(2, 222, 150).image)
-    upload(page, image)
-    shown = page.locator("#overlay img")
-    shown.wait_for()
-    assert shown.evaluate("picture => [picture.naturalWidth, picture.naturalHeight]") == [222, 150]
-    number = counted(page)
-    assert number > 3
-    assert [name for name in CLASS_NAMES if name in page.locator("#counts").inner_text()] == CLASS_NAMES
-
-    page.locator("#formats").get_by_label("geojson").check()
-    page.get_by_role("button", name="Make files").click()
-    page.locator("#files a").nth(3).wait_for()
-    with page.expect_download() as download:
-        page.locator("#files a", has_text="KB").nth(2).click()
-    names = page.locator("#files").inner_text()
-    assert "coco-my smear" in names and "geojson-my smear" in names and "overlays-my smear" in names
-    rows = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
-    assert download.value.suggested_filename == "csv-my smear.csv"
-    assert len(rows) == number
-
-
-def test_the_threshold_and_the_example(page):
-    page.get_by_role("button", name="Try a drawn smear").click()
-    page.locator("#overlay img").wait_for()
-    before, picture = counted(page), page.locator("#overlay img").get_attribute("src")
-    slider = page.locator("#threshold input[type=range]")
-    slider.focus()
-    slider.press("End")
-    page.wait_for_function(
-        "before => document.querySelector('#overlay img').src != before", arg=picture, timeout=PATIENCE
-    )
-    assert before > 3
-    page.wait_for_timeout(300)
-    assert counted(page) == 0
+def test_threshold_and_colours_decide_about_pictures_and_files(result, tmp_path):
+    assert len(chosen(result, 0.0, ["#000000"]).cells) == 2
+    assert len(chosen(result, 1.1, ["#000000"]).cells) == 0
+    seen, blue = (chosen(result, 0.0, [color] * len(result.class_names)) for color in ("#ff0000", "#0000ff"))
+    write_formats(seen, tmp_path, ["overlay"])
+    written = cv2.imread(str(tmp_path / "overlays" / "squares.png"))
+    for drawn in (picture(seen), written[..., ::-1]):
+        red = drawn[..., 0].astype(int) - drawn[..., 1] > 60
+        assert red[48:72, 98:122].sum() > 40
+    shown = picture(blue)[48:72, 98:122].astype(int)
+    assert (shown[..., 0] <= shown[..., 2] + 20).all()
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("notes.png", b"these are notes", "notes.png"),
-        ("large.png", None, "large.png: 400x400 pixels"),
-        ("heavy.bmp", b"\0" * 600_000, "size"),
-    ],
+    ("text", "color"),
+    [("#0a80ff", (255, 128, 10)), ("rgba(10, 128.4, 254.6, 1)", (255, 128, 10)), ("rgb(1,2,3)", (3, 2, 1))],
 )
-def test_what_is_no_image_or_too_large_gives_a_message(page, tmp_path, name, content, message):
-    path = tmp_path / name
-    if content is None:
-        cv2.imwrite(str(path), np.full((400, 400, 3), 200, np.uint8))
-    else:
-        path.write_bytes(content)
-    upload(page, path)
-    toast = page.locator(".toast-body", has_text=message)
-    toast.first.wait_for()
-    assert "Traceback" not in page.content()
-    assert page.locator("#overlay img").count() == 0
+def test_colours_as_browsers_say_them(text, color):
+    assert parse_color(text) == color
+
+
+def test_colours_go_there_and_back():
+    assert [parse_color(format_color(color)) for color in CLASS_COLORS] == list(CLASS_COLORS)
+    for text in ("red", "#12345", "rgba(1, 2)", ""):
+        with pytest.raises(InputError, match="expected #rrggbb"):
+            parse_color(text)
+
+
+def test_limits_and_files_that_are_no_images(tmp_path):
+    predictor = DarkThings(options=PredictionOptions(0.05))
+    (tmp_path / "heavy.png").write_bytes(b"\0" * 150_000)
+    with pytest.raises(InputError, match=r"^heavy.png: 0.1 MB, this page accepts 0.1 MB"):
+        find_cells(tmp_path / "heavy.png", predictor, LIMITS)
+    for suffix in (".png", ".tif"):
+        path = tmp_path / f"wide{suffix}"
+        cv2.imwrite(str(path), np.full((150, 200, 3), 220, np.uint8))
+        with pytest.raises(InputError, match=rf"^wide{suffix}: 200x150 pixels"):
+            find_cells(path, predictor, LIMITS)
+    (tmp_path / "notes.png").write_bytes(b"notes")
+    with pytest.raises(InputError, match=r"^notes.png") as error:
+        find_cells(tmp_path / "notes.png", predictor, LIMITS)
+    assert str(tmp_path) not in str(error.value)
+    with pytest.raises(InputError, match="expected numbers above 0"):
+        UploadLimits(megapixels=0)

@@ -17,7 +17,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference import batch
 from bccd_d2.inference.batch import OutputError, Outputs, predict_one, predict_pending
 from bccd_d2.inference.collect import collect
-from bccd_d2.inference.options import PredictionOptions
+from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.io.find_images import find_images
 from bccd_d2.io.storage import Storage
 from tests.inference.drawn_cells import DarkThings
@@ -143,10 +143,10 @@ def test_a_further_format_makes_the_images_anew_and_keeps_the_earlier_ones(folde
 class Interrupted(DarkThings):
     """Ctrl-C while the second image is predicted."""
 
-    def predict_source(self, source, *, progress=None):
+    def predict_source(self, source, options=None, *, progress=None):
         if len(self.seen) == 1:
             raise KeyboardInterrupt
-        return super().predict_source(source, progress=progress)
+        return super().predict_source(source, options, progress=progress)
 
 
 def test_ctrl_c_leaves_what_is_finished_and_the_rerun_does_the_rest(folder):
@@ -177,7 +177,7 @@ def test_a_full_disk_ends_the_batch_with_what_is_finished(folder, monkeypatch):
 
     monkeypatch.setattr(batch, "write_formats", full_after_one)
     with pytest.raises(
-        OutputError, match=r"results cannot be written .*No space left.*the same command goes on"
+        OutputError, match=r"results cannot be written .*No space left.*the same command resumes"
     ):
         run(folder, out)
     assert sorted(tree(folder.parent / "out")) == ["coco/a.png.json", "csv/a.png.csv", "records/a.png.json"]
@@ -262,7 +262,7 @@ def test_outputs_can_be_sent_to_other_processes_and_records_say_what_was_done(fo
 
 def test_a_fault_of_ours_is_not_taken_for_a_bad_image(folder):
     class Faulty(DarkThings):
-        def predict_source(self, source, *, progress=None):
+        def predict_source(self, source, options=None, *, progress=None):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -271,7 +271,7 @@ def test_a_fault_of_ours_is_not_taken_for_a_bad_image(folder):
 
 def test_an_image_that_needs_too_much_memory_is_one_bad_file(folder):
     class Hungry(DarkThings):
-        def predict_source(self, source, *, progress=None):
+        def predict_source(self, source, options=None, *, progress=None):
             if "b.png" in source.name:
                 raise MemoryError
             return super().predict_source(source)

@@ -10,10 +10,8 @@ from detectron2.modeling import build_model
 
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
-from bccd_d2.inference.cell_model import CellModel
-from bccd_d2.inference.network import Network
-from bccd_d2.inference.options import PredictionOptions, TestTimeAugmentation
-from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.inference.finder import PredictionOptions, TestTimeAugmentation
+from bccd_d2.inference.predictor import BCCDPredictor, CellModel, Network
 from bccd_d2.io.images import open_source
 from tests.inference.blobs import BlobNetwork, draw
 
@@ -141,11 +139,13 @@ def test_a_source_that_knows_its_microns_is_resized_when_the_training_data_do(
         path, smear[..., ::-1], photometric="rgb", resolution=(20_000, 20_000), resolutionunit="centimeter"
     )
     with open_source(path) as source:
-        assert predictor.scale_of(source) == 1
+        assert predictor.magnification_of(source).scale == 1
         monkeypatch.setattr(predictor, "_training_microns", 0.25)
-        assert predictor.scale_of(source) == pytest.approx(2)
-        assert predictor.scale_of(source, PredictionOptions(microns_per_pixel=0.125)) == pytest.approx(0.5)
-        assert predictor.scale_of(source, PredictionOptions(scale=1.0)) == 1
+        assert predictor.magnification_of(source).scale == pytest.approx(2)
+        assert predictor.magnification_of(
+            source, PredictionOptions(microns_per_pixel=0.125)
+        ).scale == pytest.approx(0.5)
+        assert predictor.magnification_of(source, PredictionOptions(scale=1.0)).scale == 1
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_views_go_through_tiles_too(predictor, smear):
 def test_last_steps_are_done_when_asked_for(predictor):
     image = draw(120, 200, [(40, 60, 14), (64, 60, 14), (140, 40, 14), (160, 90, 14)])
     assert len(predictor.predict_cells(image)) == 3
-    assert len(predictor.predict_cells(image, PredictionOptions(refine=True))) == 4
-    boxes = predictor.predict_cells(image, PredictionOptions(exclusive=True)).boxes
+    assert len(predictor.predict_cells(image, PredictionOptions(split_touching=True))) == 4
+    boxes = predictor.predict_cells(image, PredictionOptions(no_overlap=True)).boxes
     assert np.array_equal(boxes, np.rint(boxes))
 
 

@@ -8,9 +8,8 @@ import pytest
 from roifile import ROI_TYPE, ImagejRoi
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.result import ImageResult
-from bccd_d2.inference.writers.geojson import write_geojson
-from bccd_d2.inference.writers.roi import write_rois
+from bccd_d2.inference.results import ImageResult
+from bccd_d2.inference.writers.outlines import write_geojson, write_rois
 from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.outline_files import Outline, read_geojson, read_imagej, read_outlines

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
-from bccd_d2.inference.result import ImageResult
+from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers.coco import write_coco
-from bccd_d2.inference.writers.geojson import write_geojson
-from bccd_d2.inference.writers.labels import write_label_image, write_label_picture
-from bccd_d2.inference.writers.overlay import write_overlay
-from bccd_d2.inference.writers.roi import write_rois
+from bccd_d2.inference.writers.images import write_label_image, write_label_picture, write_overlay
+from bccd_d2.inference.writers.outlines import write_geojson, write_rois
 from bccd_d2.inference.writers.tables import write_cells
 
 Writer = Callable[[ImageResult, Path], None]

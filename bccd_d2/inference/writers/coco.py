@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.inference.result import ImageResult
+from bccd_d2.inference.results import ImageResult
 
 
 def coco_dataset(result: ImageResult) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def results_entries(dataset: Mapping[str, Any], image_id: int) -> Iterator[dict[
         image_id: of the image in the list.
 
     Yields:
-        One dict a cell: ``image_id``, ``file_name``, ``category_id``, ``category``, ``bbox``, ``score`` and
+        One dict per cell: ``image_id``, ``file_name``, ``category_id``, ``category``, ``bbox``, ``score`` and
         ``segmentation`` of :func:`coco_dataset`.
     """
     names = {category["id"]: category["name"] for category in dataset["categories"]}

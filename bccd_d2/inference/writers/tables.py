@@ -1,4 +1,4 @@
-"""Tables: one row a cell, one row a class."""
+"""Tables: one row per cell, one row per class."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from bccd_d2.inference.result import ImageResult
+from bccd_d2.inference.results import Counts, ImageResult
 
 DECIMALS = 4
+COUNT_COLUMNS = (
+    "image",
+    "class",
+    "cells",
+    "share",
+    "cells_in_frame",
+    "share_in_frame",
+    "area_mm2",
+    "cells_per_mm2",
+    "diameter_px",
+    "diameter_from",
+)
+ALL_CLASSES, ALL_IMAGES = "all", "all images"
 
 
 def write_cells(result: ImageResult, path: Path) -> None:
@@ -22,6 +35,30 @@ def write_cells(result: ImageResult, path: Path) -> None:
     table = result.measurements
     rows = zip(*(column.tolist() for column in table.values()))
     write_csv(path, ["image", *table], ([result.name, *row] for row in rows))
+
+
+def count_rows(image: str, counts: Counts) -> list[list[str | int | float | None]]:
+    """One row per class and one for all classes, in the order of :data:`COUNT_COLUMNS`.
+
+    Shares are of all cells, the differential count; ``None`` where nothing was counted or the area is not known.
+    """
+    totals = (sum(counts.cells.values()), sum(counts.in_frame.values()))
+    classes = [(name, number, counts.in_frame[name]) for name, number in counts.cells.items()]
+    return [
+        [
+            image,
+            name,
+            number,
+            number / totals[0] if totals[0] else None,
+            framed,
+            framed / totals[1] if totals[1] else None,
+            counts.area_mm2,
+            framed / counts.area_mm2 if counts.area_mm2 else None,
+            counts.diameter_px,
+            counts.diameter_from,
+        ]
+        for name, number, framed in [*classes, (ALL_CLASSES, *totals)]
+    ]
 
 
 def write_csv(path: Path, header: Any, rows: Any) -> None:

@@ -14,11 +14,10 @@ from hypothesis.extra import numpy as npst
 from pycocotools.coco import COCO
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.result import ImageResult
+from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, format_files, parse_formats, write_formats
-from bccd_d2.inference.writers.geojson import geojson_features
-from bccd_d2.inference.writers.labels import instance_colors
-from bccd_d2.inference.writers.overlay import overview
+from bccd_d2.inference.writers.images import instance_colors, overview
+from bccd_d2.inference.writers.outlines import geojson_features
 from bccd_d2.io.sources import ArraySource
 from bccd_d2.reporting.overlay import CLASS_COLORS
 from bccd_d2.structures.cells import Cells
@@ -113,8 +112,8 @@ def test_the_colours_tell_neighbours_apart():
 
 
 def test_large_pictures_are_shrunk(tmp_path, monkeypatch):
-    monkeypatch.setattr("bccd_d2.inference.writers.labels.MAX_PICTURE_SIDE", 100)
-    monkeypatch.setattr("bccd_d2.inference.writers.overlay.MAX_PICTURE_SIDE", 100)
+    monkeypatch.setattr("bccd_d2.inference.writers.images.MAX_PICTURE_SIDE", 100)
+    monkeypatch.setattr("bccd_d2.inference.writers.images.MAX_PICTURE_SIDE", 100)
     result = ring_and_friends()
     write_formats(result, tmp_path, ["labels", "overlay"])
     picture = cv2.imread(str(tmp_path / "labels" / f"{result.name}.png"))
@@ -126,7 +125,7 @@ def test_large_pictures_are_shrunk(tmp_path, monkeypatch):
 
 
 def test_an_overview_read_in_blocks_shows_what_the_image_shows(monkeypatch):
-    monkeypatch.setattr("bccd_d2.inference.writers.overlay._BLOCK", 64)
+    monkeypatch.setattr("bccd_d2.inference.writers.images._BLOCK", 64)
     image = np.zeros((200, 301, 3), np.uint8)
     image[80:120, 100:200] = 255
     small = overview(ArraySource(image), 100)

@@ -10,13 +10,12 @@ import pytest
 from torch.multiprocessing import ProcessRaisedException
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference import batch, job
+from bccd_d2.inference import batch
 from bccd_d2.inference import collect as collecting
-from bccd_d2.inference.batch import OutputError
+from bccd_d2.inference.batch import Job, OutputError, prepare_job, run_job
 from bccd_d2.inference.collect import collect
-from bccd_d2.inference.job import Job, prepare_job, run_job
+from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.inference.model_zoo import ModelFiles, find_model, shipped_model
-from bccd_d2.inference.options import PredictionOptions
 from tests.conftest import REPOSITORY
 from tests.inference.drawn_cells import DarkThings
 
@@ -28,18 +27,15 @@ class Loaded(DarkThings):
 
     devices: ClassVar[list[str | None]] = []
 
-    def __init__(self, config, weights, options, *, device=None):
+    def __init__(self, config, weights, options, *, device=None, max_detections=None):
         super().__init__(options=options)
         self.devices.append(device)
-
-    def scale_of(self, source):
-        return 1.0
 
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
     Loaded.devices = []
-    monkeypatch.setattr(job, "BCCDPredictor", Loaded)
+    monkeypatch.setattr(batch, "BCCDPredictor", Loaded)
 
 
 @pytest.fixture
@@ -80,11 +76,11 @@ def test_several_gpus_write_the_files_of_one(folder, monkeypatch):
     def launch(main, num_gpus, dist_url, args):
         assert dist_url == "auto"
         for rank in range(num_gpus):
-            monkeypatch.setattr(job.comm, "get_rank", lambda rank=rank: rank)
-            monkeypatch.setattr(job.comm, "get_world_size", lambda: num_gpus)
+            monkeypatch.setattr(batch.comm, "get_rank", lambda rank=rank: rank)
+            monkeypatch.setattr(batch.comm, "get_world_size", lambda: num_gpus)
             main(*args)
 
-    monkeypatch.setattr(job, "launch", launch)
+    monkeypatch.setattr(batch, "launch", launch)
     Loaded.devices = []
     finish(prepare(folder, "shared"), 2)
     assert Loaded.devices == ["cuda:0", "cuda:1"]
@@ -95,7 +91,7 @@ def test_a_process_that_ends_with_bad_input_ends_the_batch_with_its_message(fold
     def launch(*arguments, **options):
         raise ProcessRaisedException("-- Process 1 --\nTraceback:\n\n" + last, 1, 99)
 
-    monkeypatch.setattr(job, "launch", launch)
+    monkeypatch.setattr(batch, "launch", launch)
     last = "bccd_d2.inference.batch.OutputError: out: results cannot be written (disk full)\n"
     with pytest.raises(InputError, match=r"^out: results cannot be written"):
         run_job(prepare(folder), 2)
@@ -133,7 +129,7 @@ def test_results_of_another_model_or_options_are_not_mixed(folder, change, messa
     }
 
 
-def test_overwrite_does_everything_anew(folder):
+def test_overwrite_does_everything_again(folder):
     finish(prepare(folder))
     (folder / "out" / "notes.txt").write_text("mine")
     assert len(prepare(folder).pending) == 0
@@ -142,7 +138,7 @@ def test_overwrite_does_everything_anew(folder):
     assert (folder / "out" / "notes.txt").is_file()
 
 
-def test_files_that_nobody_can_tell_the_model_of_are_not_replaced(folder):
+def test_files_of_an_unknown_model_are_not_replaced(folder):
     (folder / "out").mkdir()
     (folder / "out" / "predictions.json").write_text("[]")
     with pytest.raises(InputError, match=r"predictions\.json exists; give --overwrite"):
@@ -151,12 +147,12 @@ def test_files_that_nobody_can_tell_the_model_of_are_not_replaced(folder):
     assert len(json.loads((folder / "out" / "predictions.json").read_text())) == 5
 
 
-def test_a_run_that_made_nothing_is_in_nobodys_way(folder):
+def test_a_run_without_results_blocks_no_other(folder):
     prepare(folder)
     assert len(prepare(folder, score_threshold=0.3).pending) == 5
 
 
-def test_a_manifest_that_is_none_is_named(folder):
+def test_a_broken_manifest_is_named(folder):
     finish(prepare(folder))
     (folder / "out" / "run.json").write_text("{")
     (folder / "out" / "records" / "0.png.json").write_text("{")
@@ -168,8 +164,6 @@ def test_a_manifest_that_is_none_is_named(folder):
 def test_results_below_the_inputs_are_no_images(folder):
     finish(prepare(folder, "in/results"))
     assert len(prepare(folder, "in/results").images) == 5
-    with pytest.raises(InputError, match="in the output folder"):
-        prepare(folder, "in")
 
 
 def test_slides_in_a_folder_are_images_too(folder):
@@ -213,9 +207,9 @@ def full_disk(*given):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_is_named_and_the_same_command_goes_on(folder, monkeypatch):
+def test_a_full_disk_is_named_and_the_same_command_resumes(folder, monkeypatch):
     whole = finish(prepare(folder, "whole"))
-    told = r"/out: results cannot be written .*the same command goes on"
+    told = r"/out: results cannot be written .*the same command resumes"
     with monkeypatch.context() as disk, pytest.raises(OutputError, match=told):
         disk.setattr(batch, "write_formats", full_disk)
         run_job(prepare(folder))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.options import TestTimeAugmentation
-from bccd_d2.inference.test_time_augmentation import View, merge_views, predict_views, views_of
+from bccd_d2.inference.finder import TestTimeAugmentation
+from bccd_d2.inference.tta import View, merge_views, predict_views, views_of
 from bccd_d2.structures.detections import Detections
 from tests.inference.blobs import MASK_SIZE, BlobNetwork, draw
 

@@ -1,27 +1,19 @@
-"""How many cells of each class there are: in an image, in all of them, and for an area of the smear."""
+"""The cells of one image with what the writers need to know of it, and how many there are of each class."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.inference.measurements import BORDER_MARGIN
+from bccd_d2.inference.magnification import Magnification
+from bccd_d2.inference.measurements import BORDER_MARGIN, Table, measure_cells
+from bccd_d2.io.sources import ImageSource
+from bccd_d2.reporting.overlay import CLASS_COLORS, Color
 from bccd_d2.structures.cells import Cells
-
-COUNT_COLUMNS = (
-    "image",
-    "class",
-    "cells",
-    "share",
-    "cells_in_frame",
-    "share_in_frame",
-    "area_mm2",
-    "cells_per_mm2",
-)
-ALL_CLASSES, ALL_IMAGES = "all", "all images"
 
 
 @dataclass(frozen=True)
@@ -32,11 +24,15 @@ class Counts:
         cells: by class name, all that were found.
         in_frame: by class name, those of the unbiased counting frame, see :func:`in_counting_frame`.
         area_mm2: of the image or images; ``None`` where it is not known.
+        diameter_px: that red cells were taken to have when the image was resized; ``None`` where it is not known.
+        diameter_from: what said so, see :class:`bccd_d2.inference.magnification.Magnification`.
     """
 
     cells: Mapping[str, int]
     in_frame: Mapping[str, int]
     area_mm2: float | None = None
+    diameter_px: float | None = None
+    diameter_from: str = ""
 
 
 def in_counting_frame(cells: Cells) -> NDArray[np.bool_]:
@@ -86,23 +82,43 @@ def add_counts(parts: Iterable[Counts]) -> Counts:
     return Counts(cells, in_frame, area)
 
 
-def count_rows(image: str, counts: Counts) -> list[list[str | int | float | None]]:
-    """One row a class and one for all classes, in the order of :data:`COUNT_COLUMNS`.
+@dataclass(frozen=True)
+class ImageResult:
+    """What was found in one image; measured when a writer asks for it.
 
-    Shares are of all cells, the differential count; ``None`` where nothing was counted or the area is not known.
+    Attributes:
+        name: of the image, as the results call it.
+        source: its pixels.
+        cells: with a pixel at least each.
+        class_names: by class index.
+        microns_per_pixel: of the native image; ``None`` where it is not known.
+        colors: BGR by class index, for the formats that carry colours.
+        magnification: that the image was predicted at; ``None`` where it is not known.
     """
-    totals = (sum(counts.cells.values()), sum(counts.in_frame.values()))
-    classes = [(name, number, counts.in_frame[name]) for name, number in counts.cells.items()]
-    return [
-        [
-            image,
-            name,
-            number,
-            number / totals[0] if totals[0] else None,
-            framed,
-            framed / totals[1] if totals[1] else None,
-            counts.area_mm2,
-            framed / counts.area_mm2 if counts.area_mm2 else None,
-        ]
-        for name, number, framed in [*classes, (ALL_CLASSES, *totals)]
-    ]
+
+    name: str
+    source: ImageSource
+    cells: Cells
+    class_names: Sequence[str]
+    microns_per_pixel: float | None = None
+    colors: Sequence[Color] = CLASS_COLORS
+    magnification: Magnification | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cells.areas == 0).any():
+            raise ValueError("cells without a pixel have no outline: leave them out")
+
+    @cached_property
+    def measurements(self) -> Table:
+        """See :func:`bccd_d2.inference.measurements.measure_cells`."""
+        return measure_cells(self.source, self.cells, self.class_names, self.microns_per_pixel)
+
+    @cached_property
+    def counts(self) -> Counts:
+        """See :func:`count_cells`."""
+        counts = count_cells(self.cells, self.class_names, self.microns_per_pixel)
+        if self.magnification is None:
+            return counts
+        return replace(
+            counts, diameter_px=self.magnification.diameter, diameter_from=self.magnification.origin
+        )

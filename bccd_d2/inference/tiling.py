@@ -1,39 +1,108 @@
-"""Puts the cells of overlapping tiles together, each of them once and whole.
+"""Cuts an image into overlapping tiles, and merges what was found in them so that each cell is there once and whole.
 
 A detector does not say exactly the same of a cell in two tiles: the outline differs by a pixel, a clump is one cell
 here and two there. So ownership by the centre alone, which suffices for StarDist's big images, would lose a cell whose
 centre lies on this side of a border in one tile and on the other in the next, or count it twice. Here tiles are
 compared where they overlap:
 
-- A tile speaks for the cells whose centre lies in its core. It is also heard on those a little outside, but such a cell
-  counts only if a neighbour has seen the same: if their masks agree (IoU above 0.3) on what both tiles show.
-- Of two cells that are the same, that of the tile which sees it whole is kept, then that of the tile whose core holds
-  it, then the better score. Cells of one class of which one holds most of the other exclude each other, too.
+- A tile owns the cells whose centre lies in its core. It may also report cells a little outside, but such a cell counts
+  only if a neighbour reports the same: if their masks agree (IoU above 0.3) where the tiles overlap.
+- Of two reports of one cell, that of the tile which shows it whole is kept, then that of its owner, then the better
+  score. Cells of one class of which one holds most of the other exclude each other, too.
 - A cell larger than the overlap is cut by the border of every tile that shows it. Pieces that agree are joined.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bccd_d2.inference.tiles import Tile
 from bccd_d2.structures.cells import Cells, concatenate
 
 # Masks of two cells never share as much; those of one small cell in two tiles may share no more.
 _SAME_CELL_IOU = 0.3
 _CONTAINED_SHARE = 0.7
-# A tile is heard on cells this share of the overlap outside its core.
+# A tile may report cells this share of the overlap outside its core.
 _MARGIN_SHARE = 0.25
 # A box that ends as close to the border of its tile, in pixels, counts as cut: networks do not predict to the pixel.
 _TOUCH = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of an image, in its native pixels.
+
+    Attributes:
+        x: left column.
+        y: upper row.
+        width: columns.
+        height: rows.
+        core: ``x0, y0, x1, y1``: the part of the plane whose cells are this tile's. The cores of all tiles share the
+            plane out: their borders run through the middle of the overlaps, and the outermost reach to infinity.
+        column: number of the tile from the left.
+        row: number of the tile from above.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    core: tuple[float, float, float, float]
+    column: int = 0
+    row: int = 0
+
+
+def plan_tiles(height: int, width: int, size: int, overlap: int, multiple: int = 1) -> list[Tile]:
+    """Tiles that cover an image, row by row.
+
+    All tiles of an image have one size, no larger than as many tiles need to cover it. Those of a line are ``multiple``
+    pixels or a multiple of it apart, so that the grid of features lies alike in all of them, but for the last,
+    which ends where the image ends.
+
+    Args:
+        height: of the image.
+        width: of the image.
+        size: largest side of a tile; an image of no more pixels than one tile is one tile.
+        overlap: at least so much of a tile lies in its neighbour, too; less than ``size``.
+        multiple: pixels of the image that are a whole number of the network's features.
+    """
+    if height * width <= size * size:
+        return [Tile(0, 0, width, height, (-math.inf, -math.inf, math.inf, math.inf))]
+    (xs, tile_width), (ys, tile_height) = (_line(side, size, overlap, multiple) for side in (width, height))
+    cores_x, cores_y = _cores(xs, tile_width), _cores(ys, tile_height)
+    return [
+        Tile(x, y, tile_width, tile_height, (x0, y0, x1, y1), column, row)
+        for row, (y, (y0, y1)) in enumerate(zip(ys, cores_y))
+        for column, (x, (x0, x1)) in enumerate(zip(xs, cores_x))
+    ]
+
+
+def _line(length: int, size: int, overlap: int, multiple: int) -> tuple[list[int], int]:
+    """Where the tiles of a line start, and how long they are."""
+    if length <= size:
+        return [0], length
+    step = max(1, size - overlap)
+    if step < multiple:
+        multiple = 1
+    number = math.ceil((length - overlap) / (step // multiple * multiple))
+    # Evenly spread: with tiles of full size the last of a line would do much of its neighbour's work again.
+    step = math.ceil((length - overlap) / number / multiple) * multiple
+    size = min(size, step + overlap)
+    return [step * index for index in range(number - 1)] + [length - size], size
+
+
+def _cores(starts: list[int], size: int) -> list[tuple[float, float]]:
+    borders = [(start + size + following) / 2 for start, following in pairwise(starts)]
+    return list(zip([-math.inf, *borders], [*borders, math.inf]))
 
 
 def candidates(cells: Cells, tile: Tile, height: int, width: int, overlap: float) -> Cells:
@@ -56,7 +125,7 @@ def merge_tiles(tiles: Sequence[Tile], found: Sequence[Cells]) -> Cells:
     """The cells of an image from those of its tiles.
 
     Args:
-        tiles: as :func:`bccd_d2.inference.tiles.plan_tiles` gives them.
+        tiles: as :func:`plan_tiles` gives them.
         found: the :func:`candidates` of each.
 
     Returns:
@@ -65,12 +134,12 @@ def merge_tiles(tiles: Sequence[Tile], found: Sequence[Cells]) -> Cells:
     cells = concatenate(found)
     own = np.concatenate([_in_core(part.windows, tile) for part, tile in zip(found, tiles)])
     cut = np.concatenate([_is_cut(part, tile) for part, tile in zip(found, tiles)])
-    same, rivals = _compare_neighbours(tiles, found)
-    heard = [i for i in range(len(cells)) if own[i] or same[i]]
+    same, excluded = _compare_neighbours(tiles, found)
+    reported = [i for i in range(len(cells)) if own[i] or same[i]]
     kept: set[int] = set()
-    for i in sorted(heard, key=lambda i: (cut[i], not own[i], -cells.scores[i])):
+    for i in sorted(reported, key=lambda i: (cut[i], not own[i], -cells.scores[i])):
         pieces = same[i] if cut[i] else set()
-        if all(j not in kept or (cut[j] and j in pieces) for j in rivals[i]):
+        if all(j not in kept or (cut[j] and j in pieces) for j in excluded[i]):
             kept.add(i)
     chosen = sorted(kept)
     position = {i: index for index, i in enumerate(chosen)}
@@ -109,16 +178,16 @@ def _compare_neighbours(
     """By cell, counted over all tiles: the cells of other tiles that are the same, and all that exclude it."""
     first = np.cumsum([0, *(len(part) for part in found)])
     same: dict[int, set[int]] = defaultdict(set)
-    rivals: dict[int, set[int]] = defaultdict(set)
+    excluded: dict[int, set[int]] = defaultdict(set)
     for a, b in _neighbours(tiles):
         for i, j, is_same in _compare(found[a], tiles[a], found[b], tiles[b]):
             one, other = int(first[a] + i), int(first[b] + j)
-            rivals[one].add(other)
-            rivals[other].add(one)
+            excluded[one].add(other)
+            excluded[other].add(one)
             if is_same:
                 same[one].add(other)
                 same[other].add(one)
-    return same, rivals
+    return same, excluded
 
 
 def _neighbours(tiles: Sequence[Tile]) -> Iterator[tuple[int, int]]:

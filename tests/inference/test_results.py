@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bccd_d2.inference.counts import Counts, add_counts, count_cells, count_rows, in_counting_frame
+from bccd_d2.inference.results import Counts, add_counts, count_cells, in_counting_frame
+from bccd_d2.inference.writers.tables import count_rows
 from bccd_d2.structures.cells import Cells
 
 SIDE = 40
@@ -56,16 +57,16 @@ def test_shares_and_density():
         {"RBC": 3, "WBC": 1, "Platelet": 0}, {"RBC": 2, "WBC": 1, "Platelet": 0}, pytest.approx(0.04)
     )
     rows = count_rows("a.png", counts)
-    assert rows[0] == ["a.png", "RBC", 3, 0.75, 2, 2 / 3, pytest.approx(0.04), pytest.approx(50)]
-    assert rows[2] == ["a.png", "Platelet", 0, 0, 0, 0, pytest.approx(0.04), 0]
-    assert rows[3] == ["a.png", "all", 4, 1, 3, 1, pytest.approx(0.04), pytest.approx(75)]
+    assert rows[0] == ["a.png", "RBC", 3, 0.75, 2, 2 / 3, pytest.approx(0.04), pytest.approx(50), None, ""]
+    assert rows[2] == ["a.png", "Platelet", 0, 0, 0, 0, pytest.approx(0.04), 0, None, ""]
+    assert rows[3] == ["a.png", "all", 4, 1, 3, 1, pytest.approx(0.04), pytest.approx(75), None, ""]
 
 
 def test_an_image_without_cells_has_no_shares():
     rows = count_rows("a.png", count_cells(squares(), ["cell"]))
     assert rows == [
-        ["a.png", "cell", 0, None, 0, None, None, None],
-        ["a.png", "all", 0, None, 0, None, None, None],
+        ["a.png", "cell", 0, None, 0, None, None, None, None, ""],
+        ["a.png", "all", 0, None, 0, None, None, None, None, ""],
     ]
 
 

@@ -1,4 +1,4 @@
-"""Label images: each pixel says which cell it belongs to."""
+"""Images: which cell each pixel belongs to, and the image with its cells drawn on it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from bccd_d2.inference.result import ImageResult
+from bccd_d2.data.scaling import resize_image
+from bccd_d2.inference.results import ImageResult
+from bccd_d2.io.sources import ImageSource
+from bccd_d2.reporting.overlay import draw_cells
 from bccd_d2.structures.cells import Cells
 
 TILE = 512
 MAX_PICTURE_SIDE = 4096
 """Pictures for the eye are not made larger than this."""
+_BLOCK = 4096
 
 # What a TIFF with 32-bit offsets can hold, with room for its tables.
 _CLASSIC_TIFF_BYTES = 2**32 - 2**25
@@ -58,7 +62,7 @@ def write_label_image(result: ImageResult, path: Path) -> None:
 
 
 def write_label_picture(result: ImageResult, path: Path) -> None:
-    """Write the label image as PNG with a colour a cell on black; images above MAX_PICTURE_SIDE are shrunk."""
+    """Write the label image as PNG with one colour per cell on black; images above MAX_PICTURE_SIDE are shrunk."""
     cells = result.cells
     step = max(1, -(-max(cells.height, cells.width) // MAX_PICTURE_SIDE))
     picture = np.zeros((-(-cells.height // step), -(-cells.width // step), 3), np.uint8)
@@ -72,7 +76,7 @@ def write_label_picture(result: ImageResult, path: Path) -> None:
 
 
 def instance_colors(cells: Cells) -> NDArray[np.uint8]:
-    """(N + 1, 3) uint8 BGR: black, and a colour a cell that no cell beside it has, as long as there are enough."""
+    """(N + 1, 3) uint8 BGR: black, and colours that differ between neighbours, as long as there are enough."""
     chosen = np.zeros(len(cells), np.int64)
     for index, (x0, y0, x1, y1) in enumerate(cells.windows):
         before = cells.windows[:index]
@@ -106,3 +110,36 @@ def _tiles(cells: Cells, dtype: type[np.unsignedinteger]) -> Iterator[NDArray]:
             part = labels[:, column : column + TILE]
             tile[: part.shape[0], : part.shape[1]] = part
             yield tile
+
+
+def write_overlay(result: ImageResult, path: Path) -> None:
+    """Write a PNG with every cell outlined in its class's colour, and a legend with counts.
+
+    Images above ``MAX_PICTURE_SIDE`` are shrunk, block after block, so that a slide is never in memory as a whole.
+    """
+    picture = overview(result.source, MAX_PICTURE_SIDE)
+    drawn = draw_cells(
+        picture,
+        result.cells,
+        result.class_names,
+        colors=result.colors,
+        microns_per_pixel=result.microns_per_pixel,
+    )
+    path.write_bytes(cv2.imencode(".png", drawn)[1].tobytes())
+
+
+def overview(source: ImageSource, max_side: int) -> NDArray[np.uint8]:
+    """The image, shrunk so that no side is above ``max_side``; (height, width, 3) uint8 BGR."""
+    scale = min(1.0, max_side / max(source.height, source.width))
+    if scale == 1.0:
+        return source.read(0, 0, source.width, source.height)
+    xs, ys = (np.append(np.arange(0, side, _BLOCK), side) for side in (source.width, source.height))
+    # Blocks begin and end at whole pixels of the shrunken image.
+    columns, rows = (np.maximum(1, np.rint(edges * scale)).astype(int) * (edges > 0) for edges in (xs, ys))
+    picture = np.empty((rows[-1], columns[-1], 3), np.uint8)
+    for y0, y1, top, bottom in zip(ys[:-1], ys[1:], rows[:-1], rows[1:]):
+        for x0, x1, left, right in zip(xs[:-1], xs[1:], columns[:-1], columns[1:]):
+            block = source.read(int(x0), int(y0), int(x1 - x0), int(y1 - y0))
+            if bottom > top and right > left:
+                picture[top:bottom, left:right] = resize_image(block, bottom - top, right - left)
+    return picture

@@ -13,11 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.data.scaling import resize_image, scaled_size
-from bccd_d2.inference.options import TestTimeAugmentation
+from bccd_d2.errors import InputError
 from bccd_d2.structures.cells import Cells, concatenate
 from bccd_d2.structures.detections import MASK_THRESHOLD, Detections
 
 _SAME_CELL_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class TestTimeAugmentation:
+    """The views of an image that are predicted and merged; the image itself is always one of them.
+
+    Attributes:
+        flip: mirror images too.
+        rot90: turns by multiples of 90 degrees too; with ``flip`` these are the eight symmetries of a square.
+        scales: each view at each of these sizes, relative to the size the model was trained at.
+    """
+
+    # pytest would take the name for that of a test.
+    __test__ = False
+
+    flip: bool = True
+    rot90: bool = True
+    scales: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not self.scales or min(self.scales) <= 0:
+            raise InputError(
+                f"TEST.TTA.SCALES: expected one or more numbers above 0, found {list(self.scales)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -75,7 +99,7 @@ def predict_views(
     """Predict an image in several views and merge them, see :func:`merge_views`.
 
     Args:
-        run: the network, see :class:`bccd_d2.inference.network.Network`.
+        run: the network, see :class:`bccd_d2.inference.finder.Detector`.
         image: (h, w, 3) uint8, prepared for the network.
         views: what to look at.
         height: of the native image.

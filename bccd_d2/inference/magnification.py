@@ -1,0 +1,273 @@
+"""Estimates how large red cells are in an image, from what a network finds in small parts of it at several scales.
+
+A network that was trained on red cells of D pixels finds them with high scores, as many cells of one size, where an
+image shows them between about D / 2 and D; it finds nothing, or things of all sizes, where they are much smaller or
+larger. So a part of the image is resized as if its red cells were D, D / 2, 2 D, D / 4, ... pixels wide, until the
+network finds many cells of one size. A second look, at the scale that follows and at another part, must confirm it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.data.scaling import resize_image, scaled_size
+from bccd_d2.inference.measurements import NUCLEATED
+from bccd_d2.io.sources import ImageSource
+
+Detected = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.integer]]
+"""Boxes (N, 4) xyxy in pixels of the image, scores (N,) in [0, 1], class indices (N,)."""
+Detect = Callable[[NDArray[np.uint8]], Detected]
+"""Finds cells in an image (height, width, 3) uint8 BGR that is magnified as the training images are."""
+
+SMALLEST, LARGEST = 20.0, 400.0
+"""Diameters in pixels that are looked for."""
+
+# Sides of the parts that are shown to the network, in training diameters, and the diameter at which cells are looked
+# for: somewhat smaller than in training, where networks are still good and a part shows twice as many.
+_SIDE = 3.0
+_AIM = 0.75
+_STEP = 2.0
+_MIN_SCORE = 0.5
+# When a look is believed: so many whole cells, of such mean score, in such sizes (in training diameters), whose
+# diameters have such an interquartile range (of their logarithm).
+_ENOUGH_CELLS = 3
+_ENOUGH_SCORE = 0.75
+_LONG = 1.3
+_RANGE = (0.4, 1.5)
+_LARGEST_SPREAD = 0.45
+_FEWEST_CELLS = 2
+_SURE_CELLS = 8
+# Two looks or images agree if their diameters differ by no more than this factor.
+_AGREEMENT = 1.25
+# Parts are chosen among this many by this many, evenly spread, by how much of them is foreground.
+_GRID = 5
+_PATCH = 256
+_DETAIL = (0.8, 0.65)
+
+
+# Cells that are not red, as data sets call them, in lower case.
+_PLATELETS = frozenset({"platelet", "platelets", "plt", "thrombocyte", "thrombocytes"})
+
+
+@dataclass(frozen=True)
+class Magnification:
+    """How an image is magnified.
+
+    Attributes:
+        scale: pixels at the training magnification per native pixel.
+        origin: what says so, in words; empty where nothing does and the image stays as it is.
+        diameter: that red cells are taken to have, in native pixels; ``None`` if not known.
+    """
+
+    scale: float
+    origin: str = ""
+    diameter: float | None = None
+
+
+@dataclass(frozen=True)
+class DiameterEstimate:
+    """The diameter of the red cells of an image, or of several images together.
+
+    Attributes:
+        diameter: in native pixels; ``None`` if too few cells were found to say.
+        cells: number of cells that it is the median of.
+        doubt: why the estimate is unsure; empty if it is not.
+    """
+
+    diameter: float | None
+    cells: int
+    doubt: str = ""
+
+    @property
+    def unsure(self) -> bool:
+        """Whether it should be checked."""
+        return bool(self.doubt)
+
+    def __str__(self) -> str:
+        if self.diameter is None:
+            return f"unknown ({self.doubt})"
+        return f"{self.diameter:.0f} px" + (f" (unsure: {self.doubt})" if self.doubt else "")
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the network finds in one part at one scale: whole cells' diameters in native pixels and their scores."""
+
+    scale: float
+    diameters: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    covered: float
+
+    @property
+    def diameter(self) -> float:
+        return _weighted_quantile(self.diameters, self.scores, 0.5)
+
+    @property
+    def spread(self) -> float:
+        low, high = (_weighted_quantile(self.diameters, self.scores, q) for q in (0.25, 0.75))
+        return math.log(high / low)
+
+
+class DiameterEstimator:
+    """Estimates the diameter of red cells.
+
+    Args:
+        detect: the network, see :data:`Detect`.
+        training_diameter: of the red cells of its training images, in pixels.
+        classes: indices of the classes that are red cells; ``None`` for all.
+    """
+
+    def __init__(
+        self, detect: Detect, training_diameter: float, classes: Collection[int] | None = None
+    ) -> None:
+        self._detect = detect
+        self._training_diameter = training_diameter
+        self._classes = None if classes is None else sorted(classes)
+        steps = sorted(range(-10, 11), key=lambda step: (abs(step), step))
+        margin = math.sqrt(_STEP)
+        self._assumed = [
+            diameter
+            for diameter in (training_diameter * _STEP**step for step in steps)
+            if SMALLEST / margin < diameter < LARGEST * margin
+        ]
+
+    def estimate(self, source: ImageSource) -> DiameterEstimate:
+        """Estimate the diameter of the red cells of one image.
+
+        Raises:
+            InputError: the source cannot be decoded.
+        """
+        first, second = _places(source)
+        looks = []
+        for assumed in self._assumed:
+            looks.append(self._look(source, first, self._scale_for(assumed)))
+            if self._is_clear(looks[-1]):
+                best = looks[-1]
+                break
+        else:
+            best = max(looks, key=self._quality)
+        if len(best.scores) < _FEWEST_CELLS:
+            return DiameterEstimate(None, 0, "too few cells found")
+        scale = self._scale_for(best.diameter)
+        if abs(math.log(scale / best.scale)) < math.log(_AGREEMENT) / 2:
+            scale *= 0.8  # the same scale would say the same where the image has no other part
+        return _confirmed(best, self._look(source, second, scale))
+
+    def _scale_for(self, diameter: float) -> float:
+        return _AIM * self._training_diameter / diameter
+
+    def _look(self, source: ImageSource, place: tuple[float, float], scale: float) -> _Look:
+        side = max(1, round(_SIDE * self._training_diameter / scale))
+        width, height = min(side, source.width), min(side, source.height)
+        x = min(max(0, round(place[0] - width / 2)), source.width - width)
+        y = min(max(0, round(place[1] - height / 2)), source.height - height)
+        part = resize_image(source.read(x, y, width, height), *scaled_size(height, width, scale))
+        boxes, scores, classes = self._detect(part)
+        chosen = scores >= _MIN_SCORE
+        if self._classes is not None:
+            chosen &= np.isin(classes, self._classes)
+        boxes, scores = np.asarray(boxes[chosen], np.float64), np.asarray(scores[chosen], np.float64)
+        sides, cut = boxes[:, 2:] - boxes[:, :2], np.empty((len(boxes), 2), bool)
+        margin = 0.02 * self._training_diameter
+        for axis, length in enumerate((part.shape[1], part.shape[0])):
+            cut[:, axis] = (boxes[:, axis] < margin) | (boxes[:, axis + 2] > length - margin)
+        # Of a cell that one border of the part cuts, the side along the border is whole if more than half is inside.
+        halved = (
+            cut.any(axis=1)
+            & ~cut.all(axis=1)
+            & (np.where(cut, sides, 0).max(axis=1) > 0.6 * np.where(cut, 0, sides).max(axis=1))
+        )
+        short, long = sides.min(axis=1), sides.max(axis=1)
+        # Long boxes are two cells that overlap: their short side is as wide as one.
+        diameters = np.where(long > _LONG * short, short, np.sqrt(short * long))
+        diameters = np.where(halved, np.where(cut, 0, sides).max(axis=1), diameters) / scale
+        usable = halved | ~cut.any(axis=1)
+        covered = float((scores * sides.prod(axis=1)).sum() / (part.shape[0] * part.shape[1]))
+        return _Look(scale, diameters[usable], scores[usable], covered)
+
+    def _is_clear(self, look: _Look) -> bool:
+        """Whether a look shows many cells of one size that the network knows."""
+        if len(look.scores) < _ENOUGH_CELLS or look.scores.mean() < _ENOUGH_SCORE:
+            return False
+        size = look.diameter * look.scale / self._training_diameter
+        return _RANGE[0] <= size <= _RANGE[1] and look.spread <= _LARGEST_SPREAD
+
+    def _quality(self, look: _Look) -> float:
+        """How many cells, how sure, how much they cover, how alike they are, and how well the network knows such."""
+        if len(look.scores) < _FEWEST_CELLS:
+            return 0.0
+        size = math.log(look.diameter * look.scale / self._training_diameter / _AIM) / math.log(_STEP)
+        return float(look.scores.sum()) * min(1.0, look.covered) * math.exp(-look.spread - size**2)
+
+
+def _confirmed(look: _Look, other: _Look) -> DiameterEstimate:
+    """What two looks at one image come to."""
+    if len(other.scores) < _FEWEST_CELLS:
+        return DiameterEstimate(look.diameter, len(look.scores), "few cells")
+    if not _agree(look.diameter, other.diameter):
+        return DiameterEstimate(
+            look.diameter,
+            len(look.scores),
+            f"two scales disagree: {look.diameter:.0f} and {other.diameter:.0f} px",
+        )
+    diameters = np.concatenate([look.diameters, other.diameters])
+    scores = np.concatenate([look.scores, other.scores])
+    doubt = "few cells" if len(scores) < _SURE_CELLS else ""
+    return DiameterEstimate(_weighted_quantile(diameters, scores, 0.5), len(scores), doubt)
+
+
+def red_cell_classes(class_names: Sequence[str]) -> list[int]:
+    """Indices of the classes that are red cells; all of them where no name tells."""
+    others = NUCLEATED | _PLATELETS
+    red = [index for index, name in enumerate(class_names) if name.lower() not in others]
+    return red or list(range(len(class_names)))
+
+
+def combine(estimates: Sequence[DiameterEstimate]) -> DiameterEstimate:
+    """One estimate for images of one magnification: the median of those that are sure, else of all."""
+    known = [estimate for estimate in estimates if estimate.diameter is not None]
+    if not known:
+        return DiameterEstimate(None, 0, "too few cells found")
+    sure = [estimate for estimate in known if not estimate.unsure]
+    chosen = sure or known
+    diameters = [estimate.diameter for estimate in chosen if estimate.diameter is not None]
+    if not _agree(min(diameters), max(diameters)):
+        doubt = f"the images disagree: {min(diameters):.0f} to {max(diameters):.0f} px"
+    else:
+        doubt = "" if sure else known[0].doubt
+    return DiameterEstimate(float(np.median(diameters)), sum(estimate.cells for estimate in chosen), doubt)
+
+
+def _agree(first: float, second: float) -> bool:
+    return abs(math.log(first / second)) <= math.log(_AGREEMENT)
+
+
+def _weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.float64], quantile: float) -> float:
+    order = np.argsort(values)
+    shares = np.cumsum(weights[order]) - weights[order] / 2
+    return float(np.interp(quantile * weights.sum(), shares, values[order]))
+
+
+def _places(source: ImageSource) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Centres (x, y) of the two parts that are looked at: those with most foreground, by Otsu's threshold."""
+    width, height = min(_PATCH, source.width), min(_PATCH, source.height)
+    corners = {
+        (round(column * (source.width - width) / (_GRID - 1)), round(row * (source.height - height) / (_GRID - 1)))
+        for row in range(_GRID)
+        for column in range(_GRID)
+    }  # fmt: skip
+    detail = {
+        (x, y): float(np.abs(np.diff(source.read(x, y, width, height)[::2, ::2, 1].astype(np.int16))).mean())
+        for x, y in sorted(corners)
+    }
+    ordered = sorted(detail, key=lambda corner: detail[corner])
+    first, second = (ordered[round(share * (len(ordered) - 1))] for share in _DETAIL)
+    return (
+        (first[0] + width / 2, first[1] + height / 2),
+        (second[0] + width / 2, second[1] + height / 2),
+    )
