@@ -143,27 +143,31 @@ class DiameterEstimator:
             InputError: the source cannot be decoded.
         """
         first, second = _places(source)
-        looks = []
-        for assumed in self._assumed:
-            looks.append(self._look(source, first, self._scale_for(assumed)))
-            if self._is_clear(looks[-1]):
-                best = looks[-1]
-                break
-        else:
-            best = max(looks, key=self._quality)
+        best, side = self._search(source, first)
         if len(best.scores) < _FEWEST_CELLS:
             return DiameterEstimate(None, 0, "too few cells found")
         scale = self._scale_for(best.diameter)
         if abs(math.log(scale / best.scale)) < math.log(_AGREEMENT) / 2:
             scale *= 0.8  # the same scale would say the same where the image has no other part
-        return _confirmed(best, self._look(source, second, scale))
+        return _confirmed(best, self._look(source, second, scale, side))
+
+    def _search(self, source: ImageSource, place: tuple[float, float]) -> tuple[_Look, float]:
+        """The first look that is clear, or else the best, and the side of its part in training diameters."""
+        looks = []
+        # Where cells are few, larger parts show enough of them.
+        for side in (_SIDE, 2 * _SIDE):
+            for assumed in self._assumed:
+                looks.append((self._look(source, place, self._scale_for(assumed), side), side))
+                if self._is_clear(looks[-1][0]):
+                    return looks[-1]
+        return max(looks, key=lambda look: self._quality(look[0]))
 
     def _scale_for(self, diameter: float) -> float:
         return _AIM * self._training_diameter / diameter
 
-    def _look(self, source: ImageSource, place: tuple[float, float], scale: float) -> _Look:
-        side = max(1, round(_SIDE * self._training_diameter / scale))
-        width, height = min(side, source.width), min(side, source.height)
+    def _look(self, source: ImageSource, place: tuple[float, float], scale: float, side: float) -> _Look:
+        pixels = max(1, round(side * self._training_diameter / scale))
+        width, height = min(pixels, source.width), min(pixels, source.height)
         x = min(max(0, round(place[0] - width / 2)), source.width - width)
         y = min(max(0, round(place[1] - height / 2)), source.height - height)
         part = resize_image(source.read(x, y, width, height), *scaled_size(height, width, scale))

@@ -94,6 +94,7 @@ def test_white_cells_do_not_count_where_the_classes_tell():
     source = field(40, 600, gap=1.9, white=range(0, 200, 2))
     one = DiameterEstimator(DiscDetector(), TRAINING, classes=[0]).estimate(source)
     assert one.diameter == pytest.approx(40, rel=0.06)
+    assert not one.unsure
 
 
 def test_an_image_without_cells_has_no_diameter():

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from torch.multiprocessing import ProcessRaisedException
 
@@ -164,6 +165,97 @@ def test_a_broken_manifest_is_named(folder):
 def test_results_below_the_inputs_are_no_images(folder):
     finish(prepare(folder, "in/results"))
     assert len(prepare(folder, "in/results").images) == 5
+
+
+def names(job):
+    return [name for _, name in job.images]
+
+
+def test_an_image_in_the_output_folder_is_predicted_and_kept(folder):
+    """--input smear.png --output ."""
+    before = (folder / "in" / "0.png").read_bytes()
+    finish(prepare(folder, "in"))
+    again = prepare(folder, "in")
+    assert names(again) == [f"{index}.png" for index in range(5)]
+    assert again.pending == []
+    assert (folder / "in" / "0.png").read_bytes() == before
+    # Results of one run are no input of another that writes elsewhere.
+    assert names(prepare(folder, "elsewhere")) == names(again)
+    with pytest.raises(InputError, match=r"0\.png\.png and all others are results of an earlier prediction"):
+        prepare_job([folder / "in" / "overlays"], folder / "x", again.model, again.options, ("csv",))
+
+
+def test_images_in_a_folder_named_as_ours_are_images(folder):
+    """The user's own labels/ and overlays/, in and below the output folder."""
+    for place in ("labels", "overlays"):
+        (folder / "in" / place).mkdir()
+        cv2.imwrite(str(folder / "in" / place / "mine.png"), np.full((40, 50, 3), 200, np.uint8))
+    before = {path: path.read_bytes() for path in (folder / "in").rglob("mine.png")}
+    job = prepare(folder, "in", formats=("labels", "overlay"))
+    assert {"labels/mine.png", "overlays/mine.png"} < set(names(job))
+    finish(job)
+    assert len(prepare(folder, "in", formats=("labels", "overlay")).images) == 7
+    finish(prepare(folder, "in", formats=("labels", "overlay"), score_threshold=0.1, overwrite=True))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("own", "file"),
+    [("labels/smear.png", "smear"), ("labels/smear.tif", "smear"), ("overlays/smear.png", "smear")],
+)
+def test_an_input_is_never_written_over(folder, own, file):
+    """An image without a suffix whose result would have the name of another image."""
+    content = (folder / "in" / "0.png").read_bytes()
+    for name in (own, file):
+        (folder / "in" / name).parent.mkdir(exist_ok=True)
+        (folder / "in" / name).write_bytes(content)
+    inputs, model = (
+        [folder / "in" / own, folder / "in" / file],
+        ModelFiles(str(LITE), str(folder / "weights.pth")),
+    )
+    formats = ("labels", "overlay")
+    with pytest.raises(
+        InputError, match=rf"{own} is an input and would be written over; give another --output"
+    ):
+        prepare_job(inputs, folder / "in", model, PredictionOptions(), formats)
+    assert not (folder / "in" / "run.json").exists()
+    assert (folder / "in" / own).read_bytes() == content
+
+
+def test_overwriting_deletes_no_input_that_a_record_lists(folder):
+    finish(prepare(folder, "in"))
+    record = folder / "in" / "records" / "0.png.json"
+    content = json.loads(record.read_text())
+    content["results"].append("1.png")
+    record.write_text(json.dumps(content))
+    inputs = sorted((folder / "in").glob("?.png"))
+    job = prepare(folder, "in")
+    prepare_job(inputs[2:], folder / "in", job.model, PredictionOptions(0.7), ("csv",), overwrite=True)
+    assert (folder / "in" / "2.png").exists()
+
+
+def test_images_of_one_folder_and_size_share_an_estimate(folder, caplog):
+    """The stand-in estimates the width of an image, which is 50; one image is 70 pixels wide."""
+    cv2.imwrite(str(folder / "in" / "wide.png"), np.full((40, 70, 3), 200, np.uint8))
+    finish(prepare(folder, diameter="auto", formats=("csv",)))
+    groups = json.loads((folder / "out" / "run.json").read_text())["diameters"]
+    place = (folder / "in").as_posix()
+    assert groups[f"{place} 50x40"] == {"diameter": 50.0, "cells": 50, "doubt": ""}
+    assert groups[f"{place} 70x40"]["diameter"] == 70.0
+    counts = pd.read_csv(folder / "out" / "counts.csv").set_index(["image", "class"])
+    assert (
+        counts.loc[("3.png", "RBC"), "diameter_px"] == 50
+        and counts.loc[("wide.png", "all"), "diameter_px"] == 70
+    )
+    assert counts.loc[("3.png", "RBC"), "diameter_from"] == "estimated"
+    # A resumed run keeps the estimates it has, and a finished one makes none.
+    groups[f"{place} 50x40"]["diameter"] = 44.0
+    manifest = json.loads((folder / "out" / "run.json").read_text()) | {"diameters": groups}
+    (folder / "out" / "run.json").write_text(json.dumps(manifest))
+    (folder / "out" / "records" / "0.png.json").unlink()
+    finish(prepare(folder, diameter="auto", formats=("csv",)))
+    counts = pd.read_csv(folder / "out" / "counts.csv").set_index(["image", "class"])
+    assert counts.loc[("0.png", "RBC"), "diameter_px"] == 44
 
 
 def test_slides_in_a_folder_are_images_too(folder):

@@ -132,6 +132,13 @@ def test_options_the_model_cannot_follow_are_refused_once(predict, model, images
         (["--formats", "png"], 1, "formats: expected some of coco,labels"),
         (["--score-threshold", "2"], 1, "score_threshold: expected a number from 0 to 1"),
         (["--weights", "absent.pth"], 1, "absent.pth is not there"),
+        (["--device", "cuda:7"], 1, "--device cuda:7: this machine has"),
+        (["--device", "gpu"], 1, "--device: expected cpu, cuda or cuda:N, found 'gpu'"),
+        (
+            ["--diameter", "automatic"],
+            2,
+            "--diameter: expected a number of pixels or auto, found 'automatic'",
+        ),
         (["--num-gpus", "99"], 1, "--num-gpus 99: this machine has"),
         (["--num-gpus", "0"], 2, "--num-gpus: expected 1 or more"),
         (["--num-gpus", "2", "--device", "cpu"], 2, "--device: not together with --num-gpus"),
@@ -141,6 +148,26 @@ def test_arguments_that_make_no_sense(predict, model, images, capsys, more, code
     assert status(predict.main, *arguments(images, model, *more)) == code
     assert message in capsys.readouterr().err
     assert not (images.parent / "out").exists()
+
+
+def test_more_cells_than_the_model_may_find(predict, model, images, capsys, caplog):
+    """The model of random weights finds as many as it may: 20, or as many as are asked for."""
+    assert status(predict.main, *arguments(images, model, "--formats", "csv")) == 0
+    assert "60 cells in 3 images" in capsys.readouterr().out
+    assert "TEST.DETECTIONS_PER_IMAGE 20); more: --max-detections" in caplog.text
+    more = ("--formats", "csv", "--max-detections", "30")
+    assert status(predict.main, *arguments(images, model, *more)) == 1
+    assert "options.max_detections was None, is now 30" in capsys.readouterr().err
+    assert status(predict.main, *arguments(images, model, *more, "--overwrite")) == 0
+    assert "90 cells in 3 images" in capsys.readouterr().out
+
+
+def test_no_cells_is_said(predict, model, images, capsys):
+    given = arguments(images, model, "--formats", "csv", "--score-threshold", "1")
+    assert status(predict.main, *given) == 0
+    captured = capsys.readouterr()
+    assert "0 cells in 3 images" in captured.out
+    assert "no cells were found: is the score threshold too high" in captured.err
 
 
 def test_an_output_that_cannot_be_written(predict, model, images, capsys):

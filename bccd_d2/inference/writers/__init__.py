@@ -11,14 +11,18 @@ from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers.coco import write_coco
 from bccd_d2.inference.writers.images import write_label_image, write_label_picture, write_overlay
 from bccd_d2.inference.writers.outlines import write_geojson, write_rois
-from bccd_d2.inference.writers.tables import write_cells
+from bccd_d2.inference.writers.tables import write_cells, write_label_classes
 
 Writer = Callable[[ImageResult, Path], None]
 
 # Of each format its files: folder, what is added to the image's name, and who writes it.
 FORMATS: dict[str, tuple[tuple[str, str, Writer], ...]] = {
     "coco": (("coco", ".json", write_coco),),
-    "labels": (("labels", ".tif", write_label_image), ("labels", ".png", write_label_picture)),
+    "labels": (
+        ("labels", ".tif", write_label_image),
+        ("labels", ".png", write_label_picture),
+        ("labels", ".csv", write_label_classes),
+    ),
     "geojson": (("geojson", ".geojson", write_geojson),),
     "roi": (("roi", ".zip", write_rois),),
     "csv": (("csv", ".csv", write_cells),),

@@ -37,6 +37,13 @@ def write_cells(result: ImageResult, path: Path) -> None:
     write_csv(path, ["image", *table], ([result.name, *row] for row in rows))
 
 
+def write_label_classes(result: ImageResult, path: Path) -> None:
+    """Write id, class and score of each cell as CSV: what a label image does not hold."""
+    table = result.measurements
+    columns = ["id", "class", "score"]
+    write_csv(path, columns, zip(*(table[name].tolist() for name in columns)))
+
+
 def count_rows(image: str, counts: Counts) -> list[list[str | int | float | None]]:
     """One row per class and one for all classes, in the order of :data:`COUNT_COLUMNS`.
 

@@ -10,6 +10,7 @@ import roifile
 import shapely
 import tifffile
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pycocotools.coco import COCO
 
@@ -21,6 +22,7 @@ from bccd_d2.inference.writers.outlines import geojson_features
 from bccd_d2.io.sources import ArraySource
 from bccd_d2.reporting.overlay import CLASS_COLORS
 from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.outline_files import read_outlines
 from tests.inference.drawn_cells import ring_and_friends
 
 MASKS = npst.arrays(bool, (9, 11)).filter(np.any)
@@ -225,6 +227,42 @@ def test_an_image_without_cells_in_every_format(tmp_path):
     assert json.loads((tmp_path / "geojson" / "a.geojson").read_text())["features"] == []
     assert roifile.roiread(tmp_path / "roi" / "a.zip") == []
     assert len(pd.read_csv(tmp_path / "csv" / "a.csv")) == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    masks=st.lists(npst.arrays(bool, (14, 17)).filter(np.any), min_size=1, max_size=5),
+    classes=st.lists(st.integers(0, 2), min_size=5, max_size=5),
+)
+def test_all_formats_hold_the_same_cells(tmp_path_factory, masks, classes):
+    """Cells that overlap, have holes and parts: to the pixel, but for label images, which show the better score."""
+    folder = tmp_path_factory.mktemp("out")
+    scores = np.linspace(0.9, 0.5, len(masks))
+    cells = Cells.from_masks(14, 17, masks, classes=classes[: len(masks)], scores=scores)
+    names = ["RBC", "WBC", "Platelet"]
+    result = ImageResult("a.png", ArraySource(np.zeros((14, 17, 3), np.uint8)), cells, names)
+    write_formats(result, folder, FORMATS)
+    expected = [names[index] for index in cells.classes]
+
+    coco = COCO(str(folder / "coco" / "a.png.json"))
+    annotations = coco.loadAnns(coco.getAnnIds())
+    assert [coco.cats[annotation["category_id"]]["name"] for annotation in annotations] == expected
+    table = pd.read_csv(folder / "csv" / "a.png.csv")
+    assert table["class"].tolist() == expected and table["id"].tolist() == list(range(1, len(cells) + 1))
+    geojson, rois = (read_outlines(folder / file) for file in ("geojson/a.png.geojson", "roi/a.png.zip"))
+    assert [cell.class_name for cell in geojson] == [cell.class_name for cell in rois] == expected
+    labels = tifffile.imread(folder / "labels" / "a.png.tif")
+    kinds = pd.read_csv(folder / "labels" / "a.png.csv")
+    assert kinds["class"].tolist() == expected and kinds["id"].tolist() == table["id"].tolist()
+    np.testing.assert_array_equal(labels, cells.label_image())
+    for index, mask in enumerate(masks):
+        assert annotations[index]["area"] == table["area_px"][index] == mask.sum()
+        np.testing.assert_array_equal(coco.annToMask(annotations[index]), mask)
+        for outline in (geojson[index], rois[index]):
+            pixels, (x, y) = outline.mask(14, 17)
+            whole = np.zeros((14, 17), bool)
+            whole[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+            np.testing.assert_array_equal(whole, mask)
 
 
 def test_masks_without_pixels_are_refused():
