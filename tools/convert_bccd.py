@@ -1,4 +1,5 @@
-"""Convert images with masks to COCO instance JSON and a split; check such JSON; turn it into label images."""
+"""Convert masks, boxes or annotations of other tools to COCO instance JSON and a split; check such JSON; turn it into
+label images."""
 
 from __future__ import annotations
 
@@ -9,19 +10,25 @@ import sys
 from pathlib import Path
 
 from bccd_d2.conversion.arguments import (
+    AUTO,
     add_annotation_arguments,
     add_class_arguments,
     add_file_arguments,
+    add_import_arguments,
     add_instance_arguments,
     add_split_arguments,
     add_workers,
     conversion_options,
 )
 from bccd_d2.conversion.box_classes import make_class_source
+from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.convert import convert_dataset
+from bccd_d2.conversion.import_annotations import convert_annotations
+from bccd_d2.conversion.importers import mask_folders, recognise
 from bccd_d2.conversion.label_masks import write_label_masks
+from bccd_d2.conversion.layout import find_pairs
 from bccd_d2.conversion.splits import PARTS
-from bccd_d2.errors import run_command
+from bccd_d2.errors import InputError, run_command
 from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.coco_check import check_file
 
@@ -30,7 +37,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, epilog="docs/conversion.md says more.")
     parser.add_argument(
-        "--root", type=Path, metavar="DIR", help="folder with the data, searched at every depth"
+        "--root",
+        type=Path,
+        metavar="DIR|FILE",
+        help="folder with the data, searched at every depth, or annotation file",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for annotations/ and splits.json")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
@@ -40,6 +50,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_workers(parser)
     add_file_arguments(parser)
     add_instance_arguments(parser)
+    add_import_arguments(parser)
     add_class_arguments(parser)
     add_annotation_arguments(parser)
     add_split_arguments(parser)
@@ -56,21 +67,51 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def convert(args: argparse.Namespace) -> int:
     """Convert and print what came out."""
     options = conversion_options(args)
-    summary = convert_dataset(
-        args.root,
-        args.output,
-        options,
-        class_source=make_class_source(options.spec, args.root, args.boxes),
-        workers=args.workers,
-        overwrite=args.overwrite,
-        skip_bad=args.skip_bad,
-    )
+    common = {"workers": args.workers, "overwrite": args.overwrite, "skip_bad": args.skip_bad}
+    if is_import(args):
+        section = options.spec.classes if args.spec else None
+        summary = convert_annotations(
+            args.root,
+            args.output,
+            options,
+            kind=None if args.annotation_format == AUTO else args.annotation_format,
+            images=args.images,
+            table=None if section is None else ClassTable.from_mapping(section),
+            min_area=args.min_area or 1,
+            **common,
+        )
+    else:
+        source = make_class_source(options.spec, args.root, args.boxes)
+        summary = convert_dataset(args.root, args.output, options, class_source=source, **common)
     for part in PARTS:
         print(f"{part}: {summary.images[part]} images, {summary.instances[part]} annotations")
     for fault in summary.faults:
         print(f"left out: {fault}")
     print(f"written to {args.output}")
     return 0
+
+
+def is_import(args: argparse.Namespace) -> bool:
+    """Whether --root holds annotations of another tool and not images with masks."""
+    if args.annotation_format or args.images:
+        return True
+    if args.spec or args.boxes:
+        return False
+    if args.root.is_file():
+        return True
+    try:
+        find_pairs(args.root, [])
+    except InputError as no_masks:
+        if not args.root.is_dir():
+            return False
+        try:
+            logging.getLogger(__name__).info(
+                "%s: no masks; annotations in %s format", args.root, recognise(args.root)
+            )
+        except InputError as error:
+            raise InputError(f"{no_masks}\nor annotations of another tool: {error}") from error
+        return True
+    return bool(mask_folders(args.root))
 
 
 def check(args: argparse.Namespace) -> int:

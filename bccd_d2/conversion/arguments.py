@@ -10,12 +10,14 @@ from pathlib import Path
 from bccd_d2.conversion.convert import ConversionOptions
 from bccd_d2.conversion.convert_image import BORDER_POLICIES, AnnotationRule
 from bccd_d2.conversion.dataset_spec import known_specs, read_spec
+from bccd_d2.conversion.importers import FORMATS
 from bccd_d2.conversion.instances import CUT_METHODS, CutRule, InstanceRule
 from bccd_d2.conversion.label_masks import LABEL_FORMATS
 from bccd_d2.conversion.split_plans import SplitPlan
 from bccd_d2.conversion.splits import RATIOS, SEED
 from bccd_d2.conversion.unlabelled import UnlabelledRule
 
+AUTO = "auto"
 DEFAULT_SPEC = "kaggle"
 MAX_WORKERS = 8
 
@@ -45,7 +47,6 @@ def add_instance_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("from mask to instances")
     group.add_argument(
         "--spec",
-        default=DEFAULT_SPEC,
         metavar="NAME|FILE",
         help="what the masks mean and where they lie: a YAML file, or one of configs/datasets: "
         f"{', '.join(known_specs())} (default {DEFAULT_SPEC})",
@@ -85,6 +86,23 @@ def add_instance_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what reads annotations of other tools."""
+    group = parser.add_argument_group("annotations of other tools, in place of masks")
+    formats = ", ".join(f"{name} ({importer.description})" for name, importer in FORMATS.items())
+    group.add_argument(
+        "--from",
+        dest="annotation_format",
+        choices=(*FORMATS, AUTO),
+        metavar="FORMAT",
+        help=f"format of the file or folder --root: {formats}; or {AUTO}, to recognise it (default where --root is a "
+        "file, or a folder without masks)",
+    )
+    group.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of the images (default: that of the annotations)"
+    )
+
+
 def add_class_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what decides which class an instance is."""
     group = parser.add_argument_group("classes")
@@ -92,8 +110,8 @@ def add_class_arguments(parser: argparse.ArgumentParser) -> None:
         "--boxes",
         type=Path,
         metavar="FILE|DIR",
-        help="hand-drawn boxes with classes, BBBC041's JSON or a folder of VOC XML; needs a --spec that says what "
-        "their categories mean (default: where the dataset spec says)",
+        help="annotated boxes with classes: BBBC041's JSON, or a folder of VOC XML or YOLO labels; needs a --spec that "
+        "says what their categories mean (default: where the dataset spec says)",
     )
 
 
@@ -156,7 +174,7 @@ def conversion_options(args: argparse.Namespace) -> ConversionOptions:
     Raises:
         InputError: a value is out of its range, or the dataset spec cannot be read.
     """
-    spec = read_spec(args.spec)
+    spec = read_spec(args.spec or DEFAULT_SPEC)
     given = {
         name: getattr(args, name)
         for name in ("min_area", "min_area_relative", "connectivity", "fill_holes")

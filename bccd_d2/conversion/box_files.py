@@ -257,7 +257,7 @@ class YoloLabels:
             return None
         corners, names = [], []
         for number, values in read_yolo(path):
-            xs, ys = _yolo_points(values)
+            xs, ys = yolo_points(values)
             corners.append(
                 (
                     round(min(xs) * image.width),
@@ -356,7 +356,8 @@ def _yolo_names(path: Path) -> dict[int, str]:
     return {int(key): str(name) for key, name in pairs.items()}
 
 
-def _yolo_points(values: list[float]) -> tuple[list[float], list[float]]:
+def yolo_points(values: list[float]) -> tuple[list[float], list[float]]:
+    """x and y of the corners of a box (upper left, lower right) or of the points of an outline."""
     if len(values) > 4:
         return values[0::2], values[1::2]
     cx, cy, width, height = values

@@ -6,11 +6,11 @@ import hashlib
 import logging
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
@@ -111,22 +111,79 @@ def convert_dataset(
     Raises:
         InputError: bad input, see the message.
     """
-    root, out, options = Path(root), Path(out), options or ConversionOptions()
-    summary = ConversionSummary()
+    root, options = Path(root), options or ConversionOptions()
     spec = options.spec
-    converter = ImageConverter(root, spec, options.annotations, class_source)
-    targets = [*map(annotation_file, PARTS), SPLITS_FILE]
-    with staged_output(out, targets, overwrite=overwrite) as staging:
-        pairs = find_pairs(root, summary.faults if skip_bad else None, spec.folders)
+
+    def find(faults: list[str] | None) -> list[ImageMaskPair]:
+        pairs = find_pairs(root, faults, spec.folders)
         if spec.image_sets is not None and options.split.mode == "official":
             pairs = take_parts(pairs, read_image_sets(find_below(root, spec.image_sets)))
-        splits, groups, missing = plan_split(
-            pairs, options.split, spec.mask, workers, summary.faults if skip_bad else None
-        )
+        return pairs
+
+    converter = ImageConverter(root, spec, options.annotations, class_source)
+    source = {"class_source": None if class_source is None else dict(class_source.info)}
+    return convert_pairs(
+        root,
+        Path(out),
+        find,
+        converter,
+        options,
+        source,
+        workers=workers,
+        overwrite=overwrite,
+        skip_bad=skip_bad,
+    )
+
+
+class Converter(Protocol):
+    """Converts pairs one by one; picklable, for worker processes."""
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """COCO categories of what comes out."""
+
+    def __call__(self, numbered: tuple[int, ImageMaskPair]) -> ConvertedImage | str:
+        """Convert one pair with its image id; a fault comes back as text."""
+
+
+def convert_pairs(
+    root: Path,
+    out: Path,
+    find: Callable[[list[str] | None], list[ImageMaskPair]],
+    converter: Converter,
+    options: ConversionOptions,
+    source: Mapping[str, Any],
+    *,
+    workers: int,
+    overwrite: bool,
+    skip_bad: bool,
+) -> ConversionSummary:
+    """Convert the pairs that ``find`` returns, as :func:`convert_dataset` does.
+
+    Args:
+        root: folder that file names are relative to.
+        out: output folder.
+        find: finds the pairs; what it appends to the list it is given is left out, without a list it raises.
+        converter: makes annotations of a pair.
+        options: see :class:`ConversionOptions`; its split is used, all of it goes to ``info``.
+        source: where classes come from, for ``info``.
+        workers: processes.
+        overwrite: replace an earlier output.
+        skip_bad: leave out files that cannot be used and list them in the summary, instead of raising.
+
+    Raises:
+        InputError: bad input, see the message.
+    """
+    summary = ConversionSummary()
+    faults = summary.faults if skip_bad else None
+    with staged_output(out, [*map(annotation_file, PARTS), SPLITS_FILE], overwrite=overwrite) as staging:
+        pairs = find(faults)
+        splits, groups, missing = plan_split(pairs, options.split, options.spec.mask, workers, faults)
         part_of = {stem: part for part, stems in splits.items() for stem in stems}
         numbered = [(number, pair) for number, pair in enumerate(pairs, start=1) if pair.stem in part_of]
-        converter = replace(converter, looked_at=_spread([number for number, _ in numbered]))
-        info = _info(root, out, pairs, options, class_source)
+        if isinstance(converter, ImageConverter):
+            converter = replace(converter, looked_at=_spread([number for number, _ in numbered]))
+        info = _info(root, out, pairs, options, source)
         used: dict[str, list[str]] = {part: [] for part in PARTS}
         annotation_id = 0
         with ExitStack() as stack:
@@ -187,7 +244,7 @@ def _info(
     out: Path,
     pairs: Sequence[ImageMaskPair],
     options: ConversionOptions,
-    class_source: ClassSource | None,
+    source: Mapping[str, Any],
 ) -> dict[str, Any]:
     files = "".join(
         f"{pair.image.relative_to(root).as_posix()}\t{pair.mask.relative_to(root).as_posix()}\n"
@@ -197,10 +254,7 @@ def _info(
         "description": "Blood-cell instances from semantic masks",
         "version": bccd_d2.__version__,
         "image_root": relative_posix(root, out),
-        "options": {
-            **asdict(options),
-            "class_source": None if class_source is None else dict(class_source.info),
-        },
+        "options": {**asdict(options), **source},
         "files_sha256": hashlib.sha256(files.encode()).hexdigest(),
     }
 

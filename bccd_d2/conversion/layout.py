@@ -144,7 +144,7 @@ def find_pairs(
             f"{rule.image}/" + (f" with {rule.mask}/" if rule.mask else "") for rule in folders
         )
         raise InputError(f"{root}: no image with a mask; expected folders {wanted} and files of equal stems")
-    return _with_unique_stems(pairs, root)
+    return with_unique_stems(pairs, root)
 
 
 def find_below(root: Path, path: str) -> Path:
@@ -273,7 +273,7 @@ def _problem(stem: str, images: list[Path], masks: list[Path]) -> str | None:
     return None
 
 
-def _with_unique_stems(pairs: list[ImageMaskPair], root: Path) -> list[ImageMaskPair]:
+def with_unique_stems(pairs: list[ImageMaskPair], root: Path) -> list[ImageMaskPair]:
     """Put the folder in front of stems that several folders share, and sort."""
     counts = Counter(pair.stem for pair in pairs)
     named = []

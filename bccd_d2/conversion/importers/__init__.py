@@ -1,0 +1,211 @@
+"""Annotations of other tools: one module per family of formats, and which one a file is of."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bccd_d2.conversion.box_files import yolo_label_file
+from bccd_d2.conversion.importers.coco import read_coco_files
+from bccd_d2.conversion.importers.common import ImageFiles, Imported, sniff_json
+from bccd_d2.conversion.importers.cvat import read_cvat_files
+from bccd_d2.conversion.importers.label_studio import read_label_studio_files
+from bccd_d2.conversion.importers.labelme import read_labelme_files
+from bccd_d2.conversion.importers.masks import SEG_SUFFIX, read_cellpose_files, read_mask_folders
+from bccd_d2.conversion.importers.outlines import read_outline_files
+from bccd_d2.conversion.importers.via import CSV_COLUMNS, read_via_files
+from bccd_d2.conversion.importers.yolo import is_yolo, read_yolo_files
+from bccd_d2.conversion.layout import IMAGE_SUFFIXES, list_names
+from bccd_d2.errors import InputError
+
+logger = logging.getLogger(__name__)
+HEAD = 4096
+ANNOTATION_FOLDERS = ("annotations", "labels")
+"""Folders of annotations whose images lie beside them, not in them."""
+
+
+@dataclass(frozen=True)
+class Importer:
+    """Reads the files of one format.
+
+    Attributes:
+        description: for ``--help``.
+        suffixes: of its files, in lower case.
+        read: reads files, given all images they can belong to.
+    """
+
+    description: str
+    suffixes: tuple[str, ...]
+    read: Callable[[list[Path], ImageFiles], Imported]
+
+
+FORMATS: dict[str, Importer] = {
+    "coco": Importer("COCO instance JSON of any tool", (".json",), read_coco_files),
+    "yolo": Importer("YOLO boxes and segments", (".txt",), read_yolo_files),
+    "cvat": Importer("CVAT for images 1.1 (XML)", (".xml",), read_cvat_files),
+    "labelme": Importer("LabelMe's JSON", (".json",), read_labelme_files),
+    "label-studio": Importer("Label Studio's JSON or JSON-MIN", (".json",), read_label_studio_files),
+    "via": Importer("JSON, project or CSV of VIA 2", (".json", ".csv"), read_via_files),
+    "geojson": Importer("QuPath's GeoJSON", (".geojson", ".json"), read_outline_files),
+    "imagej": Importer("ImageJ's .roi files or zips of them", (".roi", ".zip"), read_outline_files),
+    "mask-folders": Importer(
+        "a folder per image with one mask per cell", tuple(sorted(IMAGE_SUFFIXES)), read_mask_folders
+    ),
+    "cellpose": Importer("Cellpose's _seg.npy", (".npy",), read_cellpose_files),
+}
+
+
+def read_annotations(
+    path: Path, kind: str | None = None, images: Path | None = None
+) -> tuple[str, ImageFiles, Imported]:
+    """Read annotations of another tool.
+
+    Args:
+        path: a file, or a folder that is searched at every depth.
+        kind: one of :data:`FORMATS`; recognised where not given.
+        images: folder of the images, searched at every depth; where not given, the folder of the annotations, or the
+            one above a folder of :data:`ANNOTATION_FOLDERS`.
+
+    Returns:
+        The format, the images and what was read.
+
+    Raises:
+        InputError: no format or several are recognised, or a file cannot be used.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    kind = kind or recognise(path)
+    files = _files_of(path, kind)
+    if not files:
+        raise InputError(f"{path}: no files of the format {kind} ({FORMATS[kind].description})")
+    folder = images or (path if path.is_dir() else path.parent)
+    if images is None and folder.name.lower() in ANNOTATION_FOLDERS:
+        folder = folder.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected the images")
+    found = ImageFiles(folder)
+    imported = FORMATS[kind].read(files, found)
+    for image in imported.images:
+        image.name = found.beside(image.source.parent, image.name)
+    return kind, found, imported
+
+
+def recognise(path: Path) -> str:
+    """Format of a file or folder.
+
+    Raises:
+        InputError: none or several are recognised.
+    """
+    if path.is_file():
+        kind = _kind_of(path)
+        if kind is None:
+            raise InputError(f"{path}: annotations of no known format; {_known()}")
+        return kind
+    if mask_folders(path):
+        return "mask-folders"
+    kinds = Counter(kind for file in _candidates(path) if (kind := _kind_of(file)) is not None)
+    if len(kinds) != 1:
+        found = ", ".join(f"{count} of {kind}" for kind, count in sorted(kinds.items()))
+        raise InputError(f"{path}: annotations of {found or 'no known format'}; {_known()}")
+    return next(iter(kinds))
+
+
+def _known() -> str:
+    return f"give --from with one of {', '.join(FORMATS)}" + " (or --spec for masks, VOC and BBBC041 boxes)"
+
+
+def _candidates(folder: Path) -> Iterable[Path]:
+    suffixes = {suffix for importer in FORMATS.values() for suffix in importer.suffixes} - IMAGE_SUFFIXES
+    return (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _files_of(path: Path, kind: str) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if kind == "mask-folders":
+        return mask_folders(path)
+    of_suffix = [file for file in _candidates(path) if file.suffix.lower() in FORMATS[kind].suffixes]
+    files = [file for file in of_suffix if _kind_of(file) == kind]
+    if kind == "yolo":  # files of an image are taken even if they are broken, to be named
+        labels = {yolo_label_file(image) for image in ImageFiles(path).paths.values()}
+        files = [file for file in of_suffix if file in labels or file in set(files)]
+    if left := len(of_suffix) - len(files):
+        logger.info("%s: %d files of other contents than %s passed over", path, left, kind)
+    return files
+
+
+def _kind_of(path: Path) -> str | None:
+    """Format of one file by its suffix and, where several share it, by its content."""
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return _kind_of_json(sniff_json(path))
+    if suffix == ".csv":
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return "via" if all(column in file.readline() for column in CSV_COLUMNS[:1]) else None
+    if suffix == ".xml":
+        with path.open("rb") as binary:
+            return "cvat" if b"<annotations" in binary.read(HEAD) else None
+    if suffix == ".npy":
+        return "cellpose" if path.name.endswith(SEG_SUFFIX) else None
+    if suffix == ".txt":
+        return "yolo" if is_yolo(path) else None
+    return {".geojson": "geojson", ".roi": "imagej", ".zip": "imagej"}.get(suffix)
+
+
+def _kind_of_json(content: Any) -> str | None:
+    if isinstance(content, list):
+        first = content[0] if content else None
+        if not isinstance(first, dict):
+            return None
+        if first.get("type") == "Feature":
+            return "geojson"
+        return "label-studio" if "data" in first or "annotation_id" in first else None
+    if not isinstance(content, dict):
+        return None
+    if isinstance(content.get("images"), list) and "annotations" in content:
+        return "coco"
+    if "shapes" in content and "imagePath" in content:
+        return "labelme"
+    if content.get("type") in ("FeatureCollection", "Feature"):
+        return "geojson"
+    if "_via_img_metadata" in content:
+        return "via"
+    first = next(iter(content.values()), None)
+    return "via" if isinstance(first, dict) and "regions" in first and "filename" in first else None
+
+
+def mask_folders(root: Path) -> list[Path]:
+    """Masks of folders ``ID/images`` and ``ID/masks``, whose masks are not named after the image."""
+    found: list[Path] = []
+    for folder in sorted(path for path in root.rglob("masks") if (path.parent / "images").is_dir()):
+        masks, shown = (
+            [
+                p
+                for p in sorted(place.iterdir())
+                if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+            ]
+            for place in (folder, folder.parent / "images")
+        )
+        if len(shown) == 1 and masks and {p.stem for p in masks} != {shown[0].stem}:
+            found += masks
+    return found
+
+
+def missing_images(imported: Imported, found: dict[str, Path]) -> str | None:
+    """What to say of images that the annotations name and that are not here; ``None`` where there are all."""
+    missing = [f"{image.name} ({image.source})" for image in imported.images if image.name not in found]
+    if not missing:
+        return None
+    headline = f"images that are not found ({len(missing)} of {len(imported.images)})"
+    return (
+        list_names(headline, missing)
+        + "\n--images names the folder that holds them, --skip-bad leaves them out"
+    )

@@ -1,0 +1,258 @@
+"""What every importer gives: images with their cells, in pixels of the image."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.conversion.layout import IMAGE_SUFFIXES, PART_NAMES
+from bccd_d2.errors import InputError
+from bccd_d2.io.images import read_image_size
+from bccd_d2.structures.coco import read_json
+from bccd_d2.structures.names import match_images
+
+ELLIPSE_POINTS = 64
+MAX_COORDINATE = 2.0**24
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
+"""What Label Studio puts before the name of an uploaded image."""
+Ring = NDArray[np.float64]
+
+
+@dataclass
+class ImportedCell:
+    """One cell, by the first of rings, mask, segmentation and box that is given.
+
+    Attributes:
+        class_name: ``None`` where the file names no class.
+        rings: closed outlines, each (P, 2) x and y in pixels; (0, 0) is the upper left corner of the first pixel. What
+            lies in an odd number of rings is inside.
+        mask: bool (height, width) of a window, and (x, y) of its upper left pixel in the image.
+        segmentation: in COCO's form.
+        box: x0, y0, x1, y1 in pixels, half-open, of a cell without an outline.
+        ignored: a region that is neither cell nor background.
+    """
+
+    class_name: str | None = None
+    rings: Sequence[Ring] = ()
+    mask: tuple[NDArray[np.bool_], tuple[int, int]] | None = None
+    segmentation: Any = None
+    box: tuple[float, float, float, float] | None = None
+    ignored: bool = False
+
+
+@dataclass
+class ImportedImage:
+    """One image with its cells.
+
+    Attributes:
+        name: file name in the words of the annotation file, with or without folders and extension.
+        source: the annotation file.
+        cells: may be none.
+        size: (height, width) as the annotation file says, ``None`` where it does not.
+        part: official part (``train``, ``val`` or ``test``).
+    """
+
+    name: str
+    source: Path
+    cells: list[ImportedCell] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    part: str | None = None
+
+
+@dataclass
+class Imported:
+    """All images of the annotation files.
+
+    Attributes:
+        images: in the order of the files.
+        classes: names in the order of the files, where they list classes; others follow as they occur.
+        counts: what was repaired or left out.
+    """
+
+    images: list[ImportedImage] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class ImageFiles:
+    """The image files that annotations can belong to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths = {
+            path.relative_to(folder).as_posix(): path
+            for path in sorted(folder.rglob("*"))
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        }
+
+    def match(self, names: Iterable[str], where: str) -> dict[str, Path]:
+        """Path of each image by its name in the annotations; those that are not here are left out.
+
+        Raises:
+            InputError: a name can be several images, or two names are one image.
+        """
+        names = list(names)
+        found = match_images(names, self.paths, where=where, required=False)
+        without_prefix = {
+            name: short
+            for name in names
+            if name not in found
+            and (short := _UPLOAD_PREFIX.sub("", name.replace("\\", "/").rpartition("/")[2]))
+        }
+        if without_prefix:
+            more = match_images(without_prefix.values(), self.paths, where=where, required=False)
+            found.update({name: more[short] for name, short in without_prefix.items() if short in more})
+        return {name: self.paths[candidate] for name, candidate in found.items()}
+
+    def beside(self, place: Path, name: str) -> str:
+        """The name seen from the folder of images, where the file lies in ``place`` or is named from there."""
+        try:
+            relative = (
+                (place / name.replace("\\", "/")).resolve().relative_to(self.folder.resolve()).as_posix()
+            )
+        except (ValueError, OSError):
+            return name
+        return relative if relative in self.paths else name
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        """(height, width) of an image by its name, ``None`` where it is not here or cannot be read."""
+        try:
+            path = self.match([name], "annotations").get(name)
+            return None if path is None else read_image_size(path)
+        except (InputError, OSError):
+            return None
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn what a file of another shape makes of a reader into one error that names it.
+
+    Raises:
+        InputError: the file is not what the reader expects.
+    """
+    try:
+        yield
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
+    except KeyError as error:
+        raise InputError(f"{path}: no key {error}, expected {kind}") from error
+    except (TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{path}: not {kind} ({error})") from error
+
+
+def sniff_json(path: Path) -> Any:
+    """Content of a JSON file, ``None`` where it is none."""
+    try:
+        return read_json(path)
+    except (InputError, OSError):
+        return None
+
+
+def number(value: Any, where: str) -> float:
+    """A finite number from JSON or text.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        result = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        result = math.nan
+    if not abs(result) <= MAX_COORDINATE:
+        raise InputError(f"{where} {str(value)[:40]!r}, expected a number of pixels")
+    return result
+
+
+def ring(xs: Iterable[Any], ys: Iterable[Any]) -> Ring:
+    """A closed outline; fewer than three points are no outline and give an empty array.
+
+    Raises:
+        InputError: a coordinate is no number.
+    """
+    points = np.array([[number(x, "x"), number(y, "y")] for x, y in zip(xs, ys)], np.float64).reshape(-1, 2)
+    return points if len(points) >= 3 else np.empty((0, 2))
+
+
+def ellipse(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) -> Ring:
+    """Outline of an ellipse; a polygon of the same area."""
+    angles = np.arange(ELLIPSE_POINTS) * 2 * np.pi / ELLIPSE_POINTS
+    # A polygon inscribed in the ellipse has a little less area.
+    grow = math.sqrt(2 * np.pi / (ELLIPSE_POINTS * math.sin(2 * np.pi / ELLIPSE_POINTS)))
+    points = np.stack([rx * grow * np.cos(angles), ry * grow * np.sin(angles)], axis=1)
+    return points @ _rotation(degrees) + [cx, cy]
+
+
+def rectangle(
+    x: float, y: float, width: float, height: float, degrees: float = 0.0
+) -> tuple[float, float, float, float]:
+    """The box around a rectangle turned clockwise about its upper left corner."""
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], float) @ _rotation(degrees) + [
+        x,
+        y,
+    ]
+    (x0, y0), (x1, y1) = corners.min(axis=0), corners.max(axis=0)
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+def _rotation(degrees: float) -> NDArray[np.float64]:
+    """To be multiplied from the right; clockwise in image coordinates, with y downwards."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return np.array([[cosine, sine], [-sine, cosine]])
+
+
+def label_cells(labels: NDArray[np.integer]) -> list[ImportedCell]:
+    """One cell for each value above 0 of a label map (height, width)."""
+    from scipy.ndimage import find_objects
+
+    present, inverse = np.unique(labels, return_inverse=True)
+    numbers = inverse.reshape(labels.shape) + (0 if present.size and present[0] == 0 else 1)
+    cells = []
+    for value, window in enumerate(find_objects(numbers), start=1):
+        if window is not None:
+            rows, columns = window
+            cells.append(ImportedCell(mask=(numbers[window] == value, (columns.start, rows.start))))
+    return cells
+
+
+def part_of(name: str) -> str | None:
+    """Official part that a folder or a file such as ``instances_train2017`` is named after."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((PART_NAMES[word] for word in reversed(words) if word in PART_NAMES), None)
+
+
+def class_of_attributes(attributes: Any, where: str) -> str | None:
+    """The class among the attributes of a region: the only one, or that with a usual name.
+
+    Raises:
+        InputError: there are several, none of which is called class, label, type, name, category or cell.
+    """
+    if not isinstance(attributes, Mapping):
+        return None
+    values = {}
+    for key, value in attributes.items():
+        if isinstance(value, Mapping):  # of a checkbox: the options that are ticked
+            ticked = [option for option, on in value.items() if on]
+            value = ticked[0] if len(ticked) == 1 else None
+        if isinstance(value, str) and value.strip():
+            values[str(key)] = value.strip()
+    usual = [key for key in values if key.lower() in ("class", "label", "type", "name", "category", "cell")]
+    if len(values) > 1 and len(usual) != 1:
+        raise InputError(f"{where}: attributes {', '.join(values)}, expected one of them named 'class'")
+    return values[usual[0]] if usual else next(iter(values.values()), None)
+
+
+def unquoted(text: str) -> Any:
+    """JSON in a cell of a table."""
+    return json.loads(text) if text.strip() else {}

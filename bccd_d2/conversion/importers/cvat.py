@@ -1,0 +1,76 @@
+"""CVAT's own XML ("CVAT for images 1.1")."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from bccd_d2.conversion.box_files import read_xml
+from bccd_d2.conversion.importers.common import (
+    ImageFiles,
+    Imported,
+    ImportedCell,
+    ImportedImage,
+    ellipse,
+    number,
+    part_of,
+    reading,
+    ring,
+)
+from bccd_d2.errors import InputError
+
+
+def read_cvat_files(files: list[Path], images: ImageFiles) -> Imported:
+    """Read polygons, ellipses, masks and boxes; points, lines and skeletons are counted.
+
+    Raises:
+        InputError: a file is an export of a video, or has another shape.
+    """
+    result = Imported()
+    for path in files:
+        root = read_xml(path, "an export of CVAT")
+        if root.find("track") is not None:
+            raise InputError(f"{path}: tracks of a video, expected an export as 'CVAT for images 1.1'")
+        with reading(path, "an export as 'CVAT for images 1.1'"):
+            for name in root.findall("./meta//labels/label/name"):
+                if name.text and name.text not in result.classes:
+                    result.classes.append(name.text)
+            for element in root.findall("image"):
+                size = (int(element.attrib["height"]), int(element.attrib["width"]))
+                image = ImportedImage(element.attrib["name"], path, size=size)
+                image.part = part_of(element.get("subset", "")) or part_of(Path(image.name).parent.name)
+                for shape in element:
+                    cell = _cell(shape)
+                    if cell is not None:
+                        image.cells.append(cell)
+                    elif shape.tag != "tag":
+                        result.counts[f"CVAT's {shape.tag}, left out"] += 1
+                result.images.append(image)
+    return result
+
+
+def _cell(shape: Element) -> ImportedCell | None:
+    def side(key: str) -> float:
+        return number(shape.attrib[key], f"{shape.tag}: {key}")
+
+    cell = ImportedCell(shape.get("label"))
+    if shape.tag == "polygon":
+        points = [point.split(",") for point in shape.attrib["points"].split(";")]
+        cell.rings = [ring((p[0] for p in points), (p[1] for p in points))]
+    elif shape.tag == "ellipse":
+        turned = number(shape.get("rotation", "0"), "rotation")
+        cell.rings = [ellipse(side("cx"), side("cy"), side("rx"), side("ry"), turned)]
+    elif shape.tag == "box":
+        cell.box = (side("xtl"), side("ytl"), side("xbr"), side("ybr"))
+    elif shape.tag == "mask":
+        lengths = [int(length) for length in shape.attrib["rle"].split(",")]
+        height, width = int(side("height")), int(side("width"))
+        if min(lengths) < 0 or sum(lengths) != height * width or height * width > 2**28:
+            raise InputError(f"mask of {sum(lengths)} pixels, expected {height} x {width}")
+        inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width)
+        cell.mask = (inside, (int(side("left")), int(side("top"))))
+    else:
+        return None
+    return cell

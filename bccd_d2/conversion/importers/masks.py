@@ -1,0 +1,120 @@
+"""Masks of single cells (the folders of the 2018 Data Science Bowl) and Cellpose's ``_seg.npy``."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bccd_d2.conversion.importers.common import ImageFiles, Imported, ImportedImage, label_cells, reading
+from bccd_d2.errors import InputError
+from bccd_d2.io.masks import MaskRule, read_mask
+
+SEG_SUFFIX = "_seg.npy"
+_SAFE = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
+"""All that a pickle of arrays, numbers and text needs."""
+
+
+def read_mask_folders(files: list[Path], images: ImageFiles) -> Imported:
+    """Read data sets of one folder per image, ``ID/images/ID.png`` with one mask per cell in ``ID/masks/``.
+
+    Args:
+        files: the masks.
+        images: all images, those of the masks among them.
+
+    Raises:
+        InputError: a folder does not hold one image, or a mask cannot be read.
+    """
+    result = Imported()
+    for folder in sorted({path.parent.parent for path in files}):
+        found = [name for name, path in images.paths.items() if path.parent == folder / "images"]
+        if len(found) != 1:
+            raise InputError(f"{folder / 'images'}: {len(found)} images, expected one")
+        image = ImportedImage(found[0], folder)
+        for path in files:
+            if path.parent.parent != folder:
+                continue
+            mask = read_mask(path, MaskRule("binary", threshold=127)).array != 0
+            image.size = mask.shape[0], mask.shape[1]
+            image.cells += label_cells(mask.astype(np.int32))
+        result.images.append(image)
+    return result
+
+
+def read_cellpose_files(files: list[Path], images: ImageFiles) -> Imported:
+    """Read the label map of each ``NAME_seg.npy``.
+
+    Raises:
+        InputError: a file holds more than arrays, or no label map of one image.
+    """
+    result = Imported()
+    for path in files:
+        with reading(path, "Cellpose's _seg.npy"):
+            masks = np.squeeze(np.asarray(read_seg(path)["masks"]))
+        if masks.ndim != 2 or masks.dtype.kind not in "iu":
+            raise InputError(
+                f"{path}: masks of shape {masks.shape} and type {masks.dtype}, expected a label map (height, width)"
+            )
+        name = path.name.removesuffix(SEG_SUFFIX)
+        result.images.append(
+            ImportedImage(name, path, label_cells(masks), size=(masks.shape[0], masks.shape[1]))
+        )
+    return result
+
+
+def read_seg(path: Path) -> dict[str, Any]:
+    """The dictionary of a ``_seg.npy``, which is a pickle, read without running what stands in it.
+
+    Raises:
+        InputError: the file is none, or holds more than arrays, numbers and text.
+    """
+    content = path.read_bytes()
+    stream = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read_header(stream)
+        if shape != () or not dtype.hasobject:
+            raise InputError(f"{path}: an array of {shape} {dtype}, expected Cellpose's dictionary")
+        found = _ArraysOnly(stream).load()
+        found = found.item() if isinstance(found, np.ndarray) else found
+    except InputError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except Exception as error:  # whatever a broken pickle makes numpy do
+        raise InputError(f"{path}: not Cellpose's _seg.npy ({error})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: {type(found).__name__}, expected Cellpose's dictionary")
+    return found
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Refuses everything that is no array, number or text."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("pathlib") and name.endswith("Path"):
+            return _as_text
+        if (module, name) not in _SAFE:
+            raise InputError(
+                f"holds {module}.{name}, which is not read from a pickle; expected arrays only. Save the masks as PNG "
+                "or TIFF in Cellpose (File menu) and convert these with --spec label_maps"
+            )
+        return super().find_class(module, name)
+
+
+def _as_text(*parts: str) -> str:
+    return "/".join(map(str, parts))

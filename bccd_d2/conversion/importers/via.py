@@ -1,0 +1,89 @@
+"""The VGG Image Annotator's (version 2) JSON, project and CSV."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bccd_d2.conversion.importers.common import (
+    ImageFiles,
+    Imported,
+    ImportedCell,
+    ImportedImage,
+    class_of_attributes,
+    ellipse,
+    number,
+    part_of,
+    reading,
+    ring,
+    unquoted,
+)
+from bccd_d2.structures.coco import read_json
+
+CSV_COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
+
+
+def read_via_files(files: list[Path], images: ImageFiles) -> Imported:
+    """Read polygons, circles, ellipses and rectangles; points and lines are counted.
+
+    Raises:
+        InputError: a file has another shape, or regions with several attributes of which none is the class.
+    """
+    result = Imported()
+    for path in files:
+        by_name: dict[str, ImportedImage] = {}
+        with reading(path, "an export of VIA 2"):
+            for name, shape, attributes in _rows(path):
+                image = by_name.setdefault(name, ImportedImage(name, path, part=part_of(path.parent.name)))
+                if not shape:
+                    continue
+                cell = _cell(shape, class_of_attributes(attributes, f"{path}: {name}"))
+                if cell is None:
+                    result.counts[f"VIA's {shape.get('name')}, left out"] += 1
+                else:
+                    image.cells.append(cell)
+        result.images += by_name.values()
+    return result
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    """File name, shape and attributes of each region; an image without regions once without a shape."""
+    if path.suffix.lower() == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file):
+                yield (
+                    row[CSV_COLUMNS[0]],
+                    unquoted(row[CSV_COLUMNS[1]] or ""),
+                    unquoted(row[CSV_COLUMNS[2]] or ""),
+                )
+        return
+    document = read_json(path)
+    for entry in document.get("_via_img_metadata", document).values():
+        regions = entry["regions"]
+        yield entry["filename"], {}, None
+        for region in regions.values() if isinstance(regions, Mapping) else regions:
+            yield entry["filename"], region["shape_attributes"], region.get("region_attributes")
+
+
+def _cell(shape: Mapping[str, Any], class_name: str | None) -> ImportedCell | None:
+    kind = shape["name"]
+    cell = ImportedCell(class_name)
+
+    def side(key: str) -> float:
+        return number(shape[key], f"{kind}: {key}")
+
+    if kind == "polygon":
+        cell.rings = [ring(shape["all_points_x"], shape["all_points_y"])]
+    elif kind == "circle":
+        cell.rings = [ellipse(side("cx"), side("cy"), side("r"), side("r"))]
+    elif kind == "ellipse":
+        turned = math.degrees(number(shape.get("theta", 0), "theta"))
+        cell.rings = [ellipse(side("cx"), side("cy"), side("rx"), side("ry"), turned)]
+    elif kind == "rect":
+        cell.box = (side("x"), side("y"), side("x") + side("width"), side("y") + side("height"))
+    else:
+        return None
+    return cell
