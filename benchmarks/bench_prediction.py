@@ -1,4 +1,4 @@
-"""What each option of a prediction costs and gains on annotated images: modes of the CPU, tiles, views, last steps.
+"""What each option of a prediction costs and gains on annotated images: tiles, views, refinement.
 
 Average precision of masks is COCO's, with as many detections an image as the model may output. Time is the processor
 time of one thread, all ways interleaved image by image, so that other processes disturb all alike.
@@ -30,8 +30,8 @@ from bccd_d2.inference.tta import TestTimeAugmentation
 from bccd_d2.io.images import read_image
 from bccd_d2.structures.cells import Cells
 
-MODES = ("plain", "channels_last", "bfloat16")
 OPTIONS = {
+    "as it is": PredictionOptions(),
     "tiles of 768, overlap 256": PredictionOptions(tile_size=768),
     "2 views: mirrored": PredictionOptions(augmentation=TestTimeAugmentation(rot90=False)),
     "4 views: turned": PredictionOptions(augmentation=TestTimeAugmentation(flip=False)),
@@ -53,36 +53,31 @@ def main(arguments: list[str] | None = None) -> None:
         "--data-root", type=Path, required=True, metavar="DIR", help="what tools/convert_bccd.py wrote"
     )
     parser.add_argument("--part", default="val", help="train, val or test (default val)")
-    parser.add_argument("--max-images", type=int, help="the first so many (default all)")
+    parser.add_argument("--max-images", type=int, help="number of leading images (default all)")
     options = parser.parse_args(arguments)
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
-    predictors = {
-        mode: BCCDPredictor(options.run / "config.yaml", options.run / "model_final.pth", cpu_mode=mode)
-        for mode in MODES
-    }
-    ways = {f"as it is, {mode}": (mode, PredictionOptions()) for mode in MODES}
-    ways.update({f"{name}, {MODES[-1]}": (MODES[-1], value) for name, value in OPTIONS.items()})
+    predictor = BCCDPredictor(options.run / "config.yaml", options.run / "model_final.pth")
     truth = read_evaluation_set(options.data_root / "annotations" / f"instances_{options.part}.json")
     truth = replace(truth, images=truth.images[: options.max_images])
-    found: dict[str, dict[int, Cells]] = {name: {} for name in ways}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, dict[int, Cells]] = {name: {} for name in OPTIONS}
+    seconds: dict[str, list[float]] = {name: [] for name in OPTIONS}
     for entry in tqdm(truth.images, unit="image"):
         image = read_image(str(entry.path))
-        for name, (mode, way) in ways.items():
+        for name, way in OPTIONS.items():
             start = time.process_time()
-            found[name][entry.image_id] = predictors[mode].predict_cells(image, way)
+            found[name][entry.image_id] = predictor.predict_cells(image, way)
             seconds[name].append(time.process_time() - start)
     rows = []
     for name, cells in found.items():
-        judged = evaluate(
+        evaluated = evaluate(
             truth.with_predictions(cells), EvaluationOptions(max_detections=10_000, bootstrap_samples=0)
         ).detectron2_results()
         rows.append(
-            [name, *(judged["segm"][key] for key in ("AP", "AP50", "AP75")), judged["bbox"]["AP"]]
+            [name, *(evaluated["segm"][key] for key in ("AP", "AP50", "AP75")), evaluated["bbox"]["AP"]]
             + [sum(int((c.scores >= 0.5).sum()) for c in cells.values()), float(np.median(seconds[name]))]
         )
-    headers = ["way", "mask AP", "AP50", "AP75", "box AP", "cells >= 0.5", "s an image"]
+    headers = ["way", "mask AP", "AP50", "AP75", "box AP", "cells >= 0.5", "s per image"]
     print(tabulate(rows, headers, tablefmt="pipe", floatfmt=("", ".1f", ".1f", ".1f", ".1f", ".0f", ".2f")))
 
 

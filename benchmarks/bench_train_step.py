@@ -1,11 +1,15 @@
-"""Time and memory of a training step of Mask R-CNN R50-FPN: Detectron2's, as configured here, against torchvision's.
+"""Time and memory of a training step: torchvision's Mask R-CNN R50-FPN, the same of Detectron2, and models of configs/.
 
-Both get the same images, boxes and masks, start from random weights with batch norm, sample the same number of
-anchors and regions, and are stepped by AdamW. A quarter of the regions are cells at most in both; the
-mask head works on those alone, so there must be enough cells for both to reach it. The two take
-turns, and on the CPU with one thread the process's own time counts, so that other work on the machine hardly matters;
-with more threads and on a GPU it is the wall's. The ratio is of medians. Each is measured in a process of
-its own for its peak memory: the process's peak on the CPU (interpreter and libraries included), torch's on a GPU.
+    python benchmarks/bench_train_step.py --steps 6
+    python benchmarks/bench_train_step.py --side 512 --batch 1 --cells 25 --models mask_rcnn_R_50_FPN mask_rcnn_R_101_FPN
+
+torchvision and Detectron2 ("bccd_d2") get the same images, boxes and masks, start from random weights with batch norm,
+sample the same number of anchors and regions, and are stepped by AdamW. At most a quarter of the regions are cells in
+both, and the mask head works on those alone, so there must be enough cells for both to reach it. With --models the
+configurations as they are, from random weights, take their place. All take turns, each in a process of its own. On the
+CPU with one thread the process's own time counts, so that other work on the machine hardly matters; with more threads
+and on a GPU it is wall time. The ratio is of medians, to the first row. Memory is the peak of the process on the CPU
+(interpreter and libraries included) and torch's on a GPU.
 """
 
 from __future__ import annotations
@@ -34,10 +38,11 @@ from tabulate import tabulate
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError, run_command
 
-BASE = Path(__file__).resolve().parents[1] / "configs" / "Base-BCCD-MaskRCNN-FPN.yaml"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+BASE = "Base-BCCD-MaskRCNN-FPN"
 PROPOSALS, ANCHORS, REGIONS = 1000, 256, 256
 SIZES = (24, 48, 96, 192, 384)
-NAMES = ("torchvision", "bccd_d2", "bccd_d2, POOLER_SAMPLING_RATIO 2 as torchvision")
+DEFAULT = ("torchvision", "bccd_d2")
 
 
 def drawn_batch(count: int, side: int, cells: int, device: str) -> list[dict[str, Any]]:
@@ -86,20 +91,37 @@ def torchvision_model(batch: list[dict[str, Any]], side: int) -> tuple[torch.nn.
     return model, lambda: model(images, targets)
 
 
-def own_model(
-    batch: list[dict[str, Any]], side: int, device: str, sampling_ratio: int
+def configured_model(
+    batch: list[dict[str, Any]], side: int, device: str, name: str
 ) -> tuple[torch.nn.Module, Callable[[], Any]]:
-    """The model of the base configuration with torchvision's blocks, and its losses on the batch."""
-    options = [
-        *("MODEL.DEVICE", device, "MODEL.WEIGHTS", "", "MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", "0"),
-        *("MODEL.RESNETS.STRIDE_IN_1X1", "False", "MODEL.RPN.PRE_NMS_TOPK_TRAIN", str(2 * PROPOSALS)),
-        *("MODEL.RPN.POST_NMS_TOPK_TRAIN", str(PROPOSALS), "MODEL.RPN.BATCH_SIZE_PER_IMAGE", str(ANCHORS)),
-        *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", str(REGIONS), "MODEL.ANCHOR_GENERATOR.SIZES"),
-        str([[size] for size in SIZES]),
-        *("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", str(sampling_ratio)),
-        *("MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO", str(sampling_ratio)),
-    ]  # fmt: skip
-    model = build_model(load_config(BASE, options))
+    """The model of a configuration, or "bccd_d2": the base one with torchvision's blocks; its losses on the batch."""
+    options = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", ""]
+    if name == "bccd_d2":
+        name = BASE
+        options += [
+            *(
+                "MODEL.RESNETS.NORM",
+                "BN",
+                "MODEL.BACKBONE.FREEZE_AT",
+                "0",
+                "MODEL.RESNETS.STRIDE_IN_1X1",
+                "False",
+            ),
+            *(
+                "MODEL.RPN.PRE_NMS_TOPK_TRAIN",
+                str(2 * PROPOSALS),
+                "MODEL.RPN.POST_NMS_TOPK_TRAIN",
+                str(PROPOSALS),
+            ),
+            *(
+                "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
+                str(ANCHORS),
+                "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+                str(REGIONS),
+            ),
+            *("MODEL.ANCHOR_GENERATOR.SIZES", str([[size] for size in SIZES])),
+        ]
+    model = build_model(load_config(CONFIGS / f"{name}.yaml", options))
     if device == "cpu":
         model.to(memory_format=torch.channels_last)  # as the trainer does
     inputs = []
@@ -118,10 +140,10 @@ def serve(connection: Connection, name: str, options: argparse.Namespace) -> Non
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     batch = drawn_batch(options.batch, options.side, options.cells, device)
-    if name == NAMES[0]:
+    if name == "torchvision":
         build = torchvision_model(batch, options.side)
     else:
-        build = own_model(batch, options.side, device, sampling_ratio=0 if name == NAMES[1] else 2)
+        build = configured_model(batch, options.side, device, name)
     model, losses = build[0].to(device).train(), build[1]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -146,26 +168,31 @@ def serve(connection: Connection, name: str, options: argparse.Namespace) -> Non
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     cuda = torch.cuda.is_available()
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if cuda else "cpu")
     parser.add_argument("--side", type=int, default=256, help="of the square images, pixels (default 256)")
-    parser.add_argument("--batch", type=int, default=2, help="images a step (default 2)")
+    parser.add_argument("--batch", type=int, default=2, help="images per step (default 2)")
     parser.add_argument(
-        "--cells", type=int, default=64, help="cells an image (default 64: both sample 64 cells)"
+        "--cells", type=int, default=64, help="cells per image (default 64: both sample 64 cells)"
     )
     parser.add_argument(
         "--steps", type=int, default=8, help="timed steps of each, after two more (default 8)"
     )
     parser.add_argument("--threads", type=int, default=1, help="torch's, on the CPU (default 1)")
     parser.add_argument("--amp", action="store_true", help="bfloat16")
+    parser.add_argument(
+        "--models", nargs="+", default=DEFAULT, metavar="NAME", help="files of configs/, without .yaml"
+    )
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not cuda:
         raise InputError("--device cuda: torch finds no GPU here")
     context = multiprocessing.get_context("spawn")
-    times: dict[str, list[float]] = {name: [] for name in NAMES}
+    times: dict[str, list[float]] = {name: [] for name in options.models}
     memory, workers = {}, {}
-    for name in NAMES:
+    for name in options.models:
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, name, options), daemon=True)
         process.start()
@@ -184,10 +211,15 @@ def main(arguments: list[str] | None = None) -> None:
         f"{options.threads} thread(s), {'bfloat16' if options.amp else 'float32'}; torch {torch.__version__}"
     )
     rows = [
-        [name, f"{medians[name]:.3f}", f"{memory[name]:.0f}", f"{medians[NAMES[0]] / medians[name]:.2f}"]
-        for name in NAMES
+        [
+            name,
+            f"{medians[name]:.3f}",
+            f"{memory[name]:.0f}",
+            f"{medians[name] / medians[options.models[0]]:.2f}",
+        ]
+        for name in options.models
     ]
-    headers = ["model", "median s a step", "peak MB", "x torchvision's speed"]
+    headers = ["model", "median s per step", "peak MB", f"time / {options.models[0]}"]
     print(tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True))
 
 

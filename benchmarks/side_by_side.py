@@ -1,16 +1,15 @@
-"""Train other people's models and this project's for the same time on the same data, and judge all alike.
+"""Train other methods and this project's for the same time on the same data, and evaluate all alike.
 
 Methods: classical (Otsu and watershed, no training), detectron2-tutorial (R50-FPN as Detectron2's tutorial trains it),
 detectron2-r18 (Detectron2's R18-FPN, its own keys alone), torchvision (its Mask R-CNN on this project's samples:
-R18-FPN from noise, R50-FPN with --torchvision-weights), bccd_d2 (--config-file). Each trains on the train part until
-its budget is used up and is evaluated on whole images, with at most 500 cells each. The budget is CPU time of the
-process, all threads together, so that other work on the machine costs nobody anything; on a GPU it is the wall's.
-Building a model and evaluating it are not counted. Learning rates follow the share of the budget that is used, so
-every schedule is at its end when the time is.
+R18-FPN from random weights, R50-FPN with --torchvision-weights), bccd_d2 (--config-file). Each trains on the train part
+until its budget is used up and is evaluated on whole images, with at most 500 cells each. The budget is CPU time of the
+process, all threads together, so that other work on the machine does not count; on a GPU it is wall time. Building a
+model and evaluating it do not count. Learning rates follow the share of the budget that is used.
 
-Written to --output: a folder a method, RESULTS.md with the table, quality_over_time.png. Methods that are finished are
-not measured again; an interrupted one starts anew. How many steps fit into the budget differs from run to run, and
-with it the figures, --seed or not.
+Written to --output: one folder per method, RESULTS.md with the table, quality_over_time.png. Finished methods are not
+measured again; an interrupted one starts again. How many steps fit into the budget differs from run to run, and with it
+the figures, even with --seed.
 """
 
 from __future__ import annotations
@@ -29,27 +28,24 @@ import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 # isort: split
 import cv2
 import torch
+from baselines.detectron2_methods import build_own, build_small_stock, build_tutorial
+from baselines.evaluator import Evaluator
+from baselines.method import Budget, Classical, Method, Setting
+from baselines.results import Result, quality_over_time, results_table
+from baselines.torchvision_method import TorchvisionMaskRCNN
 from detectron2.utils.env import seed_all_rng
-from rivals.budget import Budget
-from rivals.classical import Classical
-from rivals.contender import Method, Setting
-from rivals.judge import Judge
-from rivals.own import build_own
-from rivals.results import Result, quality_over_time, results_table
-from rivals.stock import build_small_stock, build_tutorial
-from rivals.torchvision_model import TorchvisionMaskRCNN
 from tqdm import tqdm
 
 from bccd_d2.data.registration import annotation_file
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.files import replacing
 
-METHODS = {
-    "classical": Method("Otsu and watershed", Classical),
-    "detectron2-tutorial": Method("Detectron2's tutorial, R50-FPN", build_tutorial),
-    "detectron2-r18": Method("Detectron2 R18-FPN", build_small_stock),
-    "torchvision": Method("torchvision Mask R-CNN", TorchvisionMaskRCNN),
-    "bccd_d2": Method("bccd_d2", build_own),
+METHODS: dict[str, tuple[str, Callable[[Setting, Path], Method]]] = {
+    "classical": ("Otsu and watershed", Classical),
+    "detectron2-tutorial": ("Detectron2's tutorial, R50-FPN", build_tutorial),
+    "detectron2-r18": ("Detectron2 R18-FPN", build_small_stock),
+    "torchvision": ("torchvision Mask R-CNN", TorchvisionMaskRCNN),
+    "bccd_d2": ("bccd_d2", build_own),
 }
 OWN = Path(__file__).resolve().parents[1] / "configs" / "mask_rcnn_slim_FPN_lite.yaml"
 EXAMPLES = """examples:
@@ -100,13 +96,13 @@ def main(arguments: list[str] | None = None) -> None:
     cv2.setNumThreads(args.threads)
     cuda = torch.cuda.is_available()
     clock = time.perf_counter if cuda else time.process_time
-    judge = Judge(args.data_root, args.part, clock)
+    evaluator = Evaluator(args.data_root, args.part, clock)
     settings = settings_of(args, torch.cuda.get_device_name() if cuda else "CPU")
     folders = {name: args.output / name for name in METHODS if name in args.methods}
     results = {name: Result.read(folder, settings) for name, folder in folders.items()}
     for name, folder in folders.items():
         if results[name] is None:
-            results[name] = measure(METHODS[name], folder, args, settings, judge, clock)
+            results[name] = measure(*METHODS[name], folder, args, settings, evaluator, clock)
     finished = [result for result in results.values() if result is not None]
     time_name = "training, minutes" if cuda else "training, minutes of CPU time"
     text = results_table(finished)
@@ -118,18 +114,19 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(
-    method: Method,
+    title: str,
+    build: Callable[[Setting, Path], Method],
     folder: Path,
     args: argparse.Namespace,
     settings: dict[str, Any],
-    judge: Judge,
+    evaluator: Evaluator,
     clock: Callable[[], float],
 ) -> Result:
-    """Train and judge one method."""
+    """Train and evaluate one method."""
     shutil.rmtree(folder, ignore_errors=True)  # an interrupted one's
     folder.mkdir(parents=True)
     seed_all_rng(args.seed)
-    contender = method.build(
+    method = build(
         Setting(
             *(args.data_root, args.part, args.seed, args.config_file),
             detectron2_weights=args.detectron2_weights,
@@ -138,7 +135,7 @@ def measure(
         folder,
     )
     diverged = None
-    with tqdm(total=round(60 * args.minutes), desc=method.title, unit="s", disable=None) as bar:
+    with tqdm(total=round(60 * args.minutes), desc=title, unit="s", disable=None) as bar:
         budget = Budget(
             60 * args.minutes,
             [percent / 100 for percent in args.moments],
@@ -146,11 +143,11 @@ def measure(
             lambda used: bar.update(used - bar.n),
         )
         try:
-            contender.train(budget, judge)
+            method.train(budget, evaluator)
         except FloatingPointError as error:
             diverged = str(error)
-            logging.warning("%s diverged after %d iterations: %s", method.title, budget.iterations, error)
-    result = Result(method.title, contender.recipe, contender.parameters, settings, budget.points, diverged)
+            logging.warning("%s diverged after %d iterations: %s", title, budget.iterations, error)
+    result = Result(title, method.recipe, method.parameters, settings, budget.points, diverged)
     result.write(folder)
     return result
 

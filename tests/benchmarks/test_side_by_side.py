@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 import side_by_side
 import torch
-from rivals import stock, torchvision_model
-from rivals.budget import Budget, Point
-from rivals.contender import Setting
-from rivals.judge import Judge
-from rivals.own import build_own
-from rivals.results import Result, quality_over_time, results_table
-from rivals.stock import FROM_SCRATCH, ZOO, build_small_stock, build_tutorial, tutorial_config
-from rivals.torchvision_model import TorchvisionMaskRCNN, build_model, rate_factor
+from baselines import detectron2_methods, torchvision_method
+from baselines.detectron2_methods import (
+    FROM_SCRATCH,
+    ZOO,
+    build_own,
+    build_small_stock,
+    build_tutorial,
+    tutorial_config,
+)
+from baselines.evaluator import Evaluator
+from baselines.method import Budget, Point, Setting
+from baselines.results import Result, quality_over_time, results_table
+from baselines.torchvision_method import TorchvisionMaskRCNN, build_model, rate_factor
 
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
@@ -31,10 +36,10 @@ class Clock:
         return self.now
 
 
-def test_a_budget_counts_training_alone_and_has_each_moment_judged_once():
+def test_a_budget_counts_training_alone_and_has_each_moment_evaluated_once():
     clock = Clock()
 
-    def judge():
+    def evaluate():
         clock.now += 1000  # must not count
         return {"AP": budget.iterations}
 
@@ -45,7 +50,7 @@ def test_a_budget_counts_training_alone_and_has_each_moment_judged_once():
     ends = []
     for _ in range(4):
         clock.now += 3
-        ends.append(budget.step(judge))
+        ends.append(budget.step(evaluate))
     assert ends == [False, False, False, True]
     assert used == [3, 6, 9, 12]
     # 3 s are 30 %, 6 s 60 %; at 9 s no moment has come; 12 s are the end.
@@ -53,7 +58,7 @@ def test_a_budget_counts_training_alone_and_has_each_moment_judged_once():
     assert budget.share == 1
 
 
-def test_a_step_that_passes_several_moments_is_judged_once():
+def test_a_step_that_passes_several_moments_is_evaluated_once():
     clock = Clock()
     budget = Budget(10, [0.25, 0.5, 1], clock)
     budget.start()
@@ -152,15 +157,15 @@ def setting(root, **extra):
 
 
 def test_the_truth_is_perfect_and_nothing_is_worth_nothing(root):
-    judge = Judge(root)
-    truth = {read_image(str(i.path)).tobytes(): i.truth for i in judge._truth.images}
-    perfect = judge(lambda pixels: truth[pixels.tobytes()])
+    evaluator = Evaluator(root)
+    truth = {read_image(str(i.path)).tobytes(): i.truth for i in evaluator._truth.images}
+    perfect = evaluator(lambda pixels: truth[pixels.tobytes()])
     assert perfect["AP"] == perfect["F1"] == perfect["Dice"] == perfect["interior AP"] == pytest.approx(1)
     assert perfect["AP low"] == perfect["AP high"] == pytest.approx(1)
-    nothing = judge(lambda pixels: Cells.from_masks(*pixels.shape[:2], []))
+    nothing = evaluator(lambda pixels: Cells.from_masks(*pixels.shape[:2], []))
     assert nothing["AP"] == nothing["F1"] == nothing["Dice"] == 0
     with pytest.raises(InputError, match=r"instances_test\.json is not there"):
-        Judge(root, "test")
+        Evaluator(root, "test")
 
 
 def test_the_tutorial_s_configuration(tmp_path):
@@ -198,15 +203,15 @@ def test_torchvision_takes_weights_that_fit_and_says_when_none_does(tmp_path, ca
 def test_detectron2_starts_from_weights(root, tmp_path):
     weight = torch.full((64, 3, 7, 7), 0.5)
     torch.save({"model": {"backbone.bottom_up.stem.conv1.weight": weight}}, tmp_path / "coco.pth")
-    contender = build_tutorial(setting(root, detectron2_weights=tmp_path / "coco.pth"), tmp_path)
-    stem = contender._trainer.model.backbone.bottom_up.stem.conv1
+    method = build_tutorial(setting(root, detectron2_weights=tmp_path / "coco.pth"), tmp_path)
+    stem = method._trainer.model.backbone.bottom_up.stem.conv1
     torch.testing.assert_close(stem.weight.data, weight)
-    assert "from coco.pth, SGD at a constant 0.00025" in contender.recipe
+    assert "from coco.pth, SGD at a constant 0.00025" in method.recipe
 
 
 def test_torchvision_s_masks_lie_in_the_native_image(root, tmp_path):
     """A network that says one box in the half-size image, all inside."""
-    contender = TorchvisionMaskRCNN(setting(root), tmp_path)
+    method = TorchvisionMaskRCNN(setting(root), tmp_path)
     seen = []
 
     def network(images):
@@ -220,10 +225,10 @@ def test_torchvision_s_masks_lie_in_the_native_image(root, tmp_path):
             }
         ]
 
-    contender._model = network
+    method._model = network
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[..., 2] = 255  # red
-    cells = contender.predict(image)
+    cells = method.predict(image)
     assert seen[0].shape == (3, HEIGHT // 2, WIDTH // 2)
     assert seen[0].mean((1, 2)).tolist() == [1, 0, 0]
     assert cells.windows.tolist() == [[10, 20, 30, 40]] and cells.masks[0].all()
@@ -232,14 +237,14 @@ def test_torchvision_s_masks_lie_in_the_native_image(root, tmp_path):
 
 def test_detectron2_s_rate_follows_the_share(root, tmp_path):
     clock, rates = Clock(), []
-    contender = build_small_stock(setting(root), tmp_path)
-    trainer = contender._trainer
+    method = build_small_stock(setting(root), tmp_path)
+    trainer = method._trainer
     trainer.run_step = lambda: (
         rates.append(trainer.optimizer.param_groups[0]["lr"]),
         trainer.storage.put_scalar("total_loss", 1.0),
         setattr(clock, "now", clock.now + 0.5),
     )
-    contender.train(Budget(10, [1], clock), lambda predict: {})
+    method.train(Budget(10, [1], clock), lambda predict: {})
     # A tenth of warm-up, then 0.01 until 7/9, 0.001 until 25/27.
     assert len(rates) == 20
     assert rates[0] == pytest.approx(1e-5) and rates[1] == pytest.approx(0.005005, rel=1e-3)
@@ -253,14 +258,14 @@ def command(root, out, *more):
 
 
 def test_the_command_measures_all_and_nothing_twice(root, tmp_path, capsys, monkeypatch):
-    for module in (stock, torchvision_model):  # masks of 500 cells take seconds an image
+    for module in (detectron2_methods, torchvision_method):  # masks of 500 cells take seconds an image
         monkeypatch.setattr(module, "DETECTIONS", 20)
     out = tmp_path / "out"
     methods = ("classical", "detectron2-r18", "torchvision", "bccd_d2")
     command(root, out, "--moments", 100, "--methods", *methods)
     table = (out / "RESULTS.md").read_text()
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:6]] == [
-        side_by_side.METHODS[name].title for name in methods
+        side_by_side.METHODS[name][0] for name in methods
     ]
     assert (out / "quality_over_time.png").stat().st_size > 10_000
     for name in methods[1:]:
@@ -276,20 +281,20 @@ def test_the_command_measures_all_and_nothing_twice(root, tmp_path, capsys, monk
         command(root, out, "--detectron2-weights", "nowhere")
 
 
-def test_own_model_is_judged_with_its_averaged_weights(root, tmp_path):
-    contender = build_own(setting(root), tmp_path)
-    trainer, judged = contender._trainer, []
+def test_own_model_is_evaluated_with_its_averaged_weights(root, tmp_path):
+    method = build_own(setting(root), tmp_path)
+    trainer, evaluated = method._trainer, []
 
     def weights():
         return next(trainer.model.parameters()).detach().clone()
 
-    def judge(predict):
-        judged.append((weights(), trainer.model.training))
+    def evaluator(predict):
+        evaluated.append((weights(), trainer.model.training))
         return {}
 
-    contender.train(Budget(1e-6, [1], time.process_time), judge)
+    method.train(Budget(1e-6, [1], time.process_time), evaluator)
     with trainer.ema.applied():
         averaged = weights()
-    torch.testing.assert_close(judged[0][0], averaged)
+    torch.testing.assert_close(evaluated[0][0], averaged)
     assert not torch.equal(averaged, weights())
-    assert not judged[0][1] and trainer.model.training
+    assert not evaluated[0][1] and trainer.model.training

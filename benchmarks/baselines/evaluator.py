@@ -26,7 +26,7 @@ Predict = Callable[[NDArray[np.uint8]], Cells]
 """From an image, (height, width, 3) uint8 BGR, to its cells in native pixels."""
 
 
-class Judge:
+class Evaluator:
     """Predicts every image of a part of a data set and evaluates the cells.
 
     Args:
@@ -52,7 +52,7 @@ class Judge:
         if missing:
             raise InputError(f"{file}: the image {missing[0]} is not there; convert again")
         if not any(len(image.truth) for image in self._truth.images):
-            raise InputError(f"{file}: no annotated cell, so there is nothing to judge by")
+            raise InputError(f"{file}: no annotated cell, so there is nothing to evaluator by")
 
     def __call__(self, predict: Predict) -> dict[str, Any]:
         """How good the predictions are.
@@ -68,10 +68,10 @@ class Judge:
             start = self._clock()
             found[image.image_id] = predict(pixels)
             seconds += self._clock() - start
-        judged = evaluate(
+        evaluated = evaluate(
             self._truth.with_predictions(found), EvaluationOptions(max_detections=DETECTIONS)
         ).intervals
-        whole, interior = judged["all"], judged["interior"]
+        whole, interior = evaluated["all"], evaluated["interior"]
         return {
             **{name: whole[name].value for name in ("AP", "AP50", "F1", "Dice")},
             **{f"interior {name}": interior[name].value for name in ("AP", "F1")},

@@ -21,6 +21,9 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from baselines.detectron2_methods import own_options
+from baselines.evaluator import DETECTIONS, Evaluator
+from baselines.method import WARMUP_SHARE, Budget, Setting
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.data.torchvision_format import TorchvisionCells
@@ -29,10 +32,6 @@ from bccd_d2.errors import InputError
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.detections import Detections
-from rivals.budget import WARMUP_SHARE, Budget
-from rivals.contender import Setting
-from rivals.judge import DETECTIONS, Judge
-from rivals.own import own_options
 
 SAMPLES = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
 """Whose crops and augmentations it is trained on: half the native size, the cheaper ones."""
@@ -79,8 +78,8 @@ class TorchvisionMaskRCNN:
             "pastes them"
         )
 
-    def train(self, budget: Budget, judge: Judge) -> None:
-        """See :class:`rivals.contender.Contender`."""
+    def train(self, budget: Budget, evaluator: Evaluator) -> None:
+        """See :class:`baselines.method.Method`."""
         optimizer = torch.optim.SGD(self._trained, RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
         self._model.train()
         budget.start()
@@ -99,7 +98,7 @@ class TorchvisionMaskRCNN:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            done = budget.step(lambda: self._judged(judge))
+            done = budget.step(lambda: self._evaluated(evaluator))
 
     @torch.no_grad()
     def predict(self, image: NDArray[np.uint8]) -> Cells:
@@ -121,9 +120,9 @@ class TorchvisionMaskRCNN:
             .paste()
         )
 
-    def _judged(self, judge: Judge) -> dict[str, Any]:
+    def _evaluated(self, evaluator: Evaluator) -> dict[str, Any]:
         self._model.eval()
-        found = judge(self.predict)
+        found = evaluator(self.predict)
         self._model.train()
         return found
 

@@ -1,13 +1,16 @@
-"""The same time for every training, and the moments at which it is judged."""
+"""What the methods of a comparison have in common: the time that each gets, and what each is given and says."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
+from baselines.evaluator import Evaluator
 from bccd_d2.errors import InputError
+from bccd_d2.inference.classical import otsu_watershed
 
 WARMUP_SHARE = 0.1
 """Of the budget, in which the learning rate rises linearly; the same for all that train."""
@@ -15,12 +18,12 @@ WARMUP_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Point:
-    """A training as it was judged.
+    """A training as it was evaluated.
 
     Attributes:
         seconds: of the budget's clock that the training had taken.
         iterations: that it had made.
-        metrics: what the judge said.
+        metrics: of :class:`baselines.evaluator.Evaluator`.
     """
 
     seconds: float
@@ -29,7 +32,7 @@ class Point:
 
 
 class Budget:
-    """Counts the seconds and iterations of a training and has it judged, off the clock, when a moment has come.
+    """Counts the seconds and iterations of a training and has it evaluated, off the clock, when a moment has come.
 
     Learning rates follow :attr:`share`, not the number of iterations: how many fit is not known beforehand, and every
     schedule is at its end when the time is.
@@ -87,11 +90,12 @@ class Budget:
         finally:
             self._zero += self._clock() - start
 
-    def step(self, judge: Callable[[], Mapping[str, Any]]) -> bool:
+    def step(self, evaluate: Callable[[], Mapping[str, Any]]) -> bool:
         """Note that an iteration was made.
 
         Args:
-            judge: says how good the model is now; called once even where one iteration passed several moments.
+            evaluate: returns the metrics of the model as it is now; called once even where one iteration passed
+                several moments.
 
         Returns:
             Whether the budget is used up.
@@ -102,6 +106,60 @@ class Budget:
         due = [moment for moment in self._moments if moment <= share]
         if due:
             with self.paused():
-                self.points.append(Point(used, self.iterations, judge()))
+                self.points.append(Point(used, self.iterations, evaluate()))
             del self._moments[: len(due)]
         return not self._moments
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The same for all methods of a comparison.
+
+    Attributes:
+        data_root: folder that tools/convert_bccd.py wrote; its train part is what is trained on.
+        part: that is evaluated.
+        seed: of what is drawn at random.
+        config_file: of this project's model.
+        detectron2_weights: what the tutorial's model starts from; None for random weights.
+        torchvision_weights: likewise.
+    """
+
+    data_root: Path
+    part: str
+    seed: int
+    config_file: Path
+    detectron2_weights: Path | None = None
+    torchvision_weights: Path | None = None
+
+
+class Method(Protocol):
+    """A method that is ready to start.
+
+    Attributes:
+        recipe: a sentence that says exactly what it does.
+        parameters: of its network that are trained; 0 without one.
+    """
+
+    recipe: str
+    parameters: int
+
+    def train(self, budget: Budget, evaluator: Evaluator) -> None:
+        """Train until the budget is used up, and be evaluated at its moments.
+
+        Raises:
+            FloatingPointError: the training diverged.
+        """
+
+
+class Classical:
+    """:func:`bccd_d2.inference.classical.otsu_watershed` with its default rule."""
+
+    recipe = "`bccd_d2/inference/classical.py` as it is; its few numbers were chosen on real training pairs"
+    parameters = 0
+
+    def __init__(self, setting: Setting, folder: Path) -> None:
+        pass
+
+    def train(self, budget: Budget, evaluator: Evaluator) -> None:
+        """Be evaluated at once."""
+        budget.points.append(Point(0.0, 0, evaluator(otsu_watershed)))

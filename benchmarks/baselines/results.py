@@ -11,10 +11,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from baselines.method import Point
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.options import Value
 from bccd_d2.files import write_json
-from rivals.budget import Point
 
 RESULT_FILE = "result.json"
 PLOTTED = {"AP": "mask AP", "F1": "F1 at IoU 0.5"}

@@ -1,1 +1,0 @@
-"""What benchmarks/side_by_side.py compares: each method, the budget it gets, how it is judged, what is shown."""
