@@ -1,7 +1,8 @@
 """Time and memory of a training step: torchvision's Mask R-CNN R50-FPN, the same of Detectron2, and models of configs/.
 
     python benchmarks/bench_train_step.py --steps 6
-    python benchmarks/bench_train_step.py --side 512 --batch 1 --cells 25 --models mask_rcnn_R_50_FPN mask_rcnn_R_101_FPN
+    python benchmarks/bench_train_step.py --side 512 --batch 1 --cells 25 \\
+        --models mask_rcnn_R_50_FPN mask_rcnn_R_101_FPN
 
 torchvision and Detectron2 ("bccd_d2") get the same images, boxes and masks, start from random weights with batch norm,
 sample the same number of anchors and regions, and are stepped by AdamW. At most a quarter of the regions are cells in
