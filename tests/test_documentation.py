@@ -1,19 +1,20 @@
-"""What the documents promise: examples and a notebook that run; names, files, options and links that exist."""
+"""What the documents promise: examples and a walkthrough that run; names, files, options and links that exist."""
 
 import csv
 import doctest
 import importlib
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
-import nbformat
 import pytest
 from detectron2.config import CfgNode
 
 from bccd_d2.config import get_bccd_cfg
-from bccd_d2.notebook import execute
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs"
@@ -22,7 +23,7 @@ PAGES = [
     *sorted(DOCS.rglob("*.md")),
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "weights/README.md")),
 ]
-NOTEBOOK = DOCS / "walkthrough.ipynb"
+WALKTHROUGH = DOCS / "walkthrough.md"
 # Of Detectron2's own argument parser.
 STOCK_OPTIONS = {
     *(
@@ -128,37 +129,34 @@ def test_every_page_is_in_the_navigation_of_the_site():
     assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
 
 
-def test_the_notebook_is_committed_clean_and_its_page_shows_it():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbformat.validate(notebook)
-    page = text_of(DOCS / "walkthrough.md")
-    place = 0
-    for cell in notebook.cells:
-        assert not cell.get("outputs") and not cell.get("execution_count")
-        assert not re.search(r"""["' (](/\w+/|[A-Z]:\\|~)""", cell.source), cell.source
-        # In their order; python tools/notebook_page.py writes the page.
-        place = page.index(cell.source, place)
+def test_the_walkthrough_runs(tmp_path):
+    """Its commands and its Python, in their order, on fewer and smaller images."""
+    text = text_of(WALKTHROUGH).replace("\\\n", " ")
+    blocks = re.findall(r"^    python ([^\n]*)$|^```python\n(.*?)^```$", text, re.M | re.S)
+    out = tmp_path / "walk"
+    replaced = {
+        "output/walkthrough": str(out),
+        "--images 16": "--images 7",
+        "800x600": "320x240",
+        "[320,320]": "[128,128]",
+        "SOLVER.MAX_ITER 300": "SOLVER.MAX_ITER 3",
+        "SOLVER.WARMUP_ITERS 31": "SOLVER.WARMUP_ITERS 1",
+        "TEST.VALIDATION_LOSS_PERIOD 51": "TEST.VALIDATION_LOSS_PERIOD 2",
+    }
+    assert all(word in text for word in replaced)
+    for command, code in blocks:
+        line = command and f"'{sys.executable}' {command}"
+        for word, value in replaced.items():
+            line, code = line.replace(word, value), code.replace(word, value)
+        arguments = {"args": ["bash", "-c", line]} if line else {"args": [sys.executable, "-c", code]}
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        result = subprocess.run(**arguments, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, f"{line or code}\n{result.stderr[-3000:]}"
 
-
-def test_the_notebook_runs(tmp_path, monkeypatch):
-    for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"):
-        monkeypatch.setenv(name, str(tmp_path / "home" / name))
-    out = tmp_path / "walk through"
-    tiny = {"images": 7, "size": "320x240", "crop": 128, "iterations": 3}
-    notebook = execute(NOTEBOOK, {"folder": str(out), **tiny}, timeout=400)
-
-    figures = {path.name for path in out.rglob("step*.png")}
-    assert {name[:5] for name in figures} == {f"step{number}" for number in range(1, 8)}
-    shown = [
-        o for cell in notebook.cells for o in cell.get("outputs", []) if "image/jpeg" in o.get("data", {})
-    ]
-    assert len(shown) == sum(len(re.findall(r"^show\(", cell.source, re.M)) for cell in notebook.cells)
+    figures = {path.name[:5] for path in (out / "model").rglob("step*.png")}
+    assert figures == {f"step{number}" for number in range(1, 7)}
     results = json.loads((out / "model" / "results.json").read_text())["bccd_val"]
     assert all(0 <= value <= 100 for name in ("bbox", "segm", "overlap") for value in results[name].values())
     assert (out / "model" / "evaluation" / "report.html").is_file()
-    # The model that comes with bccd_d2 finds nearly all cells of the drawn smear, in the notebook as by the command.
-    printed = "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
-    found, right, true = map(int, re.findall(r"^shipped: (\d+) cells, (\d+) of the (\d+) ", printed, re.M)[0])
-    assert right >= 0.6 * true > 0
-    with (out / "predictions" / "cells.csv").open(encoding="utf-8") as file:
-        assert sum(float(row["score"]) >= 0.5 for row in csv.DictReader(file)) == found
+    with (out / "predictions_shipped" / "cells.csv").open(encoding="utf-8") as file:
+        assert sum(float(row["score"]) >= 0.5 for row in csv.DictReader(file)) >= 5
