@@ -129,6 +129,7 @@ class CellFinder:
     Attributes:
         class_names: by class index.
         options: used where a call is given none.
+        training_diameter: of the median cell of the training images, pixels; 0 if not known.
 
     Args:
         network: what runs the network.
@@ -164,7 +165,7 @@ class CellFinder:
         self._image_format = image_format
         self._stain = stain
         self._most_detections = most_detections
-        self._training_diameter = training_diameter
+        self.training_diameter = training_diameter
         self._training_microns = training_microns
         self._augmentation = augmentation
 
@@ -266,13 +267,13 @@ class CellFinder:
         options = options or self.options
         if options.scale is not None:
             return Magnification(options.scale, "scale")
-        if options.diameter is not None and not self._training_diameter:
+        if options.diameter is not None and not self.training_diameter:
             raise InputError(
                 "diameter is given, but INPUT.CELL_DIAMETER of the configuration is 0: set it to the median cell "
                 "diameter of the training images in pixels"
             )
         if options.diameter is not None and options.diameter != AUTO:
-            return Magnification(self._training_diameter / options.diameter, "diameter", options.diameter)
+            return Magnification(self.training_diameter / options.diameter, "diameter", options.diameter)
         if options.microns_per_pixel is not None and not self._training_microns:
             raise InputError(
                 "microns_per_pixel is given, but INPUT.MICRONS_PER_PIXEL of the configuration is 0: set it to that of "
@@ -287,7 +288,7 @@ class CellFinder:
         if estimate.diameter is None:
             return Magnification(1.0, f"not estimated: {estimate.doubt}")
         origin = f"estimated, unsure: {estimate.doubt}" if estimate.doubt else "estimated"
-        return Magnification(self._training_diameter / estimate.diameter, origin, estimate.diameter)
+        return Magnification(self.training_diameter / estimate.diameter, origin, estimate.diameter)
 
     def knows_microns_of(self, source: ImageSource, options: PredictionOptions | None = None) -> bool:
         """Whether a source can be resized by its microns per pixel and those of the training images."""
@@ -307,9 +308,21 @@ class CellFinder:
             found = self._detect_few(prepared).resized(*image.shape[:2])
             return found.boxes, found.scores, found.classes
 
-        return DiameterEstimator(
-            detect, self._training_diameter, red_cell_classes(self.class_names)
-        ).estimate(source)
+        return DiameterEstimator(detect, self.training_diameter, red_cell_classes(self.class_names)).estimate(
+            source
+        )
+
+    def prepare(self, image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+        """A whole image as the network takes it.
+
+        Args:
+            image: (height, width, 3) uint8, BGR.
+            scale: pixels at the magnification of the training images per native pixel.
+
+        Returns:
+            (h, w, 3) uint8 in network pixels and the network's colour order.
+        """
+        return self._prepare(self._in_network_order(image), scale, self._statistics(ArraySource(image)))
 
     def _detect_few(self, image: NDArray[np.uint8]) -> Detections:
         """Detections of one prepared image that shows a few dozen cells at most."""

@@ -1,0 +1,89 @@
+"""Complete the annotations of a converted data set with a trained model.
+
+--outlines draws the masks of annotated boxes (annotations marked "weak") with the model's mask head, which learned real
+masks. --ignore-score marks what the model finds and nobody annotated as regions to ignore, so that training does not
+take them for background. The new annotations name the same images; no image is copied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
+
+# isort: split
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bccd_d2.data.registration import PARTS, annotation_file
+from bccd_d2.errors import InputError, run_command
+from bccd_d2.inference.arguments import add_model_arguments, model_from
+from bccd_d2.inference.completion import complete_annotations
+from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.io.images import read_image
+from bccd_d2.structures.coco import image_root, read_coco, write_coco
+
+EXAMPLE = """example:
+  python tools/convert_bccd.py --root BCCD --output datasets/voc_boxes --spec bccd_voc --official
+  python tools/complete_annotations.py --data-root datasets/voc_boxes --output datasets/sources/voc --outlines \\
+      --ignore-score 0.1
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the completed parts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data-root", type=Path, required=True, metavar="DIR", help="what tools/convert_bccd.py wrote"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder of the completed data set"
+    )
+    parser.add_argument("--outlines", action="store_true", help="draw weak masks again, from their boxes")
+    parser.add_argument(
+        "--ignore-score", type=float, metavar="S",
+        help="predictions from this score on that no annotation covers become regions to ignore",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace annotations in --output")
+    add_model_arguments(parser)
+    given = parser.parse_args(arguments)
+    if not given.outlines and given.ignore_score is None:
+        raise InputError("nothing to do: expected --outlines, --ignore-score or both")
+    parts = [part for part in PARTS if annotation_file(given.data_root, part).is_file()]
+    if not parts:
+        raise InputError(f"--data-root: {given.data_root} has no annotations/instances_*.json")
+    existing = [file for part in parts if (file := annotation_file(given.output, part)).exists()]
+    if existing and not given.overwrite:
+        raise InputError(f"{existing[0]} exists already; --overwrite replaces it")
+    model = model_from(given)
+    predictor = BCCDPredictor(model.config, model.weights, device=given.device)
+    for part in parts:
+        source, target = annotation_file(given.data_root, part), annotation_file(given.output, part)
+        document = read_coco(source)
+        folder = image_root(document, source)
+        with tqdm(total=len(document["images"]), desc=part, unit="image") as bar:
+
+            def read(name: str, folder: Path = folder, bar: Any = bar) -> NDArray[np.uint8]:
+                bar.update()
+                return read_image(folder / name)
+
+            document, counts = complete_annotations(
+                document, read, predictor, outlines=given.outlines, ignore_score=given.ignore_score
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        info = {**document.get("info", {}), "image_root": os.path.relpath(folder, given.output)}
+        write_coco(target, {**document, "info": info})
+        print(
+            f"{part}: {counts['outlines']} outlines drawn, {counts['ellipses']} of them ellipses, "
+            f"{counts['ignore']} regions to ignore: {target}"
+        )
+
+
+if __name__ == "__main__":
+    run_command(main)
