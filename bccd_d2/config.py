@@ -69,10 +69,6 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.INPUT.STAIN.TARGET_MEAN = [39.2, 9.0, -22.9]
     # Target standard deviation of each channel, likewise.
     cfg.INPUT.STAIN.TARGET_STD = [11.9, 4.6, 4.5]
-    # Pixels that the statistics are taken over: "otsu" for the cells found by Otsu's threshold, "all" for the image.
-    cfg.INPUT.STAIN.FOREGROUND = "otsu"
-    # What Otsu's threshold is applied to: "green", "grey" or "saturation".
-    cfg.INPUT.STAIN.CHANNEL = "green"
     # Stain augmentation of training crops: largest shift of the mean of L, a and b, around the target or, when
     # normalization is off, around the image's own statistics ...
     cfg.INPUT.STAIN.JITTER_MEAN = [0.0, 0.0, 0.0]
@@ -130,7 +126,7 @@ def add_bccd_config(cfg: CN) -> None:
     # Class weights of the classification loss: [] for equal weights, one number per class followed by one for the
     # background, or [name, number] pairs (class names or "background"; 1 for the others).
     cfg.MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS = []
-    # Mask loss: "bce", "dice", "bce_dice" (their sum) or "boundary_bce", see bccd_d2/modeling/mask_losses.py.
+    # Mask loss: "bce", "dice", "bce_dice" (their sum) or "boundary_bce", see bccd_d2/modeling/mask_head.py.
     cfg.MODEL.ROI_MASK_HEAD.LOSS = "bce"
 
     # Box suppression: "hard" (removed above MODEL.ROI_HEADS.NMS_THRESH_TEST), "soft_linear" or "soft_gaussian" (scores

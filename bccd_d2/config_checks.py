@@ -39,6 +39,8 @@ def _fixed(value: Any, *, predicts: bool = False) -> Removed:
 
 REMOVED = {
     "INPUT.STAIN.MIN_STD": _fixed(1.0, predicts=True),
+    "INPUT.STAIN.FOREGROUND": _fixed("otsu", predicts=True),
+    "INPUT.STAIN.CHANNEL": _fixed("green", predicts=True),
     "INPUT.STAIN.BACKGROUND": _fixed("keep", predicts=True),
     "INPUT.COPY_PASTE.CELLS_PER_CLASS": _fixed(64),
     "MODEL.VIT": Removed(None, "expected MODEL.TIMM"),

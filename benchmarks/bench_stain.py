@@ -38,11 +38,9 @@ def reference(normalizer: ReinhardNormalizer, image: np.ndarray) -> np.ndarray |
         return None
     lab = rgb2lab(image[..., ::-1])
     cells = lab[image[..., 1] <= found.threshold]
-    scale = np.array(normalizer.target.std) / np.maximum(cells.std(0), normalizer.min_std)
+    scale = np.array(normalizer.target.std) / cells.std(0)
     moved = lab2rgb((lab - cells.mean(0)) * scale + normalizer.target.mean)[..., ::-1] * 255
-    weight = 1.0
-    if normalizer.background == "keep":
-        weight = foreground_weight(found)[image[..., 1]][..., None] / 255
+    weight = foreground_weight(found)[image[..., 1]][..., None] / 255
     return weight * moved + (1 - weight) * image
 
 
@@ -93,9 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     paths = [path for path, _ in find_images(options.input)]
     paths = paths[:: max(1, len(paths) // options.max_images)][: options.max_images]
     cfg = get_bccd_cfg()
-    normalizers = {}
-    for background in ("keep", "normalize"):
-        normalizers[background] = ReinhardNormalizer(cfg, background=background)
+    normalizers = {"keep": ReinhardNormalizer(cfg)}
 
     torchstain = torchstain_way(read_image(str(paths[0])))
     errors: dict[str, list[np.ndarray]] = {name: [] for name in normalizers}

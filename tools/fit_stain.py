@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bccd_d2.config import get_bccd_cfg
-from bccd_d2.data.stain import CHANNELS, FOREGROUNDS, ReinhardNormalizer, StainTarget, median_target
+from bccd_d2.data.stain import ReinhardNormalizer, median_target
 from bccd_d2.errors import run_command
 from bccd_d2.files import replacing
 from bccd_d2.io.find_images import find_images
@@ -22,29 +22,14 @@ from bccd_d2.io.images import read_image
 
 _TEMPLATE = """\
 # Stain target fitted by tools/fit_stain.py: the median over {used} images ({skipped} without cells left out).
-# CIELAB of sRGB images, white point D65: L in [0, 100], a and b signed. Statistics over {over}.
+# CIELAB of sRGB images, white point D65: L in [0, 100], a and b signed. Statistics over the cells
+# that Otsu's threshold finds in green.
 INPUT:
   STAIN:
     ENABLED: True
-    FOREGROUND: "{foreground}"
-    CHANNEL: "{channel}"
     TARGET_MEAN: {mean}
     TARGET_STD: {std}
 """
-
-
-def render(target: StainTarget, used: int, skipped: int, foreground: str, channel: str) -> str:
-    """The YAML file's text."""
-    over = "all pixels" if foreground == "all" else f"the cells that Otsu's threshold finds in {channel}"
-    return _TEMPLATE.format(
-        used=used,
-        skipped=skipped,
-        over=over,
-        foreground=foreground,
-        channel=channel,
-        mean=[round(value, 2) for value in target.mean],
-        std=[round(value, 2) for value in target.std],
-    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,16 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
         help="images, or folders that are searched for them: the training images, not their masks",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="YAML file to write")
-    parser.add_argument(
-        "--foreground", choices=FOREGROUNDS, default="otsu", help="cells, or all pixels (default otsu)"
-    )
-    parser.add_argument(
-        "--channel", choices=CHANNELS, default="green", help="where Otsu separates cells (default green)"
-    )
     options = parser.parse_args(arguments)
 
     cfg = get_bccd_cfg()
-    cfg.INPUT.STAIN.FOREGROUND, cfg.INPUT.STAIN.CHANNEL = options.foreground, options.channel
     measure = ReinhardNormalizer(cfg)
     found, empty = [], []
     for path, name in tqdm(find_images(options.input), desc="images", unit="image"):
@@ -79,7 +57,12 @@ def main(arguments: list[str] | None = None) -> None:
     if empty:
         print(f"{len(empty)} images show no cells and are left out: {', '.join(empty[:5])}")
     target = median_target(found)
-    text = render(target, len(found), len(empty), options.foreground, options.channel)
+    text = _TEMPLATE.format(
+        used=len(found),
+        skipped=len(empty),
+        mean=[round(value, 2) for value in target.mean],
+        std=[round(value, 2) for value in target.std],
+    )
     with replacing(options.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{text}written to {options.output}")

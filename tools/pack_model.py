@@ -16,7 +16,7 @@ from pathlib import Path
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError, run_command
-from bccd_d2.modeling.packing import pack_model
+from bccd_d2.modeling.weights import pack_model
 
 
 def main(arguments: list[str] | None = None) -> None:

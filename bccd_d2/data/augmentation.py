@@ -169,19 +169,19 @@ class AlbumentationsAugmentation(T.Augmentation):
 
     Args:
         pipeline: the composition; see :func:`bccd_d2.data.pipeline.build_pipeline`.
-        glass_filled: those of its transforms that fill what they uncover with the colour of the glass.
+        background_filled: those of its transforms that fill what they uncover with the colour of the background.
         image_format: "BGR" or "RGB", the colour order of the images.
     """
 
     def __init__(
         self,
         pipeline: A.Compose,
-        glass_filled: Collection[A.BasicTransform] = (),
+        background_filled: Collection[A.BasicTransform] = (),
         image_format: str = "BGR",
     ) -> None:
         super().__init__()
         self.pipeline = pipeline
-        self.glass_filled = list(glass_filled)
+        self.background_filled = list(background_filled)
         self.swap_channels = image_format == "BGR"
         self._leaves = leaves(pipeline)
         # Albumentations' own switch for writing down what it draws.
@@ -198,9 +198,9 @@ class AlbumentationsAugmentation(T.Augmentation):
             InputError: a transform fails on the image, or makes something else than an image of it.
         """
         source = _swapped(image, self.swap_channels)
-        glass = glass_color(source) if self.glass_filled else None
-        for leaf in self.glass_filled:
-            leaf.fill = glass
+        background = background_color(source) if self.background_filled else None
+        for leaf in self.background_filled:
+            leaf.fill = background
         draw = _Draw()
         # Not set_random_seed: it gives each transform a generator of its own with the same seed, so that all of
         # them run or none.
@@ -213,8 +213,10 @@ class AlbumentationsAugmentation(T.Augmentation):
                 f"INPUT.AUGMENTATION.PIPELINE fails on an image of shape {image.shape}: {error}"
             ) from error
         by_id = {id(leaf): leaf for leaf in self._leaves}
-        filled = {id(leaf) for leaf in self.glass_filled}
-        steps = [Step(by_id[key], params, glass if key in filled else None) for key, params in draw.steps]
+        filled = {id(leaf) for leaf in self.background_filled}
+        steps = [
+            Step(by_id[key], params, background if key in filled else None) for key, params in draw.steps
+        ]
         if result.dtype != np.uint8 or result.ndim != 3 or result.shape[2] != 3:
             names = ", ".join(type(step.transform).__name__ for step in steps)
             raise InputError(
@@ -224,8 +226,8 @@ class AlbumentationsAugmentation(T.Augmentation):
         return AlbumentationsTransform(steps, self.swap_channels, image, _swapped(result, self.swap_channels))
 
 
-def glass_color(image: NDArray[np.uint8]) -> tuple[float, ...]:
-    """Colour of empty glass: the median of the quarter of the pixels that is lightest in green.
+def background_color(image: NDArray[np.uint8]) -> tuple[float, ...]:
+    """Colour of the background: the median of the quarter of the pixels that is lightest in green.
 
     Args:
         image: (H, W, 3) uint8.

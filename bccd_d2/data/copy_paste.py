@@ -29,7 +29,7 @@ from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
 
 _logger = logging.getLogger(__name__)
-# Around a cell, native pixels; its blended border needs the glass beside it.
+# Around a cell, native pixels; its blended border needs the background beside it.
 _MARGIN = 4
 # Standard deviation of the blended border, network pixels.
 _BLEND = 1.0
@@ -258,7 +258,7 @@ class CopyPaste(T.Augmentation):
         stain_statistics: StainStatistics | None,
         cell_diameter: float = 0.0,
     ) -> Transform:
-        """Draw cells and free places for them; see :class:`bccd_d2.data.cell_input.CellInput`."""
+        """Draw cells and free places for them; see :class:`bccd_d2.data.label_map.CellInput`."""
         generator = draw_generator()
         taken = np.asarray(np.any(sem_seg, axis=-1))
         patches, added, box_scales = [], [], []

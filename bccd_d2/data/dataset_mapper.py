@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.augmentation import RandomRot90
 from bccd_d2.data.cache import FolderCache, MemoryCache
-from bccd_d2.data.cell_input import CellInput
 from bccd_d2.data.copy_paste import build_copy_paste
 from bccd_d2.data.crop import CropResizeTransform, RandomZoomCrop
-from bccd_d2.data.label_map import ImageInstances, instances_from_label_map, split_ignored
+from bccd_d2.data.label_map import CellInput, ImageInstances, instances_from_label_map, split_ignored
+from bccd_d2.data.loader import stop_opencv_threads_at_fork, use_one_opencv_thread_in_workers
 from bccd_d2.data.pipeline import build_pipeline, find_preset
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.data.scaling import resize_image, scaled_size
-from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
-from bccd_d2.data.stain_augmentation import build_stain_augmentation
-from bccd_d2.data.threads import stop_opencv_threads_at_fork, use_one_opencv_thread_in_workers
+from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics, build_stain_augmentation
 from bccd_d2.errors import InputError
 
 _logger = logging.getLogger(__name__)
@@ -52,7 +50,7 @@ class BCCDDatasetMapper:
         preprocessor: reading, and for testing resizing and stain normalization.
         crop: draws the window and its size in network pixels; only used in training, as all below.
         augmentations: applied to the resized crop and its label map, see
-            :class:`bccd_d2.data.cell_input.CellInput`.
+            :class:`bccd_d2.data.label_map.CellInput`.
         stain_measure: measures the stain that the augmentations need to know; None where none does.
         min_visible: an instance is kept as long as crop and augmentations leave this share of its area, in
             [0, 1].

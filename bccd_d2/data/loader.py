@@ -5,25 +5,33 @@ before. Here it depends on the run's seed and on the sample's number alone, so a
 interruption, or on several processes, sees the same crops. Detectron2's own loader lets each worker make
 batches of its share of the samples, so that the batches depend on the number of workers (release 0.6); torch's loader
 hands out batches of one sequence.
+
+:class:`TorchvisionCells` gives the same samples in torchvision's detection format.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, get_detection_dataset_dicts
 from detectron2.data.build import trivial_batch_collator, worker_init_reset_seed
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from bccd_d2.errors import InputError
+
+_opencv_threads_before_fork = 0
 
 
 class NumberedSampler(Sampler[tuple[int, int]]):
@@ -125,3 +133,83 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any], fi
         worker_init_fn=worker_init_reset_seed,
     )
     return AspectRatioGroupedDataset(loader, batch_size) if grouped else loader
+
+
+@functools.cache
+def stop_opencv_threads_at_fork() -> None:
+    """Let no forked process inherit OpenCV's thread pool; further calls do nothing.
+
+    Threads do not survive a fork, but the pool believes that they do: in the child, ``cv2.setNumThreads`` waits
+    for them forever. So they end before the fork, start again in the parent, and the child has none.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_stop_opencv, after_in_parent=_start_opencv)
+
+
+def use_one_opencv_thread_in_workers() -> None:
+    """In a loader's worker, leave OpenCV one thread: pools of several workers would fight for the same cores."""
+    if get_worker_info() is not None and cv2.getNumThreads() != 1:
+        cv2.setNumThreads(1)
+
+
+def _stop_opencv() -> None:
+    global _opencv_threads_before_fork
+    _opencv_threads_before_fork = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+
+
+def _start_opencv() -> None:
+    cv2.setNumThreads(_opencv_threads_before_fork)
+
+
+def to_torchvision(
+    sample: dict[str, Any], image_id: int, image_format: str = "BGR"
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Convert a training sample of :class:`bccd_d2.data.dataset_mapper.BCCDDatasetMapper`.
+
+    Args:
+        sample: with ``image`` and ``instances``.
+        image_id: a number of the image, unique in the data set.
+        image_format: colour order of ``sample["image"]``.
+
+    Returns:
+        The image, (3, h, w) float32 RGB in [0, 1], and the target in pixels of it: ``boxes`` (N, 4) float32 xyxy,
+        ``labels`` (N,) int64 from 1 on, 0 being background, ``masks`` (N, h, w) uint8, ``area`` (N,) float32 pixels
+        of each mask, ``iscrowd`` (N,) int64, all 0, and ``image_id``, int64.
+    """
+    image = sample["image"].float() / 255
+    instances = sample["instances"]
+    masks = instances.gt_masks.tensor
+    target = {
+        "boxes": instances.gt_boxes.tensor.clone(),
+        "labels": instances.gt_classes + 1,
+        "masks": masks.to(torch.uint8),
+        "area": masks.flatten(1).sum(1).float(),
+        "iscrowd": torch.zeros(len(instances), dtype=torch.int64),
+        "image_id": torch.tensor(image_id, dtype=torch.int64),
+    }
+    return (image.flip(0) if image_format == "BGR" else image), target
+
+
+class TorchvisionCells(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
+    """Map-style data set of training samples in torchvision's detection format; each access draws anew.
+
+    Args:
+        dataset_dicts: in Detectron2's format.
+        mapper: :class:`bccd_d2.data.dataset_mapper.BCCDDatasetMapper` for training.
+        image_format: the mapper's ``INPUT.FORMAT``.
+    """
+
+    def __init__(
+        self,
+        dataset_dicts: Sequence[dict[str, Any]],
+        mapper: Callable[[dict[str, Any]], dict[str, Any]],
+        image_format: str = "BGR",
+    ) -> None:
+        self._dicts, self._mapper, self._image_format = dataset_dicts, mapper, image_format
+
+    def __len__(self) -> int:
+        return len(self._dicts)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return to_torchvision(self._mapper(self._dicts[index]), index, self._image_format)

@@ -12,8 +12,8 @@ import albumentations as A  # noqa: N812  its documentation's habit
 from bccd_d2.data.augmentation import AlbumentationsAugmentation
 from bccd_d2.errors import InputError
 
-# As a parameter "fill": the colour of empty glass in the image at hand.
-GLASS = "glass"
+# As a parameter "fill": the colour of the background in the image at hand.
+BACKGROUND = "background"
 _COMPOSITIONS = {
     "OneOf": A.OneOf,
     "SomeOf": A.SomeOf,
@@ -39,7 +39,7 @@ class Preset:
 
 
 # Magnified enough that a rotation uncovers next to nothing: cells do not end in mid-picture.
-_MILD_AFFINE = ["Affine", {"scale": [1.08, 1.16], "rotate": [-10, 10], "fill": GLASS, "p": 0.3}]
+_MILD_AFFINE = ["Affine", {"scale": [1.08, 1.16], "rotate": [-10, 10], "fill": BACKGROUND, "p": 0.3}]
 PRESETS = {
     "none": Preset((1.0, 1.0), ()),
     # What two slides, or two microscopes, differ by.
@@ -63,7 +63,7 @@ PRESETS = {
             _MILD_AFFINE,
             # Displacements of about 1.5 pixels (standard deviation), smooth over 8: cells bend, borders do
             # not tear. A cell is 40 to 130 pixels wide.
-            ["ElasticTransform", {"alpha": 75, "sigma": 8, "fill": GLASS, "p": 0.2}],
+            ["ElasticTransform", {"alpha": 75, "sigma": 8, "fill": BACKGROUND, "p": 0.2}],
             [
                 "OneOf",
                 {
@@ -91,7 +91,7 @@ PRESETS = {
                     "num_holes_range": [1, 4],
                     "hole_height_range": [0.05, 0.15],
                     "hole_width_range": [0.05, 0.15],
-                    "fill": GLASS,
+                    "fill": BACKGROUND,
                     "fill_mask": 0,
                     "p": 0.2,
                 },
@@ -119,7 +119,7 @@ def build_pipeline(entries: Sequence[Entry], image_format: str = "BGR") -> Album
         entries: ``[name, {parameter: value}]`` each, applied in order. Names are those of Albumentations
             2.0.8;
             "OneOf", "SomeOf", "RandomOrder" and "Sequential" take such a list as parameter "transforms". A
-            parameter "fill" may be "glass".
+            parameter "fill" may be "background".
         image_format: "BGR" or "RGB", the colour order of the images.
 
     Returns:
@@ -130,12 +130,14 @@ def build_pipeline(entries: Sequence[Entry], image_format: str = "BGR") -> Album
     """
     if not entries:
         return None
-    glass_filled: list[A.BasicTransform] = []
-    transforms = [_build(entry, f"{_KEY}[{k}]", glass_filled) for k, entry in enumerate(entries)]
-    return AlbumentationsAugmentation(A.Compose(transforms), glass_filled, image_format)
+    background_filled: list[A.BasicTransform] = []
+    transforms = [_build(entry, f"{_KEY}[{k}]", background_filled) for k, entry in enumerate(entries)]
+    return AlbumentationsAugmentation(A.Compose(transforms), background_filled, image_format)
 
 
-def _build(entry: Any, where: str, glass_filled: list[A.BasicTransform]) -> A.BasicTransform | A.BaseCompose:
+def _build(
+    entry: Any, where: str, background_filled: list[A.BasicTransform]
+) -> A.BasicTransform | A.BaseCompose:
     if not (
         isinstance(entry, Sequence)
         and len(entry) == 2
@@ -150,7 +152,7 @@ def _build(entry: Any, where: str, glass_filled: list[A.BasicTransform]) -> A.Ba
         if not isinstance(children, Sequence) or not children:
             raise InputError(f"{where}: transforms is {children!r}; expected a list of entries")
         parameters["transforms"] = [
-            _build(child, f"{where}.transforms[{k}]", glass_filled) for k, child in enumerate(children)
+            _build(child, f"{where}.transforms[{k}]", background_filled) for k, child in enumerate(children)
         ]
         return _construct(_COMPOSITIONS[name], parameters, where)
 
@@ -159,18 +161,18 @@ def _build(entry: Any, where: str, glass_filled: list[A.BasicTransform]) -> A.Ba
         close = difflib.get_close_matches(name, set(dir(A)) - {name}, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise InputError(f"{where}: Albumentations {A.__version__} has no image transform of this name{hint}")
-    fills_with_glass = parameters.get("fill") == GLASS
-    if fills_with_glass:
+    fills_with_background = parameters.get("fill") == BACKGROUND
+    if fills_with_background:
         parameters["fill"] = 0
     transform = _construct(cls, {**parameters, "strict": True}, where)
     if isinstance(transform, A.DualTransform) and "mask" not in transform.available_keys:
         raise InputError(f"{where}: it cannot transform masks")
     if transform.targets_as_params:
         raise InputError(f"{where}: it needs {', '.join(transform.targets_as_params)} beside the image")
-    if fills_with_glass:
+    if fills_with_background:
         if not hasattr(transform, "fill"):
             raise InputError(f"{where}: it has no parameter fill")
-        glass_filled.append(transform)
+        background_filled.append(transform)
     return transform
 
 

@@ -40,7 +40,7 @@ from bccd_d2.evaluation.evaluator import CellEvaluator
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
 from bccd_d2.inference.predictor import CellModel
-from bccd_d2.modeling.precision import keep_features_exact
+from bccd_d2.modeling.roi_heads import keep_features_exact
 from bccd_d2.modeling.timm_backbone import decay_layer_rates
 from bccd_d2.modeling.weights import load_pretrained_backbone, weights_errors
 

@@ -216,7 +216,9 @@ class ExportedPredictor(CellFinder):
             # Its module needs Detectron2, which a network without this step does not.
             from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
 
-            stain = ReinhardNormalizer(**card.stain | {"target": StainTarget(**card.stain["target"])})
+            stain = ReinhardNormalizer(
+                StainTarget(**card.stain["target"]), image_format=card.stain["image_format"]
+            )
         super().__init__(
             network,
             card.class_names,

@@ -22,7 +22,7 @@ from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import DEFAULT_OPTIONS, CellFinder, PredictionOptions, detections_in
 from bccd_d2.inference.tta import TestTimeAugmentation, predict_views, views_of
-from bccd_d2.modeling.precision import keep_features_exact
+from bccd_d2.modeling.roi_heads import keep_features_exact
 from bccd_d2.modeling.weights import load_weights
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.detections import Detections

@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode
+from detectron2.structures import Boxes
+from detectron2.structures.boxes import matched_pairwise_iou
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
@@ -187,7 +190,7 @@ def best_anchors(boxes: NDArray[np.float64], image_sizes: NDArray[np.int64], anc
         centre = (grid + anchors.offset) * stride
         for shape in anchors.shapes(level):
             candidates = np.concatenate([centre - shape / 2, centre + shape / 2], axis=1)
-            overlaps = pairwise_iou(boxes, candidates)
+            overlaps = _row_iou(boxes, candidates)
             better = overlaps > best.overlaps
             best.overlaps[better] = overlaps[better]
             best.boxes[better] = candidates[better]
@@ -195,12 +198,9 @@ def best_anchors(boxes: NDArray[np.float64], image_sizes: NDArray[np.int64], anc
     return best
 
 
-def pairwise_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def _row_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,) IoU of each box of (N, 4) with the one of the same row."""
-    size = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
-    both = np.clip(size, 0, None).prod(axis=1)
-    areas = (first[:, 2:] - first[:, :2]).prod(axis=1) + (second[:, 2:] - second[:, :2]).prod(axis=1)
-    return both / (areas - both)
+    return matched_pairwise_iou(Boxes(torch.from_numpy(first)), Boxes(torch.from_numpy(second))).numpy()
 
 
 def shape_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

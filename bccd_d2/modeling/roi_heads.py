@@ -16,19 +16,21 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
 )
 from detectron2.structures import ImageList, Instances
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  torch's own habit
+from torch.utils.hooks import RemovableHandle
 
 from bccd_d2.config_checks import class_weights, score_thresholds
 from bccd_d2.errors import InputError
-from bccd_d2.modeling.focal_loss import softmax_focal_loss
 from bccd_d2.modeling.partial_labels import IGNORED_SHARE, join_unlabeled, mark_unlabeled, partial_labels
-from bccd_d2.modeling.roi_masks import cells_of_instances
 from bccd_d2.modeling.suppression import (
     BoxSuppression,
     MaskSuppression,
     build_box_suppression,
     build_mask_suppression,
 )
+from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.detections import Detections
 
 # Of the same paper as focal loss itself (Lin et al. 2017).
 _FOCAL_GAMMA = 2.0
@@ -39,7 +41,7 @@ class CellOutputLayers(FastRCNNOutputLayers):
 
     Args:
         input_shape: of the box features.
-        focal_gamma: of :func:`bccd_d2.modeling.focal_loss.softmax_focal_loss`; 0 for cross entropy.
+        focal_gamma: of :func:`softmax_focal_loss`; 0 for cross entropy.
         class_weights: (K + 1,), background last; ``None`` weighs all classes alike.
         **kwargs: those of ``FastRCNNOutputLayers``.
     """
@@ -207,3 +209,63 @@ class CellROIHeads(_CellHeads, StandardROIHeads):
 @ROI_HEADS_REGISTRY.register()
 class CellCascadeROIHeads(_CellHeads, CascadeROIHeads):
     """``CascadeROIHeads`` with what :class:`_CellHeads` adds; the same layers and checkpoints."""
+
+
+def softmax_focal_loss(
+    logits: Tensor, targets: Tensor, gamma: float, class_weights: Tensor | None = None
+) -> Tensor:
+    """Focal loss (Lin et al. 2017) on a softmax: ``sum(w (1 - p)^gamma * -log(p)) / sum(w)``.
+
+    p is the probability of the true class and w the weight of that class, so weights change the balance of the classes
+    and not the size of the loss. With ``gamma`` 0 this is the weighted cross entropy.
+
+    Args:
+        logits: (R, K + 1) float.
+        targets: (R,) int64 in [0, K].
+        gamma: at least 0.
+        class_weights: (K + 1,) float; ``None`` weighs all classes alike.
+
+    Returns:
+        A scalar; 0 where R is 0 or all weights are.
+    """
+    log_probabilities = F.log_softmax(logits, dim=1).gather(1, targets[:, None])[:, 0]
+    # Not quite 0: to a power below 1 it would have no gradient there.
+    doubt = (1 - log_probabilities.exp()).clamp(min=1e-12)
+    losses = -log_probabilities * doubt**gamma
+    weights = losses.new_ones(len(losses)) if class_weights is None else class_weights[targets]
+    return (weights * losses).sum() / weights.sum().clamp(min=1e-12)
+
+
+def cells_of_instances(instances: Instances) -> Cells:
+    """The cells that a model's heads found.
+
+    Args:
+        instances: of one image on any device, with ``pred_boxes``, ``scores``, ``pred_classes`` and ``pred_masks``
+            (N, 1, M, M) probabilities.
+
+    Returns:
+        In pixels of the network's input, in the same order; an empty box has an empty mask.
+    """
+    height, width = instances.image_size
+    return Detections(
+        height,
+        width,
+        boxes=instances.pred_boxes.tensor.float().cpu().numpy(),
+        classes=instances.pred_classes.cpu().numpy(),
+        scores=instances.scores.float().cpu().numpy(),
+        masks=instances.pred_masks[:, 0].float().cpu().numpy(),
+    ).paste()
+
+
+def keep_features_exact(backbone: nn.Module) -> RemovableHandle:
+    """Let a backbone hand its features over as float32.
+
+    Detectron2 pools regions with boxes in the type of the features, and no 16 bits hold a coordinate to the pixel: with
+    bfloat16 a box at 500 px is off by up to 2 px.
+
+    Args:
+        backbone: returns a dict of tensors.
+    """
+    return backbone.register_forward_hook(
+        lambda _module, _inputs, features: {name: level.float() for name, level in features.items()}
+    )

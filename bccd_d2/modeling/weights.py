@@ -1,7 +1,8 @@
-"""Loads and saves checkpoints, with an error a user can act on when that fails."""
+"""Loads, averages, saves and packs weights, with an error a user can act on when that fails."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import torch
 import yaml
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
 
 from bccd_d2.errors import InputError
+from bccd_d2.files import replacing
 from bccd_d2.modeling.checkpoint_files import read_checkpoint, write_safetensors
 
 # Parts of names that some checkpoints hold and others do not, and that the configuration sets or nothing reads.
@@ -204,6 +207,40 @@ def save_weights(
     """
     metadata = {} if config is None else {"config": config.dump()}
     write_safetensors(Path(path), model.state_dict(), metadata, half)
+
+
+def pack_model(cfg: CfgNode, weights: Sequence[str], folder: Path, name: str, note: str = "") -> str:
+    """Write ``NAME.safetensors``, the weights as float16, and ``NAME.yaml``, the configuration to predict with.
+
+    Paths of the machine that trained the model are left out of the configuration.
+
+    Args:
+        cfg: of the training run.
+        weights: its checkpoint, or several whose mean is taken, see
+            :func:`load_mean_weights`.
+        folder: where the files go.
+        name: of the model.
+        note: comment at the top of the configuration.
+
+    Returns:
+        SHA-256 of the weights' file, in hexadecimal digits.
+
+    Raises:
+        InputError: a checkpoint cannot be read or is of another model, or there is none.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    model = build_model(cfg)
+    load_mean_weights(model, weights)
+    cfg.DATASETS.ROOT = ""
+    cfg.MODEL.WEIGHTS = ""
+    cfg.OUTPUT_DIR = get_cfg().OUTPUT_DIR
+    path = folder / f"{name}.safetensors"
+    with replacing(folder / f"{name}.yaml") as temporary:
+        comment = "".join(f"# {line}\n" for line in note.splitlines())
+        temporary.write_text(comment + cfg.dump(), encoding="utf-8")
+        save_weights(model, path, half=True)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_pretrained_backbone(model: torch.nn.Module) -> None:

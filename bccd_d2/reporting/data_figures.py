@@ -229,7 +229,7 @@ def dataset_item(
 
     Args:
         image: (3, h, w) float RGB in [0, 1].
-        target: see :func:`bccd_d2.data.torchvision_format.to_torchvision`.
+        target: see :func:`bccd_d2.data.loader.to_torchvision`.
         class_names: by class index, without background.
     """
     figure = Figure(figsize=(15, 5.2), layout="constrained")

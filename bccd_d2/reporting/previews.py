@@ -17,12 +17,11 @@ from tqdm import tqdm
 from bccd_d2.data.augmentation import AlbumentationsTransform, Rot90Transform
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.label_map import ImageInstances
-from bccd_d2.data.loader import numpy_seeded
+from bccd_d2.data.loader import TorchvisionCells, numpy_seeded
 from bccd_d2.data.pipeline import PRESETS
 from bccd_d2.data.preprocessing import resize_image, scaled_size
 from bccd_d2.data.registration import PARTS
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
-from bccd_d2.data.torchvision_format import TorchvisionCells
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
 from bccd_d2.modeling.anchors import Anchors, ScaledBoxes

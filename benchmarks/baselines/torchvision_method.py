@@ -25,8 +25,8 @@ from baselines.detectron2_methods import own_options
 from baselines.evaluator import DETECTIONS, Evaluator
 from baselines.method import WARMUP_SHARE, Budget, Setting
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
+from bccd_d2.data.loader import TorchvisionCells
 from bccd_d2.data.preprocessing import ImagePreprocessor
-from bccd_d2.data.torchvision_format import TorchvisionCells
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.checkpoint_files import read_checkpoint

@@ -33,7 +33,7 @@ def annotation(mask: Mask, category: int = 0, iscrowd: int = 0) -> dict[str, Any
 
 
 def smear(height: int, width: int, masks: Sequence[Mask]) -> NDArray[np.uint8]:
-    """BGR image: bluish cells on light glass, with a little noise so that no two places look the same."""
+    """BGR image: bluish cells on light background, with a little noise so that no two places look the same."""
     noise = np.random.default_rng(0).integers(-8, 9, (height, width, 3))
     image = np.full((height, width, 3), (232, 228, 226)) + noise
     for k, mask in enumerate(masks):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.draw import polygon2mask
 
-from bccd_d2.data.augmentation import RandomRot90, Rot90Transform, glass_color, leaves
+from bccd_d2.data.augmentation import RandomRot90, Rot90Transform, background_color, leaves
 from bccd_d2.data.crop import CropResizeTransform, RandomZoomCrop
 from bccd_d2.data.pipeline import PRESETS, build_pipeline, find_preset
 from bccd_d2.errors import InputError
@@ -113,9 +113,9 @@ def test_shrinking_averages():
 
 
 GEOMETRIC = [
-    ["Affine", {"scale": [0.8, 1.2], "rotate": [-30, 30], "shear": [-8, 8], "fill": "glass", "p": 1}],
-    ["ElasticTransform", {"alpha": 75, "sigma": 8, "fill": "glass", "p": 1}],
-    ["Perspective", {"scale": [0.05, 0.08], "fill": "glass", "p": 1}],
+    ["Affine", {"scale": [0.8, 1.2], "rotate": [-30, 30], "shear": [-8, 8], "fill": "background", "p": 1}],
+    ["ElasticTransform", {"alpha": 75, "sigma": 8, "fill": "background", "p": 1}],
+    ["Perspective", {"scale": [0.05, 0.08], "fill": "background", "p": 1}],
     ["HorizontalFlip", {"p": 1}],
     ["OneOf", {"transforms": [["Transpose", {"p": 1}], ["VerticalFlip", {"p": 1}]], "p": 1}],
 ]
@@ -133,7 +133,7 @@ def test_polygon_and_label_map_stay_together(entry):
         labels = tfm.apply_segmentation(mask.astype(np.uint16))
         assert set(np.unique(labels)) <= {0, 1}
         assert iou(labels > 0, draw_polygon(tfm.apply_coords(points), *labels.shape)) > 0.92
-        # Cells have a green level near 110, glass near 228.
+        # Cells have a green level near 110, background near 228.
         assert iou(labels > 0, (tfm.apply_image(image)[..., 1] < 170) & (labels >= 0)) > 0.9
 
 
@@ -221,11 +221,11 @@ def test_colours_are_taken_as_rgb_in_either_order():
     assert (bgr != image).any()
 
 
-def test_uncovered_corners_become_glass():
+def test_uncovered_corners_become_background():
     image = smear(HEIGHT, WIDTH, [disc(HEIGHT, WIDTH, 64, 48, 20)])
-    entry = ["Affine", {"rotate": [45, 45], "fit_output": False, "fill": "glass", "p": 1}]
+    entry = ["Affine", {"rotate": [45, 45], "fit_output": False, "fill": "background", "p": 1}]
     corner = build_pipeline([entry]).get_transform(image).apply_image(image)[0, 0]
-    np.testing.assert_allclose(corner, glass_color(image), atol=1)
+    np.testing.assert_allclose(corner, background_color(image), atol=1)
     np.testing.assert_allclose(corner, (232, 228, 226), atol=6)
 
 
@@ -252,7 +252,7 @@ def test_a_cut_out_hole_is_cut_from_the_mask_too():
         (["OneOf", {"transforms": [["Blur", {}]], "q": 1}], r"\(OneOf\): .*'q'"),
         (["SomeOf", {"transforms": [["Blur", {}]], "p": 3.0}], r"\(SomeOf\): p is 3\.0"),
         (["Mosaic", {}], r"\(Mosaic\): it needs mosaic_metadata beside the image"),
-        (["GaussianBlur", {"fill": "glass"}], r"\(GaussianBlur\): .*'fill'"),
+        (["GaussianBlur", {"fill": "background"}], r"\(GaussianBlur\): .*'fill'"),
         ("Blur", r"PIPELINE\[1\] is 'Blur'; expected \[name, \{parameter: value\}\]"),
         (["Blur", 3], r"PIPELINE\[1\] is \['Blur', 3\]"),
     ],

@@ -3,9 +3,8 @@ import numpy as np
 import pytest
 
 from bccd_d2.config import get_bccd_cfg
-from bccd_d2.data.cell_input import CellInput
 from bccd_d2.data.copy_paste import CellBank, CopyPaste, PasteTransform, Patch, build_copy_paste
-from bccd_d2.data.label_map import IGNORED_LABEL, instances_from_label_map, split_ignored
+from bccd_d2.data.label_map import IGNORED_LABEL, CellInput, instances_from_label_map, split_ignored
 from bccd_d2.data.stain import ReinhardNormalizer
 from bccd_d2.errors import InputError
 from tests.data.shapes import annotation, dataset_dict, disc

@@ -66,7 +66,7 @@ def test_masks_follow_the_image_through_every_transform(cells, preset):
     for _ in range(30):
         sample = mapper(record)
         union = sample["instances"].gt_masks.tensor.any(0).numpy()
-        # Cells have a green level near 110, glass near 228, whatever brightness does to both.
+        # Cells have a green level near 110, background near 228, whatever brightness does to both.
         _, drawn = cv2.threshold(sample["image"][1].numpy(), 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
         assert (union & drawn).sum() / max((union | drawn.astype(bool)).sum(), 1) > 0.85
         np.testing.assert_array_equal(

@@ -8,8 +8,7 @@ import pytest
 
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
-from bccd_d2.data.stain import ReinhardNormalizer, median_target
-from bccd_d2.data.stain_augmentation import RandomStain
+from bccd_d2.data.stain import RandomStain, ReinhardNormalizer, median_target
 from bccd_d2.io.images import read_image
 from tests.data.shapes import annotation
 

@@ -1,5 +1,7 @@
 """RPN and heads on a tiny network: losses, regions to ignore, suppression."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,12 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from fvcore.nn import sigmoid_focal_loss
+from torch.nn.functional import cross_entropy
 
 from bccd_d2.errors import InputError
-from bccd_d2.modeling.mask_head import true_class_masks
-from bccd_d2.modeling.mask_losses import dice_loss
+from bccd_d2.modeling.mask_head import dice_loss, true_class_masks
 from bccd_d2.modeling.partial_labels import PartialLabels, ignored_share, with_partial_labels
-from bccd_d2.modeling.roi_masks import cells_of_instances
+from bccd_d2.modeling.roi_heads import cells_of_instances, keep_features_exact, softmax_focal_loss
 from bccd_d2.modeling.suppression import BoxSuppression, MaskSuppression
 from tests.modeling.tiny import CASCADE, SIDE, STOCK, detect, losses_of, sample, tiny_config, tiny_model
 
@@ -318,3 +320,71 @@ def test_suppression_is_not_frozen_into_an_exported_network(key):
 def proposals():
     boxes = Boxes(torch.tensor([[10.0, 10, 60, 60], [20, 20, 70, 70]]))
     return Instances((SIDE, SIDE), proposal_boxes=boxes, objectness_logits=torch.zeros(2))
+
+
+# Probabilities (1/2, 1/4, 1/4) and (1/8, 1/8, 3/4), true classes 0 and 1.
+FOCAL_LOGITS = torch.tensor([[2.0, 1.0, 1.0], [1.0, 1.0, 6.0]], dtype=torch.float64).log()
+FOCAL_TARGETS = torch.tensor([0, 1])
+FOCAL_LOSSES = (0.5**2 * math.log(2), (7 / 8) ** 2 * math.log(8))
+
+
+def test_value_of_a_case_worked_out_by_hand():
+    assert softmax_focal_loss(FOCAL_LOGITS, FOCAL_TARGETS, 2.0).item() == pytest.approx(sum(FOCAL_LOSSES) / 2)
+
+
+def test_class_weights_change_the_balance_and_not_the_size():
+    weights = torch.tensor([3.0, 1.0, 7.0], dtype=torch.float64)
+    expected = (3 * FOCAL_LOSSES[0] + FOCAL_LOSSES[1]) / 4
+    assert softmax_focal_loss(FOCAL_LOGITS, FOCAL_TARGETS, 2.0, weights).item() == pytest.approx(expected)
+    assert softmax_focal_loss(FOCAL_LOGITS, FOCAL_TARGETS, 2.0, 10 * weights).item() == pytest.approx(
+        expected
+    )
+
+
+def test_without_focus_it_is_torchs_cross_entropy():
+    logits = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(20) % 4
+    weights = torch.tensor([1.0, 2.0, 5.0, 0.5])
+    for one in (None, weights):
+        expected = cross_entropy(logits, targets, weight=one)
+        torch.testing.assert_close(softmax_focal_loss(logits, targets, 0.0, one), expected)
+
+
+def test_gradients_are_those_of_the_values():
+    logits = torch.randn(
+        5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
+    targets, weights = torch.tensor([0, 3, 1, 2, 3]), torch.tensor([1.0, 2.0, 3.0, 0.5]).double()
+    assert torch.autograd.gradcheck(lambda x: softmax_focal_loss(x, targets, 2.0, weights), logits)
+
+
+def test_certainty_has_a_gradient_of_nought_with_any_focus():
+    for gamma in (0.0, 0.5, 2.0):
+        logits = torch.tensor([[100.0, 0.0, 0.0]], requires_grad=True)
+        softmax_focal_loss(logits, torch.tensor([0]), gamma).backward()
+        assert logits.grad.tolist()[0] == pytest.approx([0, 0, 0], abs=1e-9), gamma
+
+
+def test_no_proposal_and_no_weight_cost_nothing():
+    empty = torch.zeros(0, 4, requires_grad=True)
+    softmax_focal_loss(empty, torch.zeros(0, dtype=torch.long), 2.0).backward()
+    weights = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    assert softmax_focal_loss(FOCAL_LOGITS, FOCAL_TARGETS, 2.0, weights).item() == 0
+
+
+class Backbone(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, 1, 1)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"p2": self.conv(image)}
+
+
+def test_features_of_a_backbone_in_16_bits_are_float32():
+    backbone, image = Backbone(), torch.ones(1, 1, 2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert backbone(image)["p2"].dtype == torch.bfloat16
+        handle = keep_features_exact(backbone)
+        assert backbone(image)["p2"].dtype == torch.float32
+    handle.remove()

@@ -5,7 +5,6 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 from torch.nn import functional as F  # noqa: N812
 
-from bccd_d2.modeling.focal_loss import softmax_focal_loss
 from bccd_d2.modeling.partial_labels import (
     PartialLabels,
     ignored_share,
@@ -14,6 +13,7 @@ from bccd_d2.modeling.partial_labels import (
     partial_labels,
     with_partial_labels,
 )
+from bccd_d2.modeling.roi_heads import softmax_focal_loss
 
 
 def cells(number):

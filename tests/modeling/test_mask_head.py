@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bccd_d2.config_checks import MASK_LOSSES
-from bccd_d2.modeling.mask_losses import (
+from bccd_d2.modeling.mask_head import (
     bce_dice_loss,
     bce_loss,
     boundary_bce_loss,
