@@ -316,7 +316,7 @@ def test_the_switch_is_checked_against_values_and_weights(options, message):
 def test_an_augmentation_pipeline_survives_yaml(tmp_path):
     text = (
         f"_BASE_: {LITE}\nINPUT:\n  AUGMENTATION:\n    PIPELINE:\n"
-        "      - [Affine, {rotate: [-20, 20], fill: glass, p: 0.5}]\n"
+        "      - [Affine, {rotate: [-20, 20], fill: background, p: 0.5}]\n"
         "      - [OneOf, {transforms: [[Blur, {}], [GaussNoise, {std_range: [0.1, 0.2]}]], p: 1.0}]\n"
     )
     cfg = load_config(write(tmp_path / "config.yaml", text))
