@@ -9,7 +9,7 @@ from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from tests.conftest import REPOSITORY
-from tests.modeling.test_packing import SLIM, SMALL
+from tests.modeling.test_weights import SLIM, SMALL
 
 
 @pytest.fixture
