@@ -1,6 +1,6 @@
-"""Compare two sets of predictions of the same images: is the difference real, or the luck of the images?
+"""Compare two sets of predictions of the same images: is the difference larger than chance?
 
-Both are judged on the same resamples of the images (paired bootstrap), and a permutation test swaps them image by
+Both are evaluated on the same resamples of the images (paired bootstrap), and a permutation test swaps them image by
 image. A and B are runs of tools/train_net.py, COCO results, or folders of label images.
 """
 
@@ -31,7 +31,7 @@ EXAMPLES = """examples:
 
 
 def read(path: Path, args: argparse.Namespace) -> tuple[dict[str, Source], EvaluationOptions | None]:
-    """Sources by part, and the rules of a run; ``None`` for predictions without a run."""
+    """Sources by part, and the evaluation options of a run; ``None`` for predictions without a run."""
     if (path / "config.yaml").is_file():
         sources, options, _ = read_run_sources(path, args)
     else:
@@ -40,13 +40,13 @@ def read(path: Path, args: argparse.Namespace) -> tuple[dict[str, Source], Evalu
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compare every part that both have."""
+    """Compare the parts that both have."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("a", type=Path, metavar="A", help="what is compared with")
+    parser.add_argument("a", type=Path, metavar="A", help="the reference")
     parser.add_argument(
-        "b", type=Path, metavar="B", help="what is compared: positive differences mean that B is better"
+        "b", type=Path, metavar="B", help="compared with A: positive differences mean that B is better"
     )
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write the comparison to this file")
     add_truth_arguments(parser)
@@ -58,10 +58,12 @@ def main(arguments: list[str] | None = None) -> None:
     common = [part for part in a if part in b]
     if not common:
         raise InputError(
-            f"{args.a} is of {', '.join(a)} and {args.b} of {', '.join(b)}, expected a part in common"
+            f"{args.a} has the parts {', '.join(a)} and {args.b} {', '.join(b)}, expected a part in common"
         )
     if base_a and base_b and base_a != base_b:
-        logging.warning("the runs have different rules; both are judged by those of %s", args.a)
+        logging.warning(
+            "the runs have different evaluation options; both are evaluated with those of %s", args.a
+        )
     document = {}
     for part in common:
         found = compare_runs(a[part].dataset, b[part].dataset, options)

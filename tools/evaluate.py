@@ -1,6 +1,6 @@
 """Evaluate predictions, of this project's models or of any other tool, and write a report.
 
-Written are report.html (opens from disk, needs no network), metrics.json, cells.csv (a line a cell), results.md (a
+Written are report.html (opens from disk, needs no network), metrics.json, cells.csv (one row per cell), results.md (a
 table to paste) and figures in viz/. With --points the truth are points, and only their recall is printed.
 """
 
@@ -50,7 +50,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     output_help = "folder to write to (default: evaluation in the run, or FILE_OR_DIR with _evaluation added)"
     parser.add_argument("--output", type=Path, metavar="DIR", help=output_help)
     parser.add_argument("--name", help="title of the report (default: the file or folder of the predictions)")
-    shown_help = "images a part that the page shows, the worst and the best (default %(default)s)"
+    shown_help = "images per part on the page, the worst and the best (default %(default)s)"
     parser.add_argument("--shown", type=int, default=SHOWN, metavar="N", help=shown_help)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")
     points_help = (

@@ -30,12 +30,12 @@ reach 0.6 and more, unrelated images at most 0.3."""
 MIN_SHIFTED = 0.4
 """The same at the best shift; two fields that share 60 % of their width reach it."""
 SPREAD = 6.0
-"""Where all images of a set are alike (one cell in the middle of each), a pair must also stand out from all others by
+"""If all images of a set look similar (one cell in the middle of each), a pair must also stand out from all others by
 this many standard deviations, measured robustly."""
 ALWAYS = 0.97
-"""A correlation from which nothing else is asked."""
+"""From this correlation on a pair counts whatever the others are like."""
 MAX_SHIFTED_IMAGES = 6000
-"""Shifts take ten microseconds a pair; beyond this many images they are left out, and that is said."""
+"""Shifts take ten microseconds a pair; beyond this many images they are left out, with a warning."""
 ORIENTATIONS = (
     "",
     "turned by 90°",

@@ -1,4 +1,4 @@
-"""Cells drawn on their image."""
+"""Overlay of the cells on their image, as a raster image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BAR_SHARE = 0.15
 
 
 def class_color(index: int, colors: Sequence[Color] = CLASS_COLORS) -> Color:
-    """Colour of a class, BGR; they begin anew after the last."""
+    """Colour of a class, BGR; the colours repeat after the last."""
     return colors[index % len(colors)]
 
 
@@ -99,7 +99,7 @@ def line_thickness(image: NDArray[np.uint8]) -> int:
 def _draw_legend(
     canvas: NDArray[np.uint8], texts: Sequence[str], colors: Sequence[Color], boxes: NDArray[np.float64]
 ) -> None:
-    """A panel with the colour, name and count of each class, in place, in the corner where it hides the least of cells.
+    """A panel with the colour, name and count of each class, in place, in the corner where it covers the least cell area.
 
     Args:
         canvas: (height, width, 3) uint8 BGR.

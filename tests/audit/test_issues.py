@@ -88,14 +88,6 @@ def test_empty_mask(tmp_path):
     assert issue_sentence(found, 0) == "The mask is empty."
 
 
-def test_mask_of_specks_only(tmp_path):
-    mask = blank()
-    mask[10:13, 10:13] = 255
-    found, _ = issues_of(tmp_path, paint(cells()), mask)
-    assert found.empty
-    assert issue_sentence(found, 0) == "The mask holds 1 speck and no cell."
-
-
 def test_mask_of_another_image_is_called_that_and_nothing_else(tmp_path):
     mask = np.roll(cells(), 35, axis=1)
     found, _ = issues_of(tmp_path, paint(cells()), mask)

@@ -1,8 +1,6 @@
 """The audit from end to end: the page, the JSON, the command."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,15 +73,6 @@ def test_counts_are_those_that_were_drawn(audited):
     assert found["speck"] == found["faint"] == found["fragment"] == found["cut_unlabelled"] == 0
 
 
-def test_histograms_hold_every_cell_and_image(audited):
-    cells_ = audited[0]["cells"]
-    for key, total in (("per_image", 10), ("area", 120), ("diameter", 120)):
-        histogram = cells_[key]["histogram"]
-        assert sum(histogram["counts"]) + histogram["beyond"] == total
-        assert len(histogram["edges"]) == len(histogram["counts"]) + 1
-        assert histogram["edges"] == sorted(histogram["edges"])
-
-
 def test_the_copy_across_the_split_is_told(audited):
     document, page = audited
     (pair,) = document["similar"]["pairs"]
@@ -116,6 +105,7 @@ def test_names_with_markup_are_shown_as_they_are(audited):
     document, page = audited
     assert "Synthetic <smears>" in page.words
     assert "Gül & 'Ö' <b>.jpg" in page.words
+    assert [image["score"] > 0 for image in document["images"]].count(True) == len(document["worst"])
     assert document["worst"][0] == "Gül & 'Ö' <b>"
 
 
@@ -129,14 +119,6 @@ def test_worst_image_says_why_and_is_outlined(audited):
     assert "merged" in page.classes
     assert "unlabelled" in page.classes
     assert {issue["kind"] for issue in image["issues"]} == {"merged", "unlabelled"}
-
-
-def test_ranking_is_by_score(audited):
-    document, _ = audited
-    scores = {image["stem"]: image["score"] for image in document["images"]}
-    ranked = [scores[stem] for stem in document["worst"]]
-    assert ranked == sorted(ranked, reverse=True)
-    assert min(ranked) > 0
 
 
 def test_same_input_same_files_whatever_the_number_of_workers(smears, tmp_path):
@@ -184,20 +166,6 @@ def test_a_set_without_a_cell_still_makes_a_page(tmp_path):
     page = read(tmp_path / "out")[1]
     assert page.open == []
     assert "The mask is empty." in page.words
-
-
-def test_one_image_makes_a_page(tmp_path):
-    mask = cells()
-    write_pair(tmp_path / "data", "only", paint(mask), mask)
-    document = audit_dataset(tmp_path / "data", tmp_path / "out")
-    assert document["summary"][0] == "1 image shows 12 outlined cells."
-    assert document["worst"] == []
-    assert document["stains"][0]["images"] == 1
-
-
-def test_max_images_spreads_over_the_set(smears, tmp_path):
-    document = audit_dataset(smears, tmp_path / "out", AuditOptions(max_images=3))
-    assert document["files"]["images"] + len(document["faults"]) - 1 == 3
 
 
 def test_existing_output_is_kept_unless_told_otherwise(smears, tmp_path, capsys):
@@ -262,21 +230,6 @@ def test_unsound_coco_is_refused(smears, tmp_path, content, reason):
     (tmp_path / "instances_train.json").write_text(json.dumps(sound | content))
     with pytest.raises(InputError, match=f"instances_train.json{reason}"):
         audit_dataset(smears, tmp_path / "out", coco=tmp_path)
-
-
-def test_command_ends_without_a_traceback_and_with_status_1(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable, str(REPOSITORY / "tools/audit_dataset.py"), "--root", str(tmp_path / "no such"),
-            "--output", str(tmp_path / "out"),
-        ],
-        capture_output=True, text=True, cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY), "PATH": ""},
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert "no such" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.real_data

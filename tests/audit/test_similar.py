@@ -73,14 +73,6 @@ def test_even_images_have_no_fingerprint():
     assert found([grey, grey, *UNRELATED[:2]]) == []
 
 
-def test_fingerprint_is_normalised():
-    print_ = fingerprint(UNRELATED[0])
-    assert print_.shape == (32, 32)
-    assert print_.dtype == np.float32
-    assert print_.mean() == pytest.approx(0, abs=1e-6)
-    assert np.linalg.norm(print_) == pytest.approx(1, abs=1e-5)
-
-
 def test_one_cell_in_the_middle_of_every_image_does_not_make_them_copies():
     random = np.random.default_rng(3)
     images = []
@@ -93,11 +85,6 @@ def test_one_cell_in_the_middle_of_every_image_does_not_make_them_copies():
         images.append(paint(mask, seed=seed))
     assert found(images) == []
     assert found([*images, images[4]])[:1] == [(4, 30, "same", "")]
-
-
-def test_nothing_to_compare():
-    assert find_similar([]) == []
-    assert find_similar([fingerprint(UNRELATED[0])]) == []
 
 
 def test_above_the_limit_only_whole_copies_are_searched_and_that_is_said(monkeypatch, caplog):

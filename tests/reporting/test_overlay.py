@@ -43,11 +43,6 @@ def test_a_shrunken_image_shows_its_cells_in_place_and_the_colours_can_be_chosen
     assert (picture[75, 60] == 200).all()
 
 
-def test_the_legend_grows_with_the_classes():
-    white = [(drawn([], [], names) == 255).all(axis=2).sum() for names in (["cell"], ["RBC", "WBC", "PLT"])]
-    assert 0 < white[0] < white[1]
-
-
 def test_the_legend_goes_where_no_cells_are():
     corners = [box(0, 0, 60), box(240, 0, 60), box(0, 140, 60)]
     picture = drawn(corners, [0, 0, 0], ["cell"])

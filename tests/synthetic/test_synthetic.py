@@ -13,7 +13,6 @@ from scipy import ndimage
 
 from bccd_d2.errors import InputError
 from bccd_d2.synthetic import (
-    Slide,
     SyntheticSet,
     draw_slide,
     draw_slides,
@@ -23,7 +22,7 @@ from bccd_d2.synthetic import (
 from bccd_d2.synthetic.cells import draw_red_cell
 from bccd_d2.synthetic.field import Field, fill
 from bccd_d2.synthetic.files import BOXES_FILE, CLASS_COLOURS, DATASET_FOLDER
-from bccd_d2.synthetic.outlines import OUTLINE_MARGIN, Texture, oval, patch_around
+from bccd_d2.synthetic.outlines import oval, patch_around
 from bccd_d2.synthetic.slide import CELL_DIAMETER, Variety
 from bccd_d2.synthetic.smear import _divide
 
@@ -51,7 +50,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_truth_is_one_component_a_cell(seed: int) -> None:
     smear = draw_smear(seed, **SMALL, platelets_in_mask=bool(seed % 2))
     count, labels, areas = components(smear.mask)
@@ -65,7 +64,7 @@ def test_truth_is_one_component_a_cell(seed: int) -> None:
         assert areas[component[0] - 1] == cell.area
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_cells_describe_the_instance_map(seed: int) -> None:
     smear = draw_smear(seed, **SMALL)
     assert smear.image.shape == (360, 480, 3)
@@ -172,34 +171,6 @@ def test_dividing_line_has_the_width_asked_for(line: int) -> None:
     assert components(_divide(diagonal, line))[0] == 2
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_lines_between_touching_cells_are_one_to_three_pixels_wide(seed: int) -> None:
-    smear = draw_smear(seed, **SMALL)
-    kept = smear.instances > 0
-    # Width of the background along the watershed between cells: 1 to 3 px where they touch.
-    nearest = ndimage.distance_transform_edt(~kept, return_distances=False, return_indices=True)
-    owner = smear.instances[tuple(nearest)]
-    right = (owner[:, :-1] != owner[:, 1:]) & ~kept[:, :-1] & ~kept[:, 1:]
-    distance = ndimage.distance_transform_edt(~kept)
-    width_at_watershed = distance[:, :-1][right] + distance[:, 1:][right] - 1
-    assert ((width_at_watershed >= 1) & (width_at_watershed <= 3)).sum() > 20
-    # And no two cells touch.
-    for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        moved = np.roll(smear.instances, shift, (0, 1))
-        inner = (slice(1, -1), slice(1, -1))
-        both = (smear.instances[inner] > 0) & (moved[inner] > 0)
-        assert (smear.instances[inner][both] == moved[inner][both]).all()
-
-
-def test_same_seed_same_smear_and_other_seed_another() -> None:
-    first, again, other = (draw_smear(seed, **SMALL) for seed in (7, 7, 8))
-    assert first.image.tobytes() == again.image.tobytes()
-    assert first.instances.tobytes() == again.instances.tobytes()
-    assert first.mask.tobytes() == again.mask.tobytes()
-    assert first.cells == again.cells
-    assert first.image.tobytes() != other.image.tobytes()
-
-
 def test_cells_are_darker_than_the_background_and_coloured_by_the_slide() -> None:
     for seed in range(8):
         smear = draw_smear(seed, **SMALL)
@@ -208,14 +179,6 @@ def test_cells_are_darker_than_the_background_and_coloured_by_the_slide() -> Non
         background = ndimage.binary_erosion(smear.instances == 0, iterations=6)
         if background.any():
             assert np.median(grey[red]) < np.median(grey[background]) - 10
-
-
-def test_given_slide_is_used() -> None:
-    slide = draw_slide(np.random.default_rng(5), (30, 40))
-    assert isinstance(slide, Slide)
-    first, second = draw_smear([1, 0], 200, 150, slide=slide), draw_smear([1, 1], 200, 150, slide=slide)
-    assert first.slide is slide and second.slide is slide
-    assert first.image.tobytes() != second.image.tobytes()
 
 
 def test_a_few_slides_share_out_stains_and_sizes() -> None:
@@ -238,18 +201,6 @@ def test_oval_has_the_area_of_its_circle() -> None:
         outline = oval(np.random.default_rng(seed), 40.0, 0.2, 0.05)
         area = patch_around((60.0, 60.0), outline).inside().sum()
         assert area == pytest.approx(np.pi * 40**2, rel=0.01)
-
-
-def test_red_cell_lies_where_it_was_asked_for() -> None:
-    rng = np.random.default_rng(0)
-    slide = draw_slide(rng, (70, 130))
-    cell = draw_red_cell(rng, slide, Texture(rng), (200.0, 100.0), 45.0)
-    rows, columns = np.nonzero(cell.inside)
-    assert cell.left + columns.mean() == pytest.approx(200, abs=6)
-    assert cell.top + rows.mean() == pytest.approx(100, abs=6)
-    # Stain lies inside the outline, which annotators draw a little outside the optical edge.
-    assert not cell.density[~cell.inside].any()
-    assert OUTLINE_MARGIN > 0
 
 
 def test_covered_cells_keep_half_of_their_area() -> None:
@@ -275,14 +226,6 @@ def test_cells_cover_the_share_of_the_slide() -> None:
         shares.append(field.covered / field.labels.size / field.slide.crowding)
     assert min(shares) > 0.7 and max(shares) < 1.5
     assert 0.85 < np.mean(shares) < 1.15
-
-
-def test_outside_the_picture_nothing_is_laid() -> None:
-    rng = np.random.default_rng(1)
-    slide = draw_slide(rng, (40, 50))
-    field = Field(rng, 100, 100, slide)
-    away = draw_red_cell(rng, slide, field.texture, (300.0, 50.0), 25.0)
-    assert not field.lay(away, (300.0, 50.0), 25.0, on_background=False)
 
 
 def test_set_has_the_kaggle_layout_and_formats(tmp_path: Path) -> None:
@@ -395,19 +338,6 @@ def test_interrupted_run_leaves_the_earlier_set(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"width": 8}, "size: found 8x360"),
-        ({"cell_diameter": (50, 20)}, "cell diameter: found 50 to 20"),
-        ({"cell_diameter": (5, 20)}, "cell diameter: found 5 to 20"),
-    ],
-)
-def test_bad_arguments_of_a_smear(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        draw_smear(0, **(SMALL | arguments))
-
-
-@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"images": 0}, "number of images: found 0"),
@@ -419,6 +349,7 @@ def test_bad_arguments_of_a_smear(arguments: dict[str, object], message: str) ->
         ({"width": 10}, "size: found 10x1200"),
         ({"cell_diameter": (80, 80)}, "cell diameter: found 80 to 80"),
         ({"cell_diameter": (float("nan"), 80)}, "cell diameter: found nan to 80"),
+        ({"cell_diameter": (5, 20)}, "cell diameter: found 5 to 20"),
     ],
 )
 def test_bad_plans_leave_nothing_behind(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -444,9 +375,3 @@ def test_command_reports_bad_arguments(
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
-
-
-def test_output_that_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("")
-    with pytest.raises(InputError, match="found a file, expected a folder"):
-        write_synthetic_set(tmp_path / "out", SyntheticSet(images=1))
