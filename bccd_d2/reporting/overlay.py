@@ -99,7 +99,7 @@ def line_thickness(image: NDArray[np.uint8]) -> int:
 def _draw_legend(
     canvas: NDArray[np.uint8], texts: Sequence[str], colors: Sequence[Color], boxes: NDArray[np.float64]
 ) -> None:
-    """A panel with the colour, name and count of each class, in place, in the corner where it covers the least cell area.
+    """Panel with colour, name and count of each class, in place, in the corner where it covers the least cell area.
 
     Args:
         canvas: (height, width, 3) uint8 BGR.
