@@ -132,3 +132,44 @@ def test_files_are_read_without_torch(document, tmp_path, caplog):
         "read_evaluation_set(Path(sys.argv[1])); sys.exit('torch' in sys.modules or 'detectron2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(truth_file)]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("in_json", "on_disk"),
+    [
+        (["images/a.png", "images/b.png"], ["a.png", "b.png"]),
+        (["a.png", "b.png"], ["train/a.png", "train/b.png"]),
+        (["C:\\x\\a.png", "C:\\x\\b.png"], ["a.jpg", "sub/b.tif"]),
+        # Of two files of one name that is taken whose path agrees.
+        (["x/a.png", "y/a.png"], ["new/x/a.png", "new/y/a.png"]),
+    ],
+)
+def test_images_are_found_by_name_in_the_folder_that_is_given(document, tmp_path, in_json, on_disk):
+    for image, name in zip(document["images"], in_json):
+        image["file_name"] = name
+    (tmp_path / "truth.json").write_text(json.dumps(document))
+    folder = tmp_path / "here"
+    for name in on_disk:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    found = read_evaluation_set(tmp_path / "truth.json", image_root=folder)
+    assert [image.path for image in found.images] == [folder / name for name in on_disk]
+
+
+def test_predictions_are_joined_by_the_names_of_classes_and_images(document, caplog):
+    # Numbers of another file: WBC is 1 there, and the image has another id.
+    entries = [
+        result(image_id=1, file_name="smears/a.jpg", category_id=1, category=name)
+        for name in ("WBC", "rbc", "Platelets")
+    ]
+    found = truth_from_coco(document).with_results(entries)
+    assert found.images[0].predictions.classes.tolist() == [1, 0]
+    assert found.class_names == ["RBC", "WBC", "Platelets"]
+    assert "does not list the class Platelets: 1 predictions are left out" in caplog.text
+
+
+def test_classes_are_left_aside_whatever_their_numbers(document):
+    truth = truth_from_coco(document).without_classes()
+    entries = [result(category_id=n) for n in (0, 17, None)]
+    found = truth.with_results(entries, class_agnostic=True)
+    assert found.images[0].predictions.classes.tolist() == [0, 0, 0]

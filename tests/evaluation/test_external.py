@@ -1,6 +1,7 @@
 """Predictions of other tools: COCO of any make, label images of any depth and name."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,10 @@ from PIL import Image
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
 from bccd_d2.evaluation.external import read_predictions
+from bccd_d2.inference.result import ImageResult
+from bccd_d2.inference.writers import write_formats
+from bccd_d2.inference.writers.coco import coco_dataset, results_entries
+from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells
 
 SIZE = (30, 40)
@@ -155,3 +160,57 @@ def test_files_that_are_no_coco(tmp_path, truth, text):
         read_predictions(path, truth)
     with pytest.raises(InputError, match="no such file or folder"):
         read_predictions(tmp_path / "absent", truth)
+
+
+@pytest.fixture
+def predicted(tmp_path):
+    """What tools/predict.py writes of two images in folders, two classes, masks that overlap; and the truth."""
+    folder = tmp_path / "predicted"
+    images, results = [], []
+    for number, name in enumerate(("day 1/a.png", "day 2/a.png"), start=1):
+        masks = [np.zeros(SIZE, bool) for _ in range(3)]
+        masks[0][2:12, 2 : 12 + number], masks[1][8:20, 8:20], masks[2][22:28, 30:40] = True, True, True
+        masks[0][5:7, 5:7] = False
+        cells = Cells.from_masks(*SIZE, masks, classes=[1, 0, 0], scores=[0.9, 0.8, 0.7])
+        images.append(EvaluationImage(10 - number, f"images/{name}", None, cells, cells[:0], cells[:0]))
+        results.append(
+            ImageResult(name, ArraySource(np.full((*SIZE, 3), 200, np.uint8)), cells, ["RBC", "WBC"])
+        )
+    for result in results:
+        write_formats(result, folder, ("coco", "labels", "geojson", "roi"))
+    entries = [
+        entry for n, result in enumerate(results) for entry in results_entries(coco_dataset(result), n + 1)
+    ]
+    (folder / "predictions.json").write_text(json.dumps(entries))
+    # Classes have other numbers than in the predictions.
+    return folder, EvaluationSet(
+        [replace(i, truth=replace(i.truth, classes=1 - i.truth.classes)) for i in images],
+        ["WBC", "RBC"],
+        [4, 9],
+    )
+
+
+@pytest.mark.parametrize("kind", [".", "predictions.json", "coco", "geojson", "roi"])
+def test_what_this_project_predicts_can_be_evaluated(predicted, kind):
+    folder, truth = predicted
+    for image in read_predictions(folder / kind, truth).images:
+        np.testing.assert_array_equal(image.predictions.classes, image.truth.classes)
+        for index in range(3):
+            np.testing.assert_array_equal(image.predictions.full_mask(index), image.truth.full_mask(index))
+        if kind != "roi":
+            assert image.predictions.scores == pytest.approx([0.9, 0.8, 0.7])
+
+
+def test_label_images_of_this_project_are_evaluated_without_classes(predicted):
+    folder, truth = predicted
+    with pytest.raises(InputError, match="cells without a class, but the ground truth has 2"):
+        read_predictions(folder / "labels", truth)
+    for image in read_predictions(folder / "labels", truth, class_agnostic=True).images:
+        assert (image.predictions.label_image() > 0).sum() == (image.truth.label_image() > 0).sum()
+        assert len(image.predictions) == 3
+
+
+def test_a_folder_without_predictions_is_refused(tmp_path, truth):
+    (tmp_path / "notes.md").write_text("")
+    with pytest.raises(InputError, match="1 files, none of which holds predictions"):
+        read_predictions(tmp_path, truth)
