@@ -11,7 +11,7 @@ from PIL import Image
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
 from bccd_d2.evaluation.external import read_predictions
-from bccd_d2.inference.result import ImageResult
+from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import write_formats
 from bccd_d2.inference.writers.coco import coco_dataset, results_entries
 from bccd_d2.io.sources import ArraySource
