@@ -132,7 +132,7 @@ FOUND = [
     ("ablation plan", b"{1: 2, a: 3}", "expected the keys config, options, seeds, rows"),
     ("checkpoint .pth", b"PK\x03\x04" + bytes(99), "expected a checkpoint, cannot read it"),
     ("checkpoint .pkl", b"", "expected a checkpoint, cannot read it"),
-    ("training to resume", b"", "cannot be gone on from"),
+    ("training to resume", b"", "cannot resume from the checkpoint"),
     ("record of a run", b"{", "not JSON"),
     ("record of a run", b"{}", "expected the record of a run"),
     ("metrics.json", b"{}\n[1]\nx\n", "expected a JSON object with an iteration a line"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from bccd_d2.modeling.weights import BCCDCheckpointer
 class RunCheckpointer(BCCDCheckpointer):
     """``BCCDCheckpointer`` of a run: its files appear under their names when they are complete.
 
-    ``model`` in a checkpoint holds the weights that are evaluated: the averaged ones where there is an average.
+    ``model`` in a checkpoint holds the weights that are evaluated: their average where there is one.
 
     Args:
-        model: maybe wrapped for distributed training.
+        model: to load into, without the wrapper for distributed training.
         save_dir: the run's ``OUTPUT_DIR``.
-        evaluated: a context in which the model has the weights that are evaluated.
+        evaluated: the model with the weights that are evaluated and saved.
         config: of the run, see :class:`BCCDCheckpointer`.
         checkpointables: as Detectron2's.
     """
@@ -33,7 +33,7 @@ class RunCheckpointer(BCCDCheckpointer):
         self,
         model: torch.nn.Module,
         save_dir: str,
-        evaluated: Callable[[], AbstractContextManager[None]],
+        evaluated: torch.nn.Module,
         *,
         config: CfgNode,
         **checkpointables: Any,
@@ -43,46 +43,40 @@ class RunCheckpointer(BCCDCheckpointer):
         self._evaluated = evaluated
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``name``.pth with the model and all states, from which ``--resume`` goes on.
+        """Write ``name``.pth with the evaluated weights and all states, from which ``--resume`` continues.
 
         Args:
             name: of the file, without suffix.
             kwargs: more tensors, numbers, strings, lists and dicts to save.
         """
-        if not self.save_dir or not self.save_to_disk:
-            return
-        with self._evaluated():
-            states = {key: value.state_dict() for key, value in self.checkpointables.items()}
-            self._write(name, {"model": self.model.state_dict(), **states, **kwargs})
-        self.tag_last_checkpoint(f"{name}.pth")
+        states = {key: value.state_dict() for key, value in self.checkpointables.items()}
+        if self.save_weights(name, **states, **kwargs):
+            self.tag_last_checkpoint(f"{name}.pth")
 
-    def save_weights(self, name: str, *, evaluated: bool = True, **kwargs: Any) -> None:
-        """Write ``name``.pth with the weights and ``kwargs`` alone; ``--resume`` does not look at it.
+    def save_weights(self, name: str, *, evaluated: bool = True, **kwargs: Any) -> bool:
+        """Write ``name``.pth with the weights and ``kwargs`` alone; ``--resume`` does not read it.
 
         Args:
             name: of the file, without suffix.
-            evaluated: False for the optimizer's weights where there is an average.
+            evaluated: False for the weights that are trained, where their average is evaluated.
             kwargs: as in :meth:`save`.
+
+        Returns:
+            Whether this process writes files.
         """
         if not self.save_dir or not self.save_to_disk:
-            return
-        if evaluated:
-            with self._evaluated():
-                self._write(name, {"model": self.model.state_dict(), **kwargs})
-        else:
-            self._write(name, {"model": self.model.state_dict(), **kwargs})
+            return False
+        model = self._evaluated if evaluated else self.model
+        self._write(name, {"model": model.state_dict(), **kwargs})
+        return True
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Name the checkpoint from which ``--resume`` goes on."""
+        """Name the checkpoint from which ``--resume`` continues."""
         with replacing(Path(self.save_dir) / "last_checkpoint") as temporary:
             temporary.write_text(last_filename_basename, encoding="utf-8")
 
     def save_as_final(self) -> None:
-        """Copy the checkpoint that ``--resume`` went on from to model_final.pth.
-
-        After the last iteration both are written, of the same states; a run that was killed between the two has only
-        the first.
-        """
+        """Copy the last checkpoint to model_final.pth, for a run that was killed before it wrote that too."""
         final = Path(self.save_dir) / "model_final.pth"
         if self.save_to_disk and self.get_checkpoint_file() != str(final):
             with replacing(final) as temporary:
@@ -91,7 +85,7 @@ class RunCheckpointer(BCCDCheckpointer):
 
     @contextmanager
     def resume_errors(self) -> Iterator[None]:
-        """Turn whatever goes wrong while a training takes up its checkpoint into one clear line.
+        """Turn whatever goes wrong while a training resumes into one clear line.
 
         Raises:
             InputError: anything was raised inside.
@@ -101,8 +95,8 @@ class RunCheckpointer(BCCDCheckpointer):
         except Exception as error:  # a state of another kind than expected fails in many ways
             named = Path(self.save_dir) / "last_checkpoint"
             raise InputError(
-                f"the checkpoint that {named} names cannot be gone on from ({error}); write the name of an earlier "
-                "model_*.pth into it, or start anew in another OUTPUT_DIR"
+                f"cannot resume from the checkpoint that {named} names ({error}); write the name of an earlier "
+                "model_*.pth into it, or start again in another OUTPUT_DIR"
             ) from error
 
     def checkpoints_before(self, iteration: int) -> list[str]:

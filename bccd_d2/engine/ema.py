@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,11 +10,13 @@ from detectron2.engine import HookBase
 
 
 class ModelEMA(HookBase):
-    """Averages weights and batch norm statistics over the iterations (Polyak and Juditsky 1992).
+    """Averages weights and batch norm statistics over the iterations (Polyak and Juditsky 1992), with timm's class.
 
-    After update t = 1, 2, ... average = d * average + (1 - d) * weights with d = min(decay, (1 + t) / (10 + t)), so
-    that the first iterations, which know little, are soon forgotten. Everything in the model's state that is a
-    floating-point tensor is averaged, batch norm's running mean and variance too; the rest stays the model's own.
+    Update t = 1, 2, ... keeps d = min(decay, (1 + t) / (10 + t)) of the average, so that the first iterations are soon
+    forgotten. A checkpoint holds the average as its model, and this hook's state the weights that are trained.
+
+    Attributes:
+        module: a copy of the model with the average, in evaluation mode.
 
     Args:
         model: not wrapped for distributed training.
@@ -23,55 +24,36 @@ class ModelEMA(HookBase):
     """
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        from timm.utils.model_ema import ModelEmaV3  # takes two seconds
+
         self._model = model
-        self._decay = decay
+        # 1 - 1 / (1 + step / 9) with step = t + 1 is the warm-up above.
+        self._average = ModelEmaV3(model, decay, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0)
+        self.module: torch.nn.Module = self._average.module
         self._updates = 0
-        # The average; while it is applied, what the model had instead.
-        self._tensors: dict[str, torch.Tensor] = {}
 
     def before_train(self) -> None:
         """Start from the weights that the training starts from."""
         if not self._updates:
-            self._tensors = {name: tensor.clone() for name, tensor in self._floating().items()}
+            self.module.load_state_dict(self._model.state_dict())
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Take in the weights after one more step."""
         self._updates += 1
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        for name, tensor in self._floating().items():
-            self._tensors[name].lerp_(tensor, 1 - decay)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model has the average inside, and its own weights again afterwards."""
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
+        self._average.update(self._model, step=self._updates + 2)  # timm's step is one ahead
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of updates and whichever of average and weights is not in the model now."""
-        return {"updates": self._updates, "tensors": dict(self._tensors)}
+        """The number of updates and the weights that are trained."""
+        return {"updates": self._updates, "tensors": self._floating()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state saved while the average was applied, after the model has loaded that average."""
+        """Take over :meth:`state_dict`, after the model has loaded the average from the same checkpoint."""
         self._updates = state_dict["updates"]
+        self.module.load_state_dict(self._model.state_dict())
         floating = self._floating()
-        self._tensors = {
-            name: tensor.to(floating[name].device, copy=True)
-            for name, tensor in state_dict["tensors"].items()
-        }
-        self._exchange()
+        for name, tensor in state_dict["tensors"].items():
+            floating[name].copy_(tensor)
 
     def _floating(self) -> dict[str, torch.Tensor]:
         state = self._model.state_dict()
         return {name: tensor.detach() for name, tensor in state.items() if tensor.is_floating_point()}
-
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        for name, tensor in self._floating().items():
-            kept = tensor.clone()
-            tensor.copy_(self._tensors[name])
-            self._tensors[name].copy_(kept)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +79,8 @@ class BCCDTrainer(DefaultTrainer):
             model.to(memory_format=torch.channels_last)
         optimizer = self.build_optimizer(cfg, model)
         self.ema = ModelEMA(model, cfg.MODEL_EMA.DECAY) if cfg.MODEL_EMA.ENABLED else None
+        # Its weights are evaluated and saved.
+        self.evaluated_model = self.ema.module if self.ema else model
         devices = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None
         self._trainer = TrainStep(
             create_ddp_model(model, broadcast_buffers=False, device_ids=devices),
@@ -89,13 +90,13 @@ class BCCDTrainer(DefaultTrainer):
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RunCheckpointer(
-            model, cfg.OUTPUT_DIR, self.evaluated_weights, config=cfg, trainer=weakref.proxy(self)
+            model, cfg.OUTPUT_DIR, self.evaluated_model, config=cfg, trainer=weakref.proxy(self)
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         # While this is true a signal need not wait for the end of the iteration.
         self.interruptible = False
-        self._has_stepped = False
+        self._last_iteration = -1
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:
@@ -140,6 +141,7 @@ class BCCDTrainer(DefaultTrainer):
         if self.evaluation.is_exhausted:
             _logger.info("patience was at its end already after iteration %d", self.start_iter)
             return
+        self._last_iteration = self.start_iter - 1
         first_batch = self.start_iter * self.cfg.SOLVER.ACCUMULATE
         self._trainer.read_from(self.build_train_loader(self.cfg, first_batch))
         try:
@@ -150,26 +152,24 @@ class BCCDTrainer(DefaultTrainer):
             )
             raise
         except StopTraining as stop:
-            if self._has_stepped:
-                name = f"model_{self.iter:07d}" if stop.signum else "model_final"
-                self.checkpointer.save(name, iteration=self.iter)
-            if stop.signum:
-                _logger.warning("stopped after iteration %d; --resume goes on", self.iter + 1)
+            # The patience of a resumed training may end with the evaluation that was interrupted, before any step.
+            self.iter = self._last_iteration
+            if stop.signum is None:
+                self.checkpointer.save("model_final", iteration=self.iter)
+            else:
+                if self.iter >= self.start_iter:
+                    self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+                _logger.warning("stopped after iteration %d; continue with --resume", self.iter + 1)
                 raise SystemExit(128 + stop.signum) from None
         if self.ema:
-            last = self.max_iter - 1
-            self.checkpointer.save_weights("model_final_raw", evaluated=False, iteration=last)
+            self.checkpointer.save_weights("model_final_raw", evaluated=False, iteration=self._last_iteration)
 
     def run_step(self) -> None:
         """One iteration, whose random draws do not depend on what was drawn before."""
         draws = np.random.SeedSequence((self.cfg.SEED, comm.get_rank(), self.iter))
         seed_all_rng(int(draws.generate_state(1)[0]))
         super().run_step()
-        self._has_stepped = True
-
-    def evaluated_weights(self) -> AbstractContextManager[None]:
-        """A context in which the model has the weights that are evaluated and saved: their average, if there is one."""
-        return self.ema.applied() if self.ema else nullcontext()
+        self._last_iteration = self.iter
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that a training goes on from: numbers, strings, tensors, lists and dicts."""
@@ -198,15 +198,13 @@ class BCCDTrainer(DefaultTrainer):
         return self.cfg.TEST.BEST_METRIC if len(names) == 1 else f"{names[0]}/{self.cfg.TEST.BEST_METRIC}"
 
     def _test(self) -> dict[str, Any]:
-        with self.evaluated_weights():
-            self._last_eval_results = self.test(self.cfg, self.checkpointer.model)
+        self._last_eval_results = self.test(self.cfg, self.evaluated_model)
         return self._last_eval_results
 
     def _validation_losses(self) -> dict[str, float]:
         if not hasattr(self, "_validation_crops"):
             self._validation_crops = build_validation_crops(self.cfg)
-        with self.evaluated_weights():
-            return validation_losses(self.checkpointer.model, self._validation_crops)
+        return validation_losses(self.evaluated_model, self._validation_crops)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, first_batch: int = 0) -> Any:

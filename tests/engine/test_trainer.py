@@ -1,4 +1,5 @@
 import math
+import signal
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.structures import Boxes, Instances
 
 from bccd_d2.config import get_bccd_cfg
+from bccd_d2.engine.hooks import StopTraining
 from bccd_d2.engine.train_step import NonFiniteError
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import InputError
@@ -141,13 +143,58 @@ def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint_alone(tiny_root, t
 def test_an_early_stopped_training_is_finished_and_stays_so(tiny_root, tmp_path, monkeypatch):
     values = iter([5.0, 4.0, 3.0, 9.0])
     monkeypatch.setattr(BCCDTrainer, "test", classmethod(lambda *_: {"segm": {"AP": next(values)}}))
-    options = ("SOLVER.MAX_ITER", 9, "TEST.EVAL_PERIOD", 1, "TEST.PATIENCE", 2)
+    options = ("SOLVER.MAX_ITER", 9, "TEST.EVAL_PERIOD", 1, "TEST.PATIENCE", 2, "MODEL_EMA.ENABLED", True)
     cfg = tiny_config(tiny_root, tmp_path, *options)
     BCCDTrainer(cfg).train()
     best = torch.load(tmp_path / "model_best.pth", weights_only=True)
     assert (best["iteration"], best["metric"], best["value"]) == (0, "segm/AP", 5.0)
-    assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 2
+    for name in ("model_final", "model_final_raw"):
+        assert torch.load(tmp_path / f"{name}.pth", weights_only=True)["iteration"] == 2
     again = BCCDTrainer(cfg)
     again.resume_or_load(resume=True)
     again.train()
     assert next(values) == 9.0
+
+
+@pytest.mark.parametrize(("exhausted_at", "patience"), [(1, 1), (2, 2), (3, 1)])
+def test_patience_that_ends_with_an_interrupted_evaluation_still_ends_in_a_final_checkpoint(
+    tiny_root, tmp_path, monkeypatch, exhausted_at, patience
+):
+    """Ctrl-C during the evaluation that would have stopped the training, then --resume."""
+    best_at = exhausted_at - patience
+    evaluated = []
+
+    def evaluate(interrupted):
+        def test(*_):
+            number = len(evaluated)
+            if interrupted and number == exhausted_at:
+                raise StopTraining(signal.SIGINT)
+            evaluated.append(number)
+            return {"segm": {"AP": float(number) if number <= best_at else 0.0}}
+
+        return classmethod(test)
+
+    options = (
+        "SOLVER.MAX_ITER",
+        9,
+        "TEST.EVAL_PERIOD",
+        1,
+        "TEST.PATIENCE",
+        patience,
+        "MODEL_EMA.ENABLED",
+        True,
+    )
+    cfg = tiny_config(tiny_root, tmp_path, *options, "SOLVER.CHECKPOINT_PERIOD", 1)
+    monkeypatch.setattr(BCCDTrainer, "test", evaluate(interrupted=True))
+    with pytest.raises(SystemExit):
+        BCCDTrainer(cfg).train()
+    assert not (tmp_path / "model_final.pth").exists()
+    monkeypatch.setattr(BCCDTrainer, "test", evaluate(interrupted=False))
+    for _ in range(2):  # the second one finds everything done
+        again = BCCDTrainer(cfg)
+        again.resume_or_load(resume=True)
+        again.train()
+    assert evaluated == list(range(exhausted_at + 1))
+    for name in ("model_final", "model_final_raw"):
+        assert torch.load(tmp_path / f"{name}.pth", weights_only=True)["iteration"] == exhausted_at
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
