@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from detectron2.data.datasets.coco import load_coco_json
 
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import as_rle, image_root, read_coco
+from bccd_d2.structures.names import match_classes
 from bccd_d2.structures.rle import run_lengths
 
+_logger = logging.getLogger(__name__)
 PARTS = ("train", "val", "test")
 # An image with fewer whole cells says little about its magnification.
 _FEWEST_CELLS = 4
@@ -63,6 +66,8 @@ def register_bccd(root: Path | None = None, prefix: str = "bccd") -> dict[str, P
                 name = f"{source}_{part}"
                 _register(name, json_file)
                 registered[name] = json_file
+            else:
+                _unregister(f"{source}_{part}")  # of another folder
     if not registered:
         raise InputError(
             f"{root}: expected annotations/instances_train.json (or val, test) in it or in its folders, found none; "
@@ -146,21 +151,55 @@ def _is_file(name: str) -> bool:
         return False
 
 
-def _register(name: str, json_file: Path) -> None:
+def use_classes(files: Mapping[str, Path], names: Sequence[str], *, training: Collection[str] = ()) -> None:
+    """Register data sets again with the classes of the model, joined by name.
+
+    Args:
+        files: COCO JSON by registered name.
+        names: classes of the model by index.
+        training: those of the data sets whose classes must all be among ``names``. Annotations of other classes are
+            left out elsewhere, with a warning.
+
+    Raises:
+        InputError: a file has no class of the model, or a training set has another one.
+    """
+    for name, json_file in files.items():
+        _register(name, json_file, names, required=name in training)
+
+
+def _unregister(name: str) -> None:
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+def _register(name: str, json_file: Path, names: Sequence[str] | None = None, required: bool = False) -> None:
+    _unregister(name)
+    own = {category["id"]: category["name"] for category in _read(json_file)["categories"]}
+    names = class_names(json_file) if names is None else names
+    indices = match_classes(own, dict(enumerate(names)), where=str(json_file), required=required)
+    if own and not indices:
+        raise InputError(
+            f"{json_file}: found the classes {', '.join(own.values())}, expected {', '.join(names)}"
+        )
 
     def load() -> list[dict[str, Any]]:
         document = _read(json_file)
         _check_for_detectron2(document, json_file)
         folder = image_root(document, json_file)
-        unlabeled = _unlabeled(document, json_file)
+        unlabeled = _unlabeled(document, json_file, names)
         with tempfile.TemporaryDirectory() as temporary:
             # The document as it was read, repaired where it had faults, which Detectron2's reader would fail on.
             path = Path(temporary) / json_file.name
             path.write_text(json.dumps(document), encoding="utf-8")
-            dicts = load_coco_json(str(path), str(folder), name, extra_annotation_keys=["border", "area"])
+            dicts = load_coco_json(str(path), str(folder), extra_annotation_keys=["border", "area"])
+        others = 0
+        for record in dicts:
+            known = [one for one in record["annotations"] if one["category_id"] in indices]
+            others += len(record["annotations"]) - len(known)
+            record["annotations"] = [{**one, "category_id": indices[one["category_id"]]} for one in known]
+        if others:
+            _logger.warning("%s: %d annotations of classes that the model does not have", json_file, others)
         usual = _disc_diameter([area for record in dicts for area in _whole_areas(record["annotations"])])
         for record in dicts:
             areas = _whole_areas(record["annotations"])
@@ -174,23 +213,23 @@ def _register(name: str, json_file: Path) -> None:
         return dicts
 
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(
-        json_file=str(json_file), evaluator_type="coco", thing_classes=class_names(json_file)
-    )
+    MetadataCatalog.get(name).set(json_file=str(json_file), evaluator_type="coco", thing_classes=list(names))
 
 
-def _unlabeled(document: Mapping[str, Any], json_file: Path) -> dict[int, dict[str, Any]]:
+def _unlabeled(
+    document: Mapping[str, Any], json_file: Path, names: Sequence[str]
+) -> dict[int, dict[str, Any]]:
     """By image id what a dataset dict says of classes that its image's source does not annotate."""
-    names = _class_names(document)
+    listed = _class_names(document)
     found: dict[int, dict[str, Any]] = {}
     for image in document["images"]:
         # What an image says wins over the default for all images.
         fields = {**document.get("info", {}), **image}
         classes, sizes = fields.get("unlabeled_categories", []), fields.get("unlabeled_sizes")
         where = f"{json_file}, image {image.get('file_name')!r}"
-        if not isinstance(classes, list) or not all(one in names for one in classes):
+        if not isinstance(classes, list) or not all(one in listed for one in classes):
             raise InputError(
-                f"{where}: unlabeled_categories {classes!r}, expected a list of names among {', '.join(names)}"
+                f"{where}: unlabeled_categories {classes!r}, expected a list of names among {', '.join(listed)}"
             )
         if sizes is not None and not (
             isinstance(sizes, list)
@@ -203,7 +242,9 @@ def _unlabeled(document: Mapping[str, Any], json_file: Path) -> dict[int, dict[s
             )
         found[image["id"]] = {}
         if classes:
-            found[image["id"]]["unlabeled_classes"] = sorted({names.index(one) for one in classes})
+            found[image["id"]]["unlabeled_classes"] = sorted(
+                {names.index(one) for one in classes if one in names}
+            )
             if sizes is not None:
                 found[image["id"]]["unlabeled_sizes"] = [float(value) for value in sizes]
     return found

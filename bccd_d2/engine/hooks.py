@@ -77,7 +77,7 @@ class EvaluationHook(HookBase):
         period: int,
         evaluate: Callable[[], Mapping[str, Any]],
         metric: str,
-        save_best: Callable[[int, float], None],
+        save_best: Callable[[int, float], object],
         patience: int = 0,
     ) -> None:
         self._period = period

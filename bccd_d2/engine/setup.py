@@ -17,7 +17,14 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from bccd_d2.config import load_config
-from bccd_d2.data.registration import class_names, default_root, median_diameter, register_bccd
+from bccd_d2.data.registration import (
+    class_names,
+    default_root,
+    median_diameter,
+    register_bccd,
+    use_classes,
+)
+from bccd_d2.engine.data_check import check_data
 from bccd_d2.engine.fast_dev_run import FAST_OPTIONS, reduced_data
 from bccd_d2.engine.progress import quiet_console
 from bccd_d2.errors import InputError
@@ -73,23 +80,27 @@ def setup_config(
         comm.synchronize()
         cfg.DATASETS.ROOT = str(Path(cfg.OUTPUT_DIR) / "data")
     registered = register_bccd(Path(cfg.DATASETS.ROOT) if cfg.DATASETS.ROOT else None)
-    for name in (*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST):
+    wanted = (*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST)
+    for name in wanted:
         if name not in registered and name not in DatasetCatalog.list():
+            hint = "" if name in cfg.DATASETS.TRAIN else "; 'DATASETS.TEST ()' trains without an evaluation"
             raise InputError(
-                f"DATASETS: {name} has no annotation file; found {', '.join(sorted(registered))}"
+                f"DATASETS: {name} has no annotation file; found {', '.join(sorted(registered))}{hint}"
             )
-    used = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in registered]
-    names = class_names(registered[used[0]] if used else next(iter(registered.values())))
-    if cfg.DATASETS.CLASS_NAMES and list(cfg.DATASETS.CLASS_NAMES) != names:
-        raise InputError(
-            f"DATASETS.CLASS_NAMES is {list(cfg.DATASETS.CLASS_NAMES)}, but the data's classes are {names}"
-        )
+    used = [name for name in wanted if name in registered]
+    names = list(cfg.DATASETS.CLASS_NAMES) or class_names(
+        registered[used[0]] if used else next(iter(registered.values()))
+    )
     if len(names) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
         raise InputError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but the data has {len(names)} classes "
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but there are {len(names)} classes "
             f"({', '.join(names)}): add 'MODEL.ROI_HEADS.NUM_CLASSES {len(names)}'"
         )
     cfg.DATASETS.CLASS_NAMES = names
+    use_classes(
+        {name: registered[name] for name in used}, names, training=cfg.DATASETS.TRAIN if training else ()
+    )
+    check_data(cfg, training=training)
     if training and not cfg.INPUT.CELL_DIAMETER:
         files = [registered[name] for name in cfg.DATASETS.TRAIN if name in registered]
         cfg.INPUT.CELL_DIAMETER = median_diameter(files)

@@ -62,6 +62,8 @@ class BCCDTrainer(DefaultTrainer):
             trainer.
     """
 
+    iter: int
+
     def __init__(self, cfg: CfgNode) -> None:
         # Not DefaultTrainer's constructor, which makes the steps, the loader and the checkpointer of its own.
         TrainerBase.__init__(self)
@@ -195,9 +197,11 @@ class BCCDTrainer(DefaultTrainer):
     def _best_metric_key(self) -> str:
         """With several data sets Detectron2 puts their names before the metrics'."""
         names = self.cfg.DATASETS.TEST
-        return self.cfg.TEST.BEST_METRIC if len(names) == 1 else f"{names[0]}/{self.cfg.TEST.BEST_METRIC}"
+        return self.cfg.TEST.BEST_METRIC if len(names) < 2 else f"{names[0]}/{self.cfg.TEST.BEST_METRIC}"
 
     def _test(self) -> dict[str, Any]:
+        if not self.cfg.DATASETS.TEST:
+            return {}
         self._last_eval_results = self.test(self.cfg, self.evaluated_model)
         return self._last_eval_results
 

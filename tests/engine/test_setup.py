@@ -1,28 +1,17 @@
 import json
 import math
-from pathlib import Path
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import InputError
-
-LITE = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
+from tests.engine.tiny import LITE, write_data
 
 
 @pytest.fixture
 def data_root(tmp_path):
-    """Annotations of two parts, without images: nothing is loaded here."""
-    (tmp_path / "annotations").mkdir()
-    for part in ("train", "val"):
-        document = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
-        (tmp_path / "annotations" / f"instances_{part}.json").write_text(json.dumps(document))
-    yield str(tmp_path)
-    for name in ("bccd_train", "bccd_val"):
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    return str(write_data(tmp_path / "data"))
 
 
 def test_the_configuration_learns_classes_and_folder_from_the_data(data_root):
@@ -32,35 +21,36 @@ def test_the_configuration_learns_classes_and_folder_from_the_data(data_root):
     assert {"bccd_train", "bccd_val"} <= set(DatasetCatalog.list())
 
 
-def test_the_configuration_learns_the_diameter_of_a_cell_unless_it_is_given(data_root):
-    path = Path(data_root) / "annotations" / "instances_train.json"
+def test_the_configuration_learns_the_diameter_of_a_cell_unless_it_is_given(tmp_path):
+    root = write_data(tmp_path / "data")
+    path = root / "annotations" / "instances_train.json"
     document = json.loads(path.read_text())
-    document["images"] = [{"id": 1, "file_name": "smear.png", "height": 100, "width": 100}]
     # Discs of radius 10, 20 and 30; a cut one and a crowd do not count.
     discs = ((10, 0, False), (20, 0, False), (30, 0, False), (1, 0, True), (1, 1, False))
-    shared = {"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]]}
+    shared = {"image_id": 0, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]], "bbox": [0, 0, 9, 9]}
     document["annotations"] = [
         {**shared, "id": number, "area": math.pi * radius**2, "iscrowd": crowd, "border": border}
         for number, (radius, crowd, border) in enumerate(discs, 1)
     ]
     path.write_text(json.dumps(document))
-    assert setup_config(LITE, data_root=data_root).INPUT.CELL_DIAMETER == 40
-    assert setup_config(LITE, ["INPUT.CELL_DIAMETER", "33.0"], data_root).INPUT.CELL_DIAMETER == 33
-    assert setup_config(LITE, data_root=data_root, training=False).INPUT.CELL_DIAMETER == 0
+    assert setup_config(LITE, data_root=str(root)).INPUT.CELL_DIAMETER == 40
+    assert setup_config(LITE, ["INPUT.CELL_DIAMETER", "33.0"], str(root)).INPUT.CELL_DIAMETER == 33
+    assert setup_config(LITE, data_root=str(root), training=False).INPUT.CELL_DIAMETER == 0
 
 
-def test_evaluation_alone_needs_no_training_data(data_root):
-    (Path(data_root) / "annotations" / "instances_train.json").unlink()
-    assert setup_config(LITE, data_root=data_root, training=False).DATASETS.TEST == ("bccd_val",)
+def test_evaluation_alone_needs_no_training_data(tmp_path):
+    root = write_data(tmp_path / "data")
+    (root / "annotations" / "instances_train.json").unlink()
+    assert setup_config(LITE, data_root=str(root), training=False).DATASETS.TEST == ("bccd_val",)
     with pytest.raises(InputError, match="bccd_train has no annotation file; found bccd_val"):
-        setup_config(LITE, data_root=data_root)
+        setup_config(LITE, data_root=str(root))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["MODEL.ROI_HEADS.NUM_CLASSES", "3"], r"NUM_CLASSES is 3, but the data has 1 classes \(cell\)"),
-        (["DATASETS.CLASS_NAMES", "['RBC']"], r"the data's classes are \['cell'\]"),
+        (["MODEL.ROI_HEADS.NUM_CLASSES", "3"], r"NUM_CLASSES is 3, but there are 1 classes \(cell\)"),
+        (["DATASETS.CLASS_NAMES", "['RBC']"], "class 'cell', expected one of 0 RBC"),
         (["DATASETS.TEST", "('bccd_test',)"], "bccd_test has no annotation file; found bccd_train, bccd_val"),
         (["TEST.SIZE_EDGES", "[90.0, 30.0]"], "TEST.SIZE_EDGES: expected two rising numbers"),
     ],

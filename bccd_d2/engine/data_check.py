@@ -1,0 +1,133 @@
+"""What a data set must have to be trained on and evaluated, checked before the first iteration.
+
+Each check stands for an assertion, an index or an empty mean in Detectron2's or this project's data and evaluation code
+that a data set could otherwise reach in the middle of a run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import albumentations as A  # noqa: N812  its own habit
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
+
+from bccd_d2.data.augmentation import AlbumentationsAugmentation, leaves
+from bccd_d2.data.loader import numpy_seeded
+from bccd_d2.data.pipeline import build_pipeline
+from bccd_d2.errors import InputError
+
+_logger = logging.getLogger(__name__)
+
+
+def check_data(cfg: CfgNode, *, training: bool) -> None:
+    """Refuse data that nothing can be learned from; turn off evaluations that could not be made, and say so.
+
+    Args:
+        cfg: not frozen, with ``DATASETS.CLASS_NAMES``; of a training, ``DATASETS.TEST`` loses data sets without cells
+            and, when none is left, the periods of evaluation and validation loss become 0.
+        training: whether there is a training, or only an evaluation.
+
+    Raises:
+        InputError: names the file or key, what was found and what was expected.
+    """
+    if training:
+        _check_training(cfg)
+        _check_pipeline(cfg)
+    kept = [name for name in cfg.DATASETS.TEST if _can_be_evaluated(cfg, name, training)]
+    if not kept and not training:
+        raise InputError("DATASETS.TEST is (): expected the name of a data set to evaluate")
+    cfg.DATASETS.TEST = tuple(kept)
+    if not kept:
+        _say("nothing is evaluated: DATASETS.TEST has no data set with cells")
+        cfg.TEST.EVAL_PERIOD = cfg.TEST.VALIDATION_LOSS_PERIOD = cfg.TEST.PATIENCE = 0
+
+
+def _check_training(cfg: CfgNode) -> None:
+    if not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN is (): expected the name of a data set to train on")
+    if cfg.SOLVER.IMS_PER_BATCH % comm.get_world_size():
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH: found {cfg.SOLVER.IMS_PER_BATCH}, expected a multiple of the "
+            f"{comm.get_world_size()} processes"
+        )
+    dicts = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
+    files = ", ".join(_file(name) for name in cfg.DATASETS.TRAIN)
+    annotations = sum(len(record["annotations"]) for record in dicts)
+    counts = _cells_by_class(dicts)
+    if not dicts:
+        raise InputError(f"{files}: found no images, expected images to train on")
+    if not annotations:
+        raise InputError(
+            f"{files}: found {len(dicts)} images without annotations: there is nothing to learn from"
+        )
+    if not counts:
+        raise InputError(
+            f"{files}: all {annotations} annotations have iscrowd 1 (regions to ignore), so that there is nothing to "
+            "learn from; set it to 0 if they are single cells"
+        )
+    lacking = [name for index, name in enumerate(cfg.DATASETS.CLASS_NAMES) if not counts[index]]
+    if lacking:
+        _say(f"{files}: no {', '.join(lacking)} among the cells: the model will not learn to find them")
+    if cfg.INPUT.CROP.ENABLED:
+        height, width = cfg.INPUT.CROP.SIZE
+        small = [r for r in dicts if r["height"] < height or r["width"] < width]
+        if small:
+            smallest = min(small, key=lambda record: record["height"] * record["width"])
+            _say(
+                f"INPUT.CROP.SIZE is [{height}, {width}], but {len(small)} of {len(dicts)} training images are smaller "
+                f"(one of {smallest['height']}x{smallest['width']}): their crops are as large as the image"
+            )
+
+
+def _check_pipeline(cfg: CfgNode) -> None:
+    """Try each transform of a pipeline of the user's; with a probability below 1 it would fail some time later."""
+    pipeline = build_pipeline(cfg.INPUT.AUGMENTATION.PIPELINE, cfg.INPUT.FORMAT)
+    if pipeline is None:
+        return
+    with numpy_seeded(0):
+        image = np.random.randint(0, 256, (*cfg.INPUT.CROP.SIZE, 3), np.uint8)  # noqa: NPY002  seeded here
+        for leaf in leaves(pipeline.pipeline):
+            leaf.p = 1.0
+            try:
+                AlbumentationsAugmentation(A.Compose([leaf])).get_transform(image)
+            except InputError as error:
+                raise InputError(f"{type(leaf).__name__}: {error}") from error
+
+
+def _can_be_evaluated(cfg: CfgNode, name: str, training: bool) -> bool:
+    dicts = DatasetCatalog.get(name)
+    counts = _cells_by_class(dicts)
+    if not dicts or not counts:
+        what = f"{_file(name)}: found no {'cells' if dicts else 'images'}"
+        if not training and not dicts:
+            raise InputError(f"{what}, expected images to evaluate")
+        _say(f"{what}: {name} is {'not evaluated' if training else 'evaluated without ground truth'}")
+        return not training
+    lacking = [one for index, one in enumerate(cfg.DATASETS.CLASS_NAMES) if not counts[index]]
+    if lacking:
+        _say(
+            f"{_file(name)}: no {', '.join(lacking)} among the cells: no ground truth for these classes in {name}"
+        )
+    return True
+
+
+def _cells_by_class(dicts: Sequence[dict[str, Any]]) -> Counter[int]:
+    """Number of single cells by class index."""
+    return Counter(
+        one["category_id"] for record in dicts for one in record["annotations"] if not one.get("iscrowd")
+    )
+
+
+def _file(name: str) -> str:
+    return str(getattr(MetadataCatalog.get(name), "json_file", name))
+
+
+def _say(message: str) -> None:
+    if comm.is_main_process():
+        _logger.warning(message)
