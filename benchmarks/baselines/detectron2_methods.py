@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,7 @@ class DetectronMethod:
 
         def evaluate_now() -> dict[str, Any]:
             trainer.model.eval()
-            averaged = isinstance(trainer, BCCDTrainer)
-            weights: AbstractContextManager[None] = trainer.evaluated_weights() if averaged else nullcontext()
-            with weights:
-                found = evaluator(self._predict)
+            found = evaluator(self._predict)
             trainer.model.train()
             return found
 
@@ -249,7 +246,7 @@ def build_own(setting: Setting, folder: Path) -> DetectronMethod:
         if preprocessor.image_format == "RGB":
             image = image[:, :, ::-1]
         prepared = preprocessor(image, preprocessor.statistics(image))
-        return Network(trainer.model)([prepared])[0].resized(*image.shape[:2]).paste()
+        return Network(trainer.evaluated_model)([prepared])[0].resized(*image.shape[:2]).paste()
 
     solver, size = cfg.SOLVER, "x".join(map(str, cfg.INPUT.CROP.SIZE))
     precision = "" if not solver.AMP.ENABLED else f", {solver.AMP.DTYPE} for the forward pass of the training"
