@@ -35,7 +35,7 @@ from bccd_d2.conversion.pool import map_in_order
 from bccd_d2.conversion.split_plans import SplitPlan
 from bccd_d2.errors import run_command
 from bccd_d2.io.masks import read_mask
-from bccd_d2.structures.encode import EncodedInstance, encode_labels
+from bccd_d2.structures.rle import EncodedInstance, encode_labels
 from bccd_d2.synthetic import SyntheticSet, write_synthetic_set
 
 ROUNDS = 4

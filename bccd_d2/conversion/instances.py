@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
-from bccd_d2.structures.runs import find_runs
+from bccd_d2.structures.rle import find_runs
 
 MIN_AREA = 100
 """Smallest component kept, in pixels: real cells cover 5,000 to 10,000, annotation specks a few dozen."""

@@ -14,11 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import decode_columns
+from bccd_d2.structures.rle import compress_runs
 
 
 @dataclass(frozen=True)
@@ -255,9 +255,4 @@ def _rle_in_image(mask: NDArray[np.bool_], x0: int, y0: int, height: int, width:
     # A run down to the last row goes on in the next column if that begins inside.
     ends = np.append(starts[1:] != stops[:-1], True)[: len(stops)]
     begins = np.append(True, ends)[: len(starts)]
-    runs = np.stack([starts[begins], stops[ends]], axis=1).ravel()
-    counts = np.diff(np.concatenate(([0], runs, [height * width])))
-    if len(changes) and counts[-1] == 0:
-        counts = counts[:-1]
-    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+    return compress_runs(starts[begins], stops[ends], height, width)

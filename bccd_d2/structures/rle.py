@@ -1,19 +1,22 @@
-"""Reading run-length codes without trusting them.
+"""Run-length codes of masks: read without trusting them, and written for all instances of a label map in one pass.
 
 pycocotools decodes in C and takes the file's word for lengths; a broken file should end in a message, not in memory
-that is not ours.
+that is not ours. It encodes one full-frame mask at a time, which costs time in proportion to cells times pixels; here
+the runs of a whole map are found once, column by column as COCO wants them, and sorted to their labels
+(benchmarks/bench_conversion.py compares the two).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from bccd_d2.errors import InputError
-from bccd_d2.structures.runs import rows_covered
 
 FIRST_CHARACTER = 48
 MORE, SIGN, BITS = 0x20, 0x10, 5
@@ -21,6 +24,123 @@ MAX_PIXELS = 2**28
 """An array of more pixels, on the word of a file, is taken for a mistake: 268 million, or a slide of 16384x16384."""
 MAX_CHARACTERS = 8
 """A number of eight characters counts up to 2^40 pixels."""
+Segmentation = dict[str, Any]
+"""COCO compressed RLE: ``{"size": [height, width], "counts": str}``."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of a (height, width) map read column by column, background included.
+
+    Attributes:
+        shape: (height, width) of the map.
+        starts: int64 (n,) number of the first pixel of each run, counted down the columns from 0.
+        stops: int64 (n,) number of the pixel after each run.
+        values: (n,) label of each run.
+    """
+
+    shape: tuple[int, int]
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    values: NDArray[np.int32]
+
+    def areas(self) -> NDArray[np.int64]:
+        """Pixels of each label from 0 to the largest, int64 (largest + 1,)."""
+        return np.bincount(self.values, weights=self.stops - self.starts, minlength=1).astype(np.int64)
+
+    def relabelled(self, lookup: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The map with ``lookup[label]`` in place of each label, int32 (height, width)."""
+        flat = np.repeat(lookup[self.values], self.stops - self.starts)
+        return flat.reshape(self.shape[::-1]).T
+
+
+def find_runs(labels: NDArray[np.integer]) -> Runs:
+    """Runs of a (height, width) integer map; fastest where the map lies column by column in memory."""
+    height, width = labels.shape
+    flat = np.ravel(labels, order="F")
+    if flat.size == 0:
+        empty = np.empty(0, np.int64)
+        return Runs((height, width), empty, empty, np.empty(0, np.int32))
+    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
+    return Runs((height, width), starts, np.append(starts[1:], flat.size), flat[starts])
+
+
+def rows_covered(starts: NDArray, stops: NDArray, height: int) -> tuple[NDArray, NDArray]:
+    """First and last row of each run ``[start, stop)`` of a map of ``height`` rows.
+
+    A run that goes on at the top of the next column covers all rows.
+    """
+    tops, bottoms = starts % height, (stops - 1) % height
+    wraps = starts // height != (stops - 1) // height
+    return np.where(wraps, 0, tops), np.where(wraps, height - 1, bottoms)
+
+
+@dataclass(frozen=True)
+class EncodedInstance:
+    """One instance as COCO wants it.
+
+    Attributes:
+        label: its value in the label map.
+        bbox: ``[x, y, width, height]`` in pixels of the map, tight around the mask.
+        area: pixels.
+        segmentation: compressed RLE.
+        border: whether it touches the border of the image.
+    """
+
+    label: int
+    bbox: list[int]
+    area: int
+    segmentation: Segmentation
+    border: bool
+
+
+def encode_labels(labels: NDArray[np.integer]) -> list[EncodedInstance]:
+    """Encode each label of a map.
+
+    Args:
+        labels: (height, width) integers, 0 for background. Labels need not be connected or without gaps.
+
+    Returns:
+        One entry for each label that occurs, in ascending order of labels.
+    """
+    height, width = labels.shape
+    runs = find_runs(labels)
+    # A stable sort keeps the runs of one label in the order of their pixels; background sorts away.
+    inside = np.flatnonzero(runs.values)
+    order = inside[np.argsort(runs.values[inside], kind="stable")]
+    starts, stops, values = runs.starts[order], runs.stops[order], runs.values[order]
+    if values.size == 0:
+        return []
+    firsts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
+    areas = np.add.reduceat(stops - starts, firsts)
+    tops, bottoms = rows_covered(starts, stops, height)
+    tops, bottoms = np.minimum.reduceat(tops, firsts), np.maximum.reduceat(bottoms, firsts)
+    lasts = np.append(firsts[1:], values.size) - 1
+    lefts, rights = starts[firsts] // height, (stops[lasts] - 1) // height
+    border = (lefts == 0) | (tops == 0) | (rights == width - 1) | (bottoms == height - 1)
+    boxes = np.stack([lefts, tops, rights - lefts + 1, bottoms - tops + 1], axis=1)
+    return [
+        EncodedInstance(
+            label=int(values[first]),
+            bbox=boxes[index].tolist(),
+            area=int(areas[index]),
+            segmentation=compress_runs(starts[first : last + 1], stops[first : last + 1], height, width),
+            border=bool(border[index]),
+        )
+        for index, (first, last) in enumerate(zip(firsts, lasts))
+    ]
+
+
+def compress_runs(starts: NDArray, stops: NDArray, height: int, width: int) -> Segmentation:
+    """COCO's compressed form of runs ``[start, stop)`` that rise, in column-major pixel numbers of an image."""
+    edges = np.empty(2 * len(starts), np.int64)
+    edges[0::2], edges[1::2] = starts, stops
+    counts = np.diff(edges, prepend=0).tolist()
+    last = int(stops[-1]) if len(stops) else 0
+    if last < height * width or not counts:
+        counts.append(height * width - last)
+    compressed = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": compressed["counts"].decode("ascii")}
 
 
 def run_lengths(segmentation: Mapping[str, Any]) -> NDArray[np.int64]:

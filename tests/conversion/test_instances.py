@@ -19,7 +19,7 @@ from bccd_d2.conversion.instances import (
     label_instances,
 )
 from bccd_d2.errors import InputError
-from bccd_d2.structures.runs import find_runs
+from bccd_d2.structures.rle import find_runs
 
 SMALL_MASKS = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1))
 

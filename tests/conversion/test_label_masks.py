@@ -15,7 +15,7 @@ from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError
 from bccd_d2.io.masks import MaskRule, read_mask
 from bccd_d2.structures.coco import decode_segmentation, read_coco
-from bccd_d2.structures.encode import encode_labels
+from bccd_d2.structures.rle import encode_labels
 from tests.conversion.drawn import write_pairs
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bccd_d2.structures.coco_check import check_coco
-from bccd_d2.structures.encode import encode_labels
+from bccd_d2.structures.rle import encode_labels
 from tests.conversion.drawn import draw_image, draw_mask, write
 
 Document = dict[str, Any]

@@ -9,8 +9,14 @@ from pycocotools import mask as coco_mask
 
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import decode_segmentation
-from bccd_d2.structures.encode import encode_labels
-from bccd_d2.structures.rle import decode_rle, decode_rle_columns, pixel_numbers, rle_extent, run_lengths
+from bccd_d2.structures.rle import (
+    decode_rle,
+    decode_rle_columns,
+    encode_labels,
+    pixel_numbers,
+    rle_extent,
+    run_lengths,
+)
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1))
 
@@ -76,3 +82,21 @@ def test_any_text_decodes_or_is_refused(counts: str, height: int, width: int) ->
 def test_what_cannot_be_decoded_is_refused(segmentation: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         decode_segmentation(segmentation, 4, 4)  # type: ignore[arg-type]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 1, 2, 7]))
+)
+def test_all_labels_of_a_map_are_encoded_as_the_plain_loop_does(labels: np.ndarray) -> None:
+    instances = encode_labels(labels)
+    assert [instance.label for instance in instances] == [v for v in np.unique(labels) if v != 0]
+    for instance in instances:
+        mask = np.asfortranarray(labels == instance.label, np.uint8)
+        expected = coco_mask.encode(mask)
+        assert instance.segmentation["counts"].encode() == expected["counts"]
+        assert instance.segmentation["size"] == list(labels.shape)
+        assert instance.bbox == coco_mask.toBbox(expected).tolist()
+        assert instance.area == mask.sum()
+        edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+        assert instance.border == edge.any()
