@@ -37,7 +37,7 @@ from bccd_d2.structures.coco_writer import CocoWriter
 logger = logging.getLogger(__name__)
 SPLITS_FILE = "splits.json"
 LOOKED_AT = 8
-"""Of so few images every mask is compared with what its image shows."""
+"""Of so few images every mask is compared with what its image shows; of more one in a hundred, as that takes time."""
 FEWEST = 2
 """Instances on an image of a smear; fewer on most images are worth a word."""
 
@@ -235,7 +235,7 @@ def _add_up(summary: ConversionSummary, converted: ConvertedImage, part: str) ->
 
 def _spread(numbers: Sequence[int]) -> frozenset[int]:
     """All of few images, some of many, spread evenly: those whose masks are compared with what the image shows."""
-    count = len(numbers) if len(numbers) <= LOOKED_AT else 2 + len(numbers) // 50
+    count = len(numbers) if len(numbers) <= LOOKED_AT else 1 + len(numbers) // 100
     return frozenset(numbers[index * (len(numbers) - 1) // max(count - 1, 1)] for index in range(count))
 
 

@@ -41,6 +41,7 @@ _EXIF_ORIENTATION = 0x0112
 _EXIF_TRANSPOSED = frozenset({5, 6, 7, 8})
 _SIBLINGS = 16
 """Images of a folder, spread evenly, by which its depth is known."""
+_PICTURES = (PNG_SIGNATURE, b"\xff\xd8\xff", b"BM")
 _PILLOW_LIMIT = threading.Lock()
 
 
@@ -172,6 +173,9 @@ def page_count(path: str | Path) -> int:
 
 def _kind(path: Path) -> Literal["slide", "tiff", "picture"]:
     head = read_head(path)
+    slide_name = path.suffix.lower() in SLIDE_SUFFIXES  # MIRAX files begin as JPEG do
+    if head.startswith(_PICTURES) and not slide_name:
+        return "picture"
     if is_whole_slide(path):
         return "slide"
     if head.startswith(TIFF_SIGNATURES):
@@ -179,7 +183,7 @@ def _kind(path: Path) -> Literal["slide", "tiff", "picture"]:
     known = microscope_format(path, head)
     if known is not None:
         raise InputError(f"{path}: {known}, which is not read; {WAY_OUT}")
-    return "slide" if path.suffix.lower() in SLIDE_SUFFIXES - MICROSCOPE_FORMATS.keys() else "picture"
+    return "slide" if slide_name and path.suffix.lower() not in MICROSCOPE_FORMATS else "picture"
 
 
 def _read_picture(path: Path) -> NDArray[np.uint8]:
