@@ -28,10 +28,10 @@ from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image, read_image_size
 from bccd_d2.io.masks import MaskRule
 from bccd_d2.structures.coco import as_rle, decode_segmentation
-from bccd_d2.structures.encode import encode_labels
 from bccd_d2.structures.names import stem_of
 from bccd_d2.structures.outline_files import Outline
 from bccd_d2.structures.polygons import mask_to_polygons
+from bccd_d2.structures.rle import encode_labels
 
 logger = logging.getLogger(__name__)
 DEFAULT_CLASS = "cell"
