@@ -76,7 +76,7 @@ def convert(args: argparse.Namespace) -> int:
             options,
             kind=None if args.annotation_format == AUTO else args.annotation_format,
             images=args.images,
-            table=None if section is None else ClassTable.from_mapping(section),
+            table=None if section is None else ClassTable.from_mapping(section, options.spec.annotates),
             min_area=args.min_area or 1,
             **common,
         )

@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from bccd_d2.conversion.box_files import Bbbc041Boxes, VocFolder, YoloLabels, read_yolo_names
+from bccd_d2.conversion.box_files import (
+    Bbbc041Boxes,
+    VocFolder,
+    YoloLabels,
+    file_of,
+    read_points,
+    read_yolo_names,
+)
 from bccd_d2.conversion.box_matching import CUT_METHODS, cut_by_boxes, match_boxes
 from bccd_d2.conversion.boxes import BoxFile, ImageBoxes, fit_boxes, make_boxes
 from bccd_d2.conversion.classes import DROP, IGNORE, WEAK, ClassAssignment, ClassSource, ClassTable
@@ -53,7 +60,7 @@ def make_class_source(
                 "expected one that has, for instance bbbc041"
             )
         return None
-    table = ClassTable.from_mapping(spec.classes)
+    table = ClassTable.from_mapping(spec.classes, spec.annotates)
     if boxes is None and table.boxes is None and table.format != "yolo":  # which has its own places for them
         raise InputError(
             "the dataset spec takes classes from boxes; expected --boxes, a file or folder with them"
@@ -61,6 +68,9 @@ def make_class_source(
     path = Path(boxes) if boxes is not None else None
     if path is None and table.boxes is not None:
         path = find_below(Path(root), table.boxes)
+    if table.format == "points":
+        assert path is not None
+        return PointClasses(path, table)
     return BoxClasses(_box_file(table.format, Path(root), path), table)
 
 
@@ -137,6 +147,76 @@ class BoxClasses:
         work.take_boxes(image)
         work.take_unclaimed()
         return work.assignment
+
+
+@dataclass(frozen=True)
+class PointClasses:
+    """Class source: the class of a component is that of the point on it.
+
+    A component without a point becomes what the table says of components without box; one with points of several
+    classes is ignored where the table says so of shared components, and else has the class of most of them.
+
+    Attributes:
+        folder: of files ``STEM.txt`` with a line ``x y class`` for each cell, in pixels.
+        table: what the classes mean.
+    """
+
+    folder: Path
+    table: ClassTable
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """Categories of the table."""
+        return self.table.coco_categories
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """The table."""
+        return {"source": "points", "weak": False, **self.table.as_dict()}
+
+    def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
+        """Classes of the components in ``labels``, int32 (height, width), labels 1..n without gaps.
+
+        Raises:
+            InputError: the points of this image are broken, absent, or of a class that the table does not list.
+        """
+        result = ClassAssignment(labels, {})
+        found = file_of(image, self.folder, ".txt")
+        if found is None:
+            if self.table.image_without_boxes == "error":
+                raise InputError(
+                    f"{image.path}: no points for it in {self.folder}; expected {image.stem}.txt, or "
+                    "'image_without_boxes: keep' in the table"
+                )
+            result.counts["images without points"] += 1
+        points = [] if found is None else read_points(found)
+        claims: dict[int, Counter[str]] = {}
+        for x, y, category in points:
+            name = self.table.class_of(category, False, str(found))
+            inside = 0 <= x < image.width and 0 <= y < image.height
+            label = int(labels[int(y), int(x)]) if inside else 0
+            if name == DROP:
+                result.counts["points dropped by the table"] += 1
+            elif not label:
+                result.counts["points without component, dropped"] += 1
+            else:
+                claims.setdefault(label, Counter())[name] += 1
+        for label in range(1, int(labels.max(initial=0)) + 1):
+            names = claims.get(label, Counter())
+            if len(names) > 1:
+                result.counts[f"components with points of several classes: {self.table.shared}"] += 1
+            if not names:
+                result.counts[f"components without point: {self.table.without_box}"] += 1
+                name = {"keep": self.table.default}.get(self.table.without_box, self.table.without_box)
+            else:
+                name = (
+                    IGNORE if len(names) > 1 and self.table.shared == IGNORE else names.most_common(1)[0][0]
+                )
+            if name == IGNORE:
+                result.ignored.add(label)
+            elif name != DROP:
+                result.category_ids[label] = self.table.class_ids[name]
+        return result
 
 
 class _Assigner:

@@ -48,7 +48,7 @@ class VocFolder:
         Raises:
             InputError: there is one file for a stem that several images share; or see :func:`read_voc`.
         """
-        path = _file_of(image, self.folder, ".xml")
+        path = file_of(image, self.folder, ".xml")
         return None if path is None else read_voc(path)
 
 
@@ -252,7 +252,7 @@ class YoloLabels:
         Raises:
             InputError: see :func:`read_yolo`; or a class has no name.
         """
-        path = yolo_label_file(image.path) if self.folder is None else _file_of(image, self.folder, ".txt")
+        path = yolo_label_file(image.path) if self.folder is None else file_of(image, self.folder, ".txt")
         if path is None:
             return None
         corners, names = [], []
@@ -364,7 +364,29 @@ def yolo_points(values: list[float]) -> tuple[list[float], list[float]]:
     return [cx - width / 2, cx + width / 2], [cy - height / 2, cy + height / 2]
 
 
-def _file_of(image: ImageRecord, folder: Path, suffix: str) -> Path | None:
+def read_points(path: Path) -> list[tuple[float, float, str]]:
+    """x and y in pixels and the class of each line ``x y class``, with spaces or commas between.
+
+    Raises:
+        InputError: a line has another shape.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error}), expected points") from error
+    points = []
+    for number, line in enumerate(lines, start=1):
+        words = line.replace(",", " ").split(maxsplit=2)
+        if not words:
+            continue
+        if len(words) < 3:
+            raise InputError(f"{path}, line {number}: {line[:60]!r}, expected x y class")
+        x, y = (parse_coordinate(word, f"{path}, line {number}") for word in words[:2])
+        points.append((x, y, words[2].strip()))
+    return points
+
+
+def file_of(image: ImageRecord, folder: Path, suffix: str) -> Path | None:
     """The file named after the image's stem in ``folder``."""
     path = folder / f"{image.stem}{suffix}"
     if path.is_file():

@@ -8,7 +8,7 @@ a source, every instance is a ``cell``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
@@ -19,7 +19,9 @@ from bccd_d2.conversion.box_matching import CUT_METHODS
 from bccd_d2.conversion.layout import ImageRecord
 from bccd_d2.errors import InputError
 
-ANNOTATION_FORMATS = ("voc", "bbbc041", "yolo")
+ANNOTATION_FORMATS = ("voc", "bbbc041", "yolo", "points")
+NUMBERED = ("yolo", "points")
+"""Formats whose classes may be numbers."""
 IGNORE = "ignore"
 DROP = "drop"
 WEAK = "weak"
@@ -101,7 +103,8 @@ class ClassTable:
     """The section ``classes`` of a data set's YAML.
 
     Attributes:
-        format: how the boxes are written, ``voc``, ``bbbc041`` or ``yolo``.
+        format: how the boxes are written, ``voc``, ``bbbc041`` or ``yolo``; or ``points``, files ``STEM.txt`` with
+            a line ``x y class`` for each cell, in pixels.
         boxes: where they lie, seen from the root of the data or a folder below it; the command's ``--boxes`` overrules
             it. For ``yolo`` the default is ``labels`` in place of ``images`` in the path of the image, or beside it.
         categories: class by category of the box file (by class number where a YOLO set has no list of names);
@@ -120,6 +123,7 @@ class ClassTable:
         difficult: what becomes of boxes that a VOC file flags as difficult: as ``ignore`` or ``drop`` in
             ``categories``, or ``keep`` to take them for what they are called.
         image_without_boxes: an image that the boxes do not know of at all is an ``error``, or has none (``keep``).
+        order: classes that come first, in this order, whether or not a category stands for them.
     """
 
     format: str
@@ -132,6 +136,7 @@ class ClassTable:
     without_component: str = DROP
     difficult: str = IGNORE
     image_without_boxes: str = "error"
+    order: tuple[str, ...] = ()
     class_ids: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,19 +154,18 @@ class ClassTable:
         for key, outcomes in OUTCOMES.items():
             if getattr(self, key) not in outcomes:
                 raise InputError(f"{key}: {getattr(self, key)!r}, expected one of {', '.join(outcomes)}")
-        names = [name for name in dict.fromkeys(self.categories.values()) if name not in (IGNORE, DROP)]
-        if self.default not in names:
-            names.append(self.default)
+        listed = dict.fromkeys([*self.order, *self.categories.values(), self.default])
+        names = [name for name in listed if name not in (IGNORE, DROP)]
         object.__setattr__(self, "class_ids", {name: number for number, name in enumerate(names, start=1)})
 
     @classmethod
-    def from_mapping(cls, content: Any) -> ClassTable:
-        """Make a table of what stands in the YAML.
+    def from_mapping(cls, content: Any, order: Iterable[str] = ()) -> ClassTable:
+        """Make a table of what stands in the YAML; ``order`` as the attribute.
 
         Raises:
             InputError: it is no mapping, or a key or value is not one a table has.
         """
-        known = [f.name for f in fields(cls) if f.init]
+        known = [f.name for f in fields(cls) if f.init and f.name != "order"]
         if not isinstance(content, Mapping):
             raise InputError(f"classes: {content!r}, expected a mapping")
         for key in content:
@@ -171,12 +175,12 @@ class ClassTable:
             if key not in content:
                 raise InputError(f"classes: no key {key!r}, expected one")
         categories = content["categories"]
-        if content["format"] == "yolo" and isinstance(
+        if content["format"] in NUMBERED and isinstance(
             categories, Mapping
         ):  # numbers where there are no names
             categories = {str(key) if type(key) is int else key: value for key, value in categories.items()}
         try:
-            return cls(**{**content, "categories": categories})
+            return cls(**{**content, "categories": categories, "order": tuple(order)})
         except InputError as error:
             raise InputError(f"classes: {error}") from error
 

@@ -255,6 +255,7 @@ def _info(
         "version": bccd_d2.__version__,
         "image_root": relative_posix(root, out),
         "options": {**asdict(options), **source},
+        **options.spec.unlabeled,
         "files_sha256": hashlib.sha256(files.encode()).hexdigest(),
     }
 

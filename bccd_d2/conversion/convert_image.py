@@ -96,10 +96,11 @@ class ImageConverter:
     @property
     def categories(self) -> list[dict[str, Any]]:
         """COCO categories of what comes out."""
-        names = self.spec.mask.class_names
-        if names:
-            return [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
-        return (self.class_source or SingleClass()).categories
+        names = list(self.spec.mask.class_names)
+        if not names:
+            names = [category["name"] for category in (self.class_source or SingleClass()).categories]
+        names += [name for name in self.spec.annotates if name not in names]
+        return [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
 
     def __call__(self, numbered: tuple[int, ImageMaskPair]) -> ConvertedImage | str:
         """Convert one pair with its image id; a fault comes back as text, so that one bad file need not end all."""

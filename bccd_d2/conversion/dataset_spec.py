@@ -14,6 +14,7 @@ code. Every key is optional::
       min_area: 100
       cut: {method: h-maxima, distance: 0.01}
     image_sets: ImageSets/Main   # folder with lists train.txt, val.txt, test.txt of stems, the official split
+    annotates: {RBC: partly, Platelets: none}   # complete (default), partly or none
     classes: {...}               # classes from boxes, see bccd_d2.conversion.classes.ClassTable
 """
 
@@ -31,6 +32,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.files import read_yaml
 from bccd_d2.io.masks import Colour, MaskRule
 
+ANNOTATED = ("complete", "partly", "none")
 SPEC_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "datasets"
 YAML_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -51,6 +53,10 @@ class DatasetSpec:
         mask: what the pixels of a mask mean.
         instances: how instances are made of it.
         classes: classes from boxes, as they stand in the file, see :class:`bccd_d2.conversion.classes.ClassTable`.
+        annotates: how each class is annotated: ``complete``, ``partly`` (cells without annotation are not background)
+            or ``none``; these classes are listed in the JSON in this order, those that are not complete in
+            ``info.unlabeled_categories`` too, which tells a training not to learn from their absence.
+        unlabeled_sizes: smallest and largest size, in pixels, of such cells; for ``info.unlabeled_sizes``.
         image_sets: folder with the lists of the official split, seen from the root or a folder below it; without it,
             folders named train and test tell the official part.
     """
@@ -61,14 +67,28 @@ class DatasetSpec:
     instances: InstanceRule = field(default_factory=InstanceRule)
     classes: Mapping[str, Any] | None = None
     image_sets: str | None = None
+    annotates: Mapping[str, str] = field(default_factory=dict)
+    unlabeled_sizes: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        for name, how in self.annotates.items():
+            if how not in ANNOTATED:
+                raise InputError(f"annotates: {name}: {how!r}, expected {', '.join(ANNOTATED)}")
         for folder in self.folders:
             if (folder.mask is None) != (self.mask.kind == "none"):
                 raise InputError(
                     f"folders: {folder.image!r} {'without' if folder.mask is None else 'with'} masks, "
                     f"but mask: kind: {self.mask.kind}; expected 'none' just where folders name no masks"
                 )
+
+    @property
+    def unlabeled(self) -> dict[str, Any]:
+        """What ``info`` says of classes that are not annotated completely."""
+        names = [name for name, how in self.annotates.items() if how != "complete"]
+        found: dict[str, Any] = {"unlabeled_categories": names} if names else {}
+        if names and self.unlabeled_sizes is not None:
+            found["unlabeled_sizes"] = list(self.unlabeled_sizes)
+        return found
 
 
 def known_specs() -> list[str]:
@@ -120,6 +140,22 @@ def _spec(content: Any) -> DatasetSpec:
         raise InputError(f"image_sets: {given['image_sets']!r}, expected the path of a folder")
     if given.get("classes") is not None and not isinstance(given["classes"], Mapping):
         raise InputError(f"classes: {given['classes']!r}, expected a mapping")
+    annotates = given.get("annotates") or {}
+    if not isinstance(annotates, Mapping) or not all(isinstance(name, str) for name in annotates):
+        raise InputError(
+            f"annotates: {annotates!r}, expected a mapping of class names to {', '.join(ANNOTATED)}"
+        )
+    given["annotates"] = dict(annotates)
+    if given.get("unlabeled_sizes") is not None:
+        sizes = given["unlabeled_sizes"]
+        if (
+            not isinstance(sizes, list)
+            or len(sizes) != 2
+            or not all(type(size) in (int, float) for size in sizes)
+            or not 0 <= sizes[0] <= sizes[1]
+        ):
+            raise InputError(f"unlabeled_sizes: {sizes!r}, expected [smallest, largest] in pixels")
+        given["unlabeled_sizes"] = (sizes[0], sizes[1])
     return DatasetSpec(**given)
 
 

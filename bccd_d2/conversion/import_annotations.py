@@ -247,13 +247,16 @@ def convert_annotations(
         InputError: bad input, see the message.
     """
     path, options = Path(path), options or ConversionOptions()
-    options = replace(options, spec=IMAGES_ONLY)
+    spec = replace(
+        IMAGES_ONLY, annotates=options.spec.annotates, unlabeled_sizes=options.spec.unlabeled_sizes
+    )
+    options = replace(options, spec=spec)
     kind, files, imported = read_annotations(path, kind, images)
     if not any(image.cells for image in imported.images):
         raise InputError(
             f"{path}: no annotated image in {kind} format (of {len(imported.images)}); expected cells"
         )
-    classes = _classes(imported, table)
+    classes = tuple(dict.fromkeys([*options.spec.annotates, *_classes(imported, table)]))
     for what, count in sorted(imported.counts.items()):
         logger.warning("%s: %d %s", path, count, what)
 

@@ -88,7 +88,7 @@ def test_classes_of_boxes_reach_the_json(tmp_path: Path, workers: int) -> None:
     boxes = write_bbbc041(tmp_path / "boxes.json", ["a", "b"])
     summary = convert(root, tmp_path / "out", read_spec("bbbc041_infected"), boxes, workers=workers)
     document = read_coco(tmp_path / "out" / annotation_file("train"))
-    assert [c["name"] for c in document["categories"]] == ["RBC", "infected RBC", "WBC"]
+    assert [c["name"] for c in document["categories"]] == ["RBC", "infected RBC", "WBC", "Platelets"]
     assert Counter(a["category_id"] for a in document["annotations"]) == {1: 2, 2: 2}
     infected = [a["bbox"] for a in document["annotations"] if a["category_id"] == 2]
     assert infected[0] == [60, 40, 41, 41]
@@ -105,8 +105,8 @@ def test_ignored_cells_are_regions_of_every_category(tmp_path: Path) -> None:
     boxes = write_bbbc041(tmp_path / "boxes.json", ["a"], "difficult")
     convert(root, tmp_path / "out", read_spec("bbbc041"), boxes)
     annotations = read_coco(tmp_path / "out" / annotation_file("train"))["annotations"]
-    assert [(a["category_id"], a["iscrowd"]) for a in annotations] == [(1, 0), (1, 1), (2, 1)]
-    assert len({a["id"] for a in annotations}) == 3
+    assert [(a["category_id"], a["iscrowd"]) for a in annotations] == [(1, 0), (1, 1), (2, 1), (3, 1)]
+    assert len({a["id"] for a in annotations}) == 4
     assert annotations[1]["segmentation"] == annotations[2]["segmentation"]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.dataset_spec import DatasetSpec, known_specs, read_spec
 from bccd_d2.conversion.instances import CutRule, InstanceRule
 from bccd_d2.conversion.layout import FolderPair
@@ -90,3 +91,34 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         read_spec("nope")
     assert all(name in str(raised.value) for name in known_specs())
     assert {"kaggle", "palette", "rgb_classes", "label_maps", "wbc_grey", "jpeg_masks"} <= set(known_specs())
+
+
+def test_classes_that_are_not_annotated_go_to_info(tmp_path: Path) -> None:
+    spec = read_spec(
+        written(
+            tmp_path, "annotates: {RBC: partly, WBC: complete, Platelets: none}\nunlabeled_sizes: [4, 42]\n"
+        )
+    )
+    assert spec.unlabeled == {"unlabeled_categories": ["RBC", "Platelets"], "unlabeled_sizes": [4, 42]}
+    assert read_spec("kaggle").unlabeled == {}
+    assert read_spec("bbbc041").unlabeled == {
+        "unlabeled_categories": ["Platelets"],
+        "unlabeled_sizes": [4, 42],
+    }
+    for text, message in (
+        ("annotates: {RBC: some}", "RBC: 'some', expected complete, partly, none"),
+        ("annotates: [RBC]", "expected a mapping of class names"),
+        ("unlabeled_sizes: [42, 4]", "expected .smallest, largest."),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_spec(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["bbbc041", "bccd_voc", "txl_pbc"])
+def test_sources_with_and_without_platelets_have_the_same_classes(name: str) -> None:
+    spec = read_spec(name)
+    assert list(ClassTable.from_mapping(spec.classes, spec.annotates).class_ids) == [
+        "RBC",
+        "WBC",
+        "Platelets",
+    ]
