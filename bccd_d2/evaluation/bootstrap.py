@@ -125,7 +125,7 @@ def intervals(statistics: HeadlineStatistics, samples: int, seed: int) -> Mappin
 
 
 def differences(both: HeadlineStatistics, samples: int, seed: int) -> Mapping[str, Difference]:
-    """Compare two runs that were judged on the same images.
+    """Compare two runs that were evaluated on the same images.
 
     Args:
         both: statistics of the images of run A followed by the same images of run B.

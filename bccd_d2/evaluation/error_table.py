@@ -14,7 +14,7 @@ from bccd_d2.evaluation.ranking import PrecisionRanking, ScoredImage, rank_predi
 from bccd_d2.evaluation.records import split_errors
 from bccd_d2.evaluation.taxonomy import BINS, CORRECT, IGNORED, ImageErrors
 
-MENDABLE = tuple(name for name in BINS if name not in (CORRECT, IGNORED))
+FIXABLE = tuple(name for name in BINS if name not in (CORRECT, IGNORED))
 
 
 def precision_gains(
@@ -32,11 +32,11 @@ def precision_gains(
     before = _average_precision(images, number_of_classes)
     gains: dict[str, tuple[float, float] | None] = {}
     made = {name for e in errors for name in (*e.true_bins, *e.predicted_bins)}
-    for name in MENDABLE:
+    for name in FIXABLE:
         if name not in made:
             gains[name] = (0.0, 0.0) if not np.isnan(before[0]).all() else None
             continue
-        after = _average_precision([mended(i, e, name) for i, e in zip(images, errors)], number_of_classes)
+        after = _average_precision([fixed(i, e, name) for i, e in zip(images, errors)], number_of_classes)
         # A class whose every cell was taken out says nothing.
         known = ~np.isnan(before[0]) & ~np.isnan(after[0])
         gain = (after - before)[:, known]
@@ -44,7 +44,7 @@ def precision_gains(
     return gains
 
 
-def mended(image: ScoredImage, errors: ImageErrors, name: str) -> ScoredImage:
+def fixed(image: ScoredImage, errors: ImageErrors, name: str) -> ScoredImage:
     """The image as if the errors of one bin had not been made."""
     kept = np.array([bin_ != name for bin_ in errors.predicted_bins], bool)
     concerned = [t for t, bin_ in enumerate(errors.true_bins) if bin_ == name]
@@ -79,7 +79,7 @@ class ErrorBin:
         predictions: predictions in it.
         true_share: of all true cells, in [0, 1]; 0 where there are none.
         predicted_share: of all predictions that count, likewise.
-        AP50_gain: what mask AP50 would gain if the errors of this bin were mended (Bolya et al. 2020), in [-1, 1];
+        AP50_gain: what mask AP50 would gain if the errors of this bin were fixed (Bolya et al. 2020), in [-1, 1];
             ``None`` for "correct" and "ignored", and where there is no ground truth.
         AP_gain: likewise of AP.
     """

@@ -128,7 +128,7 @@ class Evaluation:
 
 
 def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
-    """Judge the predictions of a data set.
+    """Evaluate the predictions of a data set.
 
     Raises:
         InputError: an image has more predictions than ``options.max_detections``, cannot be read or has another size

@@ -21,7 +21,7 @@ from bccd_d2.structures.cells import Cells
 
 
 class CellEvaluator(COCOEvaluator):
-    """Collects predictions as Detectron2's COCO evaluator does, and judges them by this project's rules.
+    """Collects predictions as Detectron2's COCO evaluator does, and evaluates them by this project's rules.
 
     The results are in percent, as everywhere in Detectron2, in the groups ``"bbox"``, ``"segm"``, ``"bbox_interior"``,
     ``"segm_interior"``, ``"overlap"``, ``"instances"`` and ``"instances_interior"``; see

@@ -1,4 +1,4 @@
-"""Images of drawn cells whose metrics can be computed by hand."""
+"""Images of synthetic cells whose metrics can be computed by hand."""
 
 from __future__ import annotations
 

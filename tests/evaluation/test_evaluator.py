@@ -76,7 +76,7 @@ def run(outputs, output_dir=None, options=OPTIONS, **more):
     return evaluator.evaluate()
 
 
-def test_cells_are_judged_as_instances_are(dataset):
+def test_cells_are_evaluated_as_instances_are(dataset):
     boxes, scores = [(54, 50, 20, 20), B], [0.75, 0.5]
     cells = rectangles(boxes)
     cells = Cells.from_masks(cells.height, cells.width, map(cells.full_mask, range(2)), scores=scores)
@@ -85,7 +85,7 @@ def test_cells_are_judged_as_instances_are(dataset):
     assert with_cells["segm"]["AP50"] == pytest.approx(100 * 67 / 101)
 
 
-def test_a_run_and_its_file_are_judged_alike(dataset, tmp_path):
+def test_a_run_and_its_file_are_evaluated_alike(dataset, tmp_path):
     # The first image right but for a shift of 4 (IoU 2/3); the second empty.
     results = run([output([(54, 50, 20, 20), B], [0.9, 0.8]), output([], [])], str(tmp_path / "inference"))
     # Right at 0.50 to 0.65 both (recall 2/3), beyond one of two predictions.

@@ -20,7 +20,7 @@ def gains(truth, predictions, classes=1):
 
 
 def only(found):
-    """The bins whose mending changes AP50."""
+    """The bins whose fixing changes AP50."""
     return {name: gain[0] for name, gain in found.items() if gain[0] != 0}
 
 
@@ -59,7 +59,7 @@ def test_an_outline_is_corrected():
 def test_a_class_is_corrected():
     truth = rectangles([A, B], classes=[0, 1])
     found = gains(truth, rectangles([A, B], classes=[0, 0], scores=[0.8, 0.9]), classes=2)
-    # Class 0: wrong, right, 1/2; class 1: 0; both 1 when mended.
+    # Class 0: wrong, right, 1/2; class 1: 0; both 1 when fixed.
     assert only(found) == {"misclassified": pytest.approx(0.75)}
 
 
