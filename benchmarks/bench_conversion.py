@@ -149,9 +149,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--root", type=Path, help="folder of image/mask pairs (default: smears drawn for this)"
-    )
+    parser.add_argument("--root", type=Path, help="folder of image/mask pairs (default: synthetic smears)")
     parser.add_argument("--images", type=int, default=20, help="how many of them for the times (default 20)")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"

@@ -2,10 +2,10 @@
 
     python benchmarks/bench_growth.py [--images 2] [--size 800x600] [--rounds 3]
 
-Smears are drawn twice over: so many times as many images of the same size ("more images"), and as many images of so
-many times the area with so many times as many cells ("more cells"). What is compared with is linear growth: so many
-times the cost of the smallest. A training step takes two crops of 256 px whatever there is, and decodes its images
-anew. Evaluation judges what Otsu's threshold and a watershed find. Prediction is the shipped model's.
+Two series of synthetic smears: 1, 4 and 16 times as many images of one size ("more images"), and the same number of
+images of 1, 4 and 16 times the area and number of cells ("more cells"). The reference is linear growth from the
+smallest. A training step takes two crops of 256 px whatever the data, and decodes its images again. Evaluation is of
+what Otsu's threshold and a watershed find. Prediction is the shipped model's.
 
 Each figure is of a process of its own, forked from one that has everything loaded, on one thread: the least processor
 time of several rounds, and the peak memory beyond that at the start of the first (Linux only).
@@ -113,7 +113,7 @@ def read_set(data: Path) -> EvaluationSet:
 def serve(connection: Connection, stage: str, smears: Path, data: Path, rounds: int) -> None:
     """In a process of its own: send the least seconds of several rounds, and how many MB memory rose during them."""
     work = STAGES[stage](smears, data)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     before = memory("VmRSS")
     seconds = []
     for _ in range(rounds):

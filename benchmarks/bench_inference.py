@@ -5,9 +5,9 @@
     python benchmarks/bench_inference.py --only slide --slide-side 20000
     PYTHONPATH=FOLDER_OF_CELLPOSE_3 python benchmarks/bench_inference.py --only models
 
-The image is a drawn smear of 1600x1200 with about 80 cells. Random weights cost what trained ones do once the number
-of detections is fixed: the score threshold is 0 and every network returns its 100 best. Runs are interleaved, so that a
-busy machine slows all alike, and the ratios are what counts; "CPU s" is what all threads together worked.
+The image is a synthetic smear of 1600x1200 with about 80 cells. Random weights cost what trained ones do once the
+number of detections is fixed: the score threshold is 0 and every network returns its 100 best. Runs are interleaved,
+so that a busy machine slows all alike, and the ratios are what counts; "CPU s" is what all threads together worked.
 
 1. models: one image in memory to masks of the image's size (torchvision) or of the cells' (ours). Cellpose at 30
    pixels a cell, the size its U-Net was trained at. Version 3 (cyto3) is what a user without a GPU would run: network

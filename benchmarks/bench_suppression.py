@@ -1,7 +1,7 @@
 """CPU time of suppression, against torchvision's hard NMS of the same boxes and against masks as whole frames.
 
-1000 boxes are detections of drawn cells in an image of 1600x1200, each cell found several times a few pixels off; 300
-masks are what a model outputs there: a disc for each box. Rates are times of torchvision's NMS on those boxes.
+1000 boxes are detections of synthetic cells in an image of 1600x1200, each cell found several times a few pixels off;
+300 masks are what a model outputs there: a disc for each box. Rates are times of torchvision's NMS on those boxes.
 """
 
 from __future__ import annotations

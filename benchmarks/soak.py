@@ -2,8 +2,8 @@
 
     python benchmarks/soak.py [--rounds 100] [--command-rounds 10] [--seed 0] [--work FOLDER]
 
-In each round a conversion of drawn smears is killed and done again, and a training on it is killed once or twice,
-going on with --resume each time. The signal is SIGKILL, SIGTERM or SIGINT; the moment is drawn evenly from the time an
+In each round a conversion of synthetic smears is killed and repeated, and a training on it is killed once or twice,
+resumed with --resume each time. The signal is SIGKILL, SIGTERM or SIGINT; the moment is drawn evenly from the time an
 undisturbed one takes, or is that at which files are being written. After each kill every file that a reader would read
 must load; what comes out at the end must be that of the undisturbed ones, bit for bit: annotations, splits, all of the
 final checkpoint, the best one, the metrics.
