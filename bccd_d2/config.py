@@ -60,6 +60,9 @@ def add_bccd_config(cfg: CN) -> None:
     # Folder for the decoded images instead of memory, shared by all processes and later runs.
     cfg.INPUT.CACHE_DIR = ""
 
+    # Multiply each channel so that the image's own background comes to the same white, see bccd_d2/data/color.py.
+    cfg.INPUT.WHITE_BALANCE = False
+
     # Reinhard stain normalization (Reinhard et al. 2001), see bccd_d2/data/stain.py.
     cfg.INPUT.STAIN = CN()
     # Normalize the stain of every image.

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bccd_d2.data.augmentation import draw_generator
+from bccd_d2.data.color import ColorNormalizer
 from bccd_d2.data.label_map import ImageInstances, resize_labels
 from bccd_d2.data.preprocessing import read_dataset_image, resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
@@ -311,6 +312,10 @@ def _free_place(
 
 def build_copy_paste(cfg: CfgNode, dataset_dicts: Sequence[Mapping[str, Any]]) -> CopyPaste:
     """Copy-paste as ``INPUT.COPY_PASTE`` asks for, from the given training data."""
-    normalizer = ReinhardNormalizer(cfg)
-    bank = CellBank.from_dataset(dataset_dicts, _CELLS_PER_CLASS, normalizer, seed=max(cfg.SEED, 0))
+    normalizer, colors = ReinhardNormalizer(cfg), ColorNormalizer.from_config(cfg)
+
+    def read(file_name: str, image_format: str) -> NDArray[np.uint8]:
+        return colors.balance(read_dataset_image(file_name, image_format))
+
+    bank = CellBank.from_dataset(dataset_dicts, _CELLS_PER_CLASS, normalizer, max(cfg.SEED, 0), read)
     return CopyPaste(bank, cfg.INPUT.COPY_PASTE.MAX_CELLS, normalizer)

@@ -219,12 +219,17 @@ class BCCDDatasetMapper:
     def _read(self, sample: dict[str, Any]) -> NDArray[np.uint8]:
         """The native image; ``sample`` gets its height and width where it has none."""
         name = sample["file_name"]
-        image = self._images.get(name, lambda: self.preprocessor.read(name))
+        image = self._images.get(name, lambda: self._read_file(name))
         try:
             detection_utils.check_image_size(sample, image)
         except detection_utils.SizeMismatchError as error:
             raise InputError(f"{name}: {error}") from error
         return image
+
+    def _read_file(self, name: str) -> NDArray[np.uint8]:
+        """In training with its white balance, which is that of the whole image; the preprocessor does it in testing."""
+        image = self.preprocessor.read(name)
+        return self.preprocessor.colors.balance(image) if self.is_train else image
 
     def _stain_statistics(self, name: str, image: NDArray[np.uint8]) -> StainStatistics | None:
         if self.stain_measure is None:

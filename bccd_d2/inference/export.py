@@ -189,6 +189,7 @@ def _card(cfg: CfgNode) -> NetworkCard:
         cell_diameter=float(cfg.INPUT.CELL_DIAMETER),
         microns_per_pixel=float(cfg.INPUT.MICRONS_PER_PIXEL),
         stain=ReinhardNormalizer.from_config(cfg) if cfg.INPUT.STAIN.ENABLED else None,
+        white_balance=cfg.INPUT.WHITE_BALANCE,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.data.color import ColorNormalizer
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import DEFAULT_OPTIONS, CellFinder, PredictionOptions, detections_in
 from bccd_d2.structures.detections import Detections
@@ -54,6 +55,7 @@ class NetworkCard:
         cell_diameter: of the median cell of the training images, pixels; 0 if not known.
         microns_per_pixel: of the training images; 0 if not known.
         stain: arguments of :class:`bccd_d2.data.stain.ReinhardNormalizer`; ``None`` where images are not normalized.
+        white_balance: see :class:`bccd_d2.data.color.ColorNormalizer`.
     """
 
     class_names: tuple[str, ...]
@@ -63,6 +65,7 @@ class NetworkCard:
     cell_diameter: float = 0.0
     microns_per_pixel: float = 0.0
     stain: dict[str, Any] | None = None
+    white_balance: bool = False
 
     def to_json(self) -> str:
         """As JSON."""
@@ -224,7 +227,7 @@ class ExportedPredictor(CellFinder):
             card.class_names,
             scale=card.scale,
             image_format=card.image_format,
-            stain=stain,
+            colors=ColorNormalizer(card.white_balance, stain),
             most_detections=card.most_detections,
             training_diameter=card.cell_diameter,
             training_microns=card.microns_per_pixel,

@@ -30,7 +30,7 @@ from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.detections import Detections
 
 if TYPE_CHECKING:
-    from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
+    from bccd_d2.data.color import ColorNormalizer, ColorStatistics
 
 AUTO: Literal["auto"] = "auto"
 """As a diameter: estimate it."""
@@ -136,7 +136,7 @@ class CellFinder:
         class_names: by class index.
         scale: network pixels per pixel at the magnification the network was trained at.
         image_format: "BGR" or "RGB", what the network expects.
-        stain: what is done to colours, or None.
+        colors: white balance and stain normalization, or None for neither.
         most_detections: that the network returns of an image.
         training_diameter: of the median cell of the training images, pixels; 0 if not known.
         training_microns: microns per pixel of the training images; 0 if not known.
@@ -151,7 +151,7 @@ class CellFinder:
         *,
         scale: float,
         image_format: str,
-        stain: ReinhardNormalizer | None,
+        colors: ColorNormalizer | None,
         most_detections: int,
         training_diameter: float,
         training_microns: float,
@@ -163,7 +163,7 @@ class CellFinder:
         self.options = options
         self._scale = scale
         self._image_format = image_format
-        self._stain = stain
+        self._colors = colors
         self._most_detections = most_detections
         self.training_diameter = training_diameter
         self._training_microns = training_microns
@@ -328,10 +328,10 @@ class CellFinder:
         """Detections of one prepared image that shows a few dozen cells at most."""
         return self.network([image])[0]
 
-    def _statistics(self, source: ImageSource) -> StainStatistics | None:
-        if self._stain is None:
+    def _statistics(self, source: ImageSource) -> ColorStatistics | None:
+        if self._colors is None or not self._colors.active:
             return None
-        return self._stain.statistics(self._in_network_order(sample_image(source)))
+        return self._colors.statistics(self._in_network_order(sample_image(source)))
 
     def _in_network_order(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._image_format == "BGR":
@@ -339,11 +339,11 @@ class CellFinder:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
     def _prepare(
-        self, image: NDArray[np.uint8], scale: float, statistics: StainStatistics | None
+        self, image: NDArray[np.uint8], scale: float, statistics: ColorStatistics | None
     ) -> NDArray[np.uint8]:
         """An image in the network's colour order as the network takes it; ``scale``: training per native pixel."""
         image = resize_image(image, *scaled_size(image.shape[0], image.shape[1], scale * self._scale))
-        return self._stain.apply(image, statistics) if self._stain else image
+        return image if self._colors is None or statistics is None else self._colors.apply(image, statistics)
 
     def _predict_tiles(
         self, images: Sequence[NDArray[np.uint8]], tiles: Sequence[Tile], options: PredictionOptions

@@ -185,7 +185,7 @@ class BCCDPredictor(CellFinder):
             names,
             scale=preprocessor.scale,
             image_format=preprocessor.image_format,
-            stain=preprocessor.stain,
+            colors=preprocessor.colors,
             most_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
             training_diameter=cfg.INPUT.CELL_DIAMETER,
             training_microns=cfg.INPUT.MICRONS_PER_PIXEL,

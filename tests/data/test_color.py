@@ -1,0 +1,45 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bccd_d2.config import get_bccd_cfg
+from bccd_d2.data.color import BACKGROUND_LEVEL, ColorNormalizer, white_balance_gain
+from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
+from tests.data.shapes import dataset_dict, disc, smear
+
+DISCS = [disc(120, 160, 40, 40, 20), disc(120, 160, 110, 70, 25)]
+
+
+@given(lamp=st.tuples(*[st.floats(0.6, 1.1)] * 3))
+@settings(max_examples=25, deadline=None)
+def test_the_lamp_does_not_change_a_balanced_image(lamp):
+    smooth = cv2.GaussianBlur(smear(120, 160, DISCS), (0, 0), 2)
+    lit = np.rint(smooth * np.array(lamp)).clip(0, 255).astype(np.uint8)
+    normalizer = ColorNormalizer(white_balance=True)
+    difference = normalizer.balance(smooth).astype(int) - normalizer.balance(lit)
+    assert np.abs(difference).max() <= 4  # rounding to levels, magnified by the gain
+    background = np.percentile(normalizer.balance(lit).reshape(-1, 3), 90, axis=0)
+    assert background == pytest.approx([BACKGROUND_LEVEL] * 3, abs=2)
+
+
+def test_a_black_image_is_not_amplified_without_limit():
+    assert white_balance_gain(np.full((50, 50, 3), 2, np.uint8)).tolist() == [3, 3, 3]
+
+
+def test_training_testing_and_a_crop_get_the_balance_of_the_whole_image(tmp_path):
+    record = dataset_dict(tmp_path / "a.png", DISCS)
+    image = cv2.imread(record["file_name"])
+    cfg = get_bccd_cfg()
+    cfg.INPUT.WHITE_BALANCE = True
+    cfg.INPUT.AUGMENTATION.PRESET, cfg.INPUT.RANDOM_FLIP, cfg.INPUT.ROT90 = "none", "none", False
+    cfg.INPUT.CROP.ENABLED = False
+    normalizer = ColorNormalizer.from_config(cfg)
+    expected = normalizer.balance(image)
+    assert not np.array_equal(expected, image)
+    for is_train in (True, False):
+        shown = BCCDDatasetMapper(cfg, is_train)(record)["image"].numpy().transpose(1, 2, 0)
+        assert np.array_equal(shown, expected)
+    part = normalizer.apply(image[:50, :60], normalizer.statistics(image))
+    assert np.array_equal(part, expected[:50, :60])
