@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
+from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
-from bccd_d2.files import read_yaml
+from bccd_d2.files import read_yaml, write_json
 from bccd_d2.structures.coco import read_json
 
 TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
@@ -60,7 +63,13 @@ class AblationPlan:
         for key, kind in expected.items():
             if not isinstance(content[key], kind) or (not content[key] and key != "options"):
                 raise InputError(f"{path}: {key}: expected a {kind.__name__}, found {content[key]!r}")
+        folders: dict[str, str] = {}
         for name, changes in content["rows"].items():
+            other = folders.setdefault(_folder_name(name), name)
+            if other != name:
+                raise InputError(
+                    f"{path}: rows: {other!r} and {name!r} would share the folder {_folder_name(name)}: rename one"
+                )
             if not isinstance(changes, dict):
                 raise InputError(
                     f"{path}: rows: {name}: expected a dict of configuration keys, found {changes!r}"
@@ -129,17 +138,55 @@ def run_ablation(
 
 
 def _folder(out: Path, name: str, seed: int) -> Path:
-    return out / name.replace(" ", "_") / f"seed{seed}"
+    return out / _folder_name(name) / f"seed{seed}"
+
+
+def _folder_name(row: str) -> str:
+    return re.sub(r"[^\w.,+-]", "_", str(row)).casefold()
+
+
+def _require_same_plan(folder: Path, planned: Mapping[str, Any]) -> None:
+    """Refuse results and checkpoints of another plan, and note this one in a new folder.
+
+    Raises:
+        InputError: names the keys that differ.
+    """
+    path = folder / "plan.json"
+    if path.is_file():
+        before = read_json(path)
+        keys = sorted(key for key in before.keys() | planned.keys() if before.get(key) != planned.get(key))
+        if keys:
+            listed = ", ".join(
+                f"{key} {before.get(key)!r} there, {planned.get(key)!r} now" for key in keys[:4]
+            )
+            raise InputError(
+                f"{folder} was made by another plan ({listed}): delete it, or give another folder with --output"
+            )
+    elif folder.is_dir() and any(folder.glob("*.json")):
+        raise InputError(
+            f"{folder} holds a run without plan.json: delete it, or give another folder with --output"
+        )
+    else:
+        write_json(path, planned, indent=2)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def _train_net(
     config: Path, data_root: Path, folder: Path, options: Mapping[str, Any], flag: str
 ) -> dict[str, Any]:
-    """The results of one run of tools/train_net.py, which is skipped where they are there."""
+    """The results of one run of tools/train_net.py, which is skipped where the same plan has made them."""
     result_file = folder / "results.json"
+    pairs = [str(word) for pair in options.items() for word in pair]
+    resolved = yaml.safe_load(load_config(config, pairs).dump())
+    _require_same_plan(folder, {"flag": flag, "data": str(data_root.resolve()), **_flat(resolved)})
     if not result_file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        pairs = [str(word) for pair in options.items() for word in pair]
         command = [
             sys.executable,
             str(TRAIN_NET),

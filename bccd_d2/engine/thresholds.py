@@ -111,12 +111,10 @@ def tune(
                 for image, index in zip(scored, rows)
             ]
         detections = rank_predictions(kept, len(dataset.class_names))
-        # The curve is that of the first IoU threshold of those it gets.
-        first = int(found[0])
-        detections = replace(
-            detections, correct=detections.correct[first:], counted=detections.counted[first:]
-        )
-        curves = [precision_recall_curve(detections, index) for index in range(len(dataset.class_names))]
+        curves = [
+            precision_recall_curve(detections, index, int(found[0]))
+            for index in range(len(dataset.class_names))
+        ]
         tunings.append(Tuning([_best(curve, score_before, lowest_score) for curve in curves], suppression))
     best = max(tunings, key=lambda tuning: tuning.mean_f1)
     before = [one.f1_before for one in tunings[0].classes]

@@ -1,4 +1,6 @@
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -43,6 +45,8 @@ def test_every_plan_names_keys_that_exist(path):
             {"seeds": [1, 2], "rows": {"a": {"seeds": 1}, "b": {"evaluate": "a", "seeds": 2}}},
             "rows: b: seeds: expected 1 to 1, found 2",
         ),
+        ({"rows": {"a b": {}, "a_b": {}}}, "rows: 'a b' and 'a_b' would share the folder a_b: rename one"),
+        ({"rows": {"Dice": {}, "dice": {}}}, "would share the folder dice"),
         ({"extra": 1}, "expected the keys config, options, seeds, rows, found"),
     ],
 )
@@ -103,7 +107,7 @@ def test_a_row_that_evaluates_takes_the_weights_and_keys_of_another(monkeypatch,
 
     monkeypatch.setattr(ablation, "_train_net", train_net)
     rows = {
-        "best": {"evaluate": "own", "checkpoint": "model_best.pth", "TEST.SCORE_THRESH": 0.3},
+        "best": {"evaluate": "own", "checkpoint": "model_best.pth", "TEST.TTA.ENABLED": True},
         "own": {"MODEL_EMA.ENABLED": True},
     }
     results = run_ablation(AblationPlan(LITE, {"SOLVER.MAX_ITER": 2}, [7], rows), tmp_path, tmp_path, {})
@@ -112,7 +116,7 @@ def test_a_row_that_evaluates_takes_the_weights_and_keys_of_another(monkeypatch,
     weights = str(tmp_path / "own" / "seed7" / "model_best.pth")
     assert calls == [
         ("own/seed7", own, "--resume"),
-        ("best/seed7", {**own, "TEST.SCORE_THRESH": 0.3, "MODEL.WEIGHTS": weights}, "--eval-only"),
+        ("best/seed7", {**own, "TEST.TTA.ENABLED": True, "MODEL.WEIGHTS": weights}, "--eval-only"),
     ]
 
 
@@ -129,3 +133,35 @@ def test_a_row_may_do_with_fewer_seeds(monkeypatch, tmp_path):
     results = run_ablation(AblationPlan(LITE, {}, [7, 8], rows), tmp_path, tmp_path, {})
     assert folders == ["base/seed7", "bad/seed7", "judged/seed7", "base/seed8"]
     assert {name: len(runs) for name, runs in results["data"].items()} == {"base": 2, "bad": 1, "judged": 1}
+
+
+def test_results_of_another_plan_are_not_reused(monkeypatch, tmp_path):
+    ran = []
+
+    def run(command, **_):
+        folder = Path(command[command.index("OUTPUT_DIR") + 1])
+        (folder / "results.json").write_text(json.dumps(result(70)))
+        ran.append(folder.name)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("subprocess.run", run)
+
+    def ablate(options, rows):
+        return run_ablation(AblationPlan(LITE, options, [7], rows), tmp_path, tmp_path, {})
+
+    rows = {"base": {}, "other": {"INPUT.SCALE": 1.0}}
+    ablate({"SOLVER.MAX_ITER": 2}, rows)
+    ablate({"SOLVER.MAX_ITER": 2}, rows)
+    assert len(ran) == 2  # the second time all is there
+    with pytest.raises(
+        InputError, match=r"seed7 was made by another plan \(SOLVER\.MAX_ITER 2 there, 3 now\)"
+    ):
+        ablate({"SOLVER.MAX_ITER": 3}, rows)
+    with pytest.raises(
+        InputError, match=r"other/seed7 was made by another plan \(INPUT\.SCALE 1\.0 there, 0\.25 now"
+    ):
+        ablate({"SOLVER.MAX_ITER": 2}, {**rows, "other": {"INPUT.SCALE": 0.25}})
+    (tmp_path / "base" / "seed7" / "plan.json").unlink()
+    with pytest.raises(InputError, match="holds a run without plan"):
+        ablate({"SOLVER.MAX_ITER": 2}, rows)
+    assert len(ran) == 2
