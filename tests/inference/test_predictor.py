@@ -152,7 +152,7 @@ def test_a_source_that_knows_its_microns_is_resized_when_the_training_data_do(
     ("option", "key"), [("diameter", "CELL_DIAMETER"), ("microns_per_pixel", "MICRONS_PER_PIXEL")]
 )
 def test_a_size_that_the_training_does_not_know_is_an_error(predictor, smear, monkeypatch, option, key):
-    monkeypatch.setattr(predictor, "_training_diameter", 0.0)
+    monkeypatch.setattr(predictor, "training_diameter", 0.0)
     with pytest.raises(InputError, match=f"{option} is given, but INPUT.{key} of the configuration is 0"):
         predictor.predict_cells(smear, PredictionOptions(**{option: 3.0}))
 
