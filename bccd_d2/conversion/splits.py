@@ -10,9 +10,9 @@ from typing import Any
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import write_json
+from bccd_d2.structures.coco import PARTS as PARTS
 from bccd_d2.structures.coco import read_json
 
-PARTS = ("train", "val", "test")
 RATIOS = (0.70, 0.15, 0.15)
 SEED = 42
 Splits = dict[str, list[str]]

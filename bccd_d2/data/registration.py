@@ -17,12 +17,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 
 from bccd_d2.errors import InputError
+from bccd_d2.structures.coco import PARTS as PARTS
 from bccd_d2.structures.coco import as_rle, image_root, read_coco
 from bccd_d2.structures.names import match_classes
 from bccd_d2.structures.rle import run_lengths
 
 _logger = logging.getLogger(__name__)
-PARTS = ("train", "val", "test")
 # An image with fewer whole cells says little about its magnification.
 _FEWEST_CELLS = 4
 

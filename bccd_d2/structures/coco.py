@@ -17,6 +17,8 @@ from bccd_d2.files import write_json
 from bccd_d2.structures.rle import decode_rle, decode_rle_columns
 
 logger = logging.getLogger(__name__)
+PARTS = ("train", "val", "test")
+"""What a data set is split into; each has a COCO JSON of its own."""
 REQUIRED_LISTS = ("images", "annotations", "categories")
 FAR = 4
 """Polygon coordinates further out than this many image sides are taken for a mistake."""
