@@ -1,8 +1,8 @@
 """Open a page on this machine that finds the cells of images that are dropped on it.
 
-python tools/app.py                       # with the model that comes with the repository, on http://127.0.0.1:7860
+python tools/app.py                       # with the model lite of weights/, on http://127.0.0.1:7860
 python tools/app.py --run output/lite --port 8000
-python tools/app.py --host 0.0.0.0 --max-mb 20     # for everybody who can reach this machine
+python tools/app.py --host 0.0.0.0 --max-mb 20     # for all who can reach this machine
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         model.config, model.weights, PredictionOptions(LOWEST_THRESHOLD), device=given.device
     )
     with tempfile.TemporaryDirectory(prefix="bccd_d2-") as folder:
-        example = Path(folder) / "drawn smear.png"
+        example = Path(folder) / "synthetic smear.png"
         cv2.imwrite(str(example), draw_smear(21, 1200, 900).image)
         try:
             launch_app(

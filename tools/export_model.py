@@ -44,7 +44,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="FILE_OR_DIR",
-        help="images on which the file must find what the model finds (default: two drawn smears and an empty glass)",
+        help="images on which the file must find what the model finds (default: two synthetic smears and an empty "
+        "background)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
     options = parser.parse_args(arguments)
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     weights = str(options.weights or options.run / "model_final.pth")
     named = find_images(options.check) if options.check else []
     differences = export_model(cfg, weights, options.output, [read_image(str(path)) for path, _ in named])
-    names = [name for _, name in named] or ["drawn smear", "drawn smear", "empty glass"]
+    names = [name for _, name in named] or ["synthetic smear", "synthetic smear", "empty background"]
     print("| checked on | cells | largest difference of a box (px) | of a score | of a mask's probability |")
     print("|---|---:|---:|---:|---:|")
     for name, found in zip(names, differences):

@@ -21,7 +21,7 @@ from bccd_d2.inference.arguments import (
     model_from,
     options_from,
 )
-from bccd_d2.inference.batch import prepare_job, run_job
+from bccd_d2.inference.batch import known_diameters, prepare_job, run_job
 from bccd_d2.inference.collect import BatchSummary, collect
 from bccd_d2.inference.predictor import check_device
 from bccd_d2.inference.ray_engine import run_job_on_ray
@@ -87,6 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
             run_job_on_ray(job, given.ray_address, workers=given.ray_workers, gpus_per_worker=given.ray_gpus)
         else:
             run_job(job, given.num_gpus)
+        for group, found in known_diameters(job).items():
+            print(f"{group}: diameter of red cells {found}")
         return report(collect(job.images, job.outputs), given.output)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.batch import Predictor
+from bccd_d2.inference.predict_file import Predictor
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, write_formats
 from bccd_d2.inference.writers.images import overview

@@ -130,7 +130,7 @@ def otsu_watershed(
     """Find the cells of one image.
 
     Args:
-        image: (height, width, 3) uint8, BGR, dark cells on bright glass.
+        image: (height, width, 3) uint8, BGR, dark cells on a bright background.
         rule: how what is dark becomes cells.
         smoothing: sigma of the blur in native pixels; 0 for none.
 

@@ -43,7 +43,7 @@ def collect(images: Sequence[tuple[str | Path, str]], outputs: Outputs) -> Batch
     counts files from 1, or pages where a file has several. ``cells.csv`` and ``counts.csv`` come with format "csv".
 
     Args:
-        images: path and name of each file, as for :func:`bccd_d2.inference.batch.predict_one`.
+        images: path and name of each file, as for :func:`bccd_d2.inference.predict_file.predict_one`.
         outputs: where their results are.
 
     Raises:

@@ -136,7 +136,7 @@ def export_model(
         weights: its checkpoint.
         path: ends with ``.onnx`` or ``.ts``; replaced if it exists.
         images: (height, width, 3) uint8 BGR, native, each of another size, on which the file is checked. Empty: two
-            synthetic smears and an empty glass.
+            synthetic smears and an empty background.
 
     Returns:
         How far the file is from the network on each image.

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.data.scaling import resize_image, scaled_size
+from bccd_d2.errors import InputError
 from bccd_d2.inference.measurements import NUCLEATED
 from bccd_d2.io.sources import ImageSource
 
@@ -82,6 +83,11 @@ class DiameterEstimate:
     diameter: float | None
     cells: int
     doubt: str = ""
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.diameter, int | float) and 0 < self.diameter < math.inf
+        if not (self.diameter is None or number) or not isinstance(self.doubt, str):
+            raise InputError(f"diameter: expected a number of pixels above 0, found {self.diameter!r}")
 
     @property
     def unsure(self) -> bool:

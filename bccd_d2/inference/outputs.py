@@ -87,7 +87,7 @@ def recorded_results(storage: Storage) -> Iterator[str]:
 
 
 def _is_record(found: Any) -> bool:
-    """Whether it has what :func:`bccd_d2.inference.batch.predict_one` writes."""
+    """Whether it has what :func:`bccd_d2.inference.predict_file.predict_one` writes."""
     if not isinstance(found, dict) or not all(
         isinstance(found.get(key, 0), str | None) for key in ("error", "file")
     ):

@@ -13,7 +13,8 @@ from typing import Any
 from tqdm import tqdm
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.batch import Job, predict_one, with_diameters
+from bccd_d2.inference.batch import Job, with_diameters
+from bccd_d2.inference.predict_file import predict_one
 from bccd_d2.io.storage import is_url
 
 RETRIES = 3
@@ -32,7 +33,7 @@ class PredictionWorker:
         self._predictor: Any = None
 
     def predict(self, path: str | Path, name: str) -> None:
-        """Predict one file and write its results, see :func:`bccd_d2.inference.batch.predict_one`."""
+        """Predict one file and write its results, see :func:`bccd_d2.inference.predict_file.predict_one`."""
         if self._predictor is None:
             self._predictor = self._job.load()
         predict_one(

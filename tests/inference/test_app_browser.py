@@ -33,7 +33,7 @@ def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("app")
     cfg = write_tiny_run(folder)
     predictor = BCCDPredictor(cfg, folder / "model_final.pth", PredictionOptions(LOWEST_THRESHOLD))
-    example = folder / "drawn smear.png"
+    example = folder / "synthetic smear.png"
     cv2.imwrite(str(example), draw_smear(1, 260, 200).image)
     limits = UploadLimits(megabytes=0.5, megapixels=0.1)
     app = build_app(predictor, limits, example)
@@ -101,7 +101,7 @@ def test_an_image_is_uploaded_shown_counted_and_downloaded(page, tmp_path):
 
 
 def test_the_threshold_and_the_example(page):
-    page.get_by_role("button", name="Try a drawn smear").click()
+    page.get_by_role("button", name="Try a synthetic smear").click()
     page.locator("#overlay img").wait_for()
     before, picture = counted(page), page.locator("#overlay img").get_attribute("src")
     slider = page.locator("#threshold input[type=range]")

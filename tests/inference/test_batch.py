@@ -1,290 +1,324 @@
-"""One file that cannot be read, a disk that is full, Ctrl-C: what is finished stays, and is not done again."""
+"""A batch from its inputs to its results, and results of two models that are never mixed."""
 
 import errno
 import json
-import pickle
-import resource
+from typing import ClassVar
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import tifffile
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
+from torch.multiprocessing import ProcessRaisedException
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference import batch
-from bccd_d2.inference.batch import OutputError, Outputs, predict_one, predict_pending
+from bccd_d2.inference import batch, predict_file
+from bccd_d2.inference import collect as collecting
+from bccd_d2.inference.batch import Job, OutputError, prepare_job, run_job
 from bccd_d2.inference.collect import collect
 from bccd_d2.inference.finder import PredictionOptions
-from bccd_d2.io.find_images import find_images
-from bccd_d2.io.storage import Storage
+from bccd_d2.inference.model_zoo import ModelFiles, find_model, shipped_model
+from tests.conftest import REPOSITORY
 from tests.inference.drawn_cells import DarkThings
 
+LITE = REPOSITORY / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
 
-def smear(*places, size=(100, 120)):
-    image = np.full((*size, 3), 200, np.uint8)
-    for x, y, side in places:
-        image[y : y + side, x : x + side] = 40
-    return image
+
+class Loaded(DarkThings):
+    """A stand-in that is made as the predictor is."""
+
+    devices: ClassVar[list[str | None]] = []
+
+    def __init__(self, config, weights, options, *, device=None, max_detections=None):
+        super().__init__(options=options)
+        self.devices.append(device)
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch):
+    Loaded.devices = []
+    monkeypatch.setattr(batch, "BCCDPredictor", Loaded)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three images: two cells, one at the right border, none."""
-    images = tmp_path / "in"
-    images.mkdir()
-    places = {"a.png": [(10, 10, 20), (50, 50, 8)], "b.png": [(90, 40, 30)], "c.png": []}
-    for name, squares in places.items():
-        cv2.imwrite(str(images / name), smear(*squares))
-    return images
+    (tmp_path / "in").mkdir()
+    for index in range(5):
+        image = np.full((40, 50, 3), 200, np.uint8)
+        image[5:30, 5 : 10 + 4 * index] = 30
+        cv2.imwrite(str(tmp_path / "in" / f"{index}.png"), image)
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    return tmp_path
 
 
-def outputs(folder, formats=("coco", "csv"), key="model 1"):
-    return Outputs(Storage(str(folder.parent / "out")), formats, key)
+def prepare(folder, output="out", *, weights="weights.pth", formats=("coco", "csv", "overlay"), **given):
+    overwrite = given.pop("overwrite", False)
+    options = PredictionOptions(**{"score_threshold": 0.5} | given)
+    model = ModelFiles(str(LITE), str(folder / weights))
+    return prepare_job([folder / "in"], folder / output, model, options, formats, overwrite=overwrite)
 
 
-def run(folder, out, predictor=None):
-    predictor = predictor or DarkThings()
-    images = find_images([folder])
-    pending = [image for image in images if not out.is_finished(*image)]
-    predict_pending(pending, predictor, out)
-    return collect(images, out), [name.rsplit("/", 1)[-1] for name in predictor.seen]
+def finish(prepared: Job, num_gpus=1):
+    run_job(prepared, num_gpus)
+    return collect(prepared.images, prepared.outputs)
 
 
 def tree(folder):
+    """Content by name, of records only the name: they say how long it took."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(folder).as_posix(): path.read_bytes() if "records" not in path.parts else None
+        for path in folder.rglob("*")
+        if path.is_file()
     }
 
 
-def test_a_batch_is_images_and_their_sums(folder):
-    out = outputs(folder)
-    summary, seen = run(folder, out)
-    assert seen == ["a.png", "b.png", "c.png"]
-    assert (summary.images, summary.failures) == (3, [])
-    assert summary.counts.cells == {"RBC": 1, "WBC": 1, "Platelet": 1}
-    assert summary.counts.in_frame == {"RBC": 1, "WBC": 1, "Platelet": 0}
+def test_several_gpus_write_the_files_of_one(folder, monkeypatch):
+    finish(prepare(folder))
 
-    root = folder.parent / "out"
-    entries = json.loads((root / "predictions.json").read_text())
-    assert [(entry["image_id"], entry["file_name"], entry["category"]) for entry in entries] == [
-        (1, "a.png", "WBC"),
-        (1, "a.png", "RBC"),
-        (2, "b.png", "Platelet"),
-    ]
-    assert coco_mask.area(entries[2]["segmentation"]) == 900
-    # pycocotools takes it as results on the images.
-    truth = COCO()
-    images = [{"id": n, "file_name": f"{n}.png", "height": 100, "width": 120} for n in (1, 2, 3)]
-    truth.dataset = {"images": images, "annotations": [], "categories": [{"id": n} for n in (1, 2, 3)]}
-    truth.createIndex()
-    assert len(truth.loadRes(str(root / "predictions.json")).getAnnIds(imgIds=[1])) == 2
+    def launch(main, num_gpus, dist_url, args):
+        assert dist_url == "auto"
+        for rank in range(num_gpus):
+            monkeypatch.setattr(batch.comm, "get_rank", lambda rank=rank: rank)
+            monkeypatch.setattr(batch.comm, "get_world_size", lambda: num_gpus)
+            main(*args)
 
-    cells = pd.read_csv(root / "cells.csv")
-    assert cells["image"].tolist() == ["a.png", "a.png", "b.png"]
-    assert cells["area_px"].tolist() == [400, 64, 900]
-    counts = pd.read_csv(root / "counts.csv").set_index(["image", "class"])
-    assert counts.loc[("all images", "all"), "cells"] == 3
-    assert counts.loc[("b.png", "Platelet"), "cells_in_frame"] == 0
-    assert len(counts) == 4 * 4
+    monkeypatch.setattr(batch, "launch", launch)
+    Loaded.devices = []
+    finish(prepare(folder, "shared"), 2)
+    assert Loaded.devices == ["cuda:0", "cuda:1"]
+    assert tree(folder / "shared") == tree(folder / "out")
 
 
-def test_broken_files_are_listed_and_do_not_stop_the_others(folder):
-    (folder / "aa empty.png").touch()
-    (folder / "ab text.png").write_text("no image")
-    whole = (folder / "a.png").read_bytes()
-    (folder / "ac cut.png").write_bytes(whole[: len(whole) // 2])
-    out = outputs(folder)
-    summary, _ = run(folder, out)
-    assert summary.images == 3
-    assert len(summary.failures) == 3
-    for failure, name in zip(summary.failures, ("aa empty.png", "ab text.png", "ac cut.png")):
-        assert failure.count(name) == 1
-    # A broken file keeps its number, and is tried again once it is whole.
-    entries = json.loads((folder.parent / "out" / "predictions.json").read_text())
-    assert [entry["image_id"] for entry in entries] == [1, 1, 5]
-    (folder / "ab text.png").write_bytes(whole)
-    summary, seen = run(folder, out)
-    assert len(summary.failures) == 2
-    assert "ab text.png" in seen and "a.png" not in seen
+def test_a_process_that_ends_with_bad_input_ends_the_batch_with_its_message(folder, monkeypatch):
+    def launch(*arguments, **options):
+        raise ProcessRaisedException("-- Process 1 --\nTraceback:\n\n" + last, 1, 99)
+
+    monkeypatch.setattr(batch, "launch", launch)
+    last = "bccd_d2.inference.predict_file.OutputError: out: results cannot be written (disk full)\n"
+    with pytest.raises(InputError, match=r"^out: results cannot be written"):
+        run_job(prepare(folder), 2)
+    last = "ZeroDivisionError: division by zero\n"
+    with pytest.raises(ProcessRaisedException):
+        run_job(prepare(folder), 2)
 
 
-def test_a_decompression_bomb_is_one_bad_file(folder):
-    cv2.imwrite(str(folder / "bomb.png"), smear(size=(200, 200)))
-    images, out = find_images([folder]), outputs(folder)
-    predict_pending(images, DarkThings(), out, max_pixels=15_000)
-    summary = collect(images, out)
-    assert summary.images == 3
-    assert "bomb.png: 200x200 pixels" in summary.failures[0]
+def test_a_finished_batch_needs_no_model(folder):
+    finish(prepare(folder))
+    Loaded.devices = []
+    finish(prepare(folder, batch_size=4))
+    assert Loaded.devices == []
 
 
-def test_finished_images_are_skipped_until_something_changes(folder):
-    out = outputs(folder)
-    run(folder, out)
-    before = tree(folder.parent / "out")
-    assert run(folder, out)[1] == []
-    assert tree(folder.parent / "out") == before
-    cv2.imwrite(str(folder / "b.png"), smear((5, 5, 40), (60, 60, 30)))
-    assert run(folder, out)[1] == ["b.png"]
-    (folder.parent / "out" / "csv" / "c.png.csv").unlink()
-    assert run(folder, out)[1] == ["c.png"]
-    assert run(folder, outputs(folder, key="model 2"))[1] == ["a.png", "b.png", "c.png"]
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score_threshold": 0.3}, r"options\.score_threshold was 0\.5, is now 0\.3\. Give another --output"),
+        ({"weights": "other.pth"}, "weights was '[0-9a-f]+', is now '[0-9a-f]+'"),
+    ],
+)
+def test_results_of_another_model_or_options_are_not_mixed(folder, change, message):
+    (folder / "other.pth").write_bytes(b"other weights")
+    finish(prepare(folder))
+    before = tree(folder / "out")
+    with pytest.raises(InputError, match=message):
+        prepare(folder, **change)
+    assert tree(folder / "out") == before
+    # Forced, what is left of the old results goes.
+    (folder / "in" / "0.png").unlink()
+    finish(prepare(folder, **change, overwrite=True))
+    assert set(before) - set(tree(folder / "out")) == {
+        *("coco/0.png.json", "csv/0.png.csv", "overlays/0.png.png", "records/0.png.json")
+    }
 
 
-def test_a_further_format_makes_the_images_anew_and_keeps_the_earlier_ones(folder):
-    run(folder, outputs(folder))
-    assert len(run(folder, outputs(folder, ("geojson",)))[1]) == 3
-    assert run(folder, outputs(folder))[1] == []
-    assert run(folder, outputs(folder, ("coco", "geojson", "csv")))[1] == []
+def test_overwrite_does_everything_again(folder):
+    finish(prepare(folder))
+    (folder / "out" / "notes.txt").write_text("mine")
+    assert len(prepare(folder).pending) == 0
+    assert len(prepare(folder, overwrite=True).pending) == 5
+    assert (folder / "out" / "coco" / "1.png.json").is_file()
+    assert (folder / "out" / "notes.txt").is_file()
 
 
-class Interrupted(DarkThings):
-    """Ctrl-C while the second image is predicted."""
-
-    def predict_source(self, source, options=None, *, progress=None):
-        if len(self.seen) == 1:
-            raise KeyboardInterrupt
-        return super().predict_source(source, options, progress=progress)
-
-
-def test_ctrl_c_leaves_what_is_finished_and_the_rerun_does_the_rest(folder):
-    out = outputs(folder)
-    with pytest.raises(KeyboardInterrupt):
-        run(folder, out, Interrupted())
-    assert sorted(tree(folder.parent / "out")) == ["coco/a.png.json", "csv/a.png.csv", "records/a.png.json"]
-    _, seen = run(folder, out)
-    assert seen == ["b.png", "c.png"]
-    whole = folder.parent / "whole"
-    (whole / "in").mkdir(parents=True)
-    for path in folder.iterdir():
-        path.rename(whole / "in" / path.name)
-    run(whole / "in", outputs(whole / "in"))
-    same = {name: content for name, content in tree(whole / "out").items() if not name.startswith("records/")}
-    after = tree(folder.parent / "out")
-    assert {name: after[name] for name in same} == same
+def test_files_of_an_unknown_model_are_not_replaced(folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "predictions.json").write_text("[]")
+    with pytest.raises(InputError, match=r"predictions\.json exists; give --overwrite"):
+        prepare(folder)
+    finish(prepare(folder, overwrite=True))
+    assert len(json.loads((folder / "out" / "predictions.json").read_text())) == 5
 
 
-def test_a_full_disk_ends_the_batch_with_what_is_finished(folder, monkeypatch):
-    out = outputs(folder)
-    write = batch.write_formats
-
-    def full_after_one(result, *arguments):
-        if result.name == "b.png":
-            raise OSError(errno.ENOSPC, "No space left on device", "coco/b.png.json")
-        return write(result, *arguments)
-
-    monkeypatch.setattr(batch, "write_formats", full_after_one)
-    with pytest.raises(
-        OutputError, match=r"results cannot be written .*No space left.*the same command resumes"
-    ):
-        run(folder, out)
-    assert sorted(tree(folder.parent / "out")) == ["coco/a.png.json", "csv/a.png.csv", "records/a.png.json"]
-    monkeypatch.undo()
-    assert run(folder, out)[1] == ["b.png", "c.png"]
+def test_a_run_without_results_blocks_no_other(folder):
+    prepare(folder)
+    assert len(prepare(folder, score_threshold=0.3).pending) == 5
 
 
-def test_files_that_may_not_grow_further(folder):
-    noise = np.random.default_rng(0).integers(150, 255, (100, 120, 3), np.uint8)
-    cv2.imwrite(str(folder / "b.png"), noise)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    try:
-        with pytest.raises(OutputError, match="File too large"):
-            run(folder, outputs(folder, ("overlay",)))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert sorted(tree(folder.parent / "out")) == ["overlays/a.png.png", "records/a.png.json"]
-    assert run(folder, outputs(folder, ("overlay",)))[1] == ["b.png", "c.png"]
+def test_a_broken_manifest_is_named(folder):
+    finish(prepare(folder))
+    (folder / "out" / "run.json").write_text("{")
+    (folder / "out" / "records" / "0.png.json").write_text("{")
+    with pytest.raises(InputError, match=r"run\.json: not JSON .*--overwrite"):
+        prepare(folder)
+    assert len(prepare(folder, overwrite=True).pending) == 5
 
 
-def test_an_output_that_cannot_be_made(folder):
-    (folder.parent / "out").write_text("a file")
-    with pytest.raises(OutputError, match="out: results cannot be written"):
-        run(folder, outputs(folder))
+def test_results_below_the_inputs_are_no_images(folder):
+    finish(prepare(folder, "in/results"))
+    assert len(prepare(folder, "in/results").images) == 5
 
 
-def test_pages_are_images_of_their_own(folder):
-    pages = np.stack([smear((10, 10, 20)), smear((10, 10, 30), (60, 60, 20))])
-    tifffile.imwrite(folder / "stack.tif", pages[..., ::-1], photometric="rgb")
-    summary, _ = run(folder, outputs(folder))
-    assert summary.images == 5
-    entries = json.loads((folder.parent / "out" / "predictions.json").read_text())
-    names = [(entry["image_id"], entry["file_name"]) for entry in entries][-3:]
-    assert names == [(4, "stack.tif.page001"), *[(5, "stack.tif.page002")] * 2]
+def names(job):
+    return [name for _, name in job.images]
 
 
-def test_microns_of_the_options_win_over_those_of_the_file(folder):
-    tifffile.imwrite(
-        folder / "d.tif",
-        smear((10, 10, 20)),
-        photometric="rgb",
-        resolution=(20_000, 20_000),
-        resolutionunit=3,
+def test_an_image_in_the_output_folder_is_predicted_and_kept(folder):
+    """--input smear.png --output ."""
+    before = (folder / "in" / "0.png").read_bytes()
+    finish(prepare(folder, "in"))
+    again = prepare(folder, "in")
+    assert names(again) == [f"{index}.png" for index in range(5)]
+    assert again.pending == []
+    assert (folder / "in" / "0.png").read_bytes() == before
+    # Results of one run are no input of another that writes elsewhere.
+    assert names(prepare(folder, "elsewhere")) == names(again)
+    with pytest.raises(InputError, match=r"0\.png\.png and all others are results of an earlier prediction"):
+        prepare_job([folder / "in" / "overlays"], folder / "x", again.model, again.options, ("csv",))
+
+
+def test_images_in_a_folder_named_as_ours_are_images(folder):
+    """The user's own labels/ and overlays/, in and below the output folder."""
+    for place in ("labels", "overlays"):
+        (folder / "in" / place).mkdir()
+        cv2.imwrite(str(folder / "in" / place / "mine.png"), np.full((40, 50, 3), 200, np.uint8))
+    before = {path: path.read_bytes() for path in (folder / "in").rglob("mine.png")}
+    job = prepare(folder, "in", formats=("labels", "overlay"))
+    assert {"labels/mine.png", "overlays/mine.png"} < set(names(job))
+    finish(job)
+    assert len(prepare(folder, "in", formats=("labels", "overlay")).images) == 7
+    finish(prepare(folder, "in", formats=("labels", "overlay"), score_threshold=0.1, overwrite=True))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("own", "file"),
+    [("labels/smear.png", "smear"), ("labels/smear.tif", "smear"), ("overlays/smear.png", "smear")],
+)
+def test_an_input_is_never_written_over(folder, own, file):
+    """An image without a suffix whose result would have the name of another image."""
+    content = (folder / "in" / "0.png").read_bytes()
+    for name in (own, file):
+        (folder / "in" / name).parent.mkdir(exist_ok=True)
+        (folder / "in" / name).write_bytes(content)
+    inputs, model = (
+        [folder / "in" / own, folder / "in" / file],
+        ModelFiles(str(LITE), str(folder / "weights.pth")),
     )
-    run(folder, outputs(folder))
-    cells = pd.read_csv(folder.parent / "out" / "cells.csv").set_index("image")
-    assert cells.loc["d.tif", "area_um2"] == 400 / 4
-    assert np.isnan(cells.loc["b.png", "area_um2"])
-    other = outputs(folder, key="other")
-    run(folder, other, DarkThings(options=PredictionOptions(microns_per_pixel=0.1)))
-    cells = pd.read_csv(folder.parent / "out" / "cells.csv").set_index("image")
-    assert cells.loc["d.tif", "area_um2"] == pytest.approx(4)
-    assert cells.loc["b.png", "area_um2"] == pytest.approx(9)
+    formats = ("labels", "overlay")
+    with pytest.raises(
+        InputError, match=rf"{own} is an input and would be written over; give another --output"
+    ):
+        prepare_job(inputs, folder / "in", model, PredictionOptions(), formats)
+    assert not (folder / "in" / "run.json").exists()
+    assert (folder / "in" / own).read_bytes() == content
 
 
-def test_a_bucket_works_as_a_folder_does(folder, bucket):
-    run(folder, outputs(folder))
-    for path in folder.iterdir():
-        bucket.pipe_file(f"/bucket/in/{path.name}", path.read_bytes())
-    bucket.pipe_file("/bucket/in/broken.png", b"no image")
-    out = Outputs(Storage("memory://bucket/out"), ("coco", "csv"), "model 1")
-    images = find_images(["memory://bucket/in"])
-    predict_pending(images, DarkThings(), out)
-    summary = collect(images, out)
-    assert "memory:///bucket/in/broken.png" in summary.failures[0]
-    for name in ("cells.csv", "counts.csv", "coco/a.png.json"):
-        assert bucket.cat_file(f"/bucket/out/{name}") == (folder.parent / "out" / name).read_bytes()
-    assert all(out.is_finished(*image) for image in images if "broken" not in image[1])
+def test_overwriting_deletes_no_input_that_a_record_lists(folder):
+    finish(prepare(folder, "in"))
+    record = folder / "in" / "records" / "0.png.json"
+    content = json.loads(record.read_text())
+    content["results"].append("1.png")
+    record.write_text(json.dumps(content))
+    inputs = sorted((folder / "in").glob("?.png"))
+    job = prepare(folder, "in")
+    prepare_job(inputs[2:], folder / "in", job.model, PredictionOptions(0.7), ("csv",), overwrite=True)
+    assert (folder / "in" / "2.png").exists()
 
 
-def test_outputs_can_be_sent_to_other_processes_and_records_say_what_was_done(folder):
-    out = pickle.loads(pickle.dumps(outputs(folder)))
-    record = predict_one(folder / "a.png", "a.png", DarkThings(), out)
-    assert record["results"] == ["coco/a.png.json", "csv/a.png.csv"]
-    assert record["error"] is None
-    assert record["images"][0]["cells"] == {"RBC": 1, "WBC": 1, "Platelet": 0}
-    assert out.record("a.png") == record
-    record = predict_one(folder / "absent.png", "absent.png", DarkThings(), out)
-    assert "absent.png" in record["error"]
+def test_images_of_one_folder_and_size_share_an_estimate(folder, caplog):
+    """The stand-in estimates the width of an image, which is 50; one image is 70 pixels wide."""
+    cv2.imwrite(str(folder / "in" / "wide.png"), np.full((40, 70, 3), 200, np.uint8))
+    finish(prepare(folder, diameter="auto", formats=("csv",)))
+    groups = json.loads((folder / "out" / "run.json").read_text())["diameters"]
+    place = (folder / "in").as_posix()
+    assert groups[f"{place} 50x40"] == {"diameter": 50.0, "cells": 50, "doubt": ""}
+    assert groups[f"{place} 70x40"]["diameter"] == 70.0
+    counts = pd.read_csv(folder / "out" / "counts.csv").set_index(["image", "class"])
+    assert (
+        counts.loc[("3.png", "RBC"), "diameter_px"] == 50
+        and counts.loc[("wide.png", "all"), "diameter_px"] == 70
+    )
+    assert counts.loc[("3.png", "RBC"), "diameter_from"] == "estimated"
+    # A resumed run keeps the estimates it has, and a finished one makes none.
+    groups[f"{place} 50x40"]["diameter"] = 44.0
+    manifest = json.loads((folder / "out" / "run.json").read_text()) | {"diameters": groups}
+    (folder / "out" / "run.json").write_text(json.dumps(manifest))
+    (folder / "out" / "records" / "0.png.json").unlink()
+    finish(prepare(folder, diameter="auto", formats=("csv",)))
+    counts = pd.read_csv(folder / "out" / "counts.csv").set_index(["image", "class"])
+    assert counts.loc[("0.png", "RBC"), "diameter_px"] == 44
+    # What cannot be read is estimated again.
+    for broken in ({f"{place} 50x40": {"diameter": "wide"}}, ["a list"], {f"{place} 50x40": 3}):
+        (folder / "out" / "run.json").write_text(json.dumps(manifest | {"diameters": broken}))
+        (folder / "out" / "records" / "0.png.json").unlink()
+        finish(prepare(folder, diameter="auto", formats=("csv",)))
+        counts = pd.read_csv(folder / "out" / "counts.csv").set_index(["image", "class"])
+        assert counts.loc[("0.png", "RBC"), "diameter_px"] == 50
 
 
-def test_a_fault_of_ours_is_not_taken_for_a_bad_image(folder):
-    class Faulty(DarkThings):
-        def predict_source(self, source, options=None, *, progress=None):
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run(folder, outputs(folder), Faulty())
+def test_slides_in_a_folder_are_images_too(folder):
+    (folder / "in" / "slide.svs").write_bytes(b"x")
+    (folder / "in" / "notes.txt").write_bytes(b"x")
+    assert [name for _, name in prepare(folder).images][-1] == "slide.svs"
 
 
-def test_an_image_that_needs_too_much_memory_is_one_bad_file(folder):
-    class Hungry(DarkThings):
-        def predict_source(self, source, options=None, *, progress=None):
-            if "b.png" in source.name:
-                raise MemoryError
-            return super().predict_source(source)
+def test_which_model_is_taken(tmp_path):
+    for name in ("config.yaml", "model_final.pth", "lite.yaml", "lite.safetensors"):
+        (tmp_path / name).touch()
+    run = ModelFiles(str(tmp_path / "config.yaml"), str(tmp_path / "model_final.pth"))
+    assert find_model(tmp_path) == run
+    assert find_model(tmp_path, weights="detectron2://x.pkl").weights == "detectron2://x.pkl"
+    assert find_model(None, run.config, run.weights) == run
+    assert shipped_model(folder=tmp_path) == ModelFiles(
+        str(tmp_path / "lite.yaml"), str(tmp_path / "lite.safetensors")
+    )
+    assert find_model(name="classes") == shipped_model("classes") != find_model() == shipped_model("lite")
 
-    summary, _ = run(folder, outputs(folder), Hungry())
-    assert summary.failures == [f"{folder / 'b.png'}: not enough memory to predict it"]
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="give both --config-file and --weights"):
+        find_model(config_file=tmp_path / "config.yaml")
+    with pytest.raises(InputError, match="nowhere is not there; expected the OUTPUT_DIR"):
+        find_model(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"config\.yaml is not there"):
+        find_model(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(InputError, match=r"model_final\.pth is not there"):
+        find_model(tmp_path)
+    with pytest.raises(InputError, match=r"no model 'lite' in .* \(there: none\): give --run"):
+        shipped_model(folder=tmp_path)
+    with pytest.raises(InputError, match=r"no model 'large' in .* \(there: classes, lite\)"):
+        find_model(name="large")
+    with pytest.raises(InputError, match="--model lite: not together with --run"):
+        find_model(tmp_path, name="lite")
 
 
-def test_results_that_were_deleted_meanwhile_are_named(folder):
-    out = outputs(folder)
-    run(folder, out)
-    (folder.parent / "out" / "coco" / "a.png.json").unlink()
-    with pytest.raises(InputError, match=r"coco/a\.png\.json is gone: run the command again"):
-        collect(find_images([folder]), out)
-    with pytest.raises(InputError):
-        find_images([folder / "nowhere"])
+def full_disk(*given):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_and_the_same_command_resumes(folder, monkeypatch):
+    whole = finish(prepare(folder, "whole"))
+    told = r"/out: results cannot be written .*the same command resumes"
+    with monkeypatch.context() as disk, pytest.raises(OutputError, match=told):
+        disk.setattr(predict_file, "write_formats", full_disk)
+        run_job(prepare(folder))
+    assert not (folder / "out" / ".partial").exists()
+    job = prepare(folder)
+    assert len(job.pending) == 5
+    run_job(job)
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="No space left") as raised:
+        disk.setattr(collecting, "write_csv", full_disk)
+        collect(job.images, job.outputs)
+    assert raised.value.filename == str(folder / "out")
+    assert not (folder / "out" / "counts.csv").exists()
+    assert collect(job.images, job.outputs).counts == whole.counts
