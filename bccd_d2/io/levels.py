@@ -83,7 +83,7 @@ def find_levels(pixels: NDArray[Any], name: str = "image", declared_bits: int | 
     """
     if pixels.dtype == np.bool_:
         return Levels(0, 1, 0, 1)
-    if not np.isfinite(pixels).all():
+    if np.issubdtype(pixels.dtype, np.floating) and not np.isfinite(pixels).all():
         raise InputError(f"{name}: levels that are not finite; expected levels in [0, 1]")
     low, high = _robust_range(pixels)
     if pixels.dtype == np.uint8:
@@ -148,7 +148,12 @@ def warn_once(path: str | Path, text: str) -> None:
 def _robust_range(pixels: NDArray[Any]) -> tuple[float, float]:
     if not pixels.size:
         return 0.0, 0.0
-    low, high = np.quantile(pixels, (_TAIL, 1 - _TAIL), method="nearest")
+    if pixels.dtype == np.uint8:  # counting takes a tenth of the time of sorting
+        counts = np.cumsum(np.bincount(pixels.ravel(), minlength=256))
+        ranks = np.rint((pixels.size - 1) * np.array([_TAIL, 1 - _TAIL]))
+        low, high = np.searchsorted(counts, ranks, side="right")
+    else:
+        low, high = np.quantile(pixels, (_TAIL, 1 - _TAIL), method="nearest")
     return float(low), float(high)
 
 
