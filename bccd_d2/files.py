@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +16,9 @@ from typing import IO, Any
 import yaml
 
 from bccd_d2.errors import InputError
+from bccd_d2.parallel import signals_held_back
 
+_UNFINISHED = ".unfinished-"
 LOCK_FILE = ".lock"
 _MAX_ALIASES = 20
 _held: set[IO[str]] = set()
@@ -178,3 +182,44 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def staged_output(out: Path, targets: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary folder in ``out``; what is written there moves to ``out`` if the block ends well.
+
+    No other process writes to ``out`` meanwhile. SIGINT and SIGTERM wait while the files are moved. What a killed
+    process left unfinished is deleted.
+
+    Args:
+        out: output folder, made where missing (and removed again if the block fails and it was not there
+            before).
+        targets: paths relative to ``out`` that the block writes.
+        overwrite: whether targets that exist are replaced.
+
+    Raises:
+        InputError: a target exists and ``overwrite`` is false, ``out`` is no folder, or another process writes to it.
+        OSError: it cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file, expected an output folder")
+    _refuse_to_replace(out, targets, overwrite)
+    with locked(out, "--output"), naming(out):
+        _refuse_to_replace(out, targets, overwrite)  # which another process may have written since
+        for left in out.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=out) as name:
+            staging = Path(name)
+            yield staging
+            with signals_held_back():
+                for path in sorted(staging.rglob("*")):
+                    if path.is_file():
+                        target = out / path.relative_to(staging)
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        path.replace(target)
+
+
+def _refuse_to_replace(out: Path, targets: Sequence[str], overwrite: bool) -> None:
+    there = [name for name in targets if (out / name).exists()]
+    if there and not overwrite:
+        raise InputError(f"{out / there[0]}: exists already; give --overwrite to replace it")

@@ -21,10 +21,10 @@ from bccd_d2.audit.pictures import PictureOrder, Pictures, draw_pictures, pictur
 from bccd_d2.audit.similar import find_similar
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.layout import ImageMaskPair, find_pairs
-from bccd_d2.conversion.pool import map_in_order
-from bccd_d2.conversion.staging import staged_output
 from bccd_d2.conversion.stain_clusters import cluster_stains
 from bccd_d2.errors import InputError
+from bccd_d2.files import staged_output
+from bccd_d2.parallel import map_in_order
 
 PAGE_FILE, JSON_FILE = "audit.html", "audit.json"
 STAIN_CLUSTERS = 8

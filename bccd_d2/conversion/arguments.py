@@ -26,7 +26,11 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers``."""
     default = min(os.cpu_count() or 1, MAX_WORKERS)
     parser.add_argument(
-        "--workers", type=int, default=default, metavar="N", help=f"processes (default {default}, one a core)"
+        "--workers",
+        type=int,
+        default=default,
+        metavar="N",
+        help=f"processes (default {default}, one per core)",
     )
 
 

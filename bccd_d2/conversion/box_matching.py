@@ -39,7 +39,7 @@ class BoxMatch:
         areas: pixels of each label from 0, int64.
         fill: share of the box's inscribed ellipse that components meant by the box fill, float64 (n,).
         by_component: boxes that claim each component.
-        pieces: box by component, for components that nobody claims but that lie inside a box.
+        pieces: box by component, for components that no box claims but that lie inside a box.
     """
 
     claimed: NDArray[np.int32]

@@ -27,11 +27,11 @@ from bccd_d2.conversion.layout import (
     relative_posix,
     take_parts,
 )
-from bccd_d2.conversion.pool import map_in_order
 from bccd_d2.conversion.split_plans import SplitPlan, plan_split
 from bccd_d2.conversion.splits import PARTS, read_image_sets, write_splits
-from bccd_d2.conversion.staging import staged_output
 from bccd_d2.errors import InputError
+from bccd_d2.files import staged_output
+from bccd_d2.parallel import map_in_order
 from bccd_d2.structures.coco_writer import CocoWriter
 
 logger = logging.getLogger(__name__)

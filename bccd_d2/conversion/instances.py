@@ -277,7 +277,7 @@ def _pieces(inside: NDArray[np.bool_], rule: CutRule, diameter: float) -> NDArra
     from skimage.segmentation import watershed
 
     padded = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    # Smoothed a little: the ragged outline of a hand-drawn mask makes peaks that are no cells.
+    # Smoothed a little: the ragged outline of a annotated mask makes peaks that are no cells.
     distance = cv2.GaussianBlur(
         cv2.distanceTransform(padded, cv2.DIST_L2, 5), (0, 0), max(1.0, SMOOTHING * diameter)
     )

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from bccd_d2.conversion.staging import staged_output
 from bccd_d2.errors import InputError
+from bccd_d2.files import staged_output
 from bccd_d2.structures.coco import decode_segmentation
 from bccd_d2.structures.rle import pixel_numbers
 

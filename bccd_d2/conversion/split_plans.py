@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bccd_d2.conversion.layout import ImageMaskPair, list_names
-from bccd_d2.conversion.pool import map_in_order
 from bccd_d2.conversion.splits import (
     PARTS,
     RATIOS,
@@ -33,6 +32,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.io.background import find_foreground
 from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import MaskRule, read_mask
+from bccd_d2.parallel import map_in_order
 
 logger = logging.getLogger(__name__)
 SplitMode = Literal["random", "official", "prefix", "table", "stain", "file"]

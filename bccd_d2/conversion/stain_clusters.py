@@ -17,14 +17,14 @@ from bccd_d2.errors import InputError
 LONG_SIDE = 400
 """Images are shrunk to this many pixels: colour statistics need no more."""
 WEIGHTS = np.array([2, 3, 3, 0.3, 1.5, 1.5])
-"""What each feature counts for. The colour of the glass hardly changes within a slide; the lightness of the cells does,
-with their thickness and crowding. Chosen by looking at the clusters of real images."""
+"""What each feature counts for. The colour of the background hardly changes within a slide; the lightness of the
+cells does, with their thickness and crowding. Chosen by looking at the clusters of real images."""
 SIZE_DISTANCE = 1000.0
 """Images of different size come from different cameras; this distance, in Lab units, keeps them apart."""
 
 
 def stain_features(image: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Colour of the glass and of the cells of one image.
+    """Colour of the background and of the cells of one image.
 
     Args:
         image: uint8 (height, width, 3) RGB.

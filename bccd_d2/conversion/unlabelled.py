@@ -41,7 +41,7 @@ class UnlabelledRule:
             outside of the image.
         certainty: 0..1, where between background (0) and the image's labelled cells (1) the threshold lies.
         edge: 0..1, how far a region must step out of what lies just around it, the labelled cells doing so by 1.
-            Stained haze and cells far out of focus fade into the glass; 0 takes them too.
+            Stained haze and cells far out of focus fade into the background; 0 takes them too.
     """
 
     min_area: float = 0.15
@@ -98,7 +98,7 @@ def find_unlabelled(
         keep[region] = step >= rule.edge * np.median(contrast[labelled])
     lookup = np.zeros(count, np.int32)
     lookup[keep] = np.arange(1, int(keep.sum()) + 1)
-    # What the opening and the rim took from a region comes back as far as it differs from the glass.
+    # What the opening and the rim took from a region comes back as far as it differs from the background.
     core = lookup[regions].astype(np.float32)
     grown = cv2.dilate(core, _disc(2 * RIM * diameter * scale))
     grown = np.where((core > 0) | (contrast > EDGE * threshold), grown, 0)
@@ -128,7 +128,7 @@ def _contrast(
 def _step(
     contrast: NDArray[np.float32], inside: NDArray[np.bool_], clear: NDArray[np.bool_], diameter: float
 ) -> float:
-    """How much more contrast a region has than the clear glass around it; infinite where cells shut it in."""
+    """How much more contrast a region has than the clear background around it; infinite where cells shut it in."""
     region = inside.view(np.uint8)
     near = cv2.dilate(region, _disc(2 * EDGE_GAP * diameter)).view(bool)
     around = cv2.dilate(region, _disc(2 * EDGE_REACH * diameter)).view(bool) & ~near & clear

@@ -1,6 +1,6 @@
 """Masks guessed from an image and the boxes drawn on it.
 
-What differs from the glass in colour is foreground. A watershed (Vincent and Soille 1991) on the colour gradient,
+What differs from the background in colour is foreground. A watershed (Vincent and Soille 1991) on the colour gradient,
 seeded by the middle of each box and by all that lies outside the boxes, tells whose it is. As blood cells are nearly
 convex, the hull of what was found closes pale centres. The outlines are good enough to start a training from or to be
 corrected by hand, and are no measurement: docs/conversion.md says how far they are from drawn ones.
@@ -117,16 +117,16 @@ def _grow(
     allowed: NDArray[np.bool_],
     count: int,
 ) -> NDArray[np.int32]:
-    """Number of the box that each pixel belongs to, ``count`` + 1 for the surroundings, 0 where nobody looked."""
+    """Number of the box that each pixel belongs to, ``count`` + 1 for the surroundings, 0 out of reach."""
     core = boxes.radius <= CORE
     outside = boxes.radius > OUTSIDE
-    glass = (contrast < SURE_BACKGROUND * threshold) & ~core
-    # Pale centres are as bright as glass, but no way leads to them from outside.
-    _, regions = cv2.connectedComponents((glass | outside).view(np.uint8))
+    background = (contrast < SURE_BACKGROUND * threshold) & ~core
+    # Pale centres are as bright as the background, but no way leads to them from outside.
+    _, regions = cv2.connectedComponents((background | outside).view(np.uint8))
     connected = np.zeros(int(regions.max()) + 1, bool)
     connected[regions[outside]] = True
     markers = np.where(core & allowed, boxes.nearest, 0).astype(np.int32)
-    markers[outside | (glass & connected[regions])] = count + 1
+    markers[outside | (background & connected[regions])] = count + 1
     return watershed(slope, markers, mask=allowed)
 
 
@@ -145,7 +145,7 @@ def _draw(
     window = _window(x0, y0, x1, y1, (OUTSIDE - 1) / 2)
     own = owners[window] == box + 1
     found = _hull(_smooth(own & foreground[window], min(x1 - x0, y1 - y0)))
-    # The hull may cover what nobody has, but not what is a neighbour's.
+    # The hull may cover what no box has, but not what is a neighbour's.
     free = (owners[window] > boxes.nearest.max()) & (boxes.nearest[window] == box + 1)
     free &= (boxes.radius[window] <= OUTSIDE) & allowed[window]
     found = _largest(found & (own | free) & (labels[window] == 0))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from bccd_d2 import __version__
-from bccd_d2.conversion.staging import staged_output
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import AveragePrecision
 from bccd_d2.evaluation.bootstrap import Interval
@@ -17,6 +16,7 @@ from bccd_d2.evaluation.class_table import class_table
 from bccd_d2.evaluation.evaluate import HEADLINE, Evaluation, headline_table
 from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS
 from bccd_d2.evaluation.taxonomy import BORDER, CORRECT
+from bccd_d2.files import staged_output
 from bccd_d2.reporting.cases import SHOWN, Shown, case_figures, shown_cases
 from bccd_d2.reporting.evaluation_figures import BIN_COLORS, metrics_bar, part_figures
 from bccd_d2.reporting.pages import render, svg_uri

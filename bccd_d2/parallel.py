@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
-import cv2
-
 from bccd_d2.errors import InputError
 
 Item = TypeVar("Item")
@@ -98,6 +96,8 @@ def _mask(how: str) -> None:
 
 
 def _start_worker() -> None:
+    import cv2  # which only workers need, and takes a while to load
+
     # OpenCV's own threads on top of one process a core make everything slower.
     cv2.setNumThreads(1)
     # Ctrl-C reaches all processes of a terminal; the first one ends the others.

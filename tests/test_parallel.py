@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bccd_d2.conversion.pool import AHEAD, map_in_order
 from bccd_d2.errors import InputError
+from bccd_d2.parallel import AHEAD, map_in_order
 
 
 def square(value: int) -> int:
@@ -64,7 +64,7 @@ def test_no_workers() -> None:
 
 INTERRUPTED = """
 import time
-from bccd_d2.conversion.pool import map_in_order
+from bccd_d2.parallel import map_in_order
 from bccd_d2.errors import run_command
 
 
@@ -102,7 +102,7 @@ def test_an_interrupt_at_any_moment_ends_it_cleanly(tmp_path: Path, delay: float
 
 WAITS_FOR_EVER = """
 import os, time
-from bccd_d2.conversion.pool import map_in_order
+from bccd_d2.parallel import map_in_order
 def pid(_):
     return os.getpid()
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bccd_d2.conversion.download import download, take_inventory
 from bccd_d2.errors import InputError
+from tools.download_bccd import download, take_inventory
 
 
 @pytest.fixture

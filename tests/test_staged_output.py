@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bccd_d2.conversion.staging import staged_output
 from bccd_d2.errors import InputError
+from bccd_d2.files import staged_output
 
 
 def everything(folder: Path) -> dict[str, str]:
