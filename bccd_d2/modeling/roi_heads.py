@@ -15,10 +15,11 @@ from detectron2.modeling.roi_heads import (
     FastRCNNOutputLayers,
     StandardROIHeads,
 )
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own habit
 from torch.utils.hooks import RemovableHandle
+from torchvision.ops import nms
 
 from bccd_d2.config_checks import class_weights, score_thresholds
 from bccd_d2.errors import InputError
@@ -43,15 +44,22 @@ class CellOutputLayers(FastRCNNOutputLayers):
         input_shape: of the box features.
         focal_gamma: of :func:`softmax_focal_loss`; 0 for cross entropy.
         class_weights: (K + 1,), background last; ``None`` weighs all classes alike.
+        class_agnostic_nms: in inference, boxes of different classes suppress each other too.
         **kwargs: those of ``FastRCNNOutputLayers``.
     """
 
     @configurable
     def __init__(
-        self, input_shape: ShapeSpec, *, focal_gamma: float, class_weights: list[float] | None, **kwargs: Any
+        self,
+        input_shape: ShapeSpec,
+        *,
+        focal_gamma: float,
+        class_weights: list[float] | None,
+        class_agnostic_nms: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(input_shape, **kwargs)
-        self.focal_gamma = focal_gamma
+        self.focal_gamma, self.class_agnostic_nms = focal_gamma, class_agnostic_nms
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -59,9 +67,9 @@ class CellOutputLayers(FastRCNNOutputLayers):
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         """Arguments from ``MODEL.ROI_BOX_HEAD``, ``MODEL.ROI_HEADS`` and ``MODEL.LOSS_WEIGHTS``."""
         arguments = super().from_config(cfg, input_shape)
-        if build_box_suppression(cfg).is_detectron2s:
-            suppression = {}
-        else:
+        box_suppression = build_box_suppression(cfg)
+        suppression: dict[str, Any] = {"class_agnostic_nms": box_suppression.class_agnostic}
+        if not box_suppression.in_network:
             # Everything above the score threshold goes on to CellROIHeads, which suppresses it.
             suppression = {"test_nms_thresh": 1.0, "test_topk_per_image": -1}
         focal = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS == "focal"
@@ -72,6 +80,41 @@ class CellOutputLayers(FastRCNNOutputLayers):
             "focal_gamma": _FOCAL_GAMMA if focal else 0.0,
             "class_weights": class_weights(cfg),
         }
+
+    def inference(
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> tuple[list[Instances], list[Tensor]]:
+        """As ``FastRCNNOutputLayers.inference``; boxes of different classes suppress each other where they shall."""
+        if not self.class_agnostic_nms:
+            return super().inference(predictions, proposals)
+        found = [
+            self._suppress_all_classes(boxes, scores, one.image_size)
+            for boxes, scores, one in zip(
+                self.predict_boxes(predictions, proposals),
+                self.predict_probs(predictions, proposals),
+                proposals,
+            )
+        ]
+        return [instances for instances, _ in found], [rows for _, rows in found]
+
+    def _suppress_all_classes(
+        self, boxes: Tensor, scores: Tensor, image_size: tuple[int, int]
+    ) -> tuple[Instances, Tensor]:
+        """The best detections of an image and the proposals that they come from; boxes (R, 4) or (R, 4K)."""
+        rows, classes = (scores[:, :-1] > self.test_score_thresh).nonzero(as_tuple=True)
+        per_class = boxes.reshape(len(scores), -1, 4)
+        found = Boxes(per_class[rows, classes if per_class.shape[1] > 1 else torch.zeros_like(classes)])
+        found.clip(image_size)
+        kept = nms(found.tensor, scores[rows, classes], self.test_nms_thresh)
+        if self.test_topk_per_image >= 0:
+            kept = kept[: self.test_topk_per_image]
+        instances = Instances(
+            image_size,
+            pred_boxes=found[kept],
+            scores=scores[rows, classes][kept],
+            pred_classes=classes[kept],
+        )
+        return instances, rows[kept]
 
     def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
         """As ``FastRCNNOutputLayers.losses``; unlabelled classes are no negatives of background proposals."""
@@ -116,7 +159,7 @@ class _CellHeads:
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Arguments from ``MODEL.ROI_HEADS`` and ``TEST.DETECTIONS_PER_IMAGE``."""
         suppression = build_box_suppression(cfg)
-        stock = suppression.is_detectron2s and not cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS
+        stock = suppression.in_network and not cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS
         return {
             **super().from_config(cfg, input_shape),  # type: ignore[misc]
             "box_suppression": None if stock else suppression,
@@ -183,7 +226,7 @@ class _CellHeads:
         return [self._suppress(one, self.box_suppression) for one in found]
 
     def _suppress(self, found: Instances, suppression: BoxSuppression) -> Instances:
-        _refuse_tracing("NMS_KIND, NMS_CLASS_AGNOSTIC or SCORE_THRESH_PER_CLASS")
+        _refuse_tracing("NMS_KIND or SCORE_THRESH_PER_CLASS")
         classes = found.pred_classes.cpu().numpy()
         boxes, scores = (part.float().cpu().numpy() for part in (found.pred_boxes.tensor, found.scores))
         kept, scores = suppression(boxes, scores, classes, float(self.score_thresholds.min()))

@@ -43,9 +43,9 @@ class BoxSuppression:
             raise InputError(f"kind: expected one of {', '.join(NMS_KINDS)}, found {self.kind!r}")
 
     @property
-    def is_detectron2s(self) -> bool:
-        """Whether this is what Detectron2 does itself."""
-        return self.kind == "hard" and not self.class_agnostic
+    def in_network(self) -> bool:
+        """Whether :class:`bccd_d2.modeling.roi_heads.CellOutputLayers` does this itself, and an export holds it."""
+        return self.kind == "hard"
 
     def __call__(
         self, boxes: NDArray[Any], scores: NDArray[Any], classes: NDArray[Any], min_score: float = 0.0

@@ -282,6 +282,25 @@ def test_the_heads_suppress_boxes_as_the_function_does(ours, kind):
     assert (found.scores.diff() <= 0).all()
 
 
+@pytest.mark.parametrize("ours", [(), CASCADE], ids=["standard", "cascade"])
+def test_boxes_of_all_classes_suppress_each_other_inside_the_network(ours):
+    options = (
+        *ours,
+        "MODEL.ROI_HEADS.NUM_CLASSES",
+        "2",
+        *LOW_SCORES[:2],
+        "TEST.DETECTIONS_PER_IMAGE",
+        "800",
+    )
+    plain = detect(tiny_model(*options, "MODEL.ROI_HEADS.NMS_THRESH_TEST", "1.0"))
+    found = detect(tiny_model(*options, "MODEL.ROI_HEADS.NMS_CLASS_AGNOSTIC", "True"))
+    arrays = [x.numpy() for x in (plain.pred_boxes.tensor, plain.scores, plain.pred_classes)]
+    expected, scores = BoxSuppression(iou_threshold=0.5, class_agnostic=True)(*arrays)
+    assert 100 < len(expected) < len(plain) / 2  # of the 800 best; the network has suppressed them all
+    assert found.scores[:100].numpy() == pytest.approx(scores[:100], abs=1e-6)
+    assert set(found.pred_classes.tolist()) == {0, 1}
+
+
 def test_thresholds_by_class_leave_out_detections():
     options = (*LOW_SCORES, "TEST.DETECTIONS_PER_IMAGE", "800", "MODEL.ROI_HEADS.NUM_CLASSES", "2")
     plain = detect(tiny_model(*options))
