@@ -90,6 +90,8 @@ def read_annotations(
     found = ImageFiles(folder)
     imported = FORMATS[kind].read(files, found)
     for image in imported.images:
+        if not isinstance(image.name, str) or not image.name:
+            raise InputError(f"{image.source}: image {str(image.name)[:40]!r}, expected a file name")
         image.name = found.beside(image.source.parent, image.name)
     return kind, found, imported
 

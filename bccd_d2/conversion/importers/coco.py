@@ -43,6 +43,13 @@ def _images(document: Any, path: Path) -> list[ImportedImage]:
     boxes = [a for a in annotations or [] if isinstance(a, dict) and a.get("segmentation") == []]
     outlined = [a for a in annotations or [] if a not in boxes] if boxes else annotations
     faults = check_coco({**document, "annotations": outlined} if isinstance(document, dict) else document)
+    if not faults:
+        faults = [
+            f"{key}: id {entry.get('id')!r}, expected a whole number"
+            for key in ("images", "categories")
+            for entry in document[key]
+            if type(entry.get("id")) is not int
+        ]
     if faults:
         shown = "".join(f"\n  {fault}" for fault in faults[:MAX_FAULTS_SHOWN])
         more = len(faults) - MAX_FAULTS_SHOWN
@@ -58,11 +65,14 @@ def _images(document: Any, path: Path) -> list[ImportedImage]:
         for image in document["images"]
     }
     for annotation in document["annotations"]:
-        image, name = by_id.get(annotation["image_id"]), classes.get(annotation["category_id"])
-        if image is None or name is None:  # of a box, which the validator has not seen
+        # Those of a box have not been seen by the validator.
+        ids = [annotation.get("image_id"), annotation.get("category_id")]
+        image = by_id.get(ids[0]) if type(ids[0]) is int else None
+        name = classes.get(ids[1]) if type(ids[1]) is int else None
+        if image is None or name is None:
             raise InputError(
-                f"{path}: annotation {annotation['id']} of image {annotation['image_id']!r} and category "
-                f"{annotation['category_id']!r}, expected such as are listed"
+                f"{path}: annotation {annotation['id']} of image {ids[0]!r} and category {ids[1]!r}, expected such as "
+                "are listed"
             )
         cell = ImportedCell(name, ignored=bool(annotation.get("iscrowd")))
         if annotation["segmentation"]:

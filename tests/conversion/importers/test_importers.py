@@ -532,6 +532,22 @@ def test_all_faults_of_a_coco_file_are_listed(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("value", [[], {}, None, "x"], ids=repr)
+@pytest.mark.parametrize("key", ["image_id", "category_id"])
+def test_a_box_of_no_image_or_class_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    document = coco()
+    document["annotations"][2][key] = value
+    draw(tmp_path)
+    dump(tmp_path / "a.json", document)
+    refused(tmp_path, "a.json: ")
+
+
+def test_a_file_name_that_is_none_is_refused(tmp_path: Path) -> None:
+    via(tmp_path)
+    dump(tmp_path / "via_region_data.json", {"x": {"filename": 3, "size": 1, "regions": []}})
+    refused(tmp_path, "image '3', expected a file name")
+
+
 def test_annotations_of_another_image_are_refused_or_left_out(tmp_path: Path) -> None:
     labelme(tmp_path)
     cv2.imwrite(str(tmp_path / "b.png"), np.zeros((50, 50, 3), np.uint8))
