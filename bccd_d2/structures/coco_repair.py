@@ -25,6 +25,8 @@ ROOT_NAMES = frozenset({"background", "_background_", "cells", "object", "object
 BOX_SLACK, BOX_REPAIR = 1.0, 0.1
 """A box may differ from its outline by so many pixels; up to this share of its longer side (3 pixels at least) it is
 rounding or another way to count, and is replaced. Boxes further off are a fault."""
+ROUGH_BOX = 0.3
+"""Intersection over union from which a box and an outline are of the same cell."""
 POLYGON_SLACK, AREA_REPAIR = 0.1, 0.25
 """Share by which an area may differ from the pixels of its polygons, and up to which it is replaced."""
 IMAGE_FOLDERS = ("", "images", "images/{part}", "{part}", "data", "JPEGImages", "img")
@@ -44,8 +46,9 @@ def repair_coco(
     Args:
         document: what the JSON holds.
         size_of: (height, width) of an image by its file name, for images without them.
-        keep_boxes: keep annotations that have a box and no outline, with an empty list for a segmentation; without it
-            they are left out, and counted.
+        keep_boxes: for a conversion, which goes by outlines: keep annotations that have a box and no outline, with an
+            empty list for a segmentation (otherwise they are left out, and counted), and replace boxes that cover
+            their outline only roughly, such as those a model predicts.
 
     Returns:
         The document, and how often what was repaired.
@@ -301,6 +304,9 @@ class _Repair:
         if _distance([x0, y0, x1 - x0, y1 - y0], around) <= near:
             annotation["bbox"] = list(around)
             self.counts["boxes with corners in place of width and height"] += 1
+        elif self.keep_boxes and _overlap(box, around) >= ROUGH_BOX:
+            annotation["bbox"] = list(around)
+            self.counts["boxes that cover their outline roughly"] += 1
 
     def _number(self, annotations: list[Any]) -> None:
         """Give each annotation a whole number of its own."""
@@ -334,6 +340,16 @@ def _distance(box: Sequence[float], other: Sequence[float]) -> float:
     """Largest distance of two ``[x, y, width, height]`` at a side."""
     a, b = ([x, y, x + width, y + height] for x, y, width, height in (box, other))
     return max(abs(x - y) for x, y in zip(a, b))
+
+
+def _overlap(box: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection over union of two ``[x, y, width, height]``."""
+    sides = [
+        min(box[axis] + box[axis + 2], other[axis] + other[axis + 2]) - max(box[axis], other[axis])
+        for axis in (0, 1)
+    ]
+    shared = max(sides[0], 0.0) * max(sides[1], 0.0)
+    return shared / (box[2] * box[3] + other[2] * other[3] - shared)
 
 
 def _flat(polygon: Any) -> Any:

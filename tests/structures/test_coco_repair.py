@@ -141,6 +141,19 @@ def test_an_outline_of_nothing_is_left_out_or_kept_as_a_box(segmentation: Any) -
     assert first(repaired)["segmentation"] == []
 
 
+def test_a_conversion_goes_by_the_outline_where_a_box_covers_it_roughly() -> None:
+    broken = document()
+    first(broken)["bbox"] = [5, 5, 27, 27]
+    assert len(check_coco(repair_coco(broken)[0])) == 1
+    repaired, counts = repair_coco(broken, keep_boxes=True)
+    assert (first(repaired)["bbox"], counts) == (
+        [10, 10, 20, 20],
+        {"boxes that cover their outline roughly": 1},
+    )
+    first(broken)["bbox"] = [30, 5, 27, 27]
+    assert len(check_coco(repair_coco(broken, keep_boxes=True)[0])) == 1
+
+
 def test_a_sound_document_is_not_changed_and_other_faults_stay_for_the_validator() -> None:
     assert repair_coco(document()) == (document(), {})
     broken = document()
