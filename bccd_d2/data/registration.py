@@ -18,7 +18,7 @@ from detectron2.data.datasets.coco import load_coco_json
 
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import PARTS as PARTS
-from bccd_d2.structures.coco import as_rle, image_root, read_coco
+from bccd_d2.structures.coco import as_rle, image_root, read_coco, unlabeled_categories
 from bccd_d2.structures.names import match_classes
 from bccd_d2.structures.rle import run_lengths
 
@@ -220,17 +220,11 @@ def _unlabeled(
     document: Mapping[str, Any], json_file: Path, names: Sequence[str]
 ) -> dict[int, dict[str, Any]]:
     """By image id what a dataset dict says of classes that its image's source does not annotate."""
-    listed = _class_names(document)
     found: dict[int, dict[str, Any]] = {}
     for image in document["images"]:
-        # What an image says wins over the default for all images.
-        fields = {**document.get("info", {}), **image}
-        classes, sizes = fields.get("unlabeled_categories", []), fields.get("unlabeled_sizes")
+        classes = unlabeled_categories(document, image, str(json_file))
+        sizes = {**(document.get("info") or {}), **image}.get("unlabeled_sizes")
         where = f"{json_file}, image {image.get('file_name')!r}"
-        if not isinstance(classes, list) or not all(one in listed for one in classes):
-            raise InputError(
-                f"{where}: unlabeled_categories {classes!r}, expected a list of names among {', '.join(listed)}"
-            )
         if sizes is not None and not (
             isinstance(sizes, list)
             and len(sizes) == 2

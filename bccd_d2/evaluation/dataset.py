@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bccd_d2.conversion.boxes import MAX_COORDINATE
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.joining import ImageIds, join_class_names, join_class_numbers, join_image_ids
+from bccd_d2.evaluation.options import FOUND_IOU
 from bccd_d2.io.find_images import SUFFIXES
 from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.coco import check_entries, read_coco, read_json
+from bccd_d2.structures.coco import check_entries, read_coco, read_json, unlabeled_categories
 from bccd_d2.structures.coco import image_root as written_root
 from bccd_d2.structures.names import match_images
 
@@ -35,6 +37,8 @@ class EvaluationImage:
         ignore: regions with ``iscrowd``: predictions that match nothing and lie mostly in one of their class are
             neither right nor wrong.
         predictions: all of the model, whatever their score; ``classes`` index the same names as those of ``truth``.
+        unlabeled: indices of the classes that are not annotated, or not completely: predictions of these classes count
+            only where they match an annotated cell.
     """
 
     image_id: int
@@ -43,6 +47,7 @@ class EvaluationImage:
     truth: Cells
     ignore: Cells
     predictions: Cells
+    unlabeled: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class EvaluationSet:
         return self._with_unlisted(unlisted).with_predictions(found)
 
     def with_predictions(self, predictions: Mapping[int, Cells]) -> EvaluationSet:
-        """The same truth with other predictions.
+        """The same truth with other predictions; those that the truth cannot judge are left out, with a warning.
 
         Args:
             predictions: by image id; an image that is missing was found empty.
@@ -122,7 +127,7 @@ class EvaluationSet:
             raise InputError(
                 f"predictions for image {sorted(unknown)[0]!r}, which the ground truth does not hold"
             )
-        images = []
+        images, left_out = [], Counter[str]()
         for image in self.images:
             cells = predictions.get(image.image_id, _no_cells(image.truth.height, image.truth.width))
             if (cells.height, cells.width) != (image.truth.height, image.truth.width):
@@ -130,11 +135,25 @@ class EvaluationSet:
                     f"{image.file_name}: predictions on an image of {cells.height} x {cells.width}, expected "
                     f"{image.truth.height} x {image.truth.width}"
                 )
-            images.append(replace(image, predictions=cells))
+            kept = _is_judged(cells, image)
+            left_out.update(self.class_names[index] for index in cells.classes[~kept])
+            images.append(replace(image, predictions=cells[kept]))
+        for name, number in left_out.items():
+            _logger.warning(
+                "the ground truth does not annotate every %s: %d predictions that match no cell are left out",
+                name,
+                number,
+            )
         return replace(self, images=images)
 
     def without_classes(self, name: str = "cell") -> EvaluationSet:
         """The same cells, all of one class, to compare outlines alone."""
+        unlabeled = {self.class_names[index] for image in self.images for index in image.unlabeled}
+        if unlabeled:
+            _logger.warning(
+                "the ground truth does not annotate every %s: without classes such predictions are false positives",
+                ", ".join(sorted(unlabeled)),
+            )
 
         def declassed(cells: Cells) -> Cells:
             return replace(cells, classes=np.zeros(len(cells), np.int64))
@@ -145,6 +164,7 @@ class EvaluationSet:
                 truth=declassed(image.truth),
                 ignore=declassed(image.ignore),
                 predictions=declassed(image.predictions),
+                unlabeled=(),
             )
             for image in self.images
         ]
@@ -224,6 +244,7 @@ def truth_from_coco(
     for annotation in document["annotations"]:
         _check_box(annotation.get("bbox"), f"{where}, annotation {annotation.get('id')!r}")
     categories = sorted(document["categories"], key=lambda category: category["id"])
+    names = [category["name"] for category in categories]
     class_index = {category["id"]: index for index, category in enumerate(categories)}
     by_image: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
@@ -240,12 +261,13 @@ def truth_from_coco(
             )
         )
         path = image_root / entry["file_name"] if image_root is not None else None
+        unlabeled = [names.index(one) for one in unlabeled_categories(document, entry, where)]
         images.append(
-            EvaluationImage(entry["id"], entry["file_name"], path, cells, regions, _no_cells(height, width))
+            EvaluationImage(
+                entry["id"], entry["file_name"], path, cells, regions, _no_cells(height, width), unlabeled
+            )
         )
-    return EvaluationSet(
-        images, [category["name"] for category in categories], [category["id"] for category in categories]
-    )
+    return EvaluationSet(images, names, [category["id"] for category in categories])
 
 
 def read_evaluation_set(
@@ -293,6 +315,15 @@ def _search(folder: Path, names: Sequence[str], taken: Iterable[Path | None]) ->
         name: files[file]
         for name, file in match_images(names, files, where=f"--images {folder}", required=False).items()
     }
+
+
+def _is_judged(cells: Cells, image: EvaluationImage) -> NDArray[np.bool_]:
+    """(N,) whether the truth can tell if a prediction is right: not where it may be a cell that is not annotated."""
+    doubtful = np.isin(cells.classes, image.unlabeled)
+    if not doubtful.any():
+        return ~doubtful
+    same_class = cells.classes[:, None] == image.truth.classes
+    return ~doubtful | (same_class & (cells.ious(image.truth) >= FOUND_IOU)).any(axis=1)
 
 
 def _no_cells(height: int, width: int) -> Cells:

@@ -211,6 +211,24 @@ def check_entries(document: Mapping[str, Any], where: str) -> None:
         _check_annotation(annotation, where, numbers["images"], numbers["categories"])
 
 
+def unlabeled_categories(document: Mapping[str, Any], image: Mapping[str, Any], where: str) -> list[str]:
+    """Names of the classes that are not annotated in an image, or not completely.
+
+    ``unlabeled_categories`` of the image wins over that of ``info``.
+
+    Raises:
+        InputError: it is no list of names of categories.
+    """
+    listed = [category["name"] for category in document["categories"]]
+    names = {**(document.get("info") or {}), **image}.get("unlabeled_categories", [])
+    if not isinstance(names, list) or not all(name in listed for name in names):
+        raise InputError(
+            f"{where}, image {image.get('file_name')!r}: unlabeled_categories {names!r}, expected a list of names "
+            f"among {', '.join(listed)}"
+        )
+    return names
+
+
 def is_among(value: Any, numbers: Container[Any]) -> bool:
     """Whether ``value``, which may be anything that JSON can hold, is one of the numbers."""
     return isinstance(value, int | float) and value in numbers

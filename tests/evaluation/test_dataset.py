@@ -173,3 +173,24 @@ def test_classes_are_left_aside_whatever_their_numbers(document):
     entries = [result(category_id=n) for n in (0, 17, None)]
     found = truth.with_results(entries, class_agnostic=True)
     assert found.images[0].predictions.classes.tolist() == [0, 0, 0]
+
+
+def test_classes_that_are_not_annotated_completely_are_no_false_positives(document, caplog):
+    """Of the white cells only some are annotated, and on b.png all."""
+    document["info"]["unlabeled_categories"] = ["WBC"]
+    document["images"][1]["unlabeled_categories"] = []
+    elsewhere = [[35, 15, 45, 15, 45, 25, 35, 25]]
+    entries = [
+        result(category_id=5, score=0.9),
+        result(category_id=5, segmentation=elsewhere),
+        result(category_id=2, segmentation=elsewhere),
+        result(category_id=5, image_id=3, segmentation=elsewhere),
+    ]
+    found = truth_from_coco(document).with_results(entries)
+    # The cell that is annotated is found, the other white cell is neither right nor wrong.
+    assert [image.predictions.classes.tolist() for image in found.images] == [[1, 0], [1]]
+    assert found.images[0].predictions.scores[0] == 0.9
+    assert "does not annotate every WBC: 1 predictions that match no cell are left out" in caplog.text
+    document["info"]["unlabeled_categories"] = ["Platelets"]
+    with pytest.raises(InputError, match=r"unlabeled_categories .* expected a list of names among WBC, RBC"):
+        truth_from_coco(document)
