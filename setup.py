@@ -30,7 +30,6 @@ TRAIN = [
     "albumentations==2.0.8",
     "tabulate>=0.9",
     # The COCO metrics in a tenth of the time of pycocotools, which takes its place where it is missing (Apache-2.0).
-    "faster-coco-eval>=1.6",
     "timm>=1.0.9",
     "safetensors>=0.4",
     # Predictions: ImageJ's regions, folders in buckets, the compressions of TIFF.

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from bccd_d2.errors import InputError
-from bccd_d2.evaluation.dataset import EvaluationImage, check_detections
+from bccd_d2.evaluation.image_metrics import MeasuredImage, ranked
 from bccd_d2.evaluation.options import NO_GROUND_TRUTH, SIZE_NAMES, EvaluationOptions, Value
-from bccd_d2.structures.cells import Cells
+from bccd_d2.evaluation.ranking import PrecisionRanking, RankedPredictions
 
 TASKS = ("bbox", "segm")
 
@@ -56,170 +48,56 @@ class AveragePrecisionTable:
     by_size: Mapping[str, AveragePrecision]
 
 
-class COCOMetrics:
-    """COCO's evaluation of a set of images, by faster-coco-eval or by pycocotools, the reference.
-
-    Sizes are those of the masks for both tasks. Ground truth that is left out of a region is marked as outside of the
-    sizes, as COCO itself does with its size bins: what matches it is neither right nor wrong, and so is a prediction
-    marked likewise that matches nothing.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[EvaluationImage],
-        class_names: Sequence[str],
-        options: EvaluationOptions,
-        *,
-        engine: str = "auto",
-    ) -> None:
-        """
-        Args:
-            images: truth and all predictions.
-            class_names: by class index.
-            options: ``max_detections``, ``size_edges`` and ``border_margin`` are read.
-            engine: ``"faster-coco-eval"``, ``"pycocotools"``, or ``"auto"`` for the first that is installed.
-
-        Raises:
-            InputError: an image has more predictions than ``max_detections``, or the engine is not known or installed.
-        """
-        check_detections(images, options.max_detections)
-        self._names = class_names
-        self._options = options
-        coco_class, self._evaluation_class = _engine(engine)
-        truth = [
-            _annotations(i.image_id, i.truth, i.truth.touches_border(options.border_margin)) for i in images
-        ]
-        ignored = [
-            _annotations(i.image_id, i.ignore, np.zeros(len(i.ignore), bool), iscrowd=1) for i in images
-        ]
-        found = [
-            _annotations(i.image_id, i.predictions, i.predictions.touches_border(options.border_margin))
-            for i in images
-        ]
-        heads = [
-            {"id": i.image_id, "height": i.truth.height, "width": i.truth.width, "file_name": i.file_name}
-            for i in images
-        ]
-        self._truth = _document(coco_class, heads, class_names, [*truth, *ignored])
-        self._found = _document(coco_class, heads, class_names, found)
-
-    def table(self, task: str, *, interior: bool = False) -> AveragePrecisionTable:
-        """The metrics of one task.
-
-        Args:
-            task: ``"bbox"`` or ``"segm"``.
-            interior: leave out ground truth that touches the border, and predictions there that match no interior
-                cell.
-        """
-        for document in (self._truth, self._found):
-            for annotation in document.dataset["annotations"]:
-                annotation["area"] = -1.0 if interior and annotation["border"] else annotation["pixels"]
-        ranges = [(0.0, 1e10), *self._options.size_areas()]
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = self._evaluation_class(self._truth, self._found, task)
-            evaluation.params.maxDets = [self._options.max_detections]
-            evaluation.params.areaRng = [list(limits) for limits in ranges]
-            evaluation.params.areaRngLbl = ["all", *SIZE_NAMES]
-            evaluation.evaluate()
-            evaluation.accumulate()
-        # (IoUs, recalls, classes, sizes) and (IoUs, classes, sizes), -1 without ground truth.
-        precision = np.asarray(evaluation.eval["precision"])[:, :, :, :, 0]
-        recall = np.asarray(evaluation.eval["recall"])[:, :, :, 0]
-        cells = self._cells(ranges)
-        every = np.arange(len(self._names))
-        return AveragePrecisionTable(
-            _summary(precision[..., 0], recall[..., 0], cells[:, 0], every),
-            {
-                name: _summary(precision[..., 0], recall[..., 0], cells[:, 0], every[[index]])
-                for index, name in enumerate(self._names)
-            },
-            {
-                name: _summary(precision[..., index], recall[..., index], cells[:, index], every)
-                for index, name in enumerate(SIZE_NAMES, start=1)
-            },
-        )
-
-    def _cells(self, ranges: Sequence[tuple[float, float]]) -> NDArray[np.int64]:
-        """(classes, sizes) true cells that count."""
-        counts = np.zeros((len(self._names), len(ranges)), np.int64)
-        for annotation in self._truth.dataset["annotations"]:
-            if not annotation["iscrowd"]:
-                for index, (low, high) in enumerate(ranges):
-                    counts[annotation["category_id"], index] += low <= annotation["area"] <= high
-        return counts
-
-
-def _engine(name: str) -> tuple[Any, Any]:
-    """Classes that hold annotations and evaluate them."""
-    if name not in ("auto", "faster-coco-eval", "pycocotools"):
-        raise InputError(f"engine {name!r}, expected 'auto', 'faster-coco-eval' or 'pycocotools'")
-    if name != "pycocotools":
-        try:
-            from faster_coco_eval import COCO as FasterCOCO  # noqa: N811
-            from faster_coco_eval import COCOeval_faster
-
-            return FasterCOCO, COCOeval_faster
-        except ImportError as error:
-            if name == "faster-coco-eval":
-                raise InputError('faster-coco-eval is not installed: pip install "bccd_d2[train]"') from error
-    return COCO, COCOeval
-
-
-def _annotations(
-    image_id: int, cells: Cells, border: NDArray[np.bool_], iscrowd: int = 0
-) -> list[dict[str, Any]]:
-    corners = cells.boxes.copy()
-    corners[:, 2:] -= corners[:, :2]
-    return [
-        {
-            "image_id": image_id,
-            "category_id": int(cells.classes[index]),
-            "iscrowd": iscrowd,
-            "pixels": float(area),
-            "border": bool(border[index]),
-            "bbox": corners[index].tolist(),
-            "segmentation": rle,
-            "score": float(cells.scores[index]),
-        }
-        for index, (area, rle) in enumerate(zip(cells.areas, cells.rles()))
-    ]
-
-
-def _document(
-    coco_class: Any,
-    heads: list[dict[str, Any]],
+def average_precision_table(
+    measured: Sequence[MeasuredImage],
     class_names: Sequence[str],
-    annotations: Sequence[list[dict[str, Any]]],
-) -> Any:
-    coco = coco_class()
-    coco.dataset = {
-        "images": heads,
-        "categories": [{"id": index, "name": name} for index, name in enumerate(class_names)],
-        "annotations": [
-            {"id": number, **annotation}
-            for number, annotation in enumerate(itertools.chain.from_iterable(annotations), start=1)
-        ],
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
+    options: EvaluationOptions,
+    task: str,
+    region: str,
+) -> AveragePrecisionTable:
+    """The metrics of one task in one region.
 
+    Sizes are those of the masks for both tasks. What lies outside of a size or a region is treated as COCO treats other
+    sizes: a match with such ground truth is neither right nor wrong, nor is such a prediction that matches nothing.
 
-def _summary(
-    precision: NDArray[np.float64],
-    recall: NDArray[np.float64],
-    cells: NDArray[np.int64],
-    classes: NDArray[np.intp],
-) -> AveragePrecision:
-    """Means over those classes that have ground truth."""
-    known = classes[cells[classes] > 0]
-    if not known.size:
-        return AveragePrecision(NO_GROUND_TRUTH, NO_GROUND_TRUTH, NO_GROUND_TRUTH, NO_GROUND_TRUTH, 0)
-    chosen = precision[:, :, known]
-    return AveragePrecision(
-        float(chosen.mean()),
-        float(chosen[0].mean()),
-        float(chosen[5].mean()),
-        float(recall[:, known].mean()),
-        int(cells[classes].sum()),
+    Args:
+        measured: all images.
+        class_names: by class index.
+        options: ``size_edges`` is read.
+        task: ``"bbox"`` or ``"segm"``.
+        region: ``"all"`` or ``"interior"``.
+    """
+    sizes: list[tuple[float, float] | None] = [None, *options.size_areas()]
+    every, *by_size = (
+        _ByClass(ranked(measured, len(class_names), region, boxes=task == "bbox", areas=areas))
+        for areas in sizes
     )
+    return AveragePrecisionTable(
+        every.mean(range(len(class_names))),
+        {name: every.mean([index]) for index, name in enumerate(class_names)},
+        {name: found.mean(range(len(class_names))) for name, found in zip(SIZE_NAMES, by_size)},
+    )
+
+
+class _ByClass:
+    """(T, C) precision and recall of each class."""
+
+    def __init__(self, found: RankedPredictions) -> None:
+        self.cells = found.cells.sum(axis=0)
+        self.precision = PrecisionRanking(found).average_precision()
+        correct = [found.correct[:, found.classes == index].sum(axis=1) for index in range(len(self.cells))]
+        self.recall = np.stack(correct, axis=1) / np.maximum(self.cells, 1)
+
+    def mean(self, classes: Iterable[int]) -> AveragePrecision:
+        """Means over those classes that have ground truth."""
+        known = [index for index in classes if self.cells[index]]
+        if not known:
+            return AveragePrecision(NO_GROUND_TRUTH, NO_GROUND_TRUTH, NO_GROUND_TRUTH, NO_GROUND_TRUTH, 0)
+        precision = self.precision[:, known]
+        return AveragePrecision(
+            float(precision.mean()),
+            float(precision[0].mean()),
+            float(precision[5].mean()),
+            float(self.recall[:, known].mean()),
+            int(self.cells[known].sum()),
+        )

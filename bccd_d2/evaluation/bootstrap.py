@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationSet, check_detections
-from bccd_d2.evaluation.image_metrics import PixelCounts, iou_and_dice, measure, ranked
-from bccd_d2.evaluation.instances import ImageInstances
+from bccd_d2.evaluation.image_metrics import MeasuredImage, PixelCounts, iou_and_dice, measure, ranked
 from bccd_d2.evaluation.options import ALL_CLASSES, NO_GROUND_TRUTH, REGIONS, EvaluationOptions, Value
-from bccd_d2.evaluation.ranking import PrecisionRanking, RankedPredictions
+from bccd_d2.evaluation.ranking import PrecisionRanking
 from bccd_d2.structures.cells import Cells
 
 HEADLINE = ("IoU", "Dice", "mAP@0.5", "AP", "AP50", "AP75", "F1", "PQ")
@@ -60,27 +59,17 @@ class Difference:
 
 
 class HeadlineStatistics:
-    """The headline figures of one region for any weights of the images."""
+    """The headline figures of one region for any weights of the images; the interior has no IoU and Dice."""
 
-    def __init__(
-        self,
-        masks: RankedPredictions,
-        boxes: RankedPredictions,
-        instances: Sequence[ImageInstances],
-        pixels: Sequence[PixelCounts] | None,
-    ) -> None:
-        """
-        Args:
-            masks: all predictions, matched by the IoU of masks.
-            boxes: the same, matched by the IoU of boxes.
-            instances: of each image, all classes together.
-            pixels: of each image; ``None`` leaves IoU and Dice out.
-        """
+    def __init__(self, measured: Sequence[MeasuredImage], number_of_classes: int, region: str) -> None:
+        masks = ranked(measured, number_of_classes, region)
+        boxes = ranked(measured, number_of_classes, region, boxes=True)
+        instances = [m.instances[region][ALL_CLASSES] for m in measured]
         self._masks, self._boxes = PrecisionRanking(masks), PrecisionRanking(boxes, thresholds=1)
         self._counts = np.stack([image.counts[0] for image in instances])
         self._iou_sums = np.array([image.iou_sum for image in instances])
-        self._pixels = np.array(pixels) if pixels is not None else None
-        self.number_of_images = len(instances)
+        self._pixels = np.array([m.pixels for m in measured]) if region == "all" else None
+        self.number_of_images = len(measured)
 
     def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
         """By the names in :data:`HEADLINE`; NaN where there is no ground truth.
@@ -212,16 +201,12 @@ def compare_runs(
     images = [*a.images, *b.images]
     check_detections(images, options.max_detections)
     measured = [measure(image, names, options) for image in images]
-    result = {}
-    for region in REGIONS:
-        statistics = HeadlineStatistics(
-            ranked(measured, len(names), region),
-            ranked(measured, len(names), region, boxes=True),
-            [m.instances[region][ALL_CLASSES] for m in measured],
-            [m.pixels for m in measured] if region == "all" else None,
+    return {
+        region: differences(
+            HeadlineStatistics(measured, len(names), region), options.bootstrap_samples, options.seed
         )
-        result[region] = differences(statistics, options.bootstrap_samples, options.seed)
-    return result
+        for region in REGIONS
+    }
 
 
 def _check_same(a: EvaluationSet, b: EvaluationSet) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.average_precision import TASKS, AveragePrecisionTable, COCOMetrics
+from bccd_d2.evaluation.average_precision import TASKS, AveragePrecisionTable, average_precision_table
 from bccd_d2.evaluation.bootstrap import HEADLINE, HeadlineStatistics, Interval, intervals
 from bccd_d2.evaluation.class_table import CountAgreement, confusion, count_agreement
-from bccd_d2.evaluation.dataset import EvaluationSet
+from bccd_d2.evaluation.dataset import EvaluationSet, check_detections
 from bccd_d2.evaluation.error_table import ErrorTable, error_table
 from bccd_d2.evaluation.image_metrics import PixelOverlap, measure, pixel_overlap, ranked
 from bccd_d2.evaluation.instances import ImageInstances, InstanceMetrics, instance_metrics
@@ -137,7 +137,7 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
     images, names = dataset.images, dataset.class_names
     if not images:
         raise InputError("no image to evaluate")
-    coco = COCOMetrics(images, names, options)
+    check_detections(images, options.max_detections)
     measured = [
         measure(image, names, options)
         for image in tqdm(images, desc="evaluating", unit="image", disable=None, leave=False)
@@ -152,7 +152,9 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
         class_names=names,
         options=options,
         average_precision={
-            task: {region: coco.table(task, interior=region == "interior") for region in REGIONS}
+            task: {
+                region: average_precision_table(measured, names, options, task, region) for region in REGIONS
+            }
             for task in TASKS
         },
         overlap=pixel_overlap([m.pixels for m in measured], [m.box_precision for m in measured]),
@@ -176,16 +178,9 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
         confusion=confusion(measured, len(names), options.score_threshold),
         intervals={
             region: intervals(
-                HeadlineStatistics(
-                    found,
-                    ranked(measured, len(names), region, boxes=True),
-                    by_class[region][ALL_CLASSES],
-                    [m.pixels for m in measured] if region == "all" else None,
-                ),
-                options.bootstrap_samples,
-                options.seed,
+                HeadlineStatistics(measured, len(names), region), options.bootstrap_samples, options.seed
             )
-            for region, found in detections.items()
+            for region in REGIONS
         },
         image_errors=[m.errors for m in measured],
         per_image=[image_record(m) for m in measured],

@@ -16,7 +16,6 @@ from bccd_d2.evaluation.matching import Overlaps, box_ious, match_greedy, overla
 from bccd_d2.evaluation.options import ALL_CLASSES, FOUND_IOU, REGIONS, EvaluationOptions
 from bccd_d2.evaluation.ranking import RankedPredictions, rank_predictions, scored_image
 from bccd_d2.evaluation.taxonomy import ImageErrors, classify_errors
-from bccd_d2.structures.cells import Cells
 
 
 class PixelCounts(NamedTuple):
@@ -47,10 +46,10 @@ class PixelOverlap:
 
 def pixel_counts(image: EvaluationImage, score_threshold: float) -> PixelCounts:
     """Pixels of the unions of all true cells and of all predictions with at least this score."""
-    true = _union(image.truth)
-    predicted = _union(image.predictions[image.predictions.scores >= score_threshold])
+    true = image.truth.label_image() > 0
+    predicted = image.predictions[image.predictions.scores >= score_threshold].label_image() > 0
     if len(image.ignore):
-        predicted &= true | ~_union(image.ignore)
+        predicted &= true | (image.ignore.label_image() == 0)
     return PixelCounts(
         int(np.count_nonzero(true & predicted)), int(np.count_nonzero(predicted)), int(np.count_nonzero(true))
     )
@@ -114,10 +113,6 @@ def box_average_precision(
     return float(best_precision_at_or_after[correct].sum() / len(true_boxes))
 
 
-def _union(cells: Cells) -> NDArray[np.bool_]:
-    return cells.label_image() > 0
-
-
 @dataclass(frozen=True)
 class MeasuredImage:
     """One image and what was measured of it.
@@ -171,8 +166,14 @@ def measure(image: EvaluationImage, class_names: Sequence[str], options: Evaluat
 
 
 def ranked(
-    measured: Sequence[MeasuredImage], number_of_classes: int, region: str, *, boxes: bool = False
+    measured: Sequence[MeasuredImage],
+    number_of_classes: int,
+    region: str,
+    *,
+    boxes: bool = False,
+    areas: tuple[float, float] | None = None,
 ) -> RankedPredictions:
-    """Predictions of all images by COCO's matching, with classes, by the IoU of masks or of ``boxes``."""
-    scored = [scored_image(m.overlap, interior=region == "interior", boxes=boxes) for m in measured]
+    """Predictions of all images by COCO's matching with classes; options as for :func:`scored_image`."""
+    interior = region == "interior"
+    scored = [scored_image(m.overlap, interior=interior, boxes=boxes, areas=areas) for m in measured]
     return rank_predictions(scored, number_of_classes)

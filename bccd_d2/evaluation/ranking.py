@@ -1,7 +1,7 @@
 """Predictions ranked by score as COCO matches them: what curves, calibration, oracles and resampling are made of.
 
-COCO's own tools give the average precision and nothing that it is made of. The average precision of this module is the
-same (a test compares them), of masks that were counted once however often it is asked for.
+COCO's own tools give the average precision and nothing that it is made of, and count the masks again for every answer.
+The average precision of this module is the same: tests compare it with pycocotools.
 """
 
 from __future__ import annotations
@@ -63,24 +63,36 @@ class RankedPredictions:
     cells: NDArray[np.int64]
 
 
-def scored_image(overlap: Overlaps, *, interior: bool = False, boxes: bool = False) -> ScoredImage:
+def scored_image(
+    overlap: Overlaps,
+    *,
+    interior: bool = False,
+    boxes: bool = False,
+    areas: tuple[float, float] | None = None,
+) -> ScoredImage:
     """All predictions of an image, whatever their score.
 
     Args:
         overlap: of the image.
         interior: leave out the border.
         boxes: go by the IoU of boxes in place of masks.
+        areas: leave out what has fewer or more pixels than these.
     """
-    regions = len(overlap.region_classes)
-    cells = len(overlap.true_classes)
+    regions, cells = len(overlap.region_classes), len(overlap.true_classes)
+    cell_left_out, prediction_left_out = overlap.true_border & interior, overlap.predicted_border & interior
+    if areas is not None:
+        low, high = areas
+        cell_left_out = cell_left_out | (overlap.true_areas < low) | (overlap.true_areas > high)
+        beyond = (overlap.predicted_areas < low) | (overlap.predicted_areas > high)
+        prediction_left_out = prediction_left_out | beyond
     return ScoredImage(
         overlap.box_iou if boxes else np.hstack([overlap.iou, overlap.ignored_share]),
         overlap.scores,
         overlap.predicted_classes,
         np.concatenate([overlap.true_classes, overlap.region_classes]),
-        np.concatenate([overlap.true_border & interior, np.ones(regions, bool)]),
+        np.concatenate([cell_left_out, np.ones(regions, bool)]),
         np.arange(cells + regions) >= cells,
-        overlap.predicted_border & interior,
+        prediction_left_out,
     )
 
 

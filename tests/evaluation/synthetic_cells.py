@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
+from bccd_d2.evaluation.average_precision import average_precision_table
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
+from bccd_d2.evaluation.image_metrics import measure
+from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.structures.cells import Cells
 
 SIDE = 200
@@ -93,3 +100,67 @@ def random_image(
         rectangles(regions, classes=[0] * len(regions), side=side),
         image_id,
     )
+
+
+def average_precision(
+    images: Sequence[EvaluationImage], names: Sequence[str], task="segm", region="all", **options
+):
+    """This project's average precision of images."""
+    chosen = EvaluationOptions(**options)
+    measured = [measure(one, names, chosen) for one in images]
+    return average_precision_table(measured, names, chosen, task, region)
+
+
+def pycocotools_figures(
+    images: Sequence[EvaluationImage], names: Sequence[str], task: str, region: str
+) -> dict[tuple[int, int], tuple[float, float, float, float]]:
+    """AP, AP50, AP75 and AR by pycocotools, by class index and size (0 all, then small, medium, large); -1 for none."""
+    options = EvaluationOptions()
+
+    def document(kinds: Sequence[str]) -> COCO:
+        coco = COCO()
+        entries = [
+            {
+                "image_id": one.image_id,
+                "category_id": int(cells.classes[index]),
+                "iscrowd": int(kind == "ignore"),
+                # The border lies outside of all sizes, as other sizes do.
+                "area": -1.0 if region == "interior" and border[index] else float(cells.areas[index]),
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "segmentation": cells.rles()[index],
+                "score": float(cells.scores[index]),
+            }
+            for one in images
+            for kind in kinds
+            for cells in [getattr(one, kind)]
+            for border in [cells.touches_border(0)]
+            for index, (x0, y0, x1, y1) in enumerate(cells.boxes.tolist())
+        ]
+        coco.dataset = {
+            "images": [
+                {"id": one.image_id, "height": one.truth.height, "width": one.truth.width} for one in images
+            ],
+            "categories": [{"id": index} for index in range(len(names))],
+            "annotations": [{"id": number, **entry} for number, entry in enumerate(entries, start=1)],
+        }
+        coco.createIndex()
+        return coco
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(document(["truth", "ignore"]), document(["predictions"]), task)
+        evaluation.params.maxDets = [options.max_detections]
+        evaluation.params.areaRng = [[0.0, 1e10], *map(list, options.size_areas())]
+        evaluation.params.areaRngLbl = ["all", "small", "medium", "large"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision, recall = evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
+    return {
+        (index, size): (
+            precision[:, :, index, size].mean(),
+            precision[0, :, index, size].mean(),
+            precision[5, :, index, size].mean(),
+            recall[:, index, size].mean(),
+        )
+        for index in range(len(names))
+        for size in range(4)
+    }

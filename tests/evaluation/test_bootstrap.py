@@ -4,7 +4,7 @@ import pytest
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.bootstrap import HeadlineStatistics, compare_runs, intervals
 from bccd_d2.evaluation.evaluate import evaluate
-from bccd_d2.evaluation.image_metrics import measure, ranked
+from bccd_d2.evaluation.image_metrics import measure
 from bccd_d2.evaluation.options import ALL_CLASSES, EvaluationOptions
 from tests.evaluation.synthetic_cells import evaluation_set, image, random_image, rectangles
 
@@ -19,12 +19,7 @@ def random_set(seed=5, images=6):
 
 def statistics(dataset, names=NAMES):
     measured = [measure(i, names, EvaluationOptions()) for i in dataset.images]
-    return HeadlineStatistics(
-        ranked(measured, len(names), "all"),
-        ranked(measured, len(names), "all", boxes=True),
-        [m.instances["all"][ALL_CLASSES] for m in measured],
-        [m.pixels for m in measured],
-    )
+    return HeadlineStatistics(measured, len(names), "all")
 
 
 def test_the_headline_is_what_the_whole_evaluation_says():

@@ -1,8 +1,17 @@
+"""Ranked predictions: weights of images, calibration, curves."""
+
+import numpy as np
 import pytest
 
 from bccd_d2.evaluation.matching import overlaps
-from bccd_d2.evaluation.ranking import precision_recall_curve, rank_predictions, reliability, scored_image
-from tests.evaluation.synthetic_cells import image, rectangles
+from bccd_d2.evaluation.ranking import (
+    PrecisionRanking,
+    precision_recall_curve,
+    rank_predictions,
+    reliability,
+    scored_image,
+)
+from tests.evaluation.synthetic_cells import image, random_image, rectangles
 
 A, B, C, NOWHERE = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20), (150, 150, 20, 20)
 
@@ -63,3 +72,15 @@ def test_a_stricter_overlap():
     assert precision_recall_curve(found).precision == [1.0]
     strict = precision_recall_curve(found, threshold_index=5)
     assert (strict.iou_threshold, strict.precision) == (pytest.approx(0.75), [0.0])
+
+
+def test_a_weight_counts_an_image_so_many_times():
+    generator = np.random.default_rng(3)
+    scored = [scored_image(overlaps(random_image(generator, cells=20, image_id=i))) for i in range(1, 5)]
+    weights = np.array([2, 0, 1, 3])
+    repeated = [scored[i] for i in np.repeat(np.arange(4), weights)]
+    weighted = PrecisionRanking(rank_predictions(scored, 3)).average_precision(weights.astype(float))
+    expected = PrecisionRanking(rank_predictions(repeated, 3)).average_precision()
+    assert weighted == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    # Of a class without ground truth there is none.
+    assert np.isnan(weighted[:, 2]).all()
