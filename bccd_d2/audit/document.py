@@ -29,17 +29,12 @@ UNUSED = "unused"
 
 @dataclass(frozen=True)
 class Annotations:
-    """The output of a conversion, image by image.
+    """The output of a conversion, image by image."""
 
-    Attributes:
-        parts: part (``train``, ``val``, ``test``, ...) by ``file_name``.
-        classes: number of instances by class name, by ``file_name``; without regions to ignore.
-        names: names of all categories, in the order of their ids.
-    """
-
-    parts: dict[str, str]
+    parts: dict[str, str]  # part (``train``, ``val``, ``test``, ...) by ``file_name``
+    # number of instances by class name, by ``file_name``; without regions to ignore
     classes: dict[str, Counter[str]]
-    names: list[str]
+    names: list[str]  # names of all categories, in the order of their ids
 
 
 def read_annotations(folder: Path | str) -> Annotations:

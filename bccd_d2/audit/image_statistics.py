@@ -21,24 +21,16 @@ LEVELS = 512
 
 @dataclass(frozen=True)
 class InstanceShapes:
-    """Shapes of n instances in ascending order of their labels; lengths and areas in pixels of the map.
+    """Shapes of n instances in ascending order of their labels; lengths and areas in pixels of the map."""
 
-    Attributes:
-        labels: int64 (n,), value of each in the map.
-        boxes: int64 (n, 4), x, y, width, height.
-        areas: int64 (n,).
-        solidities: float64 (n,), area divided by that of the convex hull.
-        disc_shares: float64 (n,), area of the largest disc inside divided by the instance's area: 1 for a disc,
-            0.79 for a square, 0.5 for two discs side by side.
-        border: bool (n,), whether it touches the border of the map.
-    """
-
-    labels: NDArray[np.int64]
-    boxes: NDArray[np.int64]
-    areas: NDArray[np.int64]
-    solidities: NDArray[np.float64]
+    labels: NDArray[np.int64]  # int64 (n,), value of each in the map
+    boxes: NDArray[np.int64]  # int64 (n, 4), x, y, width, height
+    areas: NDArray[np.int64]  # int64 (n,)
+    solidities: NDArray[np.float64]  # float64 (n,), area divided by that of the convex hull
+    # float64 (n,), area of the largest disc inside divided by the instance's area: 1 for a disc, 0.79 for a square,
+    # 0.5 for two discs side by side
     disc_shares: NDArray[np.float64]
-    border: NDArray[np.bool_]
+    border: NDArray[np.bool_]  # bool (n,), whether it touches the border of the map
 
     def __len__(self) -> int:
         return len(self.labels)

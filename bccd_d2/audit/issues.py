@@ -43,44 +43,28 @@ SMALL_SAMPLE = 5
 
 @dataclass(frozen=True)
 class Issue:
-    """One thing in an image to look at.
+    """One thing in an image to look at."""
 
-    Attributes:
-        kind: ``merged``: one outline around several cells. ``unlabelled``: looks like a cell, has no mask.
-            ``cut_unlabelled``: the same at the border of the image. ``fragment``: kept, but far too small.
-            ``faint``: an outline where the image shows background. ``speck``: too small to be kept.
-        label: its number in the map it comes from, see :class:`bccd_d2.audit.measure.Examined`.
-        box: x, y, width, height in pixels of the image.
-        area: pixels.
-        why: the reason in words and numbers.
-    """
-
+    # ``merged``: one outline around several cells. ``unlabelled``: looks like a cell, has no mask.
+    # ``cut_unlabelled``: the same at the border of the image. ``fragment``: kept, but far too small. ``faint``: an
+    # outline where the image shows background. ``speck``: too small to be kept.
     kind: Kind
-    label: int
-    box: tuple[int, int, int, int]
-    area: int
-    why: str
+    label: int  # its number in the map it comes from, see :class:`bccd_d2.audit.measure.Examined`
+    box: tuple[int, int, int, int]  # x, y, width, height in pixels of the image
+    area: int  # pixels
+    why: str  # the reason in words and numbers
 
 
 @dataclass(frozen=True)
 class ImageIssues:
-    """The issues of one image.
+    """The issues of one image."""
 
-    Attributes:
-        issues: of its cells.
-        typical_area: of a whole cell in this image, in pixels; NaN where no image tells.
-        empty: whether there is no cell at all.
-        misfit: whether the mask does not follow the colours of the image.
-        score: weighted share of the image's cells that have an issue; images are ranked by it.
-        counts: number of issues by kind.
-    """
-
-    issues: list[Issue]
-    typical_area: float
-    empty: bool
-    misfit: bool
-    score: float
-    counts: dict[Kind, int] = field(init=False)
+    issues: list[Issue]  # of its cells
+    typical_area: float  # of a whole cell in this image, in pixels; NaN where no image tells
+    empty: bool  # whether there is no cell at all
+    misfit: bool  # whether the mask does not follow the colours of the image
+    score: float  # weighted share of the image's cells that have an issue; images are ranked by it
+    counts: dict[Kind, int] = field(init=False)  # number of issues by kind
 
     def __post_init__(self) -> None:
         counts: dict[Kind, int] = dict.fromkeys(WEIGHTS, 0)

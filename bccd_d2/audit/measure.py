@@ -28,60 +28,38 @@ from bccd_d2.io.images import read_image
 
 
 class Examined(NamedTuple):
-    """One pair with its cells.
+    """One pair with its cells."""
 
-    Attributes:
-        image: uint8 (height, width, 3) RGB.
-        labels: int32 (height, width), cells 1..n as the conversion keeps them.
-        specks: int32 (height, width), numbers of the components that the conversion drops for their size.
-        unlabelled: int32 (height, width), numbers of the regions that look like cells and have no mask.
-        classes: uint8 (height, width) if the mask holds classes, see :class:`bccd_d2.io.masks.MaskContent`.
-    """
-
-    image: NDArray[np.uint8]
-    labels: NDArray[np.int32]
+    image: NDArray[np.uint8]  # uint8 (height, width, 3) RGB
+    labels: NDArray[np.int32]  # int32 (height, width), cells 1..n as the conversion keeps them
+    # int32 (height, width), numbers of the components that the conversion drops for their size
     specks: NDArray[np.int32]
+    # int32 (height, width), numbers of the regions that look like cells and have no mask
     unlabelled: NDArray[np.int32]
+    # uint8 (height, width) if the mask holds classes, see :class:`bccd_d2.io.masks.MaskContent`
     classes: NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True)
 class ImageMeasures:
-    """Measurements of one pair, a few kilobytes.
+    """Measurements of one pair, a few kilobytes."""
 
-    Attributes:
-        stem: name of the pair.
-        file_name: POSIX path of the image relative to the root.
-        part: folder ``train``, ``val`` or ``test`` of the pair, ``None`` in a flat layout.
-        height: pixels.
-        width: pixels.
-        image_format: as Pillow names it (``PNG``, ``JPEG``, ...).
-        mask_format: the same of the mask, or ``NPY``.
-        cells: shapes of the instances that the conversion keeps.
-        strengths: float64, one per cell, see :class:`bccd_d2.audit.image_statistics.ColourStatistics`.
-        classes: class number of each cell if the mask holds classes.
-        specks: shapes of the components that it drops.
-        unlabelled: shapes of the regions that look like cells and have no mask.
-        colours: of cells and background.
-        stain: float64 (6,), see :func:`bccd_d2.conversion.stain_clusters.stain_features`.
-        fingerprint: see :func:`bccd_d2.audit.similar.fingerprint`.
-    """
-
-    stem: str
-    file_name: str
-    part: str | None
-    height: int
-    width: int
-    image_format: str
-    mask_format: str
-    cells: InstanceShapes
+    stem: str  # name of the pair
+    file_name: str  # POSIX path of the image relative to the root
+    part: str | None  # folder ``train``, ``val`` or ``test`` of the pair, ``None`` in a flat layout
+    height: int  # pixels
+    width: int  # pixels
+    image_format: str  # as Pillow names it (``PNG``, ``JPEG``, ...)
+    mask_format: str  # the same of the mask, or ``NPY``
+    cells: InstanceShapes  # shapes of the instances that the conversion keeps
+    # float64, one per cell, see :class:`bccd_d2.audit.image_statistics.ColourStatistics`
     strengths: NDArray[np.float64]
-    classes: list[int] | None
-    specks: InstanceShapes
-    unlabelled: InstanceShapes
-    colours: ColourStatistics
-    stain: NDArray[np.float64]
-    fingerprint: NDArray[np.float32]
+    classes: list[int] | None  # class number of each cell if the mask holds classes
+    specks: InstanceShapes  # shapes of the components that it drops
+    unlabelled: InstanceShapes  # shapes of the regions that look like cells and have no mask
+    colours: ColourStatistics  # of cells and background
+    stain: NDArray[np.float64]  # float64 (6,), see :func:`bccd_d2.conversion.stain_clusters.stain_features`
+    fingerprint: NDArray[np.float32]  # see :func:`bccd_d2.audit.similar.fingerprint`
 
 
 def measure_pair(pair: ImageMaskPair, root: Path, spec: DatasetSpec) -> ImageMeasures | str:

@@ -34,21 +34,13 @@ SHOWN_PAIRS = 12
 
 @dataclass(frozen=True)
 class PictureOrder:
-    """What to draw of one pair.
+    """What to draw of one pair."""
 
-    Attributes:
-        pair: where it lies.
-        found: its issues.
-        outlined: draw the whole image with outlines.
-        plain: draw a thumbnail without outlines.
-        details: issues to draw one by one.
-    """
-
-    pair: ImageMaskPair
-    found: ImageIssues
-    outlined: bool
-    plain: bool
-    details: Sequence[Issue]
+    pair: ImageMaskPair  # where it lies
+    found: ImageIssues  # its issues
+    outlined: bool  # draw the whole image with outlines
+    plain: bool  # draw a thumbnail without outlines
+    details: Sequence[Issue]  # issues to draw one by one
 
 
 @dataclass

@@ -50,21 +50,14 @@ ORIENTATIONS = (
 
 @dataclass(frozen=True)
 class SimilarPair:
-    """Two images that show the same, in whole or in part.
+    """Two images that show the same, in whole or in part."""
 
-    Attributes:
-        first: number of one image.
-        second: number of the other, larger than ``first``.
-        similarity: correlation, up to 1.
-        how: ``same``: the whole field, perhaps turned or mirrored. ``overlap``: shifted against each other.
-        orientation: one of :data:`ORIENTATIONS`, empty where both lie the same way.
-    """
-
-    first: int
-    second: int
-    similarity: float
+    first: int  # number of one image
+    second: int  # number of the other, larger than ``first``
+    similarity: float  # correlation, up to 1
+    # ``same``: the whole field, perhaps turned or mirrored. ``overlap``: shifted against each other.
     how: str
-    orientation: str = ""
+    orientation: str = ""  # one of :data:`ORIENTATIONS`, empty where both lie the same way
 
 
 def fingerprint(image: NDArray[np.uint8]) -> NDArray[np.float32]:

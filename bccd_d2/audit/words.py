@@ -10,21 +10,13 @@ from bccd_d2.reporting.pages import count, join, number
 
 
 class KindWords(NamedTuple):
-    """Words for a kind of issue.
+    """Words for a kind of issue."""
 
-    Attributes:
-        title: heading.
-        one: follows the number 1.
-        many: follows any other number.
-        meaning: effect on a model.
-        advice: what helps.
-    """
-
-    title: str
-    one: str
-    many: str
-    meaning: str
-    advice: str
+    title: str  # heading
+    one: str  # follows the number 1
+    many: str  # follows any other number
+    meaning: str  # effect on a model
+    advice: str  # what helps
 
 
 KINDS: Mapping[Kind, KindWords] = {

@@ -16,21 +16,13 @@ TASKS = ("bbox", "segm")
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """Fractions in [0, 1] of one group of cells, or words where it holds no ground truth.
+    """Fractions in [0, 1] of one group of cells, or words where it holds no ground truth."""
 
-    Attributes:
-        AP: mean over IoU 0.50, 0.55, ..., 0.95 and over the classes that have ground truth.
-        AP50: at IoU 0.50.
-        AP75: at IoU 0.75.
-        AR: recall, mean likewise.
-        cells: number of true cells that count.
-    """
-
-    AP: Value
-    AP50: Value
-    AP75: Value
-    AR: Value
-    cells: int
+    AP: Value  # mean over IoU 0.50, 0.55, ..., 0.95 and over the classes that have ground truth
+    AP50: Value  # at IoU 0.50
+    AP75: Value  # at IoU 0.75
+    AR: Value  # recall, mean likewise
+    cells: int  # number of true cells that count
 
 
 @dataclass(frozen=True)

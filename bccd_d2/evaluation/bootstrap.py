@@ -39,23 +39,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """Run B minus run A on the same images.
+    """Run B minus run A on the same images."""
 
-    Attributes:
-        a: figure of run A, in [0, 1].
-        b: of run B.
-        difference: b - a; ``None`` where one of them is words.
-        low: of the 95 % interval of the difference, both runs on the same resamples; ``None`` as in :class:`Interval`.
-        high: likewise.
-        p_value: two-sided, of a permutation test that swaps the runs image by image at random.
-    """
-
-    a: Value
-    b: Value
-    difference: float | None
+    a: Value  # figure of run A, in [0, 1]
+    b: Value  # of run B
+    difference: float | None  # b - a; ``None`` where one of them is words
+    # of the 95 % interval of the difference, both runs on the same resamples; ``None`` as in :class:`Interval`
     low: float | None
-    high: float | None
-    p_value: float | None
+    high: float | None  # likewise
+    p_value: float | None  # two-sided, of a permutation test that swaps the runs image by image at random
 
 
 class HeadlineStatistics:

@@ -21,25 +21,16 @@ LIMIT_DEVIATIONS = 1.96
 
 @dataclass(frozen=True)
 class CountAgreement:
-    """Of one class, or of all, in one region; limits of agreement by Bland and Altman (1986).
+    """Of one class, or of all, in one region; limits of agreement by Bland and Altman (1986)."""
 
-    Attributes:
-        true: cells of each image, in the order of the images.
-        predicted: predictions that count, likewise, at the score threshold.
-        mean_absolute_error: cells per image.
-        mean_relative_error: absolute difference by true number, mean over images with ground truth.
-        bias: mean of predicted - true, cells per image.
-        lower_limit: bias - 1.96 standard deviations of the difference; the bias itself for a single image.
-        upper_limit: bias + 1.96 standard deviations, likewise.
-    """
-
-    true: Sequence[int]
-    predicted: Sequence[int]
-    mean_absolute_error: Value
-    mean_relative_error: Value
-    bias: Value
+    true: Sequence[int]  # cells of each image, in the order of the images
+    predicted: Sequence[int]  # predictions that count, likewise, at the score threshold
+    mean_absolute_error: Value  # cells per image
+    mean_relative_error: Value  # absolute difference by true number, mean over images with ground truth
+    bias: Value  # mean of predicted - true, cells per image
+    # bias - 1.96 standard deviations of the difference; the bias itself for a single image
     lower_limit: Value
-    upper_limit: Value
+    upper_limit: Value  # bias + 1.96 standard deviations, likewise
 
 
 def count_agreement(true: Sequence[int], predicted: Sequence[int]) -> CountAgreement:

@@ -72,24 +72,16 @@ def _average_precision(images: Sequence[ScoredImage], number_of_classes: int) ->
 
 @dataclass(frozen=True)
 class ErrorBin:
-    """One bin over all images.
+    """One bin over all images."""
 
-    Attributes:
-        true_cells: true cells in it.
-        predictions: predictions in it.
-        true_share: of all true cells, in [0, 1]; 0 where there are none.
-        predicted_share: of all predictions that count, likewise.
-        AP50_gain: what mask AP50 would gain if the errors of this bin were fixed (Bolya et al. 2020), in [-1, 1];
-            ``None`` for "correct" and "ignored", and where there is no ground truth.
-        AP_gain: likewise of AP.
-    """
-
-    true_cells: int
-    predictions: int
-    true_share: float
-    predicted_share: float
+    true_cells: int  # true cells in it
+    predictions: int  # predictions in it
+    true_share: float  # of all true cells, in [0, 1]; 0 where there are none
+    predicted_share: float  # of all predictions that count, likewise
+    # what mask AP50 would gain if the errors of this bin were fixed (Bolya et al. 2020), in [-1, 1]; ``None`` for
+    # "correct" and "ignored", and where there is no ground truth.
     AP50_gain: float | None
-    AP_gain: float | None
+    AP_gain: float | None  # likewise of AP
 
 
 @dataclass(frozen=True)

@@ -115,23 +115,14 @@ def box_average_precision(
 
 @dataclass(frozen=True)
 class MeasuredImage:
-    """One image and what was measured of it.
+    """One image and what was measured of it."""
 
-    Attributes:
-        image: itself.
-        overlap: of all its predictions and cells.
-        errors: bins of its cells.
-        pixels: of the unions, at the score threshold.
-        box_precision: average precision of its boxes at IoU 0.5, likewise.
-        instances: by region, then ``ALL_CLASSES`` and class name.
-    """
-
-    image: EvaluationImage
-    overlap: Overlaps
-    errors: ImageErrors
-    pixels: PixelCounts
-    box_precision: float
-    instances: Mapping[str, Mapping[str, ImageInstances]]
+    image: EvaluationImage  # itself
+    overlap: Overlaps  # of all its predictions and cells
+    errors: ImageErrors  # bins of its cells
+    pixels: PixelCounts  # of the unions, at the score threshold
+    box_precision: float  # average precision of its boxes at IoU 0.5, likewise
+    instances: Mapping[str, Mapping[str, ImageInstances]]  # by region, then ``ALL_CLASSES`` and class name
 
 
 def measure(image: EvaluationImage, class_names: Sequence[str], options: EvaluationOptions) -> MeasuredImage:

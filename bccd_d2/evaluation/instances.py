@@ -127,21 +127,14 @@ class InstanceMetrics:
 
 @dataclass(frozen=True)
 class ImageInstances:
-    """What one image adds to :class:`InstanceMetrics`; sums of these are all that a resampling needs.
+    """What one image adds to :class:`InstanceMetrics`; sums of these are all that a resampling needs."""
 
-    Attributes:
-        counts: (10, 3) int64 true positives, false positives, false negatives at each of ``IOU_THRESHOLDS``.
-        iou_sum: of the matched pairs at IoU 0.5.
-        aji: of the image, ``None`` without ground truth.
-        aji_plus: likewise.
-        outlines: of each matched pair at IoU 0.5.
-    """
-
+    # (10, 3) int64 true positives, false positives, false negatives at each of ``IOU_THRESHOLDS``
     counts: NDArray[np.int64]
-    iou_sum: float
-    aji: float | None
-    aji_plus: float | None
-    outlines: Sequence[OutlineAgreement]
+    iou_sum: float  # of the matched pairs at IoU 0.5
+    aji: float | None  # of the image, ``None`` without ground truth
+    aji_plus: float | None  # likewise
+    outlines: Sequence[OutlineAgreement]  # of each matched pair at IoU 0.5
 
 
 def image_instances(

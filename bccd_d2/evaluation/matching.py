@@ -18,35 +18,21 @@ MOSTLY = 0.5
 
 @dataclass(frozen=True)
 class Overlaps:
-    """Pairwise overlaps of N predictions, M true cells and K ignore regions of one image, counted once.
+    """Pairwise overlaps of N predictions, M true cells and K ignore regions of one image, counted once."""
 
-    Attributes:
-        shared: (N, M) int64 pixels that a prediction and a true cell share.
-        iou: (N, M) mask IoU in [0, 1].
-        ignored_share: (N, K) share of the prediction's pixels that lie in each region.
-        box_iou: (N, M + K) IoU of the boxes, for the K regions the share of the prediction's box that lies in theirs.
-        scores: (N,) in [0, 1].
-        predicted_classes: (N,) int64.
-        true_classes: (M,) int64.
-        region_classes: (K,) int64.
-        predicted_areas: (N,) int64 px.
-        true_areas: (M,) int64 px.
-        predicted_border: (N,) bool, touches the border.
-        true_border: (M,) bool, touches the border.
-    """
-
-    shared: NDArray[np.int64]
-    iou: NDArray[np.float64]
-    ignored_share: NDArray[np.float64]
+    shared: NDArray[np.int64]  # (N, M) int64 pixels that a prediction and a true cell share
+    iou: NDArray[np.float64]  # (N, M) mask IoU in [0, 1]
+    ignored_share: NDArray[np.float64]  # (N, K) share of the prediction's pixels that lie in each region
+    # (N, M + K) IoU of the boxes, for the K regions the share of the prediction's box that lies in theirs
     box_iou: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    predicted_classes: NDArray[np.int64]
-    true_classes: NDArray[np.int64]
-    region_classes: NDArray[np.int64]
-    predicted_areas: NDArray[np.int64]
-    true_areas: NDArray[np.int64]
-    predicted_border: NDArray[np.bool_]
-    true_border: NDArray[np.bool_]
+    scores: NDArray[np.float64]  # (N,) in [0, 1]
+    predicted_classes: NDArray[np.int64]  # (N,) int64
+    true_classes: NDArray[np.int64]  # (M,) int64
+    region_classes: NDArray[np.int64]  # (K,) int64
+    predicted_areas: NDArray[np.int64]  # (N,) int64 px
+    true_areas: NDArray[np.int64]  # (M,) int64 px
+    predicted_border: NDArray[np.bool_]  # (N,) bool, touches the border
+    true_border: NDArray[np.bool_]  # (M,) bool, touches the border
 
     def in_ignored(self, class_index: int | None) -> NDArray[np.bool_]:
         """(N,) whether a prediction lies mostly in an ignore region of a class, or of any for ``None``."""
@@ -60,19 +46,12 @@ class Overlaps:
 
 @dataclass(frozen=True)
 class MatchResult:
-    """Predictions and true cells of one image, as indices.
+    """Predictions and true cells of one image, as indices."""
 
-    Attributes:
-        predicted: (P,) true positives.
-        true: (P,) the cells that they match.
-        false_positives: predictions that match no cell and are not left out.
-        false_negatives: cells that are not matched and not left out.
-    """
-
-    predicted: NDArray[np.intp]
-    true: NDArray[np.intp]
-    false_positives: NDArray[np.intp]
-    false_negatives: NDArray[np.intp]
+    predicted: NDArray[np.intp]  # (P,) true positives
+    true: NDArray[np.intp]  # (P,) the cells that they match
+    false_positives: NDArray[np.intp]  # predictions that match no cell and are not left out
+    false_negatives: NDArray[np.intp]  # cells that are not matched and not left out
 
 
 def overlaps(image: EvaluationImage, border_margin: int = 0) -> Overlaps:

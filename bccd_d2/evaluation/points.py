@@ -26,30 +26,20 @@ POINT_FILES = frozenset({".txt", ".csv", ".tsv"})
 
 @dataclass(frozen=True)
 class Points:
-    """Marked cells of one image.
+    """Marked cells of one image."""
 
-    Attributes:
-        xy: (N, 2) float64 in pixels of the image; (0, 0) is the upper left corner of its first pixel.
-        classes: N names; empty where the file has none.
-    """
-
+    # (N, 2) float64 in pixels of the image; (0, 0) is the upper left corner of its first pixel
     xy: NDArray[np.float64]
-    classes: Sequence[str]
+    classes: Sequence[str]  # N names; empty where the file has none
 
 
 @dataclass(frozen=True)
 class PointRecall:
-    """Of one class, or of all.
+    """Of one class, or of all."""
 
-    Attributes:
-        points: marked cells.
-        found: those that lie in a predicted mask, each mask being taken for one point at most.
-        recall: found / points.
-    """
-
-    points: int
-    found: int
-    recall: Value
+    points: int  # marked cells
+    found: int  # those that lie in a predicted mask, each mask being taken for one point at most
+    recall: Value  # found / points
 
 
 def read_points(folder: Path, file_names: Sequence[str]) -> dict[str, Points]:

@@ -21,46 +21,28 @@ RECALLS: NDArray[np.float64] = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """Predictions and cells of one image, as COCO's matching sees them.
+    """Predictions and cells of one image, as COCO's matching sees them."""
 
-    Attributes:
-        iou: (N, M + K) IoU with M cells, then the shares of the prediction that lie in K ignore regions.
-        scores: (N,).
-        predicted_classes: (N,).
-        true_classes: (M + K,).
-        cell_left_out: (M + K,) bool; a match with one of these is neither right nor wrong.
-        reusable: (M + K,) bool, the regions: they take any number of predictions.
-        prediction_left_out: (N,) bool; without a match neither right nor wrong.
-    """
-
+    # (N, M + K) IoU with M cells, then the shares of the prediction that lie in K ignore regions
     iou: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    predicted_classes: NDArray[np.int64]
-    true_classes: NDArray[np.int64]
-    cell_left_out: NDArray[np.bool_]
-    reusable: NDArray[np.bool_]
-    prediction_left_out: NDArray[np.bool_]
+    scores: NDArray[np.float64]  # (N,)
+    predicted_classes: NDArray[np.int64]  # (N,)
+    true_classes: NDArray[np.int64]  # (M + K,)
+    cell_left_out: NDArray[np.bool_]  # (M + K,) bool; a match with one of these is neither right nor wrong
+    reusable: NDArray[np.bool_]  # (M + K,) bool, the regions: they take any number of predictions
+    prediction_left_out: NDArray[np.bool_]  # (N,) bool; without a match neither right nor wrong
 
 
 @dataclass(frozen=True)
 class RankedPredictions:
-    """Predictions of all images, those of one image together.
+    """Predictions of all images, those of one image together."""
 
-    Attributes:
-        scores: (D,).
-        classes: (D,).
-        images: (D,) index of the image.
-        correct: (10, D) bool at each of ``IOU_THRESHOLDS``.
-        counted: (10, D) bool; the others are neither right nor wrong.
-        cells: (I, C) true cells that count, by image and class.
-    """
-
-    scores: NDArray[np.float64]
-    classes: NDArray[np.int64]
-    images: NDArray[np.int64]
-    correct: NDArray[np.bool_]
-    counted: NDArray[np.bool_]
-    cells: NDArray[np.int64]
+    scores: NDArray[np.float64]  # (D,)
+    classes: NDArray[np.int64]  # (D,)
+    images: NDArray[np.int64]  # (D,) index of the image
+    correct: NDArray[np.bool_]  # (10, D) bool at each of ``IOU_THRESHOLDS``
+    counted: NDArray[np.bool_]  # (10, D) bool; the others are neither right nor wrong
+    cells: NDArray[np.int64]  # (I, C) true cells that count, by image and class
 
 
 def scored_image(
@@ -215,23 +197,14 @@ class Reliability:
 
 @dataclass(frozen=True)
 class PrecisionRecallCurve:
-    """One point a prediction, best score first; empty without ground truth or predictions.
+    """One point a prediction, best score first; empty without ground truth or predictions."""
 
-    Attributes:
-        iou_threshold: least mask IoU of a match.
-        recall: (N,) rising.
-        precision: (N,) as measured, not interpolated.
-        scores: (N,) falling: what the threshold would be.
-        best_threshold: score threshold with the greatest F1; ``None`` for an empty curve.
-        best_f1: F1 there.
-    """
-
-    iou_threshold: float
-    recall: Sequence[float]
-    precision: Sequence[float]
-    scores: Sequence[float]
-    best_threshold: float | None
-    best_f1: float | None
+    iou_threshold: float  # least mask IoU of a match
+    recall: Sequence[float]  # (N,) rising
+    precision: Sequence[float]  # (N,) as measured, not interpolated
+    scores: Sequence[float]  # (N,) falling: what the threshold would be
+    best_threshold: float | None  # score threshold with the greatest F1; ``None`` for an empty curve
+    best_f1: float | None  # F1 there
 
 
 def reliability(detections: RankedPredictions) -> Reliability:

@@ -34,36 +34,22 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class Case:
-    """One image to show.
+    """One image to show."""
 
-    Attributes:
-        image: (height, width, 3) uint8, RGB, native size.
-        cells: its truth and predictions.
-        errors: their bins.
-        title: a line above.
-    """
-
-    image: NDArray[np.uint8]
-    cells: EvaluationImage
-    errors: ImageErrors
-    title: str
+    image: NDArray[np.uint8]  # (height, width, 3) uint8, RGB, native size
+    cells: EvaluationImage  # its truth and predictions
+    errors: ImageErrors  # their bins
+    title: str  # a line above
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One image on the page.
+    """One image on the page."""
 
-    Attributes:
-        number: rank among all images of the part, 1 for the worst.
-        record: of ``evaluation.per_image``.
-        svg: the image with its outlines.
-        thumbnail: data URI of a small JPEG.
-    """
-
-    number: int
-    record: Mapping[str, Any]
-    svg: Markup
-    thumbnail: str
+    number: int  # rank among all images of the part, 1 for the worst
+    record: Mapping[str, Any]  # of ``evaluation.per_image``
+    svg: Markup  # the image with its outlines
+    thumbnail: str  # data URI of a small JPEG
 
 
 def ranking(part: EvaluatedPart) -> list[int]:

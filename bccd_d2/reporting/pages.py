@@ -67,17 +67,11 @@ def render(package: str, template: str, filters: dict[str, Any], **values: Any) 
 
 
 class Outline(NamedTuple):
-    """A shape on an image.
+    """A shape on an image."""
 
-    Attributes:
-        css: its CSS classes.
-        path: SVG path data in pixels of the image.
-        title: shown on hover; empty for none.
-    """
-
-    css: str
-    path: str
-    title: str = ""
+    css: str  # its CSS classes
+    path: str  # SVG path data in pixels of the image
+    title: str = ""  # shown on hover; empty for none
 
 
 def svg_picture(

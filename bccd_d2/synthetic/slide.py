@@ -20,10 +20,8 @@ FloatArray = NDArray[np.float32]
 Variety = Literal["bccd", "wide"]
 CELL_DIAMETER: dict[Variety, tuple[float, float]] = {"bccd": (70.0, 130.0), "wide": (30.0, 180.0)}
 """Range of the mean diameter of red cells in pixels, by variety."""
-_DIAMETERS = (
-    12,
-    1000,
-)  # a smaller cell has less area than an instance needs; no microscope shows a larger one
+# A smaller cell has less area than an instance needs; no microscope shows a larger one.
+_DIAMETERS = (12, 1000)
 
 # Colours are sampled around a family in CIELAB with these standard deviations (L, a, b): the spread between
 # slides of one stain and camera.
@@ -58,88 +56,50 @@ _FAMILIES = {
     "deep violet": _Family(0.05, (91, 1.5, -3), (23, 28, -42), (-0.1, 0.3), 0.35, 0.1),
     "eosin": _Family(0.05, (86, -2, 5), (63, 17, 13), (0.1, 0.6), 0.03, 0.05),
 }
-_FREE_STAIN = (
-    0.04  # share of slides whose colours follow no family, so that a model does not learn the families
-)
+# Share of slides whose colours follow no family, so that a model does not learn the families.
+_FREE_STAIN = 0.04
 
 
 @dataclass(frozen=True)
 class Slide:
-    """Properties of all smears of one slide; lengths in pixels, densities as natural logarithms.
+    """Properties of all smears of one slide; lengths in pixels, densities as natural logarithms."""
 
-    Attributes:
-        background: colour of the background, BGR, 1 is white; above 1 the camera is overexposed.
-        red_density: mean optical density of a red cell, BGR.
-        nucleus_density: optical density of stained nuclei and parasites, BGR.
-        pink_density: optical density of granules and platelets, BGR.
-        diameter: mean diameter of red cells in pixels.
-        diameter_spread: standard deviation of their diameter, relative.
-        elongation: typical share by which a cell is longer than wide.
-        pallor: how much thinner the middle of a typical cell is, relative; negative where it is thicker.
-        crenated: share of cells with spikes.
-        pointed: share of cells with one or two tips.
-        unevenness: how much the stain varies inside a cell, 1 is usual.
-        grain: standard deviation of the finest grain of the stain, relative.
-        rim: width of the margin towards which red cells grow thinner, as share of their radius.
-        bubbles: share of red cells with a refracting bubble.
-        crowding: share of the picture that cells cover.
-        clustering: share of cells that are placed beside another one.
-        overlap: greatest overlap of neighbours, as share of the sum of their radii.
-        abutting: share of contacts in which cells flatten against each other instead of overlapping.
-        gap: softness of the light line between such cells, as share of the cell diameter.
-        blur: standard deviation of the optics' point spread in pixels.
-        sharpening: strength of the camera's unsharp mask, which draws a bright rim around cells.
-        fringe: shift of red against blue by the lens, (x, y) in pixels.
-        noise: standard deviation of the camera's noise on the background, image white is 1.
-        dark_noise: by which factor, less 1, noise is stronger where the picture is black.
-        jpeg_quality: quality at which the camera compressed the picture.
-        vignette: loss of light at the corners, relative.
-        light_centre: brightest point, (x, y) as share of width and height.
-        dirt: density of debris, 1 is usual.
-        film: density of the stained plasma film.
-        thick: whether there are cells far out of focus above the layer.
-        scale_bar: whether the camera printed a scale bar.
-        white_cells: number of white cells, 1 is usual.
-        platelets: number of platelets, 1 is usual.
-        least_platelet: smallest radius of a platelet.
-        gamma: exponent of the camera's tone curve; above 1 darkens.
-    """
-
-    background: FloatArray
-    red_density: FloatArray
-    nucleus_density: FloatArray
-    pink_density: FloatArray
-    diameter: float
-    diameter_spread: float
-    elongation: float
+    background: FloatArray  # colour of the background, BGR, 1 is white; above 1 the camera is overexposed
+    red_density: FloatArray  # mean optical density of a red cell, BGR
+    nucleus_density: FloatArray  # optical density of stained nuclei and parasites, BGR
+    pink_density: FloatArray  # optical density of granules and platelets, BGR
+    diameter: float  # mean diameter of red cells in pixels
+    diameter_spread: float  # standard deviation of their diameter, relative
+    elongation: float  # typical share by which a cell is longer than wide
+    # how much thinner the middle of a typical cell is, relative; negative where it is thicker
     pallor: float
-    crenated: float
-    pointed: float
-    unevenness: float
-    grain: float
-    rim: float
-    bubbles: float
-    crowding: float
-    clustering: float
-    overlap: float
-    abutting: float
-    gap: float
-    blur: float
-    sharpening: float
-    fringe: tuple[float, float]
-    noise: float
-    dark_noise: float
-    jpeg_quality: int
-    vignette: float
-    light_centre: tuple[float, float]
-    dirt: float
-    film: float
-    thick: bool
-    scale_bar: bool
-    white_cells: float = 1.0
-    platelets: float = 1.0
-    least_platelet: float = 0.0
-    gamma: float = 1.0
+    crenated: float  # share of cells with spikes
+    pointed: float  # share of cells with one or two tips
+    unevenness: float  # how much the stain varies inside a cell, 1 is usual
+    grain: float  # standard deviation of the finest grain of the stain, relative
+    rim: float  # width of the margin towards which red cells grow thinner, as share of their radius
+    bubbles: float  # share of red cells with a refracting bubble
+    crowding: float  # share of the picture that cells cover
+    clustering: float  # share of cells that are placed beside another one
+    overlap: float  # greatest overlap of neighbours, as share of the sum of their radii
+    abutting: float  # share of contacts in which cells flatten against each other instead of overlapping
+    gap: float  # softness of the light line between such cells, as share of the cell diameter
+    blur: float  # standard deviation of the optics' point spread in pixels
+    sharpening: float  # strength of the camera's unsharp mask, which draws a bright rim around cells
+    fringe: tuple[float, float]  # shift of red against blue by the lens, (x, y) in pixels
+    noise: float  # standard deviation of the camera's noise on the background, image white is 1
+    dark_noise: float  # by which factor, less 1, noise is stronger where the picture is black
+    jpeg_quality: int  # quality at which the camera compressed the picture
+    vignette: float  # loss of light at the corners, relative
+    light_centre: tuple[float, float]  # brightest point, (x, y) as share of width and height
+    dirt: float  # density of debris, 1 is usual
+    film: float  # density of the stained plasma film
+    thick: bool  # whether there are cells far out of focus above the layer
+    scale_bar: bool  # whether the camera printed a scale bar
+    white_cells: float = 1.0  # number of white cells, 1 is usual
+    platelets: float = 1.0  # number of platelets, 1 is usual
+    least_platelet: float = 0.0  # smallest radius of a platelet
+    gamma: float = 1.0  # exponent of the camera's tone curve; above 1 darkens
 
 
 def _bgr_from_lab(lab: NDArray[np.float64]) -> FloatArray:

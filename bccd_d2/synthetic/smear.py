@@ -22,26 +22,18 @@ _SPECKLED = 0.12  # share of masks with specks
 
 @dataclass(frozen=True)
 class SyntheticCell:
-    """One annotated cell.
+    """One annotated cell."""
 
-    Attributes:
-        label: its value in the instance map.
-        class_name: "RBC", "WBC" or "Platelets", as in the BCCD detection set.
-        category: what BBBC041 calls it: "red blood cell", "ring", "trophozoite", "schizont", "gametocyte",
-            "leukocyte"; platelets, which that set does not annotate, are "platelet".
-        box: (x0, y0, x1, y1) of its visible pixels, x1 and y1 exclusive, pixels of the picture.
-        area: visible pixels.
-        visible: share of the cell's pixels within the picture left after overlaps and dividing lines.
-        at_border: whether it touches the picture's border.
-    """
-
-    label: int
-    class_name: str
+    label: int  # its value in the instance map
+    class_name: str  # "RBC", "WBC" or "Platelets", as in the BCCD detection set
+    # what BBBC041 calls it: "red blood cell", "ring", "trophozoite", "schizont", "gametocyte", "leukocyte";
+    # platelets, which that set does not annotate, are "platelet"
     category: str
+    # (x0, y0, x1, y1) of its visible pixels, x1 and y1 exclusive, pixels of the picture
     box: tuple[int, int, int, int]
-    area: int
-    visible: float
-    at_border: bool
+    area: int  # visible pixels
+    visible: float  # share of the cell's pixels within the picture left after overlaps and dividing lines
+    at_border: bool  # whether it touches the picture's border
 
 
 @dataclass(frozen=True)
