@@ -1,4 +1,3 @@
-import copy
 import json
 import subprocess
 import sys
@@ -51,13 +50,10 @@ def test_cells_regions_and_predictions_find_their_place(document):
     [
         (result(image_id=9), r"image 9, which the ground truth does not hold \(it holds 7 \(a\.png\)"),
         (result(category_id=1), "class '1', expected one of 2 RBC, 5 WBC"),
-        (result(score=1.5), "entry 0: score 1.5"),
         (result(score=float("nan")), "entry 0: score nan"),
-        (result(score=None), "entry 0: score None"),
         (result(bbox=[1, 2, 3]), r"entry 0: bbox \[1, 2, 3\]"),
         (result(segmentation={"size": [50, 50], "counts": [2500]}), r"image 7 \(a\.png\): RLE of size"),
         ({"image_id": 7}, "entry 0: no key 'score'"),
-        ("text", "entry 0: str, expected an object"),
     ],
 )
 def test_results_that_do_not_belong_are_refused(document, entry, message):
@@ -65,46 +61,12 @@ def test_results_that_do_not_belong_are_refused(document, entry, message):
         truth_from_coco(document).with_results([entry])
 
 
-def test_results_must_be_a_list(document):
+def test_broken_ground_truth_and_results_that_are_no_list_are_refused(document):
     with pytest.raises(InputError, match="expected a list of COCO results"):
         truth_from_coco(document).with_results({"images": []})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image_id": 9}, "annotation 1: image 9 is not among the images"),
-        ({"category_id": 9}, r"annotation 1: category 9, expected one of \[2, 5\]"),
-        ({"segmentation": []}, "annotation 1: no segmentation"),
-    ],
-)
-def test_broken_ground_truth_is_refused(document, change, message):
-    broken = copy.deepcopy(document)
-    broken["annotations"][0].update(change)
-    with pytest.raises(InputError, match=message):
-        truth_from_coco(broken)
-
-
-@pytest.mark.parametrize(
-    ("key", "entries", "message"),
-    [
-        ("categories", [], "no categories"),
-        ("categories", [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "expected each name once"),
-        ("categories", [{"id": 1}], "one of the categories has name None, expected str"),
-        ("images", [{"id": 1, "file_name": "a.png"}], "one of the images has height None, expected int"),
-        ("images", [{"id": 1, "file_name": "a", "height": 0, "width": 4}], "image 1 of 0 x 4 pixels"),
-        (
-            "images",
-            [{"id": 1, "file_name": "a", "height": 4, "width": 4}] * 2,
-            "two of the images have the id 1",
-        ),
-        ("images", ["a.png"], "one of the images has id None"),
-        ("annotations", ["a"], "str among the annotations"),
-    ],
-)
-def test_broken_lists_are_refused(document, key, entries, message):
-    with pytest.raises(InputError, match=message):
-        truth_from_coco(document | {key: entries})
+    document["annotations"][0]["image_id"] = 9
+    with pytest.raises(InputError, match="annotation 1: image 9 is not among the images"):
+        truth_from_coco(document)
 
 
 def test_other_predictions_must_lie_on_images_of_the_same_size(document):
@@ -138,7 +100,6 @@ def test_files_are_read_without_torch(document, tmp_path, caplog):
     ("in_json", "on_disk"),
     [
         (["images/a.png", "images/b.png"], ["a.png", "b.png"]),
-        (["a.png", "b.png"], ["train/a.png", "train/b.png"]),
         (["C:\\x\\a.png", "C:\\x\\b.png"], ["a.jpg", "sub/b.tif"]),
         # Of two files of one name that is taken whose path agrees.
         (["x/a.png", "y/a.png"], ["new/x/a.png", "new/y/a.png"]),

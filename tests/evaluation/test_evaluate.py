@@ -106,22 +106,6 @@ def test_records(found):
     )
 
 
-def test_what_detectron2_gets_is_in_percent(found):
-    groups = found.detectron2_results()
-    assert set(groups) == {
-        "bbox",
-        "segm",
-        "overlap",
-        "instances",
-        "bbox_interior",
-        "segm_interior",
-        "instances_interior",
-    }
-    assert groups["instances"]["F1"] == pytest.approx(100 * 8 / 11)
-    assert groups["overlap"]["AP50_per_image"] == pytest.approx(100 * found.overlap.AP50_per_image)
-    assert {"AP", "AP50", "AP75", "AR", "APs", "AP-RBC", "AP-WBC"} == set(groups["segm"])
-
-
 def test_json_holds_no_nan_and_reads_back(found):
     text = json.dumps(found.to_json(), allow_nan=False)
     assert json.loads(text)["instances"]["all"]["Platelets"]["f1"] == "no ground truth"

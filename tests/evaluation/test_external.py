@@ -53,7 +53,7 @@ def write(folder, name, image):
 
 @pytest.mark.parametrize(
     "pattern",
-    ["{}_cp_masks.png", "deep/{}_masks.tif", "{}.stardist.tif", "{}_instanseg_prediction.tiff", "{}.npy"],
+    ["{}_cp_masks.png", "deep/{}_masks.tif", "{}.stardist.tif", "{}.npy"],
 )
 def test_label_images_are_found_by_stem_and_suffix(tmp_path, truth, pattern):
     # Labels above 65535 only fit a 32-bit TIFF or an array; gaps between labels do not matter.

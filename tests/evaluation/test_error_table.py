@@ -45,12 +45,6 @@ def test_a_merged_pair_is_found_twice():
     assert found["under-segmented"] == (1.0, 1.0)
 
 
-def test_a_cell_in_pieces_is_found_once():
-    pieces = [(50, 50, 8, 20), (58, 50, 6, 20), (64, 50, 6, 20)]
-    found = gains(rectangles([A]), rectangles(pieces, scores=[0.9, 0.8, 0.7]))
-    assert only(found) == {"over-segmented": 1.0}
-
-
 def test_an_outline_is_corrected():
     found = gains(rectangles([A]), rectangles([(60, 50, 20, 20)], scores=[0.9]))
     assert only(found) == {"poorly outlined": 1.0}
