@@ -21,11 +21,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _extras(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    unknown = [name for name in names if name not in EXTRAS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"found {', '.join(unknown)}, expected any of {', '.join(EXTRAS)}")
-    return names
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

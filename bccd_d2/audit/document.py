@@ -83,7 +83,7 @@ def build_document(
     options: Mapping[str, Any] | None = None,
     worst: int = 12,
 ) -> dict[str, Any]:
-    """Put everything together.
+    """Put everything together, as valid JSON; docs/audit.md lists its keys.
 
     Args:
         name: what the data set is called.
@@ -96,11 +96,11 @@ def build_document(
         faults: of files that could not be used.
         options: of the audit, for the reader's information.
         worst: number of images to name.
-
-    Returns:
-        A mapping that is valid JSON; docs/audit.md lists its keys.
     """
-    part_of = _parts(measures, annotations)
+    if annotations is not None:
+        part_of = {m.stem: annotations.parts.get(m.file_name, UNUSED) for m in measures}
+    else:
+        part_of = {m.stem: m.part for m in measures if m.part is not None}
     images = [
         _image(m, v, part_of.get(m.stem), groups.get(m.stem), _classes(m, mask_classes, annotations))
         for m, v in zip(measures, issues)
@@ -126,13 +126,6 @@ def build_document(
     return {"summary": summary_sentences(document), **document}
 
 
-def _parts(measures: Sequence[ImageMeasures], annotations: Annotations | None) -> dict[str, str]:
-    """Part of each stem: that of the conversion, else the folder it lies in."""
-    if annotations is not None:
-        return {m.stem: annotations.parts.get(m.file_name, UNUSED) for m in measures}
-    return {m.stem: m.part for m in measures if m.part is not None}
-
-
 def _in_order(parts: Counter[str]) -> dict[str, int]:
     """train, val and test first, any others after them."""
     return {part: parts[part] for part in (*PARTS, *sorted(set(parts) - set(PARTS))) if parts[part]}
@@ -153,7 +146,7 @@ def _classes(
 def _image(
     measures: ImageMeasures, found: ImageIssues, part: str | None, group: str | None, classes: dict[str, int]
 ) -> dict[str, Any]:
-    colours = measures.colours
+    colours, solidities = measures.colours, measures.cells.solidities
     return {
         "stem": measures.stem,
         "file": measures.file_name,
@@ -165,7 +158,7 @@ def _image(
         "cells": len(measures.cells),
         "border_cells": int(measures.cells.border.sum()),
         "typical_area": _plain(found.typical_area),
-        "median_solidity": _plain(_median(measures.cells.solidities), 4),
+        "median_solidity": _plain(np.median(solidities) if len(solidities) else math.nan, 4),
         "classes": classes,
         "found": dict(found.counts),
         "empty": found.empty,
@@ -293,10 +286,8 @@ def _quantiles(values: NDArray) -> dict[str, float | None]:
     shares = {"min": 0.0, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
     if not len(values):
         return dict.fromkeys([*shares, "mean"])
-    numbers: dict[str, float | None] = {
-        key: _plain(float(np.quantile(values, share)), 2) for key, share in shares.items()
-    }
-    return {**numbers, "mean": _plain(float(np.mean(values)), 2)}
+    numbers = dict(zip(shares, np.quantile(values, list(shares.values())))) | {"mean": np.mean(values)}
+    return {key: _plain(value, 2) for key, value in numbers.items()}
 
 
 def _histogram(values: NDArray) -> dict[str, Any]:
@@ -318,10 +309,6 @@ def _round_step(least: float) -> float:
     """The smallest of 1, 2, 5, 10, 20, ... that is not below ``least``."""
     power = 10.0 ** math.floor(math.log10(max(least, 1)))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
-
-
-def _median(values: NDArray) -> float:
-    return float(np.median(values)) if len(values) else math.nan
 
 
 def _plain(value: float, decimals: int = 1) -> float | None:

@@ -47,17 +47,11 @@ def instance_shapes(labels: NDArray[np.integer]) -> InstanceShapes:
         inside = (labels[place] == label).astype(np.uint8)
         area = int(np.count_nonzero(inside))
         border = left == 0 or top == 0 or right == width or bottom == height
-        box = (left, top, right - left, bottom - top)
-        rows.append((label, *box, area, *_compactness(inside, area), border))
+        rows.append((label, left, top, right - left, bottom - top, area, border, *_compactness(inside, area)))
     table = np.array(rows, dtype=np.float64).reshape(-1, 9)
-    whole = table.astype(np.int64)
+    whole = table[:, :7].astype(np.int64)
     return InstanceShapes(
-        labels=whole[:, 0],
-        boxes=whole[:, 1:5],
-        areas=whole[:, 5],
-        solidities=table[:, 6],
-        disc_shares=table[:, 7],
-        border=whole[:, 8].astype(bool),
+        whole[:, 0], whole[:, 1:5], whole[:, 5], table[:, 7], table[:, 8], whole[:, 6].astype(bool)
     )
 
 

@@ -22,7 +22,6 @@ from bccd_d2.synthetic.smear import SyntheticSmear, check_size, draw_smear
 
 DATASET_FOLDER = "BCCD Dataset with mask"
 BOXES_FILE = "bbbc041_boxes.json"
-CLASS_FOLDER, INSTANCE_FOLDER = "mask_classes", "instances"
 EXTRAS = ("mask-classes", "instances", "boxes")
 CLASS_COLOURS = {"RBC": (255, 0, 0), "WBC": (0, 255, 0), "Platelets": (0, 0, 255)}
 """Colours of the classes in the class-coloured masks, RGB; the background is black."""
@@ -68,32 +67,23 @@ class SyntheticSet:
 
     def check(self) -> None:
         """Raise :class:`InputError` for values that make no set."""
-        if self.images < 1:
-            raise InputError(f"number of images: found {self.images}, expected at least 1")
-        if self.seed < 0:
-            raise InputError(f"seed: found {self.seed}, expected 0 or more")
-        if not 0 <= self.test_fraction < 1:
-            raise InputError(f"test fraction: found {self.test_fraction}, expected 0 <= fraction < 1")
-        if self.images_per_slide < 1:
-            raise InputError(f"images per slide: found {self.images_per_slide}, expected at least 1")
-        if self.variety not in CELL_DIAMETER:
-            raise InputError(f"variety: found {self.variety!r}, expected {' or '.join(CELL_DIAMETER)}")
+        unknown = sorted(set(self.extras) - set(EXTRAS))
+        for good, found, expected in (
+            (self.images >= 1, f"number of images: found {self.images}", "at least 1"),
+            (self.seed >= 0, f"seed: found {self.seed}", "0 or more"),
+            (0 <= self.test_fraction < 1, f"test fraction: found {self.test_fraction}", "0 <= fraction < 1"),
+            (self.images_per_slide >= 1, f"images per slide: found {self.images_per_slide}", "at least 1"),
+            (self.variety in CELL_DIAMETER, f"variety: found {self.variety!r}", " or ".join(CELL_DIAMETER)),
+            (not unknown, f"extras: found {', '.join(unknown)}", f"any of {', '.join(EXTRAS)}"),
+        ):
+            if not good:
+                raise InputError(f"{found}, expected {expected}")
         check_size(self.width, self.height)
         check_diameter(self.diameters)
-        unknown = sorted(set(self.extras) - set(EXTRAS))
-        if unknown:
-            raise InputError(f"extras: found {', '.join(unknown)}, expected any of {', '.join(EXTRAS)}")
 
 
 def class_mask(smear: SyntheticSmear) -> NDArray[np.uint8]:
-    """The class-coloured mask of a smear, platelets included.
-
-    Args:
-        smear: the smear.
-
-    Returns:
-        (H, W, 3) uint8 **RGB** in ``CLASS_COLOURS``.
-    """
+    """The class-coloured mask of a smear, platelets included: (H, W, 3) uint8 **RGB** in ``CLASS_COLOURS``."""
     palette = np.zeros((len(smear.cells) + 1, 3), np.uint8)
     for cell in smear.cells:
         palette[cell.label] = CLASS_COLOURS[cell.class_name]
@@ -102,15 +92,7 @@ def class_mask(smear: SyntheticSmear) -> NDArray[np.uint8]:
 
 
 def bbbc041_entry(smear: SyntheticSmear, file_name: str) -> dict[str, Any]:
-    """Boxes of the cells marked in the binary mask, in the JSON form of BBBC041 (maxima exclusive).
-
-    Args:
-        smear: the smear.
-        file_name: of its image.
-
-    Returns:
-        One element of the list that such a file holds.
-    """
+    """Boxes of the cells marked in the binary mask, as one element of BBBC041's JSON list (maxima exclusive)."""
     height, width = smear.mask.shape
     objects = []
     for cell in smear.masked_cells():
@@ -176,8 +158,9 @@ def _draw_all(folder: Path, plan: SyntheticSet) -> Counter[str]:
         plan.variety,
     )
     for part in ("train", "test"):
-        for kind in ("original", "mask", *_extra_folders(plan)):
-            (folder / DATASET_FOLDER / part / kind).mkdir(parents=True)
+        for kind in ("original", "mask", *plan.extras):
+            if kind != "boxes":
+                (folder / DATASET_FOLDER / part / kind.replace("-", "_")).mkdir(parents=True)
     counts: Counter[str] = Counter()
     boxes = []
     for index in tqdm(range(plan.images), desc="drawing smears", unit="image"):
@@ -195,19 +178,14 @@ def _draw_all(folder: Path, plan: SyntheticSet) -> Counter[str]:
         mask_name = names[index] + ".png"
         _write(place / "mask" / mask_name, cv2.cvtColor(smear.mask, cv2.COLOR_GRAY2BGR))
         if "mask-classes" in plan.extras:
-            _write(place / CLASS_FOLDER / mask_name, cv2.cvtColor(class_mask(smear), cv2.COLOR_RGB2BGR))
+            _write(place / "mask_classes" / mask_name, cv2.cvtColor(class_mask(smear), cv2.COLOR_RGB2BGR))
         if "instances" in plan.extras:
-            _write(place / INSTANCE_FOLDER / mask_name, smear.instances)
+            _write(place / "instances" / mask_name, smear.instances)
         if "boxes" in plan.extras:
             boxes.append(bbbc041_entry(smear, image_name))
     if "boxes" in plan.extras:
         (folder / BOXES_FILE).write_text(json.dumps(boxes), encoding="utf-8")
     return counts
-
-
-def _extra_folders(plan: SyntheticSet) -> list[str]:
-    folders = {"mask-classes": CLASS_FOLDER, "instances": INSTANCE_FOLDER}
-    return [folder for extra, folder in folders.items() if extra in plan.extras]
 
 
 def _write(path: Path, image: cv2.typing.MatLike) -> None:

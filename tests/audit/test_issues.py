@@ -112,17 +112,6 @@ def test_typical_cell_comes_from_images_of_the_same_size_where_there_are_few(tmp
     assert typical_areas([]) == []
 
 
-def test_border_cells_do_not_make_the_typical_cell(tmp_path):
-    mask = cells(PLACES[:8])
-    for y in range(20, 230, 30):
-        disc(mask, 0, y)
-        disc(mask, 319, y)
-    found, measures = issues_of(tmp_path, paint(mask), mask)
-    assert measures.cells.border.sum() == 14
-    assert found.typical_area == CELL_AREA
-    assert found.counts["fragment"] == 0
-
-
 def test_many_specks_do_not_shift_the_search_for_unlabelled_cells(tmp_path):
     mask = cells()
     mask[2:238:6, 2:30:6] = 255  # 200 specks of one pixel

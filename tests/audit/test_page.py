@@ -1,7 +1,5 @@
 """Charts of the audit's page."""
 
-import pytest
-
 from bccd_d2.audit.page import histogram, lab_to_hex, stain_scatter
 
 
@@ -38,10 +36,3 @@ def test_nothing_to_show_is_said():
         histogram({"edges": [], "counts": [], "beyond": 0}, "area", "cells", {})
     )
     assert "no image with cells and background" in texts(stain_scatter([]))
-
-
-@pytest.mark.parametrize(
-    "lab, colour", [((0, 0, 0), "#000000"), ((100, 0, 0), "#ffffff"), ((53.24, 80.09, 67.2), "#ff0000")]
-)
-def test_lab_to_hex(lab, colour):
-    assert lab_to_hex(lab) == colour

@@ -86,27 +86,13 @@ def test_the_copy_across_the_split_is_told(audited):
 
 def test_bad_files_are_listed_and_not_fatal(audited):
     document, page = audited
+    assert page.open == []
+    assert all(reference.startswith("data:image/") for reference in page.references)
     assert len(document["faults"]) == 2
     assert any("lonely.png: image without mask" in fault for fault in document["faults"])
     assert any(fault.startswith("train/original/broken.png") for fault in document["faults"])
     for fault in document["faults"]:
         assert " ".join(fault.split()) in page.words
-
-
-def test_page_is_sound_and_needs_nothing_but_itself(audited):
-    _, page = audited
-    assert page.open == []
-    assert page.references
-    assert all(reference.startswith("data:image/") for reference in page.references)
-    assert "script" not in page.tags
-
-
-def test_names_with_markup_are_shown_as_they_are(audited):
-    document, page = audited
-    assert "Synthetic <smears>" in page.words
-    assert "Gül & 'Ö' <b>.jpg" in page.words
-    assert [image["score"] > 0 for image in document["images"]].count(True) == len(document["worst"])
-    assert document["worst"][0] == "Gül & 'Ö' <b>"
 
 
 def test_worst_image_says_why_and_is_outlined(audited):
@@ -119,6 +105,9 @@ def test_worst_image_says_why_and_is_outlined(audited):
     assert "merged" in page.classes
     assert "unlabelled" in page.classes
     assert {issue["kind"] for issue in image["issues"]} == {"merged", "unlabelled"}
+    assert document["worst"][0] == "Gül & 'Ö' <b>"
+    assert "Synthetic <smears>" in page.words
+    assert "Gül & 'Ö' <b>.jpg" in page.words
 
 
 def test_same_input_same_files_whatever_the_number_of_workers(smears, tmp_path):
@@ -191,11 +180,7 @@ def test_failure_leaves_nothing_behind(tmp_path):
     [
         (["--worst", "-1"], "worst -1"),
         (["--stain-clusters", "1"], "stain_clusters 1"),
-        (["--max-images", "0"], "max_images 0"),
-        (["--min-area", "0"], "min_area 0"),
-        (["--spec", "nosuch"], "nosuch"),
         (["--coco", "nowhere"], "nowhere: no annotations/instances_*.json"),
-        (["--workers", "0"], "workers 0"),
     ],
 )
 def test_bad_options_name_themselves(smears, tmp_path, arguments, expected):
@@ -210,21 +195,6 @@ def test_conversion_of_other_images_is_refused(smears, tmp_path):
     content = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
     (tmp_path / "annotations/instances_train.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"'else.png'.*same --root"):
-        audit_dataset(smears, tmp_path / "out", coco=tmp_path)
-
-
-def test_coco_with_an_annotation_of_no_image_is_refused(smears, tmp_path):
-    content = {
-        "images": [{"id": 1, "file_name": "a.png", "height": 9, "width": 9}],
-        "annotations": [
-            {"id": 3, "image_id": 5, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, 2, 2], "area": 4}
-        ],
-        "categories": [{"id": 1, "name": "cell"}],
-    }
-    (tmp_path / "instances_train.json").write_text(json.dumps(content))
-    with pytest.raises(
-        InputError, match=r"instances_train.json, annotation 3: image 5 is not among the images"
-    ):
         audit_dataset(smears, tmp_path / "out", coco=tmp_path)
 
 
