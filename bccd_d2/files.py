@@ -83,6 +83,20 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
         )
 
 
+def read_lines(path: Path, expected: str) -> list[str]:
+    """Lines of a text file in UTF-8, a byte order mark left out.
+
+    Raises:
+        InputError: there is no such file, or it is not UTF-8; the message says what was expected.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, expected {expected}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error}), expected {expected}") from error
+
+
 class _YamlLoader(yaml.SafeLoader):
     """Refuses aliases beyond a few: ten lines of ten each stand for 10^10 values."""
 

@@ -27,9 +27,8 @@ from tqdm import tqdm
 from bccd_d2.audit.image_statistics import colour_statistics, instance_shapes
 from bccd_d2.audit.issues import MERGED_AREA, MERGED_DISC
 from bccd_d2.audit.measure import measure_pair
-from bccd_d2.conversion.dataset_spec import DatasetSpec
+from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageMaskPair, find_pairs
 from bccd_d2.conversion.instances import label_instances
-from bccd_d2.conversion.layout import ImageMaskPair, find_pairs
 from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.errors import run_command
 from bccd_d2.io.images import read_image

@@ -34,7 +34,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
-from bccd_d2.conversion.split_plans import SplitPlan
+from bccd_d2.conversion.splits import SplitPlan
 from bccd_d2.data.registration import annotation_file
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.engine.train_step import TrainStep

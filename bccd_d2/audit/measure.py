@@ -18,9 +18,8 @@ from bccd_d2.audit.image_statistics import (
 )
 from bccd_d2.audit.similar import fingerprint
 from bccd_d2.conversion.convert_image import label_mask, read_pair_mask
-from bccd_d2.conversion.dataset_spec import DatasetSpec
+from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageMaskPair
 from bccd_d2.conversion.instances import class_of_labels
-from bccd_d2.conversion.layout import ImageMaskPair
 from bccd_d2.conversion.stain_clusters import stain_features
 from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.errors import InputError

@@ -19,8 +19,7 @@ from bccd_d2.audit.measure import ImageMeasures, measure_pair
 from bccd_d2.audit.page import render_page
 from bccd_d2.audit.pictures import PictureOrder, Pictures, draw_pictures, picture_orders
 from bccd_d2.audit.similar import find_similar
-from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.layout import ImageMaskPair, find_pairs
+from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageMaskPair, find_pairs
 from bccd_d2.conversion.stain_clusters import cluster_stains
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output
@@ -68,7 +67,7 @@ def audit_dataset(
     """Audit all pairs below ``root``; write ``out/audit.html`` and ``out/audit.json``.
 
     Args:
-        root: data root, see :func:`bccd_d2.conversion.layout.find_pairs`.
+        root: data root, see :func:`bccd_d2.conversion.dataset_spec.find_pairs`.
         out: output folder; both files appear together at the end or, on any failure, not at all.
         options: see :class:`AuditOptions`.
         coco: output folder of tools/convert_bccd.py, for parts and classes.

@@ -13,8 +13,7 @@ from bccd_d2.conversion.dataset_spec import known_specs, read_spec
 from bccd_d2.conversion.importers import FORMATS
 from bccd_d2.conversion.instances import CUT_METHODS, CutRule, InstanceRule
 from bccd_d2.conversion.label_masks import LABEL_FORMATS
-from bccd_d2.conversion.split_plans import SplitPlan
-from bccd_d2.conversion.splits import RATIOS, SEED
+from bccd_d2.conversion.splits import SplitPlan
 from bccd_d2.conversion.unlabelled import UnlabelledRule
 
 AUTO = "auto"
@@ -162,11 +161,13 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
         "--ratios",
         type=float,
         nargs=3,
-        default=RATIOS,
+        default=SplitPlan.ratios,
         metavar=("TRAIN", "VAL", "TEST"),
-        help=f"shares (default {' '.join(map(str, RATIOS))})",
+        help=f"shares (default {' '.join(map(str, SplitPlan.ratios))})",
     )
-    group.add_argument("--seed", type=int, default=SEED, help=f"of the dealing (default {SEED})")
+    group.add_argument(
+        "--seed", type=int, default=SplitPlan.seed, help=f"of the dealing (default {SplitPlan.seed})"
+    )
     group.add_argument(
         "--max-images", type=int, metavar="N", help="use at most this many images (default all)"
     )

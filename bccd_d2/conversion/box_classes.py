@@ -27,8 +27,7 @@ from bccd_d2.conversion.box_files import (
 from bccd_d2.conversion.box_matching import CUT_METHODS, cut_by_boxes, match_boxes
 from bccd_d2.conversion.boxes import BoxFile, ImageBoxes, fit_boxes, make_boxes
 from bccd_d2.conversion.classes import DROP, IGNORE, WEAK, ClassAssignment, ClassSource, ClassTable
-from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.layout import ImageRecord, find_below
+from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageRecord, find_below
 from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image

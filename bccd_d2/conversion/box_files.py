@@ -15,9 +15,9 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from bccd_d2.conversion.boxes import ImageBoxes, make_boxes, parse_coordinate, shared_stem_error
-from bccd_d2.conversion.layout import ImageRecord
+from bccd_d2.conversion.dataset_spec import ImageRecord
 from bccd_d2.errors import InputError
-from bccd_d2.files import read_yaml
+from bccd_d2.files import read_lines, read_yaml
 
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 YOLO_NAMES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names", "_darknet.labels")
@@ -289,12 +289,8 @@ def read_yolo(path: Path) -> list[tuple[int, list[float]]]:
     Raises:
         InputError: a line is neither, or its coordinates lie far outside of the image.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error}), expected YOLO labels") from error
     rows = []
-    for line_number, line in enumerate(lines, start=1):
+    for line_number, line in enumerate(read_lines(path, "YOLO labels"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {line_number}"
@@ -370,12 +366,8 @@ def read_points(path: Path) -> list[tuple[float, float, str]]:
     Raises:
         InputError: a line has another shape.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error}), expected points") from error
     points = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, "points"), start=1):
         words = line.replace(",", " ").split(maxsplit=2)
         if not words:
             continue

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.box_matching import CUT_METHODS
-from bccd_d2.conversion.layout import ImageRecord
+from bccd_d2.conversion.dataset_spec import ImageRecord
 from bccd_d2.errors import InputError
 
 ANNOTATION_FORMATS = ("voc", "bbbc041", "yolo", "points")

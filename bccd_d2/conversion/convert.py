@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
 import bccd_d2
 from bccd_d2.conversion.classes import ClassSource
-from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, ImageConverter
-from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.instances import InstanceCounts
-from bccd_d2.conversion.layout import (
+from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, Converter, ImageConverter
+from bccd_d2.conversion.dataset_spec import (
+    DatasetSpec,
     ImageMaskPair,
     find_below,
     find_pairs,
     list_names,
-    relative_posix,
     take_parts,
 )
-from bccd_d2.conversion.split_plans import SplitPlan, plan_split
-from bccd_d2.conversion.splits import PARTS, read_image_sets, write_splits
+from bccd_d2.conversion.instances import InstanceCounts
+from bccd_d2.conversion.splits import (
+    PARTS,
+    PlannedSplit,
+    SplitPlan,
+    plan_split,
+    read_image_sets,
+    write_splits,
+)
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output
 from bccd_d2.parallel import map_in_order
@@ -100,7 +106,7 @@ def convert_dataset(
     Written are ``out/annotations/instances_{train,val,test}.json`` and ``out/splits.json``.
 
     Args:
-        root: data root, see :func:`bccd_d2.conversion.layout.find_pairs`.
+        root: data root, see :func:`bccd_d2.conversion.dataset_spec.find_pairs`.
         out: output folder; its files appear together at the end or, on any failure, not at all.
         options: see :class:`ConversionOptions`.
         class_source: tells the class of each instance; the masks' own classes, or one class ``cell``, where absent.
@@ -120,37 +126,22 @@ def convert_dataset(
             pairs = take_parts(pairs, read_image_sets(find_below(root, spec.image_sets)))
         return pairs
 
-    converter = ImageConverter(root, spec, options.annotations, class_source)
-    source = {"class_source": None if class_source is None else dict(class_source.info)}
     return convert_pairs(
-        root,
+        ImageConverter(root, options.annotations, spec, class_source),
         Path(out),
         find,
-        converter,
         options,
-        source,
+        {"class_source": None if class_source is None else dict(class_source.info)},
         workers=workers,
         overwrite=overwrite,
         skip_bad=skip_bad,
     )
 
 
-class Converter(Protocol):
-    """Converts pairs one by one; picklable, for worker processes."""
-
-    @property
-    def categories(self) -> list[dict[str, Any]]:
-        """COCO categories of what comes out."""
-
-    def __call__(self, numbered: tuple[int, ImageMaskPair]) -> ConvertedImage | str:
-        """Convert one pair with its image id; a fault comes back as text."""
-
-
 def convert_pairs(
-    root: Path,
+    converter: Converter,
     out: Path,
     find: Callable[[list[str] | None], list[ImageMaskPair]],
-    converter: Converter,
     options: ConversionOptions,
     source: Mapping[str, Any],
     *,
@@ -161,19 +152,19 @@ def convert_pairs(
     """Convert the pairs that ``find`` returns, as :func:`convert_dataset` does.
 
     Args:
-        root: folder that file names are relative to.
+        converter: makes annotations of a pair.
         out: output folder.
         find: finds the pairs; what it appends to the list it is given is left out, without a list it raises.
-        converter: makes annotations of a pair.
         options: see :class:`ConversionOptions`; its split is used, all of it goes to ``info``.
         source: where classes come from, for ``info``.
-        workers: processes.
-        overwrite: replace an earlier output.
-        skip_bad: leave out files that cannot be used and list them in the summary, instead of raising.
+        workers: as for :func:`convert_dataset`, like those that follow.
+        overwrite: likewise.
+        skip_bad: likewise.
 
     Raises:
         InputError: bad input, see the message.
     """
+    root = converter.root
     summary = ConversionSummary()
     faults = summary.faults if skip_bad else None
     with staged_output(out, [*map(annotation_file, PARTS), SPLITS_FILE], overwrite=overwrite) as staging:
@@ -181,8 +172,8 @@ def convert_pairs(
         splits, groups, missing = plan_split(pairs, options.split, options.spec.mask, workers, faults)
         part_of = {stem: part for part, stems in splits.items() for stem in stems}
         numbered = [(number, pair) for number, pair in enumerate(pairs, start=1) if pair.stem in part_of]
-        if isinstance(converter, ImageConverter):
-            converter = replace(converter, looked_at=_spread([number for number, _ in numbered]))
+        compared = _spread([number for number, _ in numbered])
+        items = [(number, pair, number in compared) for number, pair in numbered]
         info = _info(root, out, pairs, options, source)
         used: dict[str, list[str]] = {part: [] for part in PARTS}
         annotation_id = 0
@@ -193,8 +184,8 @@ def convert_pairs(
                 )
                 for part in PARTS
             }
-            results = map_in_order(converter, numbered, workers)
-            for converted in tqdm(results, "convert", len(numbered), unit="image", disable=None):
+            results = map_in_order(converter, items, workers)
+            for converted in tqdm(results, "convert", len(items), unit="image", disable=None):
                 if isinstance(converted, str):
                     if not skip_bad:
                         raise InputError(f"{converted}\n--skip-bad leaves such files out and lists them")
@@ -205,7 +196,7 @@ def convert_pairs(
                 for annotation in converted.annotations:
                     annotation_id += 1
                     annotation["id"] = annotation_id
-                writers[part].add(_image_entry(converted), converted.annotations)
+                writers[part].add(converted.record.as_coco, converted.annotations)
                 _add_up(summary, converted, part)
         if not any(used.values()):
             raise InputError(f"{root}: no usable pair left; first fault: {summary.faults[0]}")
@@ -213,14 +204,9 @@ def convert_pairs(
             raise InputError(f"{root}: none of the {summary.images.total()} images has boxes; expected some")
         kept = {stem for stems in used.values() for stem in stems}
         groups = {stem: group for stem, group in (groups or {}).items() if stem in kept}
-        write_splits(staging / SPLITS_FILE, used, asdict(options.split), groups, missing)
+        write_splits(staging / SPLITS_FILE, PlannedSplit(used, groups, missing), asdict(options.split))
     _log(summary)
     return summary
-
-
-def _image_entry(converted: ConvertedImage) -> dict[str, Any]:
-    record = converted.record
-    return {"id": record.id, "file_name": record.file_name, "height": record.height, "width": record.width}
 
 
 def _add_up(summary: ConversionSummary, converted: ConvertedImage, part: str) -> None:
@@ -233,10 +219,10 @@ def _add_up(summary: ConversionSummary, converted: ConvertedImage, part: str) ->
         summary.doubts.setdefault(doubt, []).append(converted.record.file_name)
 
 
-def _spread(numbers: Sequence[int]) -> frozenset[int]:
+def _spread(numbers: Sequence[int]) -> set[int]:
     """All of few images, some of many, spread evenly: those whose masks are compared with what the image shows."""
     count = len(numbers) if len(numbers) <= LOOKED_AT else 1 + len(numbers) // 100
-    return frozenset(numbers[index * (len(numbers) - 1) // max(count - 1, 1)] for index in range(count))
+    return {numbers[index * (len(numbers) - 1) // max(count - 1, 1)] for index in range(count)}
 
 
 def _info(
@@ -250,10 +236,14 @@ def _info(
         f"{pair.image.relative_to(root).as_posix()}\t{pair.mask.relative_to(root).as_posix()}\n"
         for pair in pairs
     )
+    try:
+        image_root = Path(os.path.relpath(root.resolve(), out.resolve())).as_posix()
+    except ValueError:  # another drive
+        image_root = root.resolve().as_posix()
     return {
         "description": "Blood-cell instances from semantic masks",
         "version": bccd_d2.__version__,
-        "image_root": relative_posix(root, out),
+        "image_root": image_root,
         "options": {**asdict(options), **source},
         **options.spec.unlabeled,
         "files_sha256": hashlib.sha256(files.encode()).hexdigest(),
@@ -262,15 +252,10 @@ def _info(
 
 def _log(summary: ConversionSummary) -> None:
     counts = summary.counts
-    if (
-        counts.components or not summary.instances.total()
-    ):  # instances of images without masks come from boxes
-        logger.info(
-            "%d components, %d instances; dropped as specks: %d",
-            counts.components,
-            counts.kept,
-            counts.specks,
-        )
+    # Instances of images without masks come from boxes.
+    if counts.components or not summary.instances.total():
+        text = "%d components, %d instances; dropped as specks: %d"
+        logger.info(text, counts.components, counts.kept, counts.specks)
     if counts.holes_filled:
         logger.info("%d holes filled", counts.holes_filled)
     if counts.cut:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.classes import ClassAssignment, ClassSource, SingleClass
-from bccd_d2.conversion.dataset_spec import DatasetSpec
+from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageMaskPair, ImageRecord
 from bccd_d2.conversion.instances import (
     InstanceCounts,
     InstanceRule,
@@ -21,17 +23,17 @@ from bccd_d2.conversion.instances import (
     label_classes,
     label_instances,
 )
-from bccd_d2.conversion.layout import ImageMaskPair, ImageRecord
 from bccd_d2.conversion.unlabelled import UnlabelledRule, find_unlabelled
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image, read_image_size, read_orientation
 from bccd_d2.io.mask_checks import fills_image, measure_fit
 from bccd_d2.io.masks import MaskContent, MaskRule, read_mask
+from bccd_d2.structures.coco import decode_segmentation
 from bccd_d2.structures.polygons import mask_to_polygons
 from bccd_d2.structures.rle import EncodedInstance, encode_labels
 
 BorderPolicy = Literal["keep", "ignore"]
-BORDER_POLICIES: tuple[BorderPolicy, ...] = ("keep", "ignore")
+BORDER_POLICIES: tuple[BorderPolicy, ...] = get_args(BorderPolicy)
 
 
 @dataclass(frozen=True)
@@ -66,22 +68,121 @@ class ConvertedImage:
 
 
 @dataclass(frozen=True)
-class ImageConverter:
-    """Converts pairs one by one; picklable, for worker processes.
+class Converter(ABC):
+    """Converts images one by one; picklable, for worker processes.
 
     Attributes:
-        root: data root that file names are relative to.
-        spec: what the masks mean and how instances are made of them.
-        rule: how they are written.
-        class_source: tells the class of each instance; ``None`` takes the classes of the mask, or one class ``cell``.
-        looked_at: ids of the images whose masks are compared with what the image shows, which takes time.
+        root: folder that file names are relative to.
+        rule: how annotations are written.
     """
 
     root: Path
-    spec: DatasetSpec = field(default_factory=DatasetSpec)
     rule: AnnotationRule = field(default_factory=AnnotationRule)
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """COCO categories of what comes out."""
+        return [{"id": number, "name": name} for number, name in enumerate(self.class_names, start=1)]
+
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """Names in the order of their category ids from 1."""
+
+    @abstractmethod
+    def convert(self, number: int, pair: ImageMaskPair, compare: bool = False) -> ConvertedImage:
+        """Convert one pair.
+
+        Args:
+            number: image id.
+            pair: the image, with its mask or annotations.
+            compare: whether the mask is compared with what the image shows, which takes time.
+
+        Raises:
+            InputError: image or mask cannot be used.
+        """
+
+    def __call__(self, item: tuple[Any, ...]) -> ConvertedImage | str:
+        """Call :meth:`convert`; a fault comes back as text, so that one bad file need not end all."""
+        try:
+            return self.convert(*item)
+        except (InputError, OSError) as error:
+            return str(error)
+
+    def record(self, number: int, pair: ImageMaskPair) -> ImageRecord:
+        """What the conversion knows of an image; its size is read from the file."""
+        height, width = read_image_size(pair.image)
+        file_name = pair.image.relative_to(self.root).as_posix()
+        return ImageRecord(number, pair.stem, file_name, pair.image, height, width)
+
+    def entry(
+        self,
+        record: ImageRecord,
+        category_id: int,
+        instance: EncodedInstance,
+        *,
+        ignored: bool = False,
+        box: list[int] | None = None,
+        mark: str | None = None,
+    ) -> dict[str, Any]:
+        """COCO annotation of an instance, still without ``id``; ``box`` in place of that around the mask."""
+        ignored = ignored or (self.rule.border == "ignore" and instance.border)
+        segmentation: Any = instance.segmentation
+        if self.rule.polygons and not ignored:
+            x, y, width, height = instance.bbox
+            mask = decode_segmentation(segmentation, record.height, record.width)
+            segmentation = mask_to_polygons(mask[y : y + height, x : x + width], x, y)
+        return {
+            "image_id": record.id,
+            "category_id": category_id,
+            "bbox": box or instance.bbox,
+            "area": instance.area,
+            "segmentation": segmentation,
+            "iscrowd": int(ignored),
+            "border": instance.border,
+            **({mark: True} if mark else {}),
+        }
+
+    def ignored_regions(
+        self, record: ImageRecord, regions: list[EncodedInstance], mark: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Each region once for every category: an evaluation looks at one category at a time."""
+        numbers = range(1, len(self.class_names) + 1)
+        return [
+            self.entry(record, number, region, ignored=True, mark=mark)
+            for region in regions
+            for number in numbers
+        ]
+
+    def finish(
+        self,
+        record: ImageRecord,
+        annotations: list[dict[str, Any]],
+        labels: Callable[[], NDArray[np.int32]],
+        counts: Counter[str],
+    ) -> None:
+        """Count, and add unlabelled regions where the rule wants them; ``labels`` draws the cells."""
+        if not annotations:
+            counts["images without an instance"] += 1
+        counts["instances at the border"] += sum(annotation["border"] for annotation in annotations)
+        if self.rule.unlabelled is not None:
+            found = find_unlabelled(read_image(record.path, "RGB"), labels(), self.rule.unlabelled)
+            regions = encode_labels(found)
+            annotations += self.ignored_regions(record, regions, "unlabelled")
+            counts["unlabelled regions to ignore"] += len(regions)
+
+
+@dataclass(frozen=True)
+class ImageConverter(Converter):
+    """Converts images with their masks.
+
+    Attributes:
+        spec: what the masks mean and how instances are made of them.
+        class_source: tells the class of each instance; ``None`` takes the classes of the mask, or one class ``cell``.
+    """
+
+    spec: DatasetSpec = field(default_factory=DatasetSpec)
     class_source: ClassSource | None = None
-    looked_at: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.class_source is not None and self.spec.mask.kind == "classes":
@@ -94,57 +195,41 @@ class ImageConverter:
             raise InputError("the dataset spec knows no masks; expected boxes or another source of instances")
 
     @property
-    def categories(self) -> list[dict[str, Any]]:
-        """COCO categories of what comes out."""
+    def class_names(self) -> list[str]:
+        """Classes of the masks or of the source, then those that the dataset spec adds."""
         names = list(self.spec.mask.class_names)
         if not names:
             names = [category["name"] for category in (self.class_source or SingleClass()).categories]
-        names += [name for name in self.spec.annotates if name not in names]
-        return [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+        return list(dict.fromkeys([*names, *self.spec.annotates]))
 
-    def __call__(self, numbered: tuple[int, ImageMaskPair]) -> ConvertedImage | str:
-        """Convert one pair with its image id; a fault comes back as text, so that one bad file need not end all."""
-        number, pair = numbered
-        try:
-            return self.convert(number, pair)
-        except (InputError, OSError) as error:
-            return str(error)
-
-    def convert(self, number: int, pair: ImageMaskPair) -> ConvertedImage:
-        """Convert one pair.
-
-        Raises:
-            InputError: image or mask cannot be used.
-        """
-        height, width = read_image_size(pair.image)
-        content = read_pair_mask(pair, (height, width), self.spec.mask)
-        file_name = pair.image.relative_to(self.root).as_posix()
-        record = ImageRecord(number, pair.stem, file_name, pair.image, height, width)
+    def convert(self, number: int, pair: ImageMaskPair, compare: bool = False) -> ConvertedImage:
+        """See :meth:`Converter.convert`."""
+        record = self.record(number, pair)
+        content = read_pair_mask(pair, (record.height, record.width), self.spec.mask)
         labelled = label_mask(content, self.spec.instances)
-        assignment = self._assign(record, content, labelled.labels)
-        encoded = encode_labels(assignment.labels)
+        found = self._assign(record, content, labelled.labels)
+        encoded = encode_labels(found.labels)
         annotations = [
-            self._annotation(record, assignment, instance)
-            for instance in encoded
-            if instance.label in assignment.category_ids
-        ]
-        unclassed = assignment.ignored - assignment.category_ids.keys()
-        annotations += self._ignore_regions(record, [i for i in encoded if i.label in unclassed])
-        counts = Counter(assignment.counts)
-        doubts = [] if content.kind == "none" else self._doubts(number, pair, assignment.labels, encoded)
-        if not annotations:
-            counts["images without an instance"] += 1
-        counts["instances at the border"] += sum(annotation["border"] for annotation in annotations)
-        if self.rule.unlabelled is not None:
-            regions = encode_labels(
-                find_unlabelled(read_image(pair.image, "RGB"), assignment.labels, self.rule.unlabelled)
+            self.entry(
+                record,
+                found.category_ids[instance.label],
+                instance,
+                ignored=instance.label in found.ignored,
+                box=found.boxes.get(instance.label),
+                mark="weak" if instance.label in found.weak else None,
             )
-            annotations += self._ignore_regions(record, regions, {"unlabelled": True})
-            counts["unlabelled regions to ignore"] += len(regions)
+            for instance in encoded
+            if instance.label in found.category_ids
+        ]
+        unclassed = found.ignored - found.category_ids.keys()
+        annotations += self.ignored_regions(record, [i for i in encoded if i.label in unclassed])
+        counts = Counter(found.counts)
+        doubts = [] if content.kind == "none" else self._doubts(pair, found.labels, encoded, compare)
+        self.finish(record, annotations, lambda: found.labels, counts)
         return ConvertedImage(record, annotations, labelled.counts, counts, doubts)
 
     def _doubts(
-        self, number: int, pair: ImageMaskPair, labels: NDArray[np.int32], encoded: list[EncodedInstance]
+        self, pair: ImageMaskPair, labels: NDArray[np.int32], encoded: list[EncodedInstance], compare: bool
     ) -> list[str]:
         """What speaks against the mask being that of its image, in words that many images can share.
 
@@ -154,7 +239,7 @@ class ImageConverter:
         orientation = read_orientation(pair.image)
         unturned = orientation != 1 and pair.mask != pair.image and read_orientation(pair.mask) == 1
         background = [i for i in encoded if fills_image(i.bbox, i.area, *labels.shape)]
-        if not (unturned or background or number in self.looked_at):
+        if not (unturned or background or compare):
             return []
         fit = measure_fit(read_image(pair.image, "RGB"), labels > 0, orientation)
         if background and fit.is_inverted:
@@ -183,45 +268,6 @@ class ImageConverter:
                 labels, class_of_labels(labels, content.array.astype(np.uint8, copy=False))
             )
         return (self.class_source or SingleClass())(record, labels)
-
-    def _annotation(
-        self, record: ImageRecord, assignment: ClassAssignment, instance: EncodedInstance
-    ) -> dict[str, Any]:
-        ignored = instance.label in assignment.ignored or (self.rule.border == "ignore" and instance.border)
-        segmentation: Any = instance.segmentation
-        if self.rule.polygons and not ignored:
-            x, y, width, height = instance.bbox
-            inside = assignment.labels[y : y + height, x : x + width] == instance.label
-            segmentation = mask_to_polygons(inside, x, y)
-        return {
-            "image_id": record.id,
-            "category_id": assignment.category_ids[instance.label],
-            "bbox": assignment.boxes.get(instance.label, instance.bbox),
-            "area": instance.area,
-            "segmentation": segmentation,
-            "iscrowd": int(ignored),
-            "border": instance.border,
-            **({"weak": True} if instance.label in assignment.weak else {}),
-        }
-
-    def _ignore_regions(
-        self, record: ImageRecord, regions: list[EncodedInstance], marks: dict[str, bool] | None = None
-    ) -> list[dict[str, Any]]:
-        # Evaluation runs a category at a time and knows only regions of that category.
-        return [
-            {
-                "image_id": record.id,
-                "category_id": category["id"],
-                "bbox": region.bbox,
-                "area": region.area,
-                "segmentation": region.segmentation,
-                "iscrowd": 1,
-                "border": region.border,
-                **(marks or {}),
-            }
-            for region in regions
-            for category in self.categories
-        ]
 
 
 def read_pair_mask(pair: ImageMaskPair, size: tuple[int, int], rule: MaskRule) -> MaskContent:

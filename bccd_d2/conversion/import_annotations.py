@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,25 @@ from pycocotools import mask as coco_mask
 from bccd_d2.conversion.boxes import MIN_SIDE
 from bccd_d2.conversion.classes import DROP, IGNORE, ClassTable
 from bccd_d2.conversion.convert import ConversionOptions, ConversionSummary, convert_pairs
-from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage
-from bccd_d2.conversion.dataset_spec import DatasetSpec
+from bccd_d2.conversion.convert_image import ConvertedImage, Converter
+from bccd_d2.conversion.dataset_spec import (
+    DatasetSpec,
+    FolderPair,
+    ImageMaskPair,
+    ImageRecord,
+    with_unique_stems,
+)
 from bccd_d2.conversion.importers import missing_images, read_annotations
 from bccd_d2.conversion.importers.common import Imported, ImportedCell, ImportedImage
 from bccd_d2.conversion.instances import InstanceCounts
-from bccd_d2.conversion.layout import FolderPair, ImageMaskPair, ImageRecord, with_unique_stems
-from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import InputError
-from bccd_d2.io.images import read_image, read_image_size
+from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import MaskRule
 from bccd_d2.structures.coco import as_rle, decode_segmentation
 from bccd_d2.structures.names import stem_of
 from bccd_d2.structures.outline_files import Outline
-from bccd_d2.structures.polygons import mask_to_polygons
-from bccd_d2.structures.rle import encode_labels
+from bccd_d2.structures.rle import EncodedInstance, encode_labels
 
 logger = logging.getLogger(__name__)
 DEFAULT_CLASS = "cell"
@@ -46,51 +48,36 @@ class AnnotatedImage(ImageMaskPair):
 
 
 @dataclass(frozen=True)
-class AnnotationConverter:
-    """Converts annotated images one by one; picklable, for worker processes.
+class AnnotationConverter(Converter):
+    """Converts annotated images.
 
     Attributes:
-        root: folder that file names are relative to.
-        classes: names of the classes, in the order of their category ids from 1.
-        rule: how annotations are written.
+        classes: names in the order of the category ids from 1.
         min_area: cells of fewer pixels are dropped.
     """
 
-    root: Path
-    classes: tuple[str, ...]
-    rule: AnnotationRule = field(default_factory=AnnotationRule)
+    classes: tuple[str, ...] = ()
     min_area: int = 1
 
     @property
-    def categories(self) -> list[dict[str, Any]]:
-        """COCO categories of what comes out."""
-        return [{"id": number, "name": name} for number, name in enumerate(self.classes, start=1)]
+    def class_names(self) -> list[str]:
+        """As given."""
+        return list(self.classes)
 
-    def __call__(self, numbered: tuple[int, ImageMaskPair]) -> ConvertedImage | str:
-        """Convert one image; a fault comes back as text."""
-        number, pair = numbered
-        assert isinstance(pair, AnnotatedImage)
-        try:
-            return self.convert(number, pair)
-        except (InputError, OSError) as error:
-            return str(error)
-
-    def convert(self, number: int, pair: AnnotatedImage) -> ConvertedImage:
-        """Convert one image.
+    def convert(self, number: int, pair: ImageMaskPair, compare: bool = False) -> ConvertedImage:
+        """See :meth:`bccd_d2.conversion.convert_image.Converter.convert`; there is nothing to compare.
 
         Raises:
             InputError: the image cannot be read or has another size than its annotations say.
         """
-        height, width = read_image_size(pair.image)
+        assert isinstance(pair, AnnotatedImage)
+        record = self.record(number, pair)
         said = pair.annotations.size
-        if said is not None and said != (height, width):
+        if said is not None and said != (record.height, record.width):
             raise InputError(
                 f"{pair.annotations.source}: annotations for an image of {said[1]}x{said[0]} pixels, expected "
-                f"{width}x{height} as {pair.image}"
+                f"{record.width}x{record.height} as {pair.image}"
             )
-        record = ImageRecord(
-            number, pair.stem, pair.image.relative_to(self.root).as_posix(), pair.image, height, width
-        )
         counts: Counter[str] = Counter()
         drawn: list[dict[str, Any]] = []
         boxes: list[ImportedCell] = []
@@ -99,26 +86,24 @@ class AnnotationConverter:
             if cell.box is not None and not cell.rings and cell.mask is None and cell.segmentation is None:
                 boxes.append(cell)
                 continue
-            code = _encode(cell, height, width)
-            area = int(coco_mask.area(code))
-            if area < self.min_area:
-                what = "that cover no pixel" if not area else f"under {self.min_area} pixels"
+            instance = _encode(cell, record)
+            if instance.area < self.min_area:
+                what = "that cover no pixel" if not instance.area else f"under {self.min_area} pixels"
                 counts[f"cells {what}, dropped"] += 1
                 continue
-            key = (cell.class_name, code["counts"])
+            key = (cell.class_name, instance.segmentation["counts"])
             if key in seen:
                 counts["cells that are there twice, dropped"] += 1
                 continue
             seen.add(key)
-            drawn.append(self._entry(record, cell, code))
+            drawn.append(self.entry(record, self._category(cell), instance, ignored=cell.ignored))
         if boxes:
             drawn += self._weak(record, boxes, drawn, counts)
-        if not drawn:
-            counts["images without an instance"] += 1
-        if self.rule.unlabelled is not None:
-            drawn += self._unlabelled(record, drawn, counts)
-        counts["instances at the border"] += sum(entry["border"] for entry in drawn)
+        self.finish(record, drawn, lambda: _label_map(record, drawn), counts)
         return ConvertedImage(record, drawn, InstanceCounts(), counts)
+
+    def _category(self, cell: ImportedCell) -> int:
+        return 1 + self.classes.index(cell.class_name or DEFAULT_CLASS)
 
     def _weak(
         self,
@@ -139,80 +124,52 @@ class AnnotationConverter:
             return []
         taken = _label_map(record, drawn) > 0
         guessed = guess_masks(read_image(record.path, "RGB"), corners, taken)
-        codes = {instance.label: instance.segmentation for instance in encode_labels(guessed.labels)}
+        found = {instance.label: instance for instance in encode_labels(guessed.labels)}
         entries = []
-        for number, (cell, box) in enumerate(zip(cells, corners.tolist()), start=1):
-            x0, y0, x1, y1 = box
-            if number in codes:
-                entry = self._entry(record, cell, codes[number])
+        for number, (cell, (x0, y0, x1, y1)) in enumerate(zip(cells, corners.tolist()), start=1):
+            category = self._category(cell)
+            if number in found:
                 # The box is known, the mask is guessed.
-                entry.update(bbox=[x0, y0, x1 - x0, y1 - y0], weak=True)
+                box = [x0, y0, x1 - x0, y1 - y0]
+                entry = self.entry(
+                    record, category, found[number], ignored=cell.ignored, box=box, mark="weak"
+                )
                 counts["boxes without an outline: weak mask"] += 1
             else:
-                inside = np.ones((y1 - y0, x1 - x0), bool)
-                region = _encode(ImportedCell(mask=(inside, (x0, y0))), record.height, record.width)
-                entry = self._entry(record, replace(cell, ignored=True), region)
+                region = ImportedCell(mask=(np.ones((y1 - y0, x1 - x0), bool), (x0, y0)))
+                entry = self.entry(record, category, _encode(region, record), ignored=True)
                 counts["boxes without an outline for which no weak mask was found: ignore"] += 1
             entries.append(entry)
         return entries
 
-    def _unlabelled(
-        self, record: ImageRecord, drawn: list[dict[str, Any]], counts: Counter[str]
-    ) -> list[dict[str, Any]]:
-        labels = _label_map(record, drawn)
-        regions = encode_labels(find_unlabelled(read_image(record.path, "RGB"), labels, self.rule.unlabelled))
-        counts["unlabelled regions to ignore"] += len(regions)
-        return [
-            self._entry(record, ImportedCell(name, ignored=True), region.segmentation) | {"unlabelled": True}
-            for region in regions
-            for name in self.classes
-        ]
 
-    def _entry(self, record: ImageRecord, cell: ImportedCell, code: Mapping[str, Any]) -> dict[str, Any]:
-        x, y, width, height = (int(side) for side in coco_mask.toBbox(code))
-        border = x == 0 or y == 0 or x + width == record.width or y + height == record.height
-        ignored = cell.ignored or (border and self.rule.border == "ignore")
-        segmentation: Any = {"size": list(code["size"]), "counts": _text(code["counts"])}
-        if self.rule.polygons and not ignored:
-            mask = decode_segmentation(segmentation, record.height, record.width)
-            segmentation = mask_to_polygons(mask[y : y + height, x : x + width], x, y)
-        return {
-            "image_id": record.id,
-            "category_id": 1 + self.classes.index(cell.class_name or DEFAULT_CLASS),
-            "bbox": [x, y, width, height],
-            "area": int(coco_mask.area(code)),
-            "segmentation": segmentation,
-            "iscrowd": int(ignored),
-            "border": border,
-        }
-
-
-def _text(counts: str | bytes) -> str:
-    return counts if isinstance(counts, str) else counts.decode("ascii")
-
-
-def _encode(cell: ImportedCell, height: int, width: int) -> dict[str, Any]:
-    """COCO's compressed RLE of a cell, cut to the image; of no pixel where it lies outside."""
+def _encode(cell: ImportedCell, image: ImageRecord) -> EncodedInstance:
+    """A cell cut to the image; of no pixel where it lies outside."""
+    height, width = image.height, image.width
     if cell.segmentation is not None:
         code = as_rle(cell.segmentation, height, width)
-        return {"size": [height, width], "counts": _text(code["counts"])}
-    full = np.zeros((height, width), np.uint8, order="F")
-    rings = [ring for ring in cell.rings if len(ring)]
-    mask, (x, y) = cell.mask or (np.zeros((0, 0), bool), (0, 0))
-    if rings:
-        mask, (x, y) = Outline(rings).mask(height, width)
-    top, left = max(0, -y), max(0, -x)
-    mask = mask[top : max(top, height - y), left : max(left, width - x)]
-    y, x = max(0, y), max(0, x)
-    full[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
-    code = coco_mask.encode(full)
-    return {"size": [height, width], "counts": _text(code["counts"])}
+    else:
+        full = np.zeros((height, width), np.uint8, order="F")
+        rings = [ring for ring in cell.rings if len(ring)]
+        mask, (x, y) = cell.mask or (np.zeros((0, 0), bool), (0, 0))
+        if rings:
+            mask, (x, y) = Outline(rings).mask(height, width)
+        top, left = max(0, -y), max(0, -x)
+        mask = mask[top : max(top, height - y), left : max(left, width - x)]
+        y, x = max(0, y), max(0, x)
+        full[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
+        code = coco_mask.encode(full)
+    counts = code["counts"] if isinstance(code["counts"], str) else code["counts"].decode("ascii")
+    x, y, across, down = (int(side) for side in coco_mask.toBbox(code))
+    border = x == 0 or y == 0 or x + across == width or y + down == height
+    area = int(coco_mask.area(code))
+    return EncodedInstance(0, [x, y, across, down], area, {"size": [height, width], "counts": counts}, border)
 
 
-def _label_map(record: ImageRecord, entries: list[dict[str, Any]]) -> NDArray[np.int32]:
-    labels = np.zeros((record.height, record.width), np.int32)
+def _label_map(image: ImageRecord, entries: list[dict[str, Any]]) -> NDArray[np.int32]:
+    labels = np.zeros((image.height, image.width), np.int32)
     for number, entry in enumerate(entries, start=1):
-        labels[decode_segmentation(entry["segmentation"], record.height, record.width) > 0] = number
+        labels[decode_segmentation(entry["segmentation"], image.height, image.width) > 0] = number
     return labels
 
 
@@ -239,17 +196,16 @@ def convert_annotations(
         images: folder of the images, where they are not beside the annotations.
         table: what the class names stand for; without it they stay, and cells without a class are ``cell``.
         min_area: cells of fewer pixels are dropped.
-        workers: processes.
-        overwrite: replace an earlier output.
-        skip_bad: leave out images that cannot be used and list them in the summary, instead of raising.
+        workers: as for ``convert_dataset``, like those that follow.
+        overwrite: likewise.
+        skip_bad: likewise.
 
     Raises:
         InputError: bad input, see the message.
     """
     path, options = Path(path), options or ConversionOptions()
-    spec = replace(
-        IMAGES_ONLY, annotates=options.spec.annotates, unlabeled_sizes=options.spec.unlabeled_sizes
-    )
+    known = options.spec
+    spec = replace(IMAGES_ONLY, annotates=known.annotates, unlabeled_sizes=known.unlabeled_sizes)
     options = replace(options, spec=spec)
     kind, files, imported = read_annotations(path, kind, images)
     if not any(image.cells for image in imported.images):
@@ -282,15 +238,14 @@ def convert_annotations(
             logger.info("%s: %d images here have no annotations and are not used", files.folder, unused)
         return with_unique_stems(list(by_path.values()), files.folder)
 
-    converter = AnnotationConverter(files.folder, classes, options.annotations, min_area)
+    converter = AnnotationConverter(files.folder, options.annotations, classes, min_area)
     logger.info(
         "%s: %d images in %s format, classes %s", path, len(imported.images), kind, ", ".join(classes)
     )
     return convert_pairs(
-        files.folder,
+        converter,
         Path(out),
         find,
-        converter,
         options,
         {"annotations_of": {"format": kind, "path": path.name}},
         workers=workers,
@@ -307,11 +262,9 @@ def _classes(imported: Imported, table: ClassTable | None) -> tuple[str, ...]:
     for image in imported.images:
         kept = []
         for cell in image.cells:
-            name = (
-                table.class_of(cell.class_name, False, str(image.source))
-                if cell.class_name
-                else table.default
-            )
+            name = table.default
+            if cell.class_name:
+                name = table.class_of(cell.class_name, False, str(image.source))
             if name == DROP:
                 imported.counts["cells dropped by the table"] += 1
                 continue

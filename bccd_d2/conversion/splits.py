@@ -1,95 +1,161 @@
-"""Which image is used for training, validation and testing: dealt, written, read."""
+"""Which image is used for training, validation and testing: divided by a plan, written, read."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bccd_d2.conversion.dataset_spec import ImageMaskPair, list_names
+from bccd_d2.conversion.stain_clusters import cluster_stains, stain_features
 from bccd_d2.errors import InputError
-from bccd_d2.files import write_json
+from bccd_d2.files import read_lines, write_json
+from bccd_d2.io.background import find_foreground
+from bccd_d2.io.images import read_image
+from bccd_d2.io.masks import MaskRule, read_mask
+from bccd_d2.parallel import map_in_order
 from bccd_d2.structures.coco import PARTS as PARTS
 from bccd_d2.structures.coco import read_json
 
-RATIOS = (0.70, 0.15, 0.15)
-SEED = 42
+logger = logging.getLogger(__name__)
+SplitMode = Literal["random", "official", "prefix", "table", "stain", "file"]
 Splits = dict[str, list[str]]
 """Stems by part; the parts are ``train``, ``val`` and ``test``, each sorted."""
+STEM_COLUMNS = ("stem", "file_name", "filename", "image", "name")
 
 
-def deal_order(stems: Iterable[str], seed: int) -> list[str]:
-    """Stems in an order that looks random: that of a hash of seed and stem.
+@dataclass(frozen=True)
+class SplitPlan:
+    """How images are divided into train, val and test.
+
+    Attributes:
+        mode: ``random``; ``official``: the folders train/ and test/ (and val/, or else a share of train);
+            ``prefix``: by what stands before ``separator`` in the stem; ``table``: by a column of a CSV file;
+            ``stain``: by clusters of alike stain; ``file``: as a split file says.
+        ratios: shares of train, val and test.
+        seed: another seed, another split.
+        max_images: use no more than this many images.
+        separator: for ``prefix``.
+        path: of the CSV file for ``table``, of the split file for ``file``.
+        column: of the CSV file.
+        clusters: number of stain clusters.
+    """
+
+    mode: SplitMode = "random"
+    ratios: tuple[float, float, float] = (0.70, 0.15, 0.15)
+    seed: int = 42
+    max_images: int | None = None
+    separator: str = "_"
+    path: str | None = None
+    column: str | None = None
+    clusters: int = 8
+
+    def __post_init__(self) -> None:
+        if len(self.ratios) != len(PARTS) or min(self.ratios) < 0 or abs(sum(self.ratios) - 1) > 1e-6:
+            raise InputError(f"split ratios {tuple(self.ratios)}, expected three shares that add up to 1")
+        if self.mode not in get_args(SplitMode):
+            raise InputError(f"split mode {self.mode!r}, expected one of {', '.join(get_args(SplitMode))}")
+        if self.mode in ("table", "file") and self.path is None:
+            raise InputError(f"split mode {self.mode!r} without a file, expected its path")
+        if self.mode == "table" and self.column is None:
+            raise InputError("split mode 'table' without a column, expected its name")
+        if self.max_images is not None and self.max_images < 1:
+            raise InputError(f"max_images {self.max_images}, expected at least 1")
+
+
+class PlannedSplit(NamedTuple):
+    """Stems by part; where there are groups, the group of each stem; stems a split file lists that are not here."""
+
+    splits: Splits
+    groups: dict[str, str] | None = None
+    missing: list[str] | None = None
+
+
+def plan_split(
+    pairs: Sequence[ImageMaskPair],
+    plan: SplitPlan,
+    mask_rule: MaskRule | None = None,
+    workers: int = 1,
+    faults: list[str] | None = None,
+) -> PlannedSplit:
+    """Divide pairs as the plan says; pairs that are in no part are not used.
+
+    Args:
+        pairs: all there are.
+        plan: see :class:`SplitPlan`.
+        mask_rule: how masks are read; for stain clusters only.
+        workers: processes; for stain clusters only.
+        faults: where given, a file that cannot be read for its stain is described here and its pair is not used.
+
+    Raises:
+        InputError: the plan does not fit the pairs.
+    """
+    if plan.mode == "file":
+        return _from_file(pairs, plan)
+    ordered = _deal_order((pair.stem for pair in pairs), plan.seed)[: plan.max_images]
+    if plan.mode == "random":
+        return PlannedSplit(_deal(ordered, plan.ratios))
+    chosen = set(ordered)
+    pairs = [pair for pair in pairs if pair.stem in chosen]
+    if plan.mode == "official":
+        return PlannedSplit(_official(pairs, plan))
+    if plan.mode == "stain":
+        groups = _groups_by_stain(pairs, plan, mask_rule or MaskRule(), workers, faults)
+    elif plan.mode == "table":
+        groups = _groups_from_table(pairs, str(plan.path), str(plan.column))
+    else:
+        groups = _groups_by_prefix(pairs, plan.separator)
+    sizes = sorted(Counter(groups.values()).items())
+    logger.info("%d groups: %s", len(sizes), ", ".join(f"{name} ({size})" for name, size in sizes))
+    return PlannedSplit(_deal_groups(groups, plan), groups)
+
+
+def _deal_order(stems: Iterable[str], seed: int) -> list[str]:
+    """Stems in the order of a hash of seed and stem.
 
     It depends neither on the order of the file system nor on the version of a random generator, and an image that
     joins later does not change the order of the others.
-
-    Raises:
-        InputError: a stem occurs twice.
     """
-    ordered = sorted(stems, key=lambda stem: (hashlib.sha256(f"{seed}\0{stem}".encode()).digest(), stem))
-    for stem, following in pairwise(ordered):
-        if stem == following:
-            raise InputError(f"{stem!r} occurs twice among the images to split")
-    return ordered
+    return sorted(stems, key=lambda stem: (hashlib.sha256(f"{seed}\0{stem}".encode()).digest(), stem))
 
 
-def split_stems(
-    stems: Iterable[str],
-    *,
-    ratios: Sequence[float] = RATIOS,
-    seed: int = SEED,
-    max_images: int | None = None,
-) -> Splits:
-    """Deal stems to train, val and test.
-
-    Args:
-        stems: names of the images, each once.
-        ratios: shares of train, val and test; they add up to 1.
-        seed: another seed, another split.
-        max_images: use no more than this many images, chosen by :func:`deal_order`.
-
-    Raises:
-        InputError: ratios that do not add up to 1, a cap below 1, or a stem that occurs twice.
-    """
-    check_ratios(ratios)
-    if max_images is not None and max_images < 1:
-        raise InputError(f"max_images {max_images}, expected at least 1")
-    ordered = deal_order(stems, seed)[:max_images]
-    splits: Splits = {}
-    start = 0
-    for part, size in zip(PARTS, part_sizes(len(ordered), ratios)):
-        splits[part] = sorted(ordered[start : start + size])
-        start += size
-    return splits
+def _deal(ordered: Sequence[str], ratios: Sequence[float]) -> Splits:
+    """Stems by part; sizes by largest remainder, no part with a share empty while there are images for all."""
+    exact = [ratio * len(ordered) for ratio in ratios]
+    sizes = [int(value + 1e-9) for value in exact]
+    by_remainder = sorted(range(len(ratios)), key=lambda index: sizes[index] - exact[index])
+    for index in by_remainder[: len(ordered) - sum(sizes)]:
+        sizes[index] += 1
+    for index, ratio in enumerate(ratios):
+        largest = sizes.index(max(sizes))
+        if ratio > 0 and sizes[index] == 0 and sizes[largest] > 1:
+            sizes[index] += 1
+            sizes[largest] -= 1
+    ends = np.cumsum(sizes).tolist()
+    return {part: sorted(ordered[end - size : end]) for part, size, end in zip(PARTS, sizes, ends)}
 
 
-def split_groups(
-    group_of: Mapping[str, str], *, ratios: Sequence[float] = RATIOS, seed: int = SEED
-) -> Splits:
-    """Deal whole groups to train, val and test, so that no group is in two parts.
-
-    The largest group goes first, each to the part that lacks most. The shares are met as well as the groups allow.
-
-    Args:
-        group_of: group of each stem.
-        ratios: as in :func:`split_stems`.
-        seed: decides between groups of equal size.
-
-    Raises:
-        InputError: fewer groups than parts with a share.
-    """
-    check_ratios(ratios)
+def _deal_groups(group_of: Mapping[str, str], plan: SplitPlan) -> Splits:
+    """Whole groups by part: the largest first, each to the part that lacks most; the seed decides between equals."""
     members: dict[str, list[str]] = {}
     for stem, group in group_of.items():
         members.setdefault(group, []).append(stem)
-    wanted = [part for part, ratio in zip(PARTS, ratios) if ratio > 0]
+    wanted = [part for part, ratio in zip(PARTS, plan.ratios) if ratio > 0]
     if len(members) < len(wanted):
         raise InputError(f"{len(members)} groups, expected at least one for each of {', '.join(wanted)}")
-    lacking = {part: ratio * len(group_of) for part, ratio in zip(PARTS, ratios)}
+    lacking = {part: ratio * len(group_of) for part, ratio in zip(PARTS, plan.ratios)}
     splits: Splits = {part: [] for part in PARTS}
-    ordered = sorted(deal_order(members, seed), key=lambda group: -len(members[group]))
+    ordered = sorted(_deal_order(members, plan.seed), key=lambda group: -len(members[group]))
     for position, group in enumerate(ordered):
         empty = [part for part in wanted if not splits[part]]
         # The last groups are kept for parts that would stay empty otherwise.
@@ -100,32 +166,116 @@ def split_groups(
     return {part: sorted(stems) for part, stems in splits.items()}
 
 
-def write_splits(
-    path: Path | str,
-    splits: Mapping[str, Sequence[str]],
-    options: Mapping[str, Any],
-    groups: Mapping[str, str] | None = None,
-    missing: Sequence[str] | None = None,
-) -> None:
-    """Write splits as JSON with the options that made them and a hash of the lists, atomically.
+def _official(pairs: Sequence[ImageMaskPair], plan: SplitPlan) -> Splits:
+    by_part: Splits = {part: [] for part in PARTS}
+    for pair in pairs:
+        if pair.part is None:
+            raise InputError(
+                f"{pair.image}: in no folder train or test and no list of the data set's image_sets, expected one for "
+                "an official split"
+            )
+        by_part[pair.part].append(pair.stem)
+    if not by_part["train"]:
+        raise InputError("no image in the official part train, expected some for an official split")
+    if not by_part["val"] and plan.ratios[1] > 0:
+        # val is carved from train in the proportion the two have to each other
+        train, val, _ = plan.ratios
+        share = val / (train + val)
+        by_part |= _deal(_deal_order(by_part["train"], plan.seed), (1 - share, share))
+    return {part: sorted(stems) for part, stems in by_part.items()}
 
-    Args:
-        path: file to write.
-        splits: stems by part.
-        options: what made them, for the reader's information.
-        groups: group of each stem, where images were dealt by groups.
-        missing: stems that were asked for and are not there.
-    """
+
+def _groups_by_prefix(pairs: Sequence[ImageMaskPair], separator: str) -> dict[str, str]:
+    lacking = [pair.stem for pair in pairs if separator not in pair.stem]
+    if lacking:
+        raise InputError(list_names(f"stems without {separator!r}, expected a prefix before it", lacking))
+    return {pair.stem: pair.stem.split(separator, 1)[0] for pair in pairs}
+
+
+def _groups_by_stain(
+    pairs: Sequence[ImageMaskPair], plan: SplitPlan, rule: MaskRule, workers: int, faults: list[str] | None
+) -> dict[str, str]:
+    features: dict[str, NDArray[np.float64]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    results = map_in_order(partial(_measure_stain, rule=rule), pairs, workers)
+    for pair, stain in zip(pairs, tqdm(results, "measure stains", len(pairs), unit="image", disable=None)):
+        if not isinstance(stain, str):
+            features[pair.stem], sizes[pair.stem] = stain
+        elif faults is None:
+            raise InputError(stain)
+        else:
+            faults.append(stain)
+    return cluster_stains(features, sizes, plan.clusters)
+
+
+def _measure_stain(pair: ImageMaskPair, rule: MaskRule) -> tuple[NDArray[np.float64], tuple[int, int]] | str:
+    """Stain features and size of a pair, or what is wrong with it."""
+    try:
+        image = read_image(pair.image, "RGB")
+        mask = read_mask(pair.mask, rule).array if rule.kind != "none" else find_foreground(image)
+    except (InputError, OSError) as error:
+        return str(error)
+    height, width = mask.shape
+    if image.shape[:2] != (height, width):
+        return f"{pair.mask}: mask of {width}x{height} pixels, expected {image.shape[1]}x{image.shape[0]}"
+    return stain_features(image, (mask != 0).view(np.uint8)), (height, width)
+
+
+def _groups_from_table(pairs: Sequence[ImageMaskPair], path: str, column: str) -> dict[str, str]:
+    try:
+        reader = csv.DictReader(read_lines(Path(path), "a CSV table"))
+        rows, header = list(reader), reader.fieldnames or []
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV table ({error})") from error
+    stem_column = next((name for name in STEM_COLUMNS if name in header), None)
+    for name, wanted in ((column, repr(column)), (stem_column, " or ".join(map(repr, STEM_COLUMNS)))):
+        if name not in header:
+            raise InputError(f"{path}: columns {', '.join(header) or 'none'}, expected one named {wanted}")
+    group_of = {Path(str(row[stem_column])).stem: row[column] for row in rows if row[stem_column]}
+    lacking = [pair.stem for pair in pairs if not group_of.get(_last(pair.stem))]
+    if lacking:
+        raise InputError(list_names(f"{path}: no {column!r} for these images", lacking))
+    return {pair.stem: str(group_of[_last(pair.stem)]) for pair in pairs}
+
+
+def _from_file(pairs: Sequence[ImageMaskPair], plan: SplitPlan) -> PlannedSplit:
+    """The file's lists, as far as there are such pairs; says what is missing on either side."""
+    listed = read_splits(str(plan.path))
+    by_stem = {pair.stem: pair.stem for pair in pairs}
+    counts = Counter(_last(stem) for stem in by_stem)
+    by_stem |= {_last(stem): stem for stem in list(by_stem) if counts[_last(stem)] == 1}
+    splits = {part: sorted(by_stem[stem] for stem in listed[part] if stem in by_stem) for part in PARTS}
+    missing = [stem for part in PARTS for stem in listed[part] if stem not in by_stem]
+    used = {stem for stems in splits.values() for stem in stems}
+    if not used:
+        raise InputError(list_names(f"{plan.path}: none of the images it lists is here", missing))
+    if missing:
+        headline = f"{plan.path}: images it lists that are not here ({len(missing)})"
+        logger.warning("%s", list_names(headline, missing))
+    if unlisted := len(pairs) - len(used):
+        logger.warning("%s: %d images here are not listed and not used", plan.path, unlisted)
+    if plan.max_images is not None:
+        kept = set(_deal_order(used, plan.seed)[: plan.max_images])
+        splits = {part: [stem for stem in stems if stem in kept] for part, stems in splits.items()}
+    return PlannedSplit(splits, missing=missing)
+
+
+def _last(stem: str) -> str:
+    return stem.rsplit("/", 1)[-1]
+
+
+def write_splits(path: Path | str, split: PlannedSplit, options: Mapping[str, Any]) -> None:
+    """Write a split as JSON with the options that made it and a hash of its lists, atomically."""
     document: dict[str, Any] = {
         "format": "bccd_d2 splits 1",
         "options": dict(options),
-        "sha256": splits_hash(splits),
-        **{part: list(splits.get(part, ())) for part in PARTS},
+        "sha256": splits_hash(split.splits),
+        **{part: list(split.splits.get(part, ())) for part in PARTS},
     }
-    if groups:
-        document["groups"] = dict(sorted(groups.items()))
-    if missing:
-        document["missing"] = list(missing)
+    if split.groups:
+        document["groups"] = dict(sorted(split.groups.items()))
+    if split.missing:
+        document["missing"] = split.missing
     write_json(Path(path), document)
 
 
@@ -140,19 +290,17 @@ def read_splits(path: Path | str) -> Splits:
     """
     document = read_json(path)
     splits: Splits = {}
+    seen: dict[str, str] = {}
     for part in PARTS:
         entries = document.get(part) if isinstance(document, Mapping) else None
         if not isinstance(entries, list):
             raise InputError(f"{path}: no list {part!r}, expected lists train, val and test")
         splits[part] = [_stem(entry, path, part) for entry in entries]
-    seen: dict[str, str] = {}
-    for part, names in splits.items():
-        for stem in names:
+        for stem in splits[part]:
             if stem in seen:
                 raise InputError(f"{path}: {stem!r} is in {seen[stem]} and in {part}, expected it once")
             seen[stem] = part
-    written = document.get("sha256")
-    if written is not None and written != splits_hash(splits):
+    if document.get("sha256") not in (None, splits_hash(splits)):
         raise InputError(
             f"{path}: its lists do not agree with its sha256; the file was changed after it was written"
         )
@@ -164,27 +312,6 @@ def splits_hash(splits: Mapping[str, Sequence[str]]) -> str:
     lines = (f"{part}\t{stem}\n" for part in PARTS for stem in sorted(splits.get(part, ())))
     # Names that are no text come from file systems that do not write UTF-8.
     return hashlib.sha256("".join(lines).encode(errors="surrogatepass")).hexdigest()
-
-
-def check_ratios(ratios: Sequence[float]) -> None:
-    """Raise :class:`InputError` unless ``ratios`` are three shares that add up to 1."""
-    if len(ratios) != len(PARTS) or min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6:
-        raise InputError(f"split ratios {tuple(ratios)}, expected three shares that add up to 1")
-
-
-def part_sizes(total: int, ratios: Sequence[float]) -> list[int]:
-    """Sizes by largest remainder; no part with a share stays empty while there are images for all."""
-    exact = [ratio * total for ratio in ratios]
-    sizes = [int(value + 1e-9) for value in exact]
-    by_remainder = sorted(range(len(ratios)), key=lambda index: sizes[index] - exact[index])
-    for index in by_remainder[: total - sum(sizes)]:
-        sizes[index] += 1
-    for index, ratio in enumerate(ratios):
-        largest = sizes.index(max(sizes))
-        if ratio > 0 and sizes[index] == 0 and sizes[largest] > 1:
-            sizes[index] += 1
-            sizes[largest] -= 1
-    return sizes
 
 
 def _stem(entry: Any, path: Path | str, part: str) -> str:
@@ -206,20 +333,16 @@ def read_image_sets(folder: Path | str) -> dict[str, str]:
     Raises:
         InputError: there is no list, none names an image, a list is not UTF-8, or a stem is in two lists.
     """
-    folder = Path(folder)
     part_of: dict[str, str] = {}
     for part in PARTS:
-        path = folder / f"{part}.txt"
-        if not path.is_file():
-            continue
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8 ({error}), expected one stem per line") from error
-        for stem in filter(None, map(str.strip, lines)):
-            if part_of.setdefault(stem, part) != part:
-                raise InputError(f"{path}: {stem!r} is in {part_of[stem]}.txt too, expected one part")
+        path = Path(folder) / f"{part}.txt"
+        for stem in read_lines(path, "one stem per line") if path.is_file() else []:
+            if stem.strip() and part_of.setdefault(stem.strip(), part) != part:
+                raise InputError(
+                    f"{path}: {stem.strip()!r} is in {part_of[stem.strip()]}.txt too, expected one part"
+                )
     if not part_of:
-        names = ", ".join(f"{part}.txt" for part in PARTS)
-        raise InputError(f"{folder}: no image named in lists {names}; expected one stem per line")
+        raise InputError(
+            f"{folder}: no image named in lists train.txt, val.txt, test.txt; expected one stem per line"
+        )
     return part_of

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bccd_d2.conversion.box_files import Bbbc041Boxes, read_bbbc041
-from bccd_d2.conversion.layout import ImageRecord
+from bccd_d2.conversion.dataset_spec import ImageRecord
 from bccd_d2.errors import InputError
 
 

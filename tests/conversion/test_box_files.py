@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bccd_d2.conversion.box_files import VocFolder, read_voc
-from bccd_d2.conversion.layout import ImageRecord
+from bccd_d2.conversion.dataset_spec import ImageRecord
 from bccd_d2.conversion.splits import read_image_sets
 from bccd_d2.errors import InputError
 

@@ -14,11 +14,9 @@ from PIL import Image
 from bccd_d2.conversion.classes import ClassAssignment
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
 from bccd_d2.conversion.convert_image import AnnotationRule
-from bccd_d2.conversion.dataset_spec import DatasetSpec, read_spec
+from bccd_d2.conversion.dataset_spec import DatasetSpec, FolderPair, ImageRecord, read_spec
 from bccd_d2.conversion.instances import InstanceRule
-from bccd_d2.conversion.layout import FolderPair, ImageRecord
-from bccd_d2.conversion.split_plans import SplitPlan
-from bccd_d2.conversion.splits import PARTS, read_splits
+from bccd_d2.conversion.splits import PARTS, SplitPlan, read_splits
 from bccd_d2.conversion.unlabelled import UnlabelledRule
 from bccd_d2.errors import InputError
 from bccd_d2.io.masks import MaskRule

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from bccd_d2.conversion.classes import ClassTable
-from bccd_d2.conversion.dataset_spec import DatasetSpec, known_specs, read_spec
+from bccd_d2.conversion.dataset_spec import DatasetSpec, FolderPair, known_specs, read_spec
 from bccd_d2.conversion.instances import CutRule, InstanceRule
-from bccd_d2.conversion.layout import FolderPair
 from bccd_d2.errors import InputError
 from bccd_d2.io.masks import MaskRule
 
@@ -66,14 +65,14 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
         ("folders: [{mask: a}]", "folders: mask given"),
         ("folders: [{image: a}]", "'a' without masks, but mask: kind: binary"),
         ("mask: {kind: none}", "'original' with masks, but mask: kind: none"),
-        ("folders: [{image: a, mask: 3}]", "folders: mask: 3, expected str"),
+        ("folders: [{image: a, mask: 3}]", "folders: mask: 3, expected a text"),
         ("mask: {kind: colour}", "mask: mask kind 'colour', expected one of binary"),
-        ("mask: {threshold: high}", "mask: threshold: 'high', expected float"),
-        ("mask: {invert: 1}", "mask: invert: 1, expected bool"),
+        ("mask: {threshold: high}", "mask: threshold: 'high', expected a number"),
+        ("mask: {invert: 1}", "mask: invert: 1, expected true or false"),
         ("mask: {kind: classes, values: [1]}", "expected a mapping to class names"),
         ("mask: {kind: classes, values: {a: RBC}}", "values: 'a', expected whole numbers"),
         ("mask: {kind: classes, colours: {red: RBC}}", "colours: 'red', expected '#rrggbb'"),
-        ("instances: {min_area: 1.5}", "instances: min_area: 1.5, expected int"),
+        ("instances: {min_area: 1.5}", "instances: min_area: 1.5, expected a whole number"),
         ("instances: {min_area: 0}", "instances: min_area 0, expected at least 1 pixel"),
         ("instances: {connectivity: 6}", "connectivity 6, expected 4 or 8"),
         ("instances: {cut: {method: guess}}", "instances: cut: cut method 'guess'"),
@@ -106,8 +105,8 @@ def test_classes_that_are_not_annotated_go_to_info(tmp_path: Path) -> None:
         "unlabeled_sizes": [4, 42],
     }
     for text, message in (
-        ("annotates: {RBC: some}", "RBC: 'some', expected complete, partly, none"),
-        ("annotates: [RBC]", "expected a mapping of class names"),
+        ("annotates: {RBC: some}", "RBC: 'some', expected a class name and one of complete, partly, none"),
+        ("annotates: [RBC]", "annotates: .*, expected a mapping"),
         ("unlabeled_sizes: [42, 4]", "expected .smallest, largest."),
     ):
         with pytest.raises(InputError, match=message):

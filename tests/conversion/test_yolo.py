@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bccd_d2.conversion.box_files import YoloLabels, read_yolo, read_yolo_names
-from bccd_d2.conversion.layout import ImageRecord
+from bccd_d2.conversion.dataset_spec import ImageRecord
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import decode_segmentation, read_coco
 

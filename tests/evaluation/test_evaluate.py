@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
+from bccd_d2.conversion.dataset_spec import find_pairs
 from bccd_d2.conversion.instances import label_instances
-from bccd_d2.conversion.layout import find_pairs
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate, headline_table

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bccd_d2.conversion.box_files import yolo_label_file
+from bccd_d2.conversion.dataset_spec import IMAGE_SUFFIXES, list_names
 from bccd_d2.conversion.importers.coco import read_coco_files
 from bccd_d2.conversion.importers.common import ImageFiles, Imported, sniff_json
 from bccd_d2.conversion.importers.cvat import read_cvat_files
@@ -19,7 +20,6 @@ from bccd_d2.conversion.importers.masks import SEG_SUFFIX, read_cellpose_files, 
 from bccd_d2.conversion.importers.outlines import read_outline_files
 from bccd_d2.conversion.importers.via import CSV_COLUMNS, read_via_files
 from bccd_d2.conversion.importers.yolo import is_yolo, read_yolo_files
-from bccd_d2.conversion.layout import IMAGE_SUFFIXES, list_names
 from bccd_d2.errors import InputError
 
 logger = logging.getLogger(__name__)

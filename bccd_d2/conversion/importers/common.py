@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.layout import IMAGE_SUFFIXES, PART_NAMES
+from bccd_d2.conversion.dataset_spec import IMAGE_SUFFIXES, PART_NAMES
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image_size
 from bccd_d2.structures.coco import read_json

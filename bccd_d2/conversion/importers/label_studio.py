@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.conversion.dataset_spec import IMAGE_SUFFIXES
 from bccd_d2.conversion.importers.common import (
     ImageFiles,
     Imported,
@@ -21,7 +22,6 @@ from bccd_d2.conversion.importers.common import (
     rectangle,
     ring,
 )
-from bccd_d2.conversion.layout import IMAGE_SUFFIXES
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_json
 
