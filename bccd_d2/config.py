@@ -60,7 +60,7 @@ def add_bccd_config(cfg: CN) -> None:
     # Folder for the decoded images instead of memory, shared by all processes and later runs.
     cfg.INPUT.CACHE_DIR = ""
 
-    # Multiply each channel so that the image's own background comes to the same white, see bccd_d2/data/color.py.
+    # Multiply each channel so that the image's own background comes to the same white (data/preprocessing.py).
     cfg.INPUT.WHITE_BALANCE = False
 
     # Reinhard stain normalization (Reinhard et al. 2001), see bccd_d2/data/stain.py.
@@ -191,7 +191,7 @@ def get_bccd_cfg() -> CN:
     return cfg
 
 
-def load_config(config_file: str | Path, options: Sequence[str] = ()) -> CN:
+def load_config(config_file: str | Path, options: Sequence[str] = (), *, training: bool = False) -> CN:
     """Read a YAML file and ``KEY VALUE`` pairs into a checked configuration for this machine.
 
     Keys of earlier versions that a file still holds are dropped, with a warning or, where the model would predict
@@ -200,6 +200,7 @@ def load_config(config_file: str | Path, options: Sequence[str] = ()) -> CN:
     Args:
         config_file: YAML, with Detectron2's ``_BASE_`` mechanism.
         options: ``["KEY", "VALUE", ...]``, which win over the file.
+        training: warn where mixed precision is enabled and this machine does not have it.
 
     Returns:
         The configuration, not frozen, with ``MODEL.DEVICE`` and ``SOLVER.AMP`` set to what this machine has.
@@ -233,7 +234,7 @@ def load_config(config_file: str | Path, options: Sequence[str] = ()) -> CN:
         raise InputError(f"options: {_message(error)}") from error
     check_values(cfg, defaults)
     apply_pixels(cfg)
-    _fit_to_machine(cfg, asked="MODEL.DEVICE" in options)
+    _fit_to_machine(cfg, asked="MODEL.DEVICE" in options, training=training)
     # A file without _BASE_ is a complete configuration, as a run writes it, not what a user chose.
     written = {*options[::2], *(_names(content) if "_BASE_" in content else ())}
     check_config(cfg, defaults, written - REMOVED.keys() - {"_BASE_"})
@@ -247,12 +248,7 @@ def cpu_supports_bfloat16() -> bool:
 
 
 def _read_plain(config_file: str, above: tuple[str, ...]) -> dict[str, Any]:
-    """Content of a file without its bases; they are checked too, because fvcore's reader trusts what it reads.
-
-    Args:
-        config_file: path; addresses are left to fvcore.
-        above: the files that led to this one.
-    """
+    """Content of a file without its bases, which are checked too: fvcore's reader trusts what it reads."""
     if "://" in config_file:
         return {}
     path = Path(config_file).expanduser()
@@ -285,10 +281,11 @@ def _drop_removed(loaded: CN, config_file: str) -> None:
         if not isinstance(node, CN) or name not in node:
             continue
         value = node.pop(name)
-        if value != removed.value and not isinstance(value, CN):
-            if removed.predicts:
-                raise InputError(f"{config_file}: {key} is {value!r} but no longer exists: {removed.instead}")
-            ignored.append(key)
+        if value == removed.value or isinstance(value, CN):
+            continue
+        if removed.predicts:
+            raise InputError(f"{config_file}: {key} is {value!r} but no longer exists: {removed.instead}")
+        ignored.append(key)
     if ignored:
         _logger.warning("%s: ignored keys of an earlier version: %s", config_file, ", ".join(ignored))
 
@@ -320,21 +317,26 @@ def check_device(device: str, key: str = "MODEL.DEVICE") -> None:
             )
 
 
-def _fit_to_machine(cfg: CN, *, asked: bool) -> None:
-    """Set device and mixed precision to what there is.
+def _fit_to_machine(cfg: CN, *, asked: bool, training: bool) -> None:
+    """Set device and mixed precision, in place, to what there is.
 
     Args:
         cfg: in place.
         asked: whether the device was named for this run; else the CPU replaces a GPU that is missing.
+        training: whether to say that mixed precision is off.
     """
     if asked:
         check_device(cfg.MODEL.DEVICE)
     elif cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         _warn_once(f"PyTorch finds no GPU: MODEL.DEVICE {cfg.MODEL.DEVICE} becomes cpu")
         cfg.MODEL.DEVICE = "cpu"
-    if not cfg.MODEL.DEVICE.startswith("cuda") and not (
-        cfg.SOLVER.AMP.DTYPE == "bfloat16" and cpu_supports_bfloat16()
-    ):
+    if not cfg.SOLVER.AMP.ENABLED or cfg.MODEL.DEVICE.startswith("cuda"):
+        return
+    if cfg.SOLVER.AMP.DTYPE != "bfloat16" or not cpu_supports_bfloat16():
+        if training:
+            _warn_once(
+                "SOLVER.AMP is off: it needs a GPU, or a CPU with bfloat16 and SOLVER.AMP.DTYPE bfloat16"
+            )
         cfg.SOLVER.AMP.ENABLED = False
 
 

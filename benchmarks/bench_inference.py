@@ -220,7 +220,7 @@ def stages_table(smear: SyntheticSmear, name: str, run: Path | None, rounds: int
     """What each step of a prediction costs, beside the network."""
     height, width = smear.image.shape[:2]
     predictor = predictor_of(name, run, PredictionOptions(score_threshold=0.5 if run else 0.0))
-    preprocess = ImagePreprocessor(configuration(name, run))
+    preprocess = ImagePreprocessor.from_config(configuration(name, run))
     prepared = preprocess(smear.image, preprocess.statistics(smear.image))
     found = drawn_detections(smear)
     if run:

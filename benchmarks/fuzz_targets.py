@@ -97,8 +97,9 @@ def read_source(path: Path) -> None:
 def read_registered(path: Path) -> None:
     """As a training does: register, load, map every image."""
     register_bccd(path.parent.parent, "fuzz")
-    median_diameter([path])
-    for entry in DatasetCatalog.get("fuzz_val"):
+    dicts = DatasetCatalog.get("fuzz_val")
+    median_diameter(dicts)
+    for entry in dicts:
         mapper()(entry)
 
 

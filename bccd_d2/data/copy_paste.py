@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bccd_d2.data.augmentation import draw_generator
-from bccd_d2.data.color import ColorNormalizer
 from bccd_d2.data.label_map import ImageInstances, resize_labels
-from bccd_d2.data.preprocessing import read_dataset_image, resize_image, scaled_size
+from bccd_d2.data.preprocessing import ColorNormalizer, read_dataset_image, resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
 
@@ -85,17 +84,16 @@ class CellBank:
         per_class: int,
         normalizer: ReinhardNormalizer,
         seed: int,
-        read: Callable[[str, str], NDArray[np.uint8]] = read_dataset_image,
+        colors: ColorNormalizer | None = None,
     ) -> CellBank:
-        """Cut out up to ``per_class`` cells of each class, evenly drawn from those the image border does not
-        cut.
+        """Cut out up to ``per_class`` cells of each class, evenly drawn from those the image border does not cut.
 
         Args:
             dataset_dicts: in Detectron2's format.
             per_class: memory is about 40 kB for a red cell, 200 kB for a white one.
             normalizer: measures stain.
             seed: of the drawing.
-            read: reads an image in a colour order.
+            colors: whose white balance the images get.
 
         Raises:
             InputError: no cell can be used, or an image cannot be read.
@@ -121,7 +119,8 @@ class CellBank:
         cells = []
         for image_index in tqdm(sorted(chosen), desc="cells to paste", unit="image", leave=False):
             record = dataset_dicts[image_index]
-            image = read(record["file_name"], normalizer.image_format)
+            image = read_dataset_image(record["file_name"], normalizer.image_format)
+            image = image if colors is None else colors.balance(image)
             statistics = normalizer.statistics(image)
             for index in chosen[image_index]:
                 cells.append(_cut_out(image, record, index, statistics))
@@ -152,11 +151,9 @@ def _cut_out(
     x1 = min(int(np.ceil(box[2])) + _MARGIN, width)
     y1 = min(int(np.ceil(box[3])) + _MARGIN, height)
     found = ImageInstances.from_annotations([annotation], height, width, record["file_name"])
-    mask = found.label_map(x0, y0, x1 - x0, y1 - y0)[..., 0] > 0
-    picture = image[y0:y1, x0:x1].copy()
     return Cell(
-        picture,
-        mask,
+        image[y0:y1, x0:x1].copy(),
+        found.label_map(x0, y0, x1 - x0, y1 - y0)[..., 0] > 0,
         int(annotation["category_id"]),
         statistics,
         box_scale=float(found.box_scales[0]),
@@ -166,13 +163,28 @@ def _cut_out(
 
 @dataclass(frozen=True)
 class Patch:
-    """A cell at its place: image (h, w, 3) uint8, mask (h, w) bool, opacity (h, w) float32, left and top."""
+    """A cell at its place.
+
+    Attributes:
+        image: (h, w, 3) uint8, network pixels.
+        mask: (h, w) bool.
+        x: left edge in the crop.
+        y: top edge.
+        category: contiguous class.
+        box_scale: see :class:`Cell`.
+    """
 
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_]
-    opacity: NDArray[np.float32]
     x: int
     y: int
+    category: int
+    box_scale: float = 1.0
+
+    def window(self, array: NDArray[Any]) -> NDArray[Any]:
+        """What of an array of the crop's size lies under the patch; a view."""
+        height, width = self.mask.shape
+        return array[self.y : self.y + height, self.x : self.x + width]
 
 
 class PasteTransform(Transform):
@@ -180,33 +192,24 @@ class PasteTransform(Transform):
 
     Args:
         patches: inside the image.
-        classes: of each.
         first_label: of the first.
-        box_scales: of each, see :class:`Cell`; ``None`` for 1.
     """
 
-    def __init__(
-        self,
-        patches: Sequence[Patch],
-        classes: Sequence[int],
-        first_label: int,
-        box_scales: Sequence[float] | None = None,
-    ) -> None:
+    def __init__(self, patches: Sequence[Patch], first_label: int) -> None:
         super().__init__()
-        self.patches = patches
-        self.first_label = first_label
-        self.added_classes = np.array(classes, dtype=np.int64)
-        self.added_areas = np.array([patch.mask.sum() for patch in patches], dtype=np.float64)
-        self.added_box_scales = (
-            np.ones(len(patches)) if box_scales is None else np.array(box_scales, dtype=np.float64)
-        )
+        self.patches, self.first_label = patches, first_label
+        self.added_classes = np.array([patch.category for patch in patches], np.int64)
+        self.added_areas = np.array([patch.mask.sum() for patch in patches], np.float64)
+        self.added_box_scales = np.array([patch.box_scale for patch in patches], np.float64)
 
     def apply_image(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Blend the cells into (H, W, 3) uint8."""
         result = img.copy()
         for patch in self.patches:
-            window = _window(result, patch)
-            opacity = patch.opacity[..., None]
+            opacity = np.maximum(cv2.GaussianBlur(patch.mask.astype(np.float32), (0, 0), _BLEND), 0)[
+                ..., None
+            ]
+            window = patch.window(result)
             window[:] = np.rint(opacity * patch.image + (1 - opacity) * window)
         return result
 
@@ -214,7 +217,7 @@ class PasteTransform(Transform):
         """Draw the labels into a (H, W, L) label map; what they hide is gone."""
         result = segmentation.copy()
         for k, patch in enumerate(self.patches):
-            window = _window(result, patch)
+            window = patch.window(result)
             window[patch.mask] = 0
             window[..., 0][patch.mask] = self.first_label + k
         return result
@@ -224,11 +227,6 @@ class PasteTransform(Transform):
         return coords
 
 
-def _window(array: NDArray[Any], patch: Patch) -> NDArray[Any]:
-    height, width = patch.mask.shape
-    return array[patch.y : patch.y + height, patch.x : patch.x + width]
-
-
 class CopyPaste(T.Augmentation):
     """Pastes up to ``max_cells`` cells, each number from 0 as likely.
 
@@ -236,15 +234,10 @@ class CopyPaste(T.Augmentation):
         bank: where they come from.
         max_cells: fewer are pasted where no free place is found.
         normalizer: brings a pasted cell from its image's stain to that of the crop.
-
-    Raises:
-        InputError: ``max_cells`` is below 1.
     """
 
     def __init__(self, bank: CellBank, max_cells: int, normalizer: ReinhardNormalizer) -> None:
         super().__init__()
-        if max_cells < 1:
-            raise InputError(f"INPUT.COPY_PASTE.MAX_CELLS is {max_cells}; expected at least 1")
         self.bank, self.max_cells, self.normalizer = bank, max_cells, normalizer
 
     def __repr__(self) -> str:
@@ -262,7 +255,7 @@ class CopyPaste(T.Augmentation):
         """Draw cells and free places for them; see :class:`bccd_d2.data.label_map.CellInput`."""
         generator = draw_generator()
         taken = np.asarray(np.any(sem_seg, axis=-1))
-        patches, added, box_scales = [], [], []
+        patches = []
         for _ in range(int(generator.integers(self.max_cells + 1))):
             cell = self.bank.draw(generator)
             scale = float(np.sqrt(area_scale))
@@ -270,15 +263,11 @@ class CopyPaste(T.Augmentation):
                 scale = cell_diameter / cell.cell_diameter
             picture, mask = self._prepare(cell, scale, stain_statistics, int(generator.integers(8)))
             place = _free_place(taken, mask, generator)
-            if place is None:
-                continue
-            x, y = place
-            opacity = np.maximum(cv2.GaussianBlur(mask.astype(np.float32), (0, 0), _BLEND), 0)
-            patches.append(Patch(picture, mask, opacity, x, y))
-            added.append(cell.category)
-            box_scales.append(cell.box_scale)
-            taken[y : y + mask.shape[0], x : x + mask.shape[1]] |= mask
-        return PasteTransform(patches, added, len(classes) + 1, box_scales) if patches else T.NoOpTransform()
+            if place is not None:
+                patch = Patch(picture, mask, *place, cell.category, cell.box_scale)
+                patch.window(taken)[mask] = True
+                patches.append(patch)
+        return PasteTransform(patches, len(classes) + 1) if patches else T.NoOpTransform()
 
     def _prepare(
         self, cell: Cell, scale: float, statistics: StainStatistics | None, orientation: int
@@ -313,9 +302,5 @@ def _free_place(
 def build_copy_paste(cfg: CfgNode, dataset_dicts: Sequence[Mapping[str, Any]]) -> CopyPaste:
     """Copy-paste as ``INPUT.COPY_PASTE`` asks for, from the given training data."""
     normalizer, colors = ReinhardNormalizer(cfg), ColorNormalizer.from_config(cfg)
-
-    def read(file_name: str, image_format: str) -> NDArray[np.uint8]:
-        return colors.balance(read_dataset_image(file_name, image_format))
-
-    bank = CellBank.from_dataset(dataset_dicts, _CELLS_PER_CLASS, normalizer, max(cfg.SEED, 0), read)
+    bank = CellBank.from_dataset(dataset_dicts, _CELLS_PER_CLASS, normalizer, max(cfg.SEED, 0), colors)
     return CopyPaste(bank, cfg.INPUT.COPY_PASTE.MAX_CELLS, normalizer)

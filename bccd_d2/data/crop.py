@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from bccd_d2.data.augmentation import draw_generator
 from bccd_d2.data.label_map import resize_labels
 from bccd_d2.data.preprocessing import resize_image, scaled_size
-from bccd_d2.errors import InputError
 
 _MIN_ZOOM, _MAX_ZOOM = 0.1, 10.0
 
@@ -46,16 +45,11 @@ class CropResizeTransform(Transform):
 
     def apply_segmentation(self, segmentation: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """Crop and resize a (H, W, L) label map with nearest neighbour."""
-        return self.resize_labels(self._window(segmentation))
-
-    def resize_labels(self, labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """What :meth:`apply_segmentation` does with a label map that was drawn for the window alone."""
-        return resize_labels(labels, self.new_height, self.new_width)
+        return resize_labels(self._window(segmentation), self.new_height, self.new_width)
 
     def apply_coords(self, coords: NDArray[Any]) -> NDArray[Any]:
         """Move (N, 2) xy points, corners of pixels being whole numbers."""
-        scale = np.array([self.new_width / self.width, self.new_height / self.height])
-        return (coords - np.array([self.x, self.y])) * scale
+        return (coords - (self.x, self.y)) * (self.new_width / self.width, self.new_height / self.height)
 
     def _window(self, array: NDArray[Any]) -> NDArray[Any]:
         return array[self.y : self.y + self.height, self.x : self.x + self.width]
@@ -64,20 +58,15 @@ class CropResizeTransform(Transform):
 class RandomZoomCrop(T.Augmentation):
     """A window anywhere in the image, at a random magnification around the fixed scale.
 
-    The crop is as large in network pixels whatever the magnification: more of the native image is taken for a
-    smaller one, so no border has to be made up. Where the image is smaller than the window, all of it is
-    taken.
+    The crop is as large in network pixels whatever the magnification: more of the native image is taken for a smaller
+    one, so no border has to be made up. Where the image is smaller than the window, all of it is taken.
 
     Args:
-        size: (height, width) of the window at magnification 1, native pixels; None takes the whole image.
+        size: (height, width) of the window at magnification 1, native pixels; ``None`` takes the whole image.
         scale: network pixels per native pixel at magnification 1.
-        zoom: (smallest, largest) magnification; drawn evenly in its logarithm, so that 0.5 and 2 are as
-            likely.
+        zoom: (smallest, largest) magnification; drawn evenly in its logarithm, so that 0.5 and 2 are as likely.
         cell_diameters: (smallest, largest) diameter of cells in network pixels; the magnification of an image whose
             cell diameter is given is then drawn so that its cells come to lie in this range, and ``zoom`` is not used.
-
-    Raises:
-        InputError: a size, magnification or diameter is out of range.
     """
 
     def __init__(
@@ -88,24 +77,7 @@ class RandomZoomCrop(T.Augmentation):
         cell_diameters: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        if cell_diameters is not None and not (
-            len(cell_diameters) == 2 and 0 < cell_diameters[0] <= cell_diameters[1]
-        ):
-            raise InputError(
-                f"INPUT.AUGMENTATION.CELL_DIAMETERS is {list(cell_diameters)}; "
-                "expected [smallest, largest] in network pixels, or []"
-            )
-        if size is not None and (len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size)):
-            raise InputError(f"INPUT.CROP.SIZE is {list(size)}; expected [height, width] in native pixels")
-        if scale <= 0:
-            raise InputError(f"INPUT.SCALE is {scale}; expected a number above 0")
-        if not (len(zoom) == 2 and _MIN_ZOOM <= zoom[0] <= zoom[1] <= _MAX_ZOOM):
-            raise InputError(
-                f"INPUT.AUGMENTATION.ZOOM is {list(zoom)}; "
-                f"expected [smallest, largest] in [{_MIN_ZOOM}, {_MAX_ZOOM}]"
-            )
-        self.size, self.scale, self.zoom = size, scale, zoom
-        self.cell_diameters = cell_diameters
+        self.size, self.scale, self.zoom, self.cell_diameters = size, scale, zoom, cell_diameters
 
     def get_transform(self, image: NDArray[np.uint8], cell_diameter: float = 0.0) -> CropResizeTransform:
         """Draw a window and a magnification.

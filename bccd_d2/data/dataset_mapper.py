@@ -19,21 +19,20 @@ from bccd_d2.data.augmentation import RandomRot90
 from bccd_d2.data.cache import FolderCache, MemoryCache
 from bccd_d2.data.copy_paste import build_copy_paste
 from bccd_d2.data.crop import CropResizeTransform, RandomZoomCrop
-from bccd_d2.data.label_map import CellInput, ImageInstances, instances_from_label_map, split_ignored
+from bccd_d2.data.label_map import (
+    CellInput,
+    ImageInstances,
+    instances_from_label_map,
+    resize_labels,
+    split_ignored,
+)
 from bccd_d2.data.loader import stop_opencv_threads_at_fork, use_one_opencv_thread_in_workers
-from bccd_d2.data.pipeline import build_pipeline, find_preset
-from bccd_d2.data.preprocessing import ImagePreprocessor
-from bccd_d2.data.scaling import resize_image, scaled_size
+from bccd_d2.data.pipeline import PRESETS, build_pipeline
+from bccd_d2.data.preprocessing import ImagePreprocessor, resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics, build_stain_augmentation
 from bccd_d2.errors import InputError
 
 _logger = logging.getLogger(__name__)
-_FLIPS = {
-    "none": (),
-    "horizontal": ("horizontal",),
-    "vertical": ("vertical",),
-    "both": ("horizontal", "vertical"),
-}
 # Masks as large as their cell are a tenth of the decoded image: half a megabyte for 70 cells.
 _MASK_CACHE_BYTES = 256 * 2**20
 
@@ -57,9 +56,6 @@ class BCCDDatasetMapper:
         image_cache: decoded images.
         test_diameter: in testing, images whose cell diameter is known are resized so that it becomes this, in network
             pixels at scale 1; 0 leaves their size to the preprocessor alone.
-
-    Raises:
-        InputError: ``min_visible`` is out of range.
     """
 
     @configurable
@@ -75,8 +71,6 @@ class BCCDDatasetMapper:
         image_cache: MemoryCache | FolderCache,
         test_diameter: float = 0.0,
     ) -> None:
-        if not 0 <= min_visible <= 1:
-            raise InputError(f"INPUT.CROP.MIN_VISIBLE is {min_visible}; expected a share in [0, 1]")
         self.is_train = is_train
         self.preprocessor = preprocessor
         self.crop = crop
@@ -95,7 +89,7 @@ class BCCDDatasetMapper:
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Arguments from ``INPUT``; copy-paste reads the data sets of ``DATASETS.TRAIN``."""
         options = cfg.INPUT.AUGMENTATION
-        preset = find_preset(options.PRESET)
+        preset = PRESETS[options.PRESET]
         zoom = tuple(options.ZOOM) or (preset.zoom if not options.PIPELINE else (1.0, 1.0))
         crop_size = list(cfg.INPUT.CROP.SIZE) if cfg.INPUT.CROP.ENABLED else None
         augmentations: list[T.Augmentation] = []
@@ -109,12 +103,10 @@ class BCCDDatasetMapper:
                 augmentations.append(stain)
             if augmentations:
                 stain_measure = ReinhardNormalizer(cfg)
-            if cfg.INPUT.RANDOM_FLIP not in _FLIPS:
-                raise InputError(
-                    f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; expected one of {', '.join(_FLIPS)}"
-                )
-            for direction in _FLIPS[cfg.INPUT.RANDOM_FLIP]:
-                augmentations.append(T.RandomFlip(**{"horizontal": False, direction: True}))
+            if cfg.INPUT.RANDOM_FLIP in ("horizontal", "both"):
+                augmentations.append(T.RandomFlip())
+            if cfg.INPUT.RANDOM_FLIP in ("vertical", "both"):
+                augmentations.append(T.RandomFlip(horizontal=False, vertical=True))
             if cfg.INPUT.ROT90:
                 augmentations.append(RandomRot90())
             pipeline = build_pipeline(options.PIPELINE or preset.pipeline, cfg.INPUT.FORMAT)
@@ -122,7 +114,7 @@ class BCCDDatasetMapper:
                 augmentations.append(pipeline)
         return {
             "is_train": is_train,
-            "preprocessor": ImagePreprocessor(cfg),
+            "preprocessor": ImagePreprocessor.from_config(cfg),
             "crop": RandomZoomCrop(crop_size, cfg.INPUT.SCALE, zoom, tuple(options.CELL_DIAMETERS) or None),
             "augmentations": augmentations,
             "stain_measure": stain_measure,
@@ -167,13 +159,7 @@ class BCCDDatasetMapper:
         return sample
 
     def take_crop(self, dataset_dict: Mapping[str, Any]) -> tuple[CropResizeTransform, CellInput]:
-        """Draw a window of an image; what augmentations then change.
-
-        Args:
-            dataset_dict: in Detectron2's dataset format.
-
-        Returns:
-            The window, and the resized crop with the instances that it shows.
+        """Draw a window of an image, and the resized crop with the instances that it shows, for the augmentations.
 
         Raises:
             InputError: the image or an annotation cannot be used.
@@ -190,7 +176,7 @@ class BCCDDatasetMapper:
         labels = found.label_map(crop.x, crop.y, crop.width, crop.height, self.min_visible)
         return crop, CellInput(
             crop.apply_image(image),
-            crop.resize_labels(labels),
+            resize_labels(labels, crop.new_height, crop.new_width),
             classes=found.cells.classes,
             areas=found.areas * crop.area_scale,
             area_scale=crop.area_scale,
@@ -227,7 +213,7 @@ class BCCDDatasetMapper:
         return image
 
     def _read_file(self, name: str) -> NDArray[np.uint8]:
-        """In training with its white balance, which is that of the whole image; the preprocessor does it in testing."""
+        """In training with the white balance of the whole image; in testing the preprocessor does it."""
         image = self.preprocessor.read(name)
         return self.preprocessor.colors.balance(image) if self.is_train else image
 

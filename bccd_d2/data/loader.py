@@ -29,8 +29,6 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from bccd_d2.errors import InputError
-
 _opencv_threads_before_fork = 0
 
 
@@ -99,17 +97,12 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any], fi
 
     Returns:
         Endless batches, lists of mapped samples. Several processes together get the samples that one would get.
-
-    Raises:
-        InputError: ``DATALOADER.SAMPLER_TRAIN`` is unknown.
     """
     dicts = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     )
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-    if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler":
-        sampler = TrainingSampler(len(dicts), seed=seed)
-    elif cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+    if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
         # A region to ignore is written once for each category and shows none of them.
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
             [{"annotations": [a for a in d["annotations"] if not a.get("iscrowd", 0)]} for d in dicts],
@@ -117,10 +110,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any], fi
         )
         sampler = RepeatFactorTrainingSampler(factors, seed=seed)
     else:
-        raise InputError(
-            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; "
-            "expected TrainingSampler or RepeatFactorTrainingSampler"
-        )
+        sampler = TrainingSampler(len(dicts), seed=seed)
     batch_size = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     loader = DataLoader(

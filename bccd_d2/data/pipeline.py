@@ -55,14 +55,14 @@ PRESETS = {
             ],
         ),
     ),
-    # Beyond that: other magnifications, squeezed cells, bad files, hidden parts. A cell hidden by a cut-out
-    # hole loses what is hidden from its mask too.
+    # Beyond that: other magnifications, squeezed cells, bad files, hidden parts. A cell hidden by a cut-out hole loses
+    # what is hidden from its mask too.
     "strong": Preset(
         (0.5, 1.5),
         (
             _MILD_AFFINE,
-            # Displacements of about 1.5 pixels (standard deviation), smooth over 8: cells bend, borders do
-            # not tear. A cell is 40 to 130 pixels wide.
+            # Displacements of about 1.5 pixels (standard deviation), smooth over 8: cells bend, borders do not tear.
+            # A cell is 40 to 130 pixels wide.
             ["ElasticTransform", {"alpha": 75, "sigma": 8, "fill": BACKGROUND, "p": 0.2}],
             [
                 "OneOf",
@@ -77,13 +77,8 @@ PRESETS = {
             ],
             [
                 "ColorJitter",
-                {
-                    "brightness": [0.75, 1.25],
-                    "contrast": [0.75, 1.25],
-                    "saturation": [0.7, 1.3],
-                    "hue": [-0.05, 0.05],
-                    "p": 0.6,
-                },
+                {"brightness": [0.75, 1.25], "contrast": [0.75, 1.25], "saturation": [0.7, 1.3]}
+                | {"hue": [-0.05, 0.05], "p": 0.6},
             ],
             [
                 "CoarseDropout",
@@ -91,33 +86,19 @@ PRESETS = {
                     "num_holes_range": [1, 4],
                     "hole_height_range": [0.05, 0.15],
                     "hole_width_range": [0.05, 0.15],
-                    "fill": BACKGROUND,
-                    "fill_mask": 0,
-                    "p": 0.2,
-                },
+                }
+                | {"fill": BACKGROUND, "fill_mask": 0, "p": 0.2},
             ],
         ),
     ),
 }
 
 
-def find_preset(name: str) -> Preset:
-    """The preset of that name.
-
-    Raises:
-        InputError: there is none.
-    """
-    if name not in PRESETS:
-        raise InputError(f"INPUT.AUGMENTATION.PRESET is {name!r}; expected one of {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
 def build_pipeline(entries: Sequence[Entry], image_format: str = "BGR") -> AlbumentationsAugmentation | None:
     """Make a Detectron2 augmentation of a list of Albumentations.
 
     Args:
-        entries: ``[name, {parameter: value}]`` each, applied in order. Names are those of Albumentations
-            2.0.8;
+        entries: ``[name, {parameter: value}]`` each, applied in order, with the names of Albumentations 2.0.8.
             "OneOf", "SomeOf", "RandomOrder" and "Sequential" take such a list as parameter "transforms". A
             parameter "fill" may be "background".
         image_format: "BGR" or "RGB", the colour order of the images.

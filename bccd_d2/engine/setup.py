@@ -68,7 +68,7 @@ def setup_config(
         InputError: see :func:`bccd_d2.config.load_config` and :func:`bccd_d2.data.registration.register_bccd`; or the
             data's classes are not those of the configuration, or a data set it names has no annotations.
     """
-    cfg = load_config(config_file, [*options, *(FAST_OPTIONS if fast else ())])
+    cfg = load_config(config_file, [*options, *(FAST_OPTIONS if fast else ())], training=training)
     EvaluationOptions.from_config(cfg)  # refuses what the evaluation at the end would refuse
     if data_root is not None:
         cfg.DATASETS.ROOT = data_root
@@ -102,8 +102,8 @@ def setup_config(
     )
     check_data(cfg, training=training)
     if training and not cfg.INPUT.CELL_DIAMETER:
-        files = [registered[name] for name in cfg.DATASETS.TRAIN if name in registered]
-        cfg.INPUT.CELL_DIAMETER = median_diameter(files)
+        dicts = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
+        cfg.INPUT.CELL_DIAMETER = median_diameter(dicts)
     return cfg
 
 

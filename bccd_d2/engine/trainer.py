@@ -233,11 +233,7 @@ class BCCDTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """AdamW (Loshchilov and Hutter 2019) or SGD; norms and biases with a weight decay of their own.
-
-        Raises:
-            InputError: ``SOLVER.OPTIMIZER`` is neither.
-        """
+        """AdamW (Loshchilov and Hutter 2019) or SGD; norms and biases with a weight decay of their own."""
         solver = cfg.SOLVER
         parameters = get_default_optimizer_params(
             model,
@@ -247,19 +243,12 @@ class BCCDTrainer(DefaultTrainer):
             weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         )
         parameters = decay_layer_rates(parameters, model, cfg.MODEL.TIMM.LR_DECAY)
-        if solver.OPTIMIZER == "AdamW":
-            optimizer_class = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-            return optimizer_class(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+        options: dict[str, Any] = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
+        kind: type[torch.optim.Optimizer] = torch.optim.AdamW
         if solver.OPTIMIZER == "SGD":
-            optimizer_class = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
-            return optimizer_class(
-                parameters,
-                lr=solver.BASE_LR,
-                momentum=solver.MOMENTUM,
-                nesterov=solver.NESTEROV,
-                weight_decay=solver.WEIGHT_DECAY,
-            )
-        raise InputError(f"SOLVER.OPTIMIZER: expected 'AdamW' or 'SGD', found {solver.OPTIMIZER!r}")
+            kind = torch.optim.SGD
+            options |= {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
+        return maybe_add_gradient_clipping(cfg, kind)(parameters, **options)
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:

@@ -195,7 +195,7 @@ def _card(cfg: CfgNode) -> NetworkCard:
 
 def _prepare(cfg: CfgNode, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(3, height, width) uint8 in network pixels and the configured colour order."""
-    preprocess = ImagePreprocessor(cfg)
+    preprocess = ImagePreprocessor.from_config(cfg)
     if preprocess.image_format == "RGB":
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
     return np.ascontiguousarray(preprocess(image, preprocess.statistics(image)).transpose(2, 0, 1))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.data.color import ColorNormalizer
+from bccd_d2.data.preprocessing import ColorNormalizer
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import DEFAULT_OPTIONS, CellFinder, PredictionOptions, detections_in
 from bccd_d2.structures.detections import Detections
@@ -55,7 +55,7 @@ class NetworkCard:
         cell_diameter: of the median cell of the training images, pixels; 0 if not known.
         microns_per_pixel: of the training images; 0 if not known.
         stain: arguments of :class:`bccd_d2.data.stain.ReinhardNormalizer`; ``None`` where images are not normalized.
-        white_balance: see :class:`bccd_d2.data.color.ColorNormalizer`.
+        white_balance: see :class:`bccd_d2.data.preprocessing.ColorNormalizer`.
     """
 
     class_names: tuple[str, ...]

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.data.scaling import resize_image, scaled_size
+from bccd_d2.data.preprocessing import resize_image, scaled_size
 from bccd_d2.errors import InputError
 from bccd_d2.inference.classical import split_merged, without_overlaps
 from bccd_d2.inference.magnification import (
@@ -30,7 +30,7 @@ from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.detections import Detections
 
 if TYPE_CHECKING:
-    from bccd_d2.data.color import ColorNormalizer, ColorStatistics
+    from bccd_d2.data.preprocessing import ColorNormalizer, ColorStatistics
 
 AUTO: Literal["auto"] = "auto"
 """As a diameter: estimate it."""

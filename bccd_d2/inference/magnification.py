@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.data.scaling import resize_image, scaled_size
+from bccd_d2.data.preprocessing import resize_image, scaled_size
 from bccd_d2.errors import InputError
 from bccd_d2.inference.measurements import NUCLEATED
 from bccd_d2.io.sources import ImageSource

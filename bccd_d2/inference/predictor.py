@@ -179,7 +179,7 @@ class BCCDPredictor(CellFinder):
         self.model = build_model(cfg)
         load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS), cfg)
         self.model.eval()
-        preprocessor = ImagePreprocessor(cfg)
+        preprocessor = ImagePreprocessor.from_config(cfg)
         super().__init__(
             Network(self.model, half=cfg.SOLVER.AMP.ENABLED, cpu_mode=cpu_mode),
             names,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.data.scaling import resize_image, scaled_size
+from bccd_d2.data.preprocessing import resize_image, scaled_size
 from bccd_d2.errors import InputError
 from bccd_d2.structures.cells import Cells, concatenate
 from bccd_d2.structures.detections import MASK_THRESHOLD, Detections

@@ -240,7 +240,7 @@ def build_own(setting: Setting, folder: Path) -> DetectronMethod:
     cfg.freeze()
     trainer = _Quiet(cfg)
     trainer.resume_or_load(resume=False)
-    preprocessor = ImagePreprocessor(cfg)
+    preprocessor = ImagePreprocessor.from_config(cfg)
 
     def predict(image: NDArray[np.uint8]) -> Cells:
         if preprocessor.image_format == "RGB":

@@ -53,7 +53,7 @@ class TorchvisionMaskRCNN:
     def __init__(self, setting: Setting, folder: Path) -> None:
         cfg = setup_config(SAMPLES, own_options(setting, folder), str(setting.data_root))
         self._format = cfg.INPUT.FORMAT
-        self._preprocessor = ImagePreprocessor(cfg)
+        self._preprocessor = ImagePreprocessor.from_config(cfg)
         self._device = torch.device(cfg.MODEL.DEVICE)
         self._model = build_model(cfg.MODEL.ROI_HEADS.NUM_CLASSES, setting.torchvision_weights)
         self._model.to(self._device)
@@ -103,7 +103,7 @@ class TorchvisionMaskRCNN:
     @torch.no_grad()
     def predict(self, image: NDArray[np.uint8]) -> Cells:
         """Cells of a native image, (height, width, 3) uint8 BGR."""
-        prepared = self._preprocessor(image, None)
+        prepared = self._preprocessor(image, self._preprocessor.statistics(image))
         pixels = torch.from_numpy(np.ascontiguousarray(prepared[:, :, ::-1].transpose(2, 0, 1)))
         found = self._model([pixels.to(self._device).float() / 255])[0]
         height, width = prepared.shape[:2]

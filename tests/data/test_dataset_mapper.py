@@ -44,16 +44,13 @@ def test_without_any_transform_the_sample_is_the_annotation(cells):
 def test_crop_and_scale(cells):
     record, _ = cells
     mapper = BCCDDatasetMapper(config(CROP__ENABLED=True, CROP__SIZE=[64, 80], SCALE=0.5), True)
-    sizes = {tuple(mapper(record)["image"].shape) for _ in range(5)}
-    assert sizes == {(3, 32, 40)}
+    assert {tuple(mapper(record)["image"].shape) for _ in range(5)} == {(3, 32, 40)}
     sample = mapper(record)
     assert (sample["height"], sample["width"]) == (120, 160)
     assert sample["instances"].image_size == (32, 40)
-
-
-def test_an_image_smaller_than_the_crop_is_taken_whole(cells):
-    sample = BCCDDatasetMapper(config(CROP__ENABLED=True, CROP__SIZE=[512, 512]), True)(cells[0])
-    assert sample["image"].shape == (3, 120, 160)
+    # An image smaller than the crop is taken whole.
+    mapper = BCCDDatasetMapper(config(CROP__ENABLED=True, CROP__SIZE=[512, 512]), True)
+    assert mapper(record)["image"].shape == (3, 120, 160)
 
 
 @pytest.mark.parametrize("preset", ["none", "mild", "strong"])
@@ -76,15 +73,6 @@ def test_masks_follow_the_image_through_every_transform(cells, preset):
         assert sample["instances"].gt_masks.nonempty().all()
 
 
-def test_overlapping_instances_stay_whole(tmp_path):
-    masks = [disc(60, 60, 25, 30, 12), disc(60, 60, 35, 30, 12), disc(60, 60, 30, 38, 12)]
-    record = dataset_dict(tmp_path / "overlap.png", masks)
-    cfg = config(RANDOM_FLIP="both", ROT90=True)
-    for _ in range(8):
-        found = BCCDDatasetMapper(cfg, True)(record)["instances"].gt_masks.tensor.sum((1, 2)).tolist()
-        assert found == [int(mask.sum()) for mask in masks]
-
-
 def test_a_crop_without_cells_is_legal(tmp_path):
     record = dataset_dict(tmp_path / "glass.png", [], size=(50, 70))
     cfg = config(RANDOM_FLIP="both", ROT90=True, CROP__ENABLED=True, CROP__SIZE=[32, 32])
@@ -102,16 +90,6 @@ def test_crowd_regions_do_not_become_instances_but_are_marked(cells):
     np.testing.assert_array_equal(sample["instances"].gt_masks.tensor.numpy(), masks)
     np.testing.assert_array_equal(sample["ignore_mask"].numpy(), region & ~masks.any(0))
     assert "ignore_mask" not in BCCDDatasetMapper(config(), False)(record)
-
-
-def test_an_image_with_nothing_but_a_region_to_ignore_is_a_sample(tmp_path):
-    region = disc(60, 80, 30, 30, 20)
-    record = dataset_dict(tmp_path / "ignored.png", [region])
-    assert "ignore_mask" not in BCCDDatasetMapper(config(), True)(record)
-    record["annotations"] = [annotation(region, iscrowd=1)]
-    sample = BCCDDatasetMapper(config(), True)(record)
-    assert len(sample["instances"]) == 0
-    np.testing.assert_array_equal(sample["ignore_mask"].numpy(), region)
 
 
 def test_regions_to_ignore_follow_the_image_through_every_transform(tmp_path):
@@ -177,21 +155,21 @@ def test_a_crop_gets_the_stain_statistics_of_its_whole_image(cells):
     assert (windows == crop).all((-1, -2, -3)).any()
 
 
-def test_a_seed_repeats_and_a_cache_changes_nothing(cells):
+def test_a_seed_repeats_and_a_cache_changes_nothing(cells, tmp_path):
     record, _ = cells
 
-    def samples(cache_mb):
-        cfg = config(
-            CROP__ENABLED=True, CROP__SIZE=[64, 64], RANDOM_FLIP="both", ROT90=True, CACHE_MB=cache_mb
-        )
-        cfg.INPUT.AUGMENTATION.PRESET = "mild"
-        mapper = BCCDDatasetMapper(cfg, True)
+    def samples(**cache):
+        crop = {"CROP__ENABLED": True, "CROP__SIZE": [64, 64], "RANDOM_FLIP": "both", "ROT90": True}
+        mapper = BCCDDatasetMapper(config(**crop, **cache, AUGMENTATION__PRESET="mild"), True)
         np.random.seed(5)  # noqa: NPY002  what Detectron2 seeds
         return [mapper(record) for _ in range(6)]
 
-    for one, other in zip(samples(0), samples(10), strict=True):
-        assert torch.equal(one["image"], other["image"])
-        assert torch.equal(one["instances"].gt_masks.tensor, other["instances"].gt_masks.tensor)
+    plain = samples()
+    for cached in (samples(CACHE_MB=10), samples(CACHE_MB=1, CACHE_DIR=str(tmp_path / "cache"))):
+        for one, other in zip(plain, cached, strict=True):
+            assert torch.equal(one["image"], other["image"])
+            assert torch.equal(one["instances"].gt_masks.tensor, other["instances"].gt_masks.tensor)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
 
 
 def test_an_instance_the_crop_leaves_too_little_of_is_dropped(tmp_path):
@@ -213,21 +191,6 @@ def test_the_caches_of_all_processes_together_keep_the_limit(monkeypatch):
         cfg.DATALOADER.NUM_WORKERS = workers
         assert BCCDDatasetMapper(cfg, True)._images.limit * readers == 12 * 2**20
         assert BCCDDatasetMapper(cfg, False)._images.limit == 0
-
-
-def test_a_folder_cache_changes_nothing(cells, tmp_path):
-    record, _ = cells
-    changes = {"CROP__ENABLED": True, "CROP__SIZE": [64, 64], "CACHE_MB": 1}
-    plain = BCCDDatasetMapper(config(**changes), True)
-    cached = BCCDDatasetMapper(config(**changes, CACHE_DIR=str(tmp_path / "cache")), True)
-    for seed in range(3):
-        np.random.seed(seed)  # noqa: NPY002
-        one = plain(record)
-        np.random.seed(seed)  # noqa: NPY002
-        other = cached(record)
-        assert torch.equal(one["image"], other["image"])
-        assert torch.equal(one["instances"].gt_masks.tensor, other["instances"].gt_masks.tensor)
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
 
 
 def test_copy_paste_adds_cells_of_the_training_set(cells):
@@ -253,8 +216,3 @@ def test_bad_input_is_named(cells, tmp_path):
     broken.write_bytes(b"no image")
     with pytest.raises(InputError, match=r"broken\.png: 8 bytes of no known image format"):
         BCCDDatasetMapper(config(), True)({**record, "file_name": str(broken)})
-    for key, value in {"RANDOM_FLIP": "diagonal", "SCALE": 0.0, "CROP__MIN_VISIBLE": 1.5}.items():
-        with pytest.raises(InputError, match=f"INPUT.{key.replace('__', '.')} is"):
-            BCCDDatasetMapper(config(**{key: value}), True)
-    with pytest.raises(InputError, match=r"INPUT\.AUGMENTATION\.PRESET is 'wild'"):
-        BCCDDatasetMapper(config(AUGMENTATION__PRESET="wild"), True)

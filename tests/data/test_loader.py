@@ -19,7 +19,6 @@ from bccd_d2.data.loader import (
     stop_opencv_threads_at_fork,
     use_one_opencv_thread_in_workers,
 )
-from bccd_d2.errors import InputError
 from tests.data.shapes import dataset_dict, disc
 
 NAME = "drawn_for_the_loader"
@@ -96,10 +95,9 @@ def test_the_same_seed_gives_the_same_batches_with_any_number_of_workers(cfg, gr
     assert not any(same(expected, batches(cfg, 0)))
 
 
-def test_the_same_image_is_cropped_anew_each_time(cfg):
+def test_the_same_image_is_cropped_differently_each_time(cfg):
     samples = [sample for sample in batches(cfg, 0, 10) if sample["image_id"] == 0]
-    assert len(samples) == 6
-    assert len({sample["image"].numpy().tobytes() for sample in samples}) == 6
+    assert len({sample["image"].numpy().tobytes() for sample in samples}) == len(samples) == 6
 
 
 def test_images_of_rare_classes_are_repeated_as_their_frequency_asks(cfg):
@@ -124,12 +122,6 @@ def test_images_of_rare_classes_are_repeated_as_their_frequency_asks(cfg):
     # sqrt(0.8 / 0.2) = 2 against 1 of the others: a third of 120 samples.
     assert found[3] == 40
     assert {found[k] for k in (0, 1, 2, 4)} <= {19, 20, 21}
-
-
-def test_an_unknown_sampler_is_named(cfg):
-    cfg.DATALOADER.SAMPLER_TRAIN = "Guess"
-    with pytest.raises(InputError, match=r"DATALOADER\.SAMPLER_TRAIN is 'Guess'"):
-        batches(cfg, 0)
 
 
 def test_seeding_leaves_no_trace():
@@ -167,13 +159,6 @@ def test_image_and_target_are_those_of_the_sample(tmp_path):
     assert target["area"].tolist() == [mask.sum() for mask in masks]
     assert target["iscrowd"].tolist() == [0, 0]
     assert target["image_id"] == 0
-
-
-def test_an_image_without_cells_is_legal(tmp_path):
-    _, target = torchvision_cells(tmp_path, [], size=(40, 50))[0]
-    assert target["boxes"].shape == (0, 4)
-    assert target["masks"].shape == (0, 40, 50)
-    assert target["area"].shape == target["labels"].shape == (0,)
 
 
 def test_torchvision_s_model_takes_it(tmp_path):

@@ -104,20 +104,17 @@ def test_registering_another_folder_replaces_the_first(tmp_path):
     assert MetadataCatalog.get("registration_train").thing_classes == ["cell"]
 
 
-def test_no_annotations_is_one_clear_line(tmp_path):
+def test_missing_annotations_and_images_are_named(tmp_path):
     with pytest.raises(InputError, match=r"expected annotations/instances_train\.json") as caught:
         register_bccd(tmp_path, "registration")
     assert str(tmp_path) in str(caught.value)
-
-
-def test_moved_images_are_named(tmp_path):
     root, _ = make(tmp_path, image_root="../elsewhere")
     register_bccd(root, "registration")
     with pytest.raises(InputError, match=r"a\.png is not there; convert again"):
         DatasetCatalog.get("registration_train")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"categories": []}'])
+@pytest.mark.parametrize("text", ["", "{}"])
 def test_a_file_that_is_no_coco_json_is_named(tmp_path, text):
     root, path = make(tmp_path)
     path.write_text(text)

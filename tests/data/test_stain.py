@@ -102,14 +102,6 @@ def test_a_flat_channel_is_not_blown_up():
     assert cv2.cvtColor(flat, cv2.COLOR_BGR2LAB)[cell][:, 1].std() < 3
 
 
-def test_a_large_image_is_sampled_without_changing_the_result():
-    image, _ = draw_smear()
-    large = np.tile(image, (5, 5, 1))
-    small, sampled = normalizer().statistics(image), normalizer().statistics(large)
-    np.testing.assert_allclose(sampled.mean, small.mean, atol=0.2)
-    np.testing.assert_allclose(sampled.std, small.std, atol=0.2)
-
-
 def test_colour_order_does_not_matter():
     image, _ = draw_smear()
     rgb = normalizer(image_format="RGB")(np.ascontiguousarray(image[..., ::-1]))
@@ -135,21 +127,6 @@ def test_the_target_of_a_data_set_is_the_median():
     assert median_target(targets) == StainTarget((2.0, 0.0, 0.0), (1.0, 2.0, 1.0))
     with pytest.raises(InputError, match="no image shows cells"):
         median_target([])
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("STAIN.TARGET_MEAN", [1.0, 2.0], "INPUT.STAIN.TARGET_MEAN holds 2 numbers"),
-        ("STAIN.TARGET_STD", [1.0, 0.0, 1.0], "expected numbers above 0"),
-        ("FORMAT", "L", r"INPUT\.FORMAT is 'L'"),
-    ],
-)
-def test_bad_values_are_named(key, value, message):
-    cfg = get_bccd_cfg()
-    cfg.merge_from_list([f"INPUT.{key}", value])
-    with pytest.raises(InputError, match=message):
-        ReinhardNormalizer(cfg)
 
 
 # Random stain
@@ -188,7 +165,7 @@ def test_random_targets_spread_around_the_base_within_bounds(enabled):
     found = measure.statistics(IMAGE)
     base = measure.target if enabled else found
     np.random.seed(0)  # noqa: NPY002  what Detectron2 seeds
-    targets = [augmentation.get_transform(IMAGE, found).target for _ in range(200)]
+    targets = [augmentation.draw_target(found) for _ in range(200)]
     shifts = np.array([target.mean for target in targets]) - base.mean
     factors = np.array([target.std for target in targets]) / base.std
     for values, width in ((shifts[:, 0], 6), (shifts[:, 2], 4), (factors[:, 1] - 1, 0.2)):
@@ -200,12 +177,6 @@ def test_random_targets_spread_around_the_base_within_bounds(enabled):
 def test_jitter_alone_stays_around_the_image():
     augmentation, measure = build_random(JITTER_MEAN=[0.0, 0.0, 0.0], JITTER_STD=0.001)
     assert np.abs(apply(augmentation, measure).astype(int) - IMAGE).mean() < 0.7
-
-
-def test_an_image_without_cells_is_left_alone():
-    augmentation, measure = build_random(ENABLED=True, JITTER_STD=0.2)
-    background = np.full((40, 40, 3), 230, np.uint8)
-    np.testing.assert_array_equal(apply(augmentation, measure, background), background)
 
 
 def test_the_strongest_jitter_keeps_nuclei_and_red_cells_apart():
@@ -226,17 +197,3 @@ def test_the_strongest_jitter_keeps_nuclei_and_red_cells_apart():
     np.random.seed(0)  # noqa: NPY002
     for _ in range(40):
         assert (distances(apply(augmentation, measure, image)) > 0.4 * normalized).all()
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("JITTER_MEAN", [1.0, 2.0]),
-        ("JITTER_MEAN", [0.0, 0.0, 16.0]),
-        ("JITTER_STD", 0.6),
-        ("JITTER_STD", -0.1),
-    ],
-)
-def test_jitter_out_of_bounds_is_named(key, value):
-    with pytest.raises(InputError, match=rf"INPUT\.STAIN\.{key} is"):
-        build_random(ENABLED=True, **{key: value})

@@ -10,7 +10,6 @@ from bccd_d2.config import get_bccd_cfg
 from bccd_d2.engine.hooks import StopTraining
 from bccd_d2.engine.train_step import NonFiniteError
 from bccd_d2.engine.trainer import BCCDTrainer
-from bccd_d2.errors import InputError
 from tests.engine.tiny import tiny_config
 
 
@@ -69,11 +68,6 @@ def test_the_rate_is_halved_at_the_steps_or_at_their_shares(model, steps, halved
         scheduler.step()
     assert [i for i in range(1, 10) if rates[i] == rates[i - 1] / 2] == halved_at
     assert rates[-1] == 0.5 ** len(halved_at)
-
-
-def test_an_unknown_optimizer_is_named(model):
-    with pytest.raises(InputError, match="expected 'AdamW' or 'SGD', found 'Adamax'"):
-        BCCDTrainer.build_optimizer(config(OPTIMIZER="Adamax"), model)
 
 
 def test_evaluation_predicts_the_views_that_the_configuration_asks_for(monkeypatch, tmp_path, model):

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from bccd_d2.data.scaling import resize_image
+from bccd_d2.data.preprocessing import resize_image
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.reporting.overlay import draw_cells

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bccd_d2.config import get_bccd_cfg
-from bccd_d2.data.color import BACKGROUND_LEVEL, ColorNormalizer, white_balance_gain
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
+from bccd_d2.data.preprocessing import BACKGROUND_LEVEL, ColorNormalizer, white_balance_gain
 from tests.data.shapes import dataset_dict, disc, smear
 
 DISCS = [disc(120, 160, 40, 40, 20), disc(120, 160, 110, 70, 25)]
