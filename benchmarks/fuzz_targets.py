@@ -39,13 +39,13 @@ from bccd_d2.evaluation.external import read_predictions
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.inference.collect import collect
 from bccd_d2.inference.outputs import Outputs, claim_output
+from bccd_d2.io.coco_images import check_file
 from bccd_d2.io.images import open_source, page_count, read_image, read_image_size
 from bccd_d2.io.masks import MaskRule, read_mask
 from bccd_d2.io.storage import Storage
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.reporting.run_figures import read_records
 from bccd_d2.structures.coco import read_coco
-from bccd_d2.structures.coco_check import check_file
 
 Structured = Callable[[bytes, random.Random], bytes]
 

@@ -21,11 +21,13 @@ from tqdm import tqdm
 
 from bccd_d2.data.registration import PARTS, annotation_file
 from bccd_d2.errors import InputError, run_command
+from bccd_d2.files import write_json
 from bccd_d2.inference.arguments import add_model_arguments, model_from
 from bccd_d2.inference.completion import complete_annotations
 from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.io.coco_images import image_path, image_root
 from bccd_d2.io.images import read_image
-from bccd_d2.structures.coco import image_root, read_coco, write_coco
+from bccd_d2.structures.coco import read_coco
 
 EXAMPLE = """example:
   python tools/convert_bccd.py --root BCCD --output datasets/voc_boxes --spec bccd_voc --official
@@ -71,14 +73,14 @@ def main(arguments: list[str] | None = None) -> None:
 
             def read(name: str, folder: Path = folder, bar: Any = bar) -> NDArray[np.uint8]:
                 bar.update()
-                return read_image(folder / name)
+                return read_image(image_path(folder, name))
 
             document, counts = complete_annotations(
                 document, read, predictor, outlines=given.outlines, ignore_score=given.ignore_score
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         info = {**document.get("info", {}), "image_root": os.path.relpath(folder, given.output)}
-        write_coco(target, {**document, "info": info})
+        write_json(target, {**document, "info": info})
         print(
             f"{part}: {counts['outlines']} outlines drawn, {counts['ellipses']} of them ellipses, "
             f"{counts['ignore']} regions to ignore: {target}"

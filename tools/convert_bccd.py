@@ -29,8 +29,8 @@ from bccd_d2.conversion.importers import mask_folders, recognise
 from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError, run_command
+from bccd_d2.io.coco_images import check_file
 from bccd_d2.structures.coco import read_coco
-from bccd_d2.structures.coco_check import check_file
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

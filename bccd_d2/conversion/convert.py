@@ -38,7 +38,7 @@ from bccd_d2.conversion.splits import (
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output
 from bccd_d2.parallel import map_in_order
-from bccd_d2.structures.coco_writer import CocoWriter
+from bccd_d2.structures.coco import CocoWriter
 
 logger = logging.getLogger(__name__)
 SPLITS_FILE = "splits.json"

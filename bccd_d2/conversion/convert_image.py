@@ -28,9 +28,9 @@ from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image, read_image_size, read_orientation
 from bccd_d2.io.mask_checks import fills_image, measure_fit
 from bccd_d2.io.masks import MaskContent, MaskRule, read_mask
-from bccd_d2.structures.coco import decode_segmentation
 from bccd_d2.structures.polygons import mask_to_polygons
 from bccd_d2.structures.rle import EncodedInstance, encode_labels
+from bccd_d2.structures.segmentation import decode_segmentation
 
 BorderPolicy = Literal["keep", "ignore"]
 BORDER_POLICIES: tuple[BorderPolicy, ...] = get_args(BorderPolicy)

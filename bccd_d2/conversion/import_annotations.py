@@ -30,10 +30,10 @@ from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import MaskRule
-from bccd_d2.structures.coco import as_rle, decode_segmentation
 from bccd_d2.structures.names import stem_of
 from bccd_d2.structures.outline_files import Outline
 from bccd_d2.structures.rle import EncodedInstance, encode_labels
+from bccd_d2.structures.segmentation import as_rle, decode_segmentation
 
 logger = logging.getLogger(__name__)
 DEFAULT_CLASS = "cell"

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output
-from bccd_d2.structures.coco import decode_segmentation
 from bccd_d2.structures.rle import pixel_numbers
+from bccd_d2.structures.segmentation import decode_segmentation
 
 logger = logging.getLogger(__name__)
 LabelFormat = Literal["png", "tif"]

@@ -16,10 +16,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 
 from bccd_d2.errors import InputError
+from bccd_d2.io.coco_images import image_path, image_root
 from bccd_d2.structures.coco import PARTS as PARTS
-from bccd_d2.structures.coco import as_rle, image_root, read_coco, unlabeled_categories
+from bccd_d2.structures.coco import read_coco, unlabeled_categories
 from bccd_d2.structures.names import match_classes
-from bccd_d2.structures.rle import run_lengths
 
 _logger = logging.getLogger(__name__)
 # An image with fewer whole cells says little about its magnification.
@@ -82,7 +82,7 @@ def class_names(json_file: Path) -> list[str]:
     Raises:
         InputError: the file is no JSON, or holds no categories.
     """
-    return _class_names(_read(json_file))
+    return _class_names(read_coco(json_file))
 
 
 def _class_names(document: Mapping[str, Any]) -> list[str]:
@@ -106,23 +106,12 @@ def median_diameter(dataset_dicts: Sequence[Mapping[str, Any]]) -> float:
 
 def _whole_areas(record: Mapping[str, Any]) -> list[float]:
     """Areas of the cells that the image border does not cut."""
-    return [
-        one["area"]
-        for one in record["annotations"]
-        if one.get("area") and not one.get("iscrowd") and not one.get("border")
-    ]
+    return [one["area"] for one in record["annotations"] if not one["iscrowd"] and not one.get("border")]
 
 
 def _disc_diameter(areas: Sequence[float]) -> float:
     """Diameter of a disc of the median area; 0 without any."""
     return 2 * math.sqrt(statistics.median(areas) / math.pi) if areas else 0.0
-
-
-def _read(json_file: Path) -> dict[str, Any]:
-    try:
-        return read_coco(json_file)
-    except InputError as error:
-        raise InputError(f"{json_file}: expected COCO JSON, found none ({error})") from error
 
 
 def use_classes(files: Mapping[str, Path], names: Sequence[str], *, training: Collection[str] = ()) -> None:
@@ -149,8 +138,9 @@ def _unregister(name: str) -> None:
 
 def _register(name: str, json_file: Path, names: Sequence[str] | None = None, required: bool = False) -> None:
     _unregister(name)
-    own = {category["id"]: category["name"] for category in _read(json_file)["categories"]}
-    names = class_names(json_file) if names is None else names
+    document = read_coco(json_file)
+    own = {category["id"]: category["name"] for category in document["categories"]}
+    names = _class_names(document) if names is None else names
     indices = match_classes(own, dict(enumerate(names)), where=str(json_file), required=required)
     if own and not indices:
         raise InputError(
@@ -158,15 +148,18 @@ def _register(name: str, json_file: Path, names: Sequence[str] | None = None, re
         )
 
     def load() -> list[dict[str, Any]]:
-        document = _read(json_file)
-        _check_for_detectron2(document, json_file)
+        document = read_coco(json_file)
         folder = image_root(document, json_file)
         unlabeled = _unlabeled(document, json_file, names)
         with tempfile.TemporaryDirectory() as temporary:
             # The document as it was read, repaired where it had faults, which Detectron2's reader would fail on.
             path = Path(temporary) / json_file.name
-            path.write_text(json.dumps(document), encoding="utf-8")
-            dicts = load_coco_json(str(path), str(folder), extra_annotation_keys=["border", "area"])
+            images = [
+                {**image, "file_name": str(image_path(folder, image["file_name"]))}
+                for image in document["images"]
+            ]
+            path.write_text(json.dumps({**document, "images": images}), encoding="utf-8")
+            dicts = load_coco_json(str(path), "", extra_annotation_keys=["border", "area"])
         others = 0
         for record in dicts:
             known = [one for one in record["annotations"] if one["category_id"] in indices]
@@ -179,7 +172,7 @@ def _register(name: str, json_file: Path, names: Sequence[str] | None = None, re
             areas = _whole_areas(record)
             diameter = _disc_diameter(areas) if len(areas) >= _FEWEST_CELLS else usual
             record.update(unlabeled[record["image_id"]], cell_diameter=diameter)
-        if dicts and not os.path.isfile(dicts[0]["file_name"]):  # noqa: PTH113  Path.is_file fails on some characters
+        if dicts and not Path(dicts[0]["file_name"]).is_file():
             raise InputError(
                 f"{json_file}: its images are expected in {folder.absolute()}, but {dicts[0]['file_name']} is not "
                 "there; convert again with the folder where the images are now"
@@ -211,18 +204,3 @@ def _unlabeled(
             if classes:
                 record["unlabeled_sizes"] = [float(value) for value in sizes]
     return found
-
-
-def _check_for_detectron2(document: Mapping[str, Any], json_file: Path) -> None:
-    """Refuse what its reader would fail on and ``read_coco`` neither repairs nor refuses."""
-    sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
-    for annotation in document["annotations"]:
-        name = f"{json_file}, annotation {annotation['id']!r}"
-        if annotation.get("iscrowd", 0) not in (0, 1):
-            raise InputError(f"{name}: iscrowd {annotation['iscrowd']!r}, expected 0 or 1")
-        try:
-            code = as_rle(annotation["segmentation"], *sizes[annotation["image_id"]])
-            if not isinstance(code.get("counts"), str):  # text is decoded, and checked, as images are read
-                run_lengths(code)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from error

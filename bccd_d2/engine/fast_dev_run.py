@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bccd_d2.data.registration import PARTS, annotation_file
 from bccd_d2.files import write_json
-from bccd_d2.structures.coco import image_root, read_coco
+from bccd_d2.io.coco_images import image_root
+from bccd_d2.structures.coco import read_coco
 
 _IMAGES = 2
 # Two iterations, after each of which everything is due that a long run does now and then.

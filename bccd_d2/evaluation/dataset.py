@@ -16,10 +16,11 @@ from bccd_d2.conversion.boxes import MAX_COORDINATE
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.joining import ImageIds, join_class_names, join_class_numbers, join_image_ids
 from bccd_d2.evaluation.options import FOUND_IOU
+from bccd_d2.io.coco_images import image_path
+from bccd_d2.io.coco_images import image_root as written_root
 from bccd_d2.io.find_images import SUFFIXES
 from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.coco import check_entries, read_coco, read_json, unlabeled_categories
-from bccd_d2.structures.coco import image_root as written_root
+from bccd_d2.structures.coco import read_coco, read_json, unlabeled_categories
 from bccd_d2.structures.names import match_images
 
 _logger = logging.getLogger(__name__)
@@ -233,16 +234,10 @@ def truth_from_coco(
     """Images of a COCO instance document, without predictions.
 
     Args:
-        document: with ``images``, ``annotations`` and ``categories``.
+        document: a sound one, as :func:`bccd_d2.structures.coco.read_coco` returns it.
         image_root: folder that ``file_name`` is relative to; ``None`` where the images are not at hand.
         where: what error messages call the document.
-
-    Raises:
-        InputError: an annotation lacks a key, has an image or category that is not listed, or its mask another size.
     """
-    check_entries(document, where)
-    for annotation in document["annotations"]:
-        _check_box(annotation.get("bbox"), f"{where}, annotation {annotation.get('id')!r}")
     categories = sorted(document["categories"], key=lambda category: category["id"])
     names = [category["name"] for category in categories]
     class_index = {category["id"]: index for index, category in enumerate(categories)}
@@ -260,7 +255,7 @@ def truth_from_coco(
                 for crowd in (False, True)
             )
         )
-        path = image_root / entry["file_name"] if image_root is not None else None
+        path = image_path(image_root, entry["file_name"]) if image_root is not None else None
         unlabeled = [names.index(one) for one in unlabeled_categories(document, entry, where)]
         images.append(
             EvaluationImage(

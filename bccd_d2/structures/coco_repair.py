@@ -1,47 +1,59 @@
-"""Repairs what the exports of annotation tools get wrong in COCO instance JSON, and counts it.
+"""The one check of COCO instance documents: repairs what exports of annotation tools get wrong, names what it cannot.
 
-What cannot be repaired stays as it is, for the validator to name. A sound document comes out unchanged.
+A sound document comes out unchanged.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
 from bccd_d2.errors import InputError
-from bccd_d2.structures.coco import as_rle
 from bccd_d2.structures.rle import rle_extent, run_lengths
+from bccd_d2.structures.segmentation import as_rle
 
 logger = logging.getLogger(__name__)
-ROOT_NAMES = frozenset({"background", "_background_", "cells", "object", "objects", "none", "root"})
+_LISTS = ("images", "annotations", "categories")
+_ROOT_NAMES = frozenset({"background", "_background_", "cells", "object", "objects", "none", "root"})
 """Names of a category 0 that annotation tools add and nothing uses."""
-BOX_SLACK, BOX_REPAIR = 1.0, 0.1
+_BOX_SLACK, _BOX_REPAIR = 1.0, 0.1
 """A box may differ from its outline by so many pixels; up to this share of its longer side (3 pixels at least) it is
 rounding or another way to count, and is replaced. Boxes further off are a fault."""
-ROUGH_BOX = 0.3
+_WEAK_SLACK = 0.6
+"""The same for a weak mask, in longer sides of its box: it was guessed from the box, which people draw loosely, and
+may fill less than half of it."""
+_ROUGH_BOX = 0.3
 """Intersection over union from which a box and an outline are of the same cell."""
-POLYGON_SLACK, AREA_REPAIR = 0.1, 0.25
-"""Share by which an area may differ from the pixels of its polygons, and up to which it is replaced."""
-IMAGE_FOLDERS = ("", "images", "images/{part}", "{part}", "data", "JPEGImages", "img")
-"""Where images lie, seen from the JSON's folder or the one above it: beside it (Roboflow, VIA, makesense), in images
-(Label Studio) or images/default (CVAT), or in a folder named as the part (COCO)."""
-Annotation = dict[str, Any]
+_POLYGON_SLACK = 0.1
+"""Share by which an area may differ from the pixels of its polygons; outlines are not pixels."""
+_FAULTS_SHOWN = 50
+Entry = dict[str, Any]
+SizeOf = Callable[[str], tuple[int, int] | None]
 
 
-def repair_coco(
-    document: Any,
-    *,
-    size_of: Callable[[str], tuple[int, int] | None] | None = None,
-    keep_boxes: bool = False,
-) -> tuple[Any, Counter[str]]:
-    """Repair a COCO instance document.
+class Repaired(NamedTuple):
+    """A COCO document after its repair.
+
+    Attributes:
+        document: sound where there are no faults; entries with a fault may be missing from it.
+        repairs: how often what was repaired.
+        faults: what cannot be repaired, one line each, in the order of the file.
+    """
+
+    document: dict[str, Any]
+    repairs: Counter[str]
+    faults: list[str]
+
+
+def repair_coco(document: Any, *, size_of: SizeOf | None = None, keep_boxes: bool = False) -> Repaired:
+    """Repair and check a COCO instance document, which is not changed itself.
 
     Args:
         document: what the JSON holds.
@@ -49,42 +61,17 @@ def repair_coco(
         keep_boxes: for a conversion, which goes by outlines: keep annotations that have a box and no outline, with an
             empty list for a segmentation (otherwise they are left out, and counted), and replace boxes that cover
             their outline only roughly, such as those a model predicts.
-
-    Returns:
-        The document, and how often what was repaired.
     """
-    keys = ("images", "annotations", "categories")
-    if not isinstance(document, Mapping) or not all(isinstance(document.get(key), list) for key in keys):
-        return document, Counter()
-    return _Repair(document, size_of, keep_boxes).result()
-
-
-def find_image_folder(document: Any, path: Path) -> Path | None:
-    """Folder that the file names of a COCO document are relative to, in the layouts of common tools.
-
-    Args:
-        document: that was read from ``path``.
-        path: of the JSON.
-
-    Returns:
-        The first of :data:`IMAGE_FOLDERS` that holds the first image, ``None`` where none does.
-    """
-    images = document.get("images") if isinstance(document, Mapping) else None
-    first = images[0] if isinstance(images, list) and images else None
-    name = first.get("file_name") if isinstance(first, Mapping) else None
-    if not isinstance(name, str):
-        return None
-    name = name.replace("\\", "/")
-    part = path.stem.removeprefix("instances_")
-    for base in (path.parent, path.parent.parent):
-        for folder in IMAGE_FOLDERS:
-            place = base / folder.format(part=part)
-            try:
-                if (place / name).is_file():
-                    return place
-            except (OSError, ValueError):  # a name that no file can have
-                return None
-    return None
+    if isinstance(document, Mapping):
+        lists = {key: document.get(key) for key in _LISTS}
+        faults = [
+            f"{k}: {type(v).__name__}, expected a list" for k, v in lists.items() if not isinstance(v, list)
+        ]
+        if not faults:
+            return _Repair(document, size_of, keep_boxes).result()
+    else:
+        faults = [f"the document is a {type(document).__name__}, expected an object"]
+    return Repaired({key: [] for key in _LISTS}, Counter(), faults)
 
 
 def log_repairs(path: Path | str, repairs: Mapping[str, int]) -> None:
@@ -94,119 +81,146 @@ def log_repairs(path: Path | str, repairs: Mapping[str, int]) -> None:
         logger.warning("%s: repaired as it was read: %s", path, what)
 
 
+def refuse_faults(path: Path | str, faults: Sequence[str]) -> None:
+    """List the faults of a file.
+
+    Raises:
+        InputError: there are any.
+    """
+    if faults:
+        more = [f"... and {len(faults) - _FAULTS_SHOWN} more"] if len(faults) > _FAULTS_SHOWN else []
+        shown = "".join(f"\n  {fault}" for fault in [*faults[:_FAULTS_SHOWN], *more])
+        count = f"{len(faults)} faults" if len(faults) > 1 else "1 fault"
+        raise InputError(f"{path}: no sound COCO document, {count}:{shown}")
+
+
 class _Repair:
     """One document on its way."""
 
-    def __init__(
-        self,
-        document: Mapping[str, Any],
-        size_of: Callable[[str], tuple[int, int] | None] | None,
-        keep_boxes: bool,
-    ) -> None:
+    def __init__(self, document: Mapping[str, Any], size_of: SizeOf | None, keep_boxes: bool) -> None:
         self.document = document
         self.size_of = size_of
         self.keep_boxes = keep_boxes
         self.counts: Counter[str] = Counter()
+        self.faults: list[str] = []
 
-    def result(self) -> tuple[dict[str, Any], Counter[str]]:
-        """The repaired document and the counts."""
-        images, image_ids = self._entries("images", self._image)
-        categories, category_ids = self._entries("categories", self._category)
-        sizes = {
-            image["id"]: (image.get("height"), image.get("width")) for image in images if _is_entry(image)
-        }
-        annotations: list[Any] = []
-        seen: set[str] = set()
-        for annotation in self.document["annotations"]:
-            if not isinstance(annotation, Mapping):
-                annotations.append(annotation)
+    def result(self) -> Repaired:
+        images, image_ids = self._listed("images", "file_name", self._image)
+        categories, category_ids = self._listed("categories", "name", self._category)
+        if not self.document["categories"]:
+            self.faults.append("no categories")
+        ids = {"image_id": image_ids, "category_id": category_ids}
+        sizes = {image["id"]: (image["height"], image["width"]) for image in images}
+        annotations = []
+        seen: set[tuple[Any, ...]] = set()
+        for entry in self._entries("annotations"):
+            annotation = self._annotation(entry, ids, sizes)
+            if annotation is None:
                 continue
-            repaired = self._annotation(dict(annotation), image_ids, category_ids, sizes)
-            if repaired is None:
-                continue
-            key = json.dumps({**annotation, "id": None, "image_id": repaired.get("image_id")}, sort_keys=True)
+            key = (
+                *(annotation[name] for name in ("image_id", "category_id", "iscrowd")),
+                *(repr(annotation[name]) for name in ("segmentation", "bbox")),
+            )
             if key in seen:
                 self.counts["annotations that are there twice, left out"] += 1
                 continue
             seen.add(key)
-            annotations.append(repaired)
+            annotations.append(annotation)
         self._number(annotations)
-        used = {a["category_id"] for a in annotations if _is_entry(a, "category_id")}
-        categories = self._without_root(categories, used)
+        categories = self._without_root(categories, {a["category_id"] for a in annotations})
         document = {**self.document, "images": images, "annotations": annotations, "categories": categories}
-        if "info" in document and not document["info"]:  # null, or an empty text
-            document["info"] = {}
-        return document, self.counts
+        if "info" in document:
+            info = document["info"] or {}  # null, or an empty text
+            if not isinstance(info, Mapping) or not isinstance(info.get("image_root", ""), str):
+                self.faults.append(f"info {_shown(info)}, expected an object with the path 'image_root'")
+                info = {}
+            document["info"] = info
+        return Repaired(document, self.counts, self.faults)
 
-    def _entries(
-        self, key: str, repair: Callable[[dict[str, Any]], dict[str, Any]]
-    ) -> tuple[list[Any], dict[str, int]]:
-        """Entries of a list with whole numbers for ids, and the new id by the key of the old one."""
-        entries = [repair(dict(e)) if isinstance(e, Mapping) else e for e in self.document[key]]
-        ids = [_whole(e.get("id")) if isinstance(e, Mapping) else None for e in entries]
-        texts = [isinstance(e, Mapping) and isinstance(e.get("id"), str) and e["id"] != "" for e in entries]
+    def _entries(self, key: str) -> list[Entry]:
+        """Copies of the entries of a list that are objects."""
+        entries = self.document[key]
+        self.faults += [f"{key}[{i}]: no object" for i, e in enumerate(entries) if not isinstance(e, Mapping)]
+        return [dict(entry) for entry in entries if isinstance(entry, Mapping)]
+
+    def _listed(
+        self, key: str, name_key: str, repair: Callable[[Entry], str | None]
+    ) -> tuple[list[Entry], dict[str, int]]:
+        """Images or categories with whole numbers for ids, and the new id by the key of the old one."""
+        entries = self._entries(key)
+        numbers = [_whole(entry.get("id")) for entry in entries]
         # Ids that are words are numbered through, all of them, or they might meet numbers that are taken.
-        renumber = any(text and number is None for text, number in zip(texts, ids))
+        if any(n is None and isinstance(e.get("id"), str) and e["id"] for n, e in zip(numbers, entries)):
+            numbers = list(range(1, len(entries) + 1))
+        kept: list[Entry] = []
         new_ids: dict[str, int] = {}
-        kept: list[Any] = []
-        name_key = "name" if key == "categories" else "file_name"
-        by_name: dict[Any, int] = {}
-        for position, (entry, number) in enumerate(zip(entries, ids), start=1):
-            if not isinstance(entry, dict) or (number is None and not renumber):
-                kept.append(entry)
-                continue
-            old = _id_key(entry.get("id"))
+        by_name: dict[str, int] = {}
+        taken: set[int] = set()
+        for position, (entry, number) in enumerate(zip(entries, numbers)):
+            old = entry.get("id")
+            fault = repair(entry)
             name = entry.get(name_key)
-            if isinstance(name, str) and name in by_name:
+            if number is None:
+                self.faults.append(f"{key}[{position}]: id {_shown(old)}, expected a whole number")
+            elif isinstance(name, str) and name in by_name:
                 self.counts[f"{key} that are there twice, joined"] += 1
-                new_ids.setdefault(old, by_name[name])
+                new_ids.setdefault(_id_key(old), by_name[name])
                 continue
-            new = position if renumber else number
-            if new != entry.get("id") or type(entry["id"]) is not int:
-                self.counts[f"ids of {key} that are no whole numbers"] += 1
-                if isinstance(entry.get("id"), str):
-                    entry["original_id"] = entry["id"]
-                entry["id"] = new
-            assert new is not None
-            if isinstance(name, str):
-                by_name[name] = new
-            new_ids.setdefault(old, new)
-            kept.append(entry)
+            elif number in taken:
+                self.faults.append(f"{key}: id {number} occurs twice, expected once")
+            else:
+                taken.add(number)
+                new_ids[_id_key(old)] = number
+                if number != old or type(old) is not int:
+                    self.counts[f"ids of {key} that are no whole numbers"] += 1
+                    entry["id"] = number
+                    if isinstance(old, str):
+                        entry["original_id"] = old
+                if isinstance(name, str):
+                    by_name[name] = number
+                if fault is None:
+                    kept.append(entry)
+            if fault is not None:
+                self.faults.append(f"{key}[{position}] with id {_shown(old)}: {fault}")
         return kept, new_ids
 
-    def _image(self, image: dict[str, Any]) -> dict[str, Any]:
+    def _image(self, image: Entry) -> str | None:
+        """Repair an image but for its id; returns the fault that is left."""
         name = image.get("file_name")
-        if isinstance(name, str) and "\\" in name:
+        if not isinstance(name, str) or not name:
+            return f"file_name {_shown(name)}, expected a path"
+        if "\\" in name:
             image["file_name"] = name = name.replace("\\", "/")
             self.counts["file names with backslashes"] += 1
         sides = [_whole(image.get(side)) for side in ("height", "width")]
-        if (
-            not all(side and side > 0 for side in sides)
-            and self.size_of is not None
-            and isinstance(name, str)
-        ):
-            sides = list(self.size_of(name) or (None, None))
+        if self.size_of is not None and not all(side and side > 0 for side in sides):
+            sides = list(self.size_of(name) or sides)
         for key, side in zip(("height", "width"), sides):
-            if side is not None and side > 0 and type(image.get(key)) is not int:
+            if side is None or not 0 < side < 2**31:
+                found = f"{_shown(image.get('height'))} and {_shown(image.get('width'))}"
+                return f"height and width {found}, expected two positive whole numbers"
+            if type(image.get(key)) is not int or image[key] != side:
                 image[key] = side
                 self.counts["image sizes that are missing or no whole numbers"] += 1
-        return image
+        return None
 
-    def _category(self, category: dict[str, Any]) -> dict[str, Any]:
+    def _category(self, category: Entry) -> str | None:
+        """Repair a category but for its id; returns the fault that is left."""
         name = category.get("name")
-        if isinstance(name, str) and name != name.strip() and name.strip():
+        if not isinstance(name, str) or not name.strip():
+            return f"name {_shown(name)}, expected text"
+        if name != name.strip():
             category["name"] = name.strip()
             self.counts["category names with spaces around"] += 1
-        return category
+        return None
 
-    def _without_root(self, categories: list[Any], used: set[Any]) -> list[Any]:
+    def _without_root(self, categories: list[Entry], used: set[int]) -> list[Entry]:
         """Leave out an unused category 0 that stands for all others."""
-        parents = [c.get("supercategory") for c in categories if isinstance(c, Mapping)]
+        names = {c["supercategory"] for c in categories if isinstance(c.get("supercategory"), str)}
         kept = [
             c
             for c in categories
-            if not (_is_entry(c) and c["id"] == 0 and 0 not in used)
-            or not (c.get("name") in parents or str(c.get("name")).lower() in ROOT_NAMES)
+            if c["id"] != 0 or 0 in used or not (c["name"] in names or c["name"].lower() in _ROOT_NAMES)
         ]
         if not kept or len(kept) == len(categories):
             return categories
@@ -215,14 +229,18 @@ class _Repair:
 
     def _annotation(
         self,
-        annotation: Annotation,
-        image_ids: Mapping[str, int],
-        category_ids: Mapping[str, int],
-        sizes: Mapping[int, tuple[Any, Any]],
-    ) -> Annotation | None:
-        for key, ids in (("image_id", image_ids), ("category_id", category_ids)):
-            new = ids.get(_id_key(annotation.get(key)))
-            if new is not None and (new != annotation[key] or type(annotation[key]) is not int):
+        annotation: Entry,
+        ids: Mapping[str, Mapping[str, int]],
+        sizes: Mapping[int, tuple[int, int]],
+    ) -> Entry | None:
+        """The repaired annotation, ``None`` where it is left out or has a fault."""
+        faults = []
+        for key, new_ids in ids.items():
+            old = annotation.get(key)
+            new = new_ids.get(_id_key(old))
+            if new is None:
+                faults.append(f"unknown {key} {_shown(old)}")
+            elif new != old or type(old) is not int:
                 self.counts[f"{key} that is no whole number or was joined"] += 1
                 annotation[key] = new
         crowd = annotation.get("iscrowd")
@@ -231,96 +249,91 @@ class _Repair:
             if number is not None:
                 annotation["iscrowd"] = number
                 self.counts["iscrowd that is missing or no number"] += 1
+        if annotation["iscrowd"] not in (0, 1):
+            faults.append(f"iscrowd {_shown(crowd)}, expected 0 or 1")
+        image_id = annotation.get("image_id")
+        size = sizes.get(image_id) if type(image_id) is int else None
+        kept = True
+        if size is not None:
+            try:
+                kept = self._outline_and_box(annotation, *size)
+            except InputError as error:
+                faults.append(str(error))
+        self.faults += [f"annotation {_shown(annotation.get('id'))}: {fault}" for fault in faults]
+        return annotation if kept and size is not None and not faults else None
+
+    def _outline_and_box(self, annotation: Entry, height: int, width: int) -> bool:
+        """Repair outline, area and box; returns whether the annotation is kept.
+
+        Raises:
+            InputError: the outline is none, or the box is that of another cell.
+        """
         if "segmentation" not in annotation and "rle" in annotation:
             annotation["segmentation"] = annotation["rle"]
-        image_id = annotation.get("image_id")
-        size = sizes.get(image_id) if isinstance(image_id, int) else None
-        if size is None or not all(isinstance(side, int) and side > 0 for side in size):
-            return annotation
         outline = self._outline(annotation.get("segmentation"))
-        try:
-            extent = _extent(outline, *size) if outline else (0, [0, 0, 0, 0])
-        except InputError:
-            return annotation  # named by the validator
-        pixels, around = extent
+        box = _box(annotation.get("bbox"))
+        pixels, around = _extent(outline, height, width) if outline else (0, [])
         if not pixels:
-            if self.keep_boxes and _box(annotation.get("bbox")):
-                annotation["segmentation"] = []
-                annotation["bbox"] = _box(annotation.get("bbox"))
-                return annotation
+            if self.keep_boxes and box:
+                annotation |= {"segmentation": [], "bbox": box}
+                return True
             self.counts["annotations without an outline, or with one that covers no pixel, left out"] += 1
-            return None
+            return False
         annotation["segmentation"] = outline
-        self._area_and_box(annotation, pixels, around)
-        return annotation
-
-    def _outline(self, segmentation: Any) -> Any:
-        """The segmentation as RLE or as a list of polygons of three points and more."""
-        if isinstance(segmentation, Mapping):
-            if isinstance(segmentation.get("counts"), list):
-                try:
-                    run_lengths(segmentation)
-                except InputError:
-                    return segmentation
-                compressed = coco_mask.frPyObjects(dict(segmentation), *segmentation["size"])
-                self.counts["run lengths that are not compressed"] += 1
-                return {"size": list(segmentation["size"]), "counts": compressed["counts"].decode("ascii")}
-            return segmentation
-        if not isinstance(segmentation, list):
-            return segmentation or None
-        polygons = [segmentation] if segmentation and _is_number(segmentation[0]) else segmentation
-        if polygons is not segmentation:
-            self.counts["polygons that are no list of lists"] += 1
-        kept = []
-        for polygon in polygons:
-            flat = _flat(polygon)
-            if isinstance(flat, list) and len(flat) < 6 and len(flat) % 2 == 0:
-                self.counts["polygons of fewer than three points, left out"] += 1
-            else:
-                kept.append(flat)
-        return kept
-
-    def _area_and_box(self, annotation: Annotation, pixels: int, around: list[int]) -> None:
-        area, exact = annotation.get("area"), isinstance(annotation["segmentation"], Mapping)
-        number = float(area) if area is not None and _is_number(area) else 0.0
-        off = abs(number - pixels)
-        if number <= 0 or (0.5 if exact else POLYGON_SLACK * pixels) < off <= AREA_REPAIR * pixels:
+        area = annotation.get("area")
+        slack = 0.5 if isinstance(outline, Mapping) else _POLYGON_SLACK * pixels
+        if not _is_number(area) or abs(area - pixels) > slack:  # type: ignore[operator]
             annotation["area"] = pixels
             self.counts["areas that are missing or differ from the outline's"] += 1
-        box = _box(annotation.get("bbox"))
-        if annotation.get("weak") is True and box:
-            return
-        near = max(3.0, BOX_REPAIR * max(around[2:]))
-        if box and _distance(box, around) <= BOX_SLACK:
+        weak = annotation.get("weak") is True
+        if box and _distance(box, around) <= (_WEAK_SLACK * max(box[2:]) if weak else _BOX_SLACK):
             if box != annotation["bbox"]:
                 annotation["bbox"] = box
                 self.counts["boxes that are no four numbers"] += 1
-            return
-        if box is None or _distance(box, around) <= near:
-            annotation["bbox"] = list(around)
-            self.counts["boxes that are missing or some pixels off"] += 1
-            return
-        x0, y0, x1, y1 = box
-        if _distance([x0, y0, x1 - x0, y1 - y0], around) <= near:
-            annotation["bbox"] = list(around)
-            self.counts["boxes with corners in place of width and height"] += 1
-        elif self.keep_boxes and _overlap(box, around) >= ROUGH_BOX:
-            annotation["bbox"] = list(around)
-            self.counts["boxes that cover their outline roughly"] += 1
+            return True
+        near = max(3.0, _BOX_REPAIR * max(around[2:]))
+        if box is None or (not weak and _distance(_clipped(box, height, width), around) <= near):
+            reason = "boxes that are missing or some pixels off"
+        elif not weak and _distance([*box[:2], box[2] - box[0], box[3] - box[1]], around) <= near:
+            reason = "boxes with corners in place of width and height"
+        elif not weak and self.keep_boxes and _overlap(box, around) >= _ROUGH_BOX:
+            reason = "boxes that cover their outline roughly"
+        else:
+            raise InputError(f"bbox {box}, but the segmentation lies in {around}")
+        annotation["bbox"] = around
+        self.counts[reason] += 1
+        return True
 
-    def _number(self, annotations: list[Any]) -> None:
+    def _outline(self, segmentation: Any) -> Any:
+        """The segmentation as compressed RLE or as a list of polygons of three points and more."""
+        if isinstance(segmentation, Mapping) and isinstance(segmentation.get("counts"), list):
+            if run_lengths(segmentation).max(initial=0) >= 2**32:  # more than pycocotools can compress
+                return segmentation
+            compressed = coco_mask.frPyObjects(dict(segmentation), *segmentation["size"])
+            self.counts["run lengths that are not compressed"] += 1
+            return {"size": list(segmentation["size"]), "counts": compressed["counts"].decode("ascii")}
+        if not isinstance(segmentation, list):
+            return segmentation
+        polygons = [segmentation] if segmentation and _is_number(segmentation[0]) else segmentation
+        if polygons is not segmentation:
+            self.counts["polygons that are no list of lists"] += 1
+        flat = [_flat(polygon) for polygon in polygons]
+        kept = [one for one in flat if not isinstance(one, list) or len(one) >= 6 or len(one) % 2]
+        if len(kept) < len(flat):
+            self.counts["polygons of fewer than three points, left out"] += len(flat) - len(kept)
+        return kept
+
+    def _number(self, annotations: list[Entry]) -> None:
         """Give each annotation a whole number of its own."""
-        entries = [a for a in annotations if isinstance(a, Mapping)]
-        numbers = [_whole(a.get("id")) for a in entries]
-        taken = {number for number in numbers if number is not None}
-        following = max(taken, default=0) + 1
+        numbers = [_whole(annotation.get("id")) for annotation in annotations]
+        following = max((number for number in numbers if number is not None), default=0) + 1
         seen: set[int] = set()
-        for annotation, number in zip(entries, numbers):
+        for annotation, number in zip(annotations, numbers):
             if number is None or number in seen:
                 number, following = following, following + 1
             seen.add(number)
             if number != annotation.get("id") or type(annotation["id"]) is not int:
-                annotation["id"] = number  # type: ignore[index]
+                annotation["id"] = number
                 self.counts["ids of annotations that are missing, repeated or no whole numbers"] += 1
 
 
@@ -344,12 +357,13 @@ def _distance(box: Sequence[float], other: Sequence[float]) -> float:
 
 def _overlap(box: Sequence[float], other: Sequence[float]) -> float:
     """Intersection over union of two ``[x, y, width, height]``."""
-    sides = [
-        min(box[axis] + box[axis + 2], other[axis] + other[axis + 2]) - max(box[axis], other[axis])
-        for axis in (0, 1)
-    ]
-    shared = max(sides[0], 0.0) * max(sides[1], 0.0)
-    return shared / (box[2] * box[3] + other[2] * other[3] - shared)
+    return float(coco_mask.iou(np.array([box], np.float64), np.array([other], np.float64), [0])[0, 0])
+
+
+def _clipped(box: Sequence[float], height: int, width: int) -> list[float]:
+    """The part of ``[x, y, width, height]`` inside an image."""
+    x0, y0 = max(0.0, box[0]), max(0.0, box[1])
+    return [x0, y0, min(width, box[0] + box[2]) - x0, min(height, box[1] + box[3]) - y0]
 
 
 def _flat(polygon: Any) -> Any:
@@ -368,28 +382,28 @@ def _box(box: Any) -> list[float] | None:
     """Four numbers with an extent, or ``None``."""
     if not isinstance(box, list) or len(box) != 4:
         return None
-    numbers = [
-        number for value in box if (number := value if _is_number(value) else _number(value)) is not None
-    ]
+    numbers = [number for value in box if (number := _number(value)) is not None]
     return numbers if len(numbers) == 4 and numbers[2] > 0 and numbers[3] > 0 else None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value) if isinstance(value, str) else math.nan
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
 
 
+def _number(value: Any) -> float | None:
+    """A finite number that a float can hold, from text too."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    return value if _is_number(value) else None
+
+
 def _whole(value: Any) -> int | None:
-    """A whole number from a number or from text."""
-    number: float | None = value if _is_number(value) else _number(value)
-    return int(number) if number is not None and abs(number) < 2**53 and number == int(number) else None
+    """A whole number, from text too."""
+    number = _number(value)
+    return int(number) if number is not None and number == math.floor(number) else None
 
 
 def _id_key(value: Any) -> str:
@@ -398,5 +412,5 @@ def _id_key(value: Any) -> str:
     return f"n{number}" if number is not None else f"t{value!r}"
 
 
-def _is_entry(entry: Any, key: str = "id") -> bool:
-    return isinstance(entry, Mapping) and type(entry.get(key)) is int
+def _shown(value: Any) -> str:
+    return repr(value)[:60]

@@ -17,7 +17,8 @@ from bccd_d2.conversion.convert import ConversionOptions, annotation_file, conve
 from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageRecord, find_pairs, read_spec
 from bccd_d2.conversion.splits import PARTS, SplitPlan, plan_split, read_splits
 from bccd_d2.errors import InputError
-from bccd_d2.structures.coco import decode_segmentation, read_coco
+from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.segmentation import decode_segmentation
 from tests.conversion.drawn import draw_image, write, write_pairs
 
 HEIGHT, WIDTH = 120, 160

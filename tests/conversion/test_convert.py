@@ -19,9 +19,10 @@ from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.splits import PARTS, SplitPlan, read_splits
 from bccd_d2.conversion.unlabelled import UnlabelledRule
 from bccd_d2.errors import InputError
+from bccd_d2.io.coco_images import check_file
 from bccd_d2.io.masks import MaskRule
-from bccd_d2.structures.coco import decode_segmentation, read_coco
-from bccd_d2.structures.coco_check import check_coco
+from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.segmentation import decode_segmentation
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs
 
 
@@ -65,7 +66,9 @@ def test_drawn_masks_come_out_pixel_for_pixel(root: Path, tmp_path: Path) -> Non
                 drawn += mask
             assert np.array_equal(drawn, expected)
             assert [annotation["border"] for annotation in annotations] == [True, False]
-        assert check_coco(document, out / document["info"]["image_root"]) == []
+    for part in PARTS:
+        faults, folder = check_file(out / annotation_file(part))
+        assert (faults, folder and folder.resolve()) == ([], (out / "../data").resolve())
 
 
 def test_ids_are_unique_and_the_same_in_every_run(root: Path, tmp_path: Path) -> None:
@@ -260,10 +263,9 @@ def test_real_pairs_give_the_known_counts(real_pairs_root: Path, tmp_path: Path)
     summary = convert_dataset(real_pairs_root, tmp_path / "out", workers=2)
     assert sum(summary.images.values()) == 60
     assert sum(summary.instances.values()) == 4347
-    faults = []
-    for document in documents(tmp_path / "out"):
-        faults += check_coco(document, tmp_path / "out" / document["info"]["image_root"])
-    assert faults == []
+    for part in PARTS:
+        faults, root = check_file(tmp_path / "out" / annotation_file(part))
+        assert (faults, root and root.is_dir()) == ([], True)
 
 
 @pytest.mark.real_data

@@ -14,8 +14,9 @@ from bccd_d2.conversion.label_masks import label_map, write_label_masks
 from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError
 from bccd_d2.io.masks import MaskRule, read_mask
-from bccd_d2.structures.coco import decode_segmentation, read_coco
+from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.rle import encode_labels
+from bccd_d2.structures.segmentation import decode_segmentation
 from tests.conversion.drawn import write_pairs
 
 

@@ -9,7 +9,8 @@ import pytest
 from bccd_d2.conversion.box_files import YoloLabels, read_yolo, read_yolo_names
 from bccd_d2.conversion.dataset_spec import ImageRecord
 from bccd_d2.errors import InputError
-from bccd_d2.structures.coco import decode_segmentation, read_coco
+from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.segmentation import decode_segmentation
 
 
 def record(path: Path, height: int = 100, width: int = 200) -> ImageRecord:

@@ -81,11 +81,17 @@ def test_the_cell_diameter_of_an_image_is_that_of_its_whole_cells(tmp_path):
     document = json.loads(json_file.read_text())
     (cell,) = document["annotations"]
     document["images"].append({**document["images"][0], "id": 8, "file_name": "other.png"})
-    areas = {7: [50, 60, 70, 80, 2000], 8: [400]}  # four cells tell their image's magnification, one does not
+    widths = {7: [5, 6, 7, 8, 30], 8: [20]}  # four cells tell their image's magnification, one does not
     document["annotations"] = [
-        {**cell, "id": 10 * image + k, "image_id": image, "area": area, "border": area == 2000}
-        for image, found in areas.items()
-        for k, area in enumerate(found)
+        {
+            **cell,
+            "image_id": image,
+            "bbox": [],
+            "segmentation": [[0, 0, w, 0, w, 10, 0, 10]],
+            "border": w == 30,
+        }
+        for image, found in widths.items()
+        for w in found
     ]
     json_file.write_text(json.dumps(document))
     register_bccd(root, "registration")
@@ -118,7 +124,7 @@ def test_missing_annotations_and_images_are_named(tmp_path):
 def test_a_file_that_is_no_coco_json_is_named(tmp_path, text):
     root, path = make(tmp_path)
     path.write_text(text)
-    with pytest.raises(InputError, match=r"instances_train\.json: expected COCO JSON"):
+    with pytest.raises(InputError, match=r"instances_train\.json: (not JSON|no sound COCO document)"):
         register_bccd(root, "registration")
 
 

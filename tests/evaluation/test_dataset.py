@@ -61,12 +61,18 @@ def test_results_that_do_not_belong_are_refused(document, entry, message):
         truth_from_coco(document).with_results([entry])
 
 
-def test_broken_ground_truth_and_results_that_are_no_list_are_refused(document):
+def test_results_that_are_no_list_are_refused(document):
     with pytest.raises(InputError, match="expected a list of COCO results"):
         truth_from_coco(document).with_results({"images": []})
-    document["annotations"][0]["image_id"] = 9
-    with pytest.raises(InputError, match="annotation 1: image 9 is not among the images"):
-        truth_from_coco(document)
+
+
+def test_all_faults_of_the_ground_truth_are_listed(document, tmp_path):
+    document["annotations"][0]["image_id"], document["images"][1]["height"] = 9, 0
+    (tmp_path / "truth.json").write_text(json.dumps(document))
+    with pytest.raises(
+        InputError, match=r"truth\.json.*2 faults:\n.*height and width 0 and 50.*\n.*image_id 9"
+    ):
+        read_evaluation_set(tmp_path / "truth.json")
 
 
 def test_other_predictions_must_lie_on_images_of_the_same_size(document):

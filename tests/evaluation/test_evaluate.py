@@ -11,9 +11,9 @@ from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate, headline_table
 from bccd_d2.evaluation.options import ALL_CLASSES, EvaluationOptions, plain
+from bccd_d2.files import write_json
 from bccd_d2.io.masks import read_mask
 from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.coco import write_coco
 from tests.evaluation.synthetic_cells import evaluation_set, image, random_image, rectangles
 
 A, B, C, AT_BORDER = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20), (0, 100, 20, 20)
@@ -177,7 +177,7 @@ def test_real_truth_is_perfect_against_itself(real_pairs_root, tmp_path):
     ]
     head = {"id": 1, "file_name": str(pair.image), "height": cells.height, "width": cells.width}
     categories = [{"id": 1, "name": "cell"}]
-    write_coco(
+    write_json(
         tmp_path / "truth.json", {"images": [head], "annotations": annotations, "categories": categories}
     )
     dataset = read_evaluation_set(tmp_path / "truth.json")

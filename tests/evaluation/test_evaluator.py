@@ -14,8 +14,8 @@ from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.evaluator import CellEvaluator
 from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.files import write_json
 from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.coco import write_coco
 from tests.evaluation.synthetic_cells import rectangles
 
 A, B, C = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20)
@@ -26,7 +26,7 @@ OPTIONS = EvaluationOptions(bootstrap_samples=0)
 def dataset(tmp_path):
     """Two images with two cells and one; registered as ``metrics_val``."""
     cells = rectangles([A, B, C])
-    write_coco(
+    write_json(
         tmp_path / "annotations" / "instances_val.json",
         {
             "images": [

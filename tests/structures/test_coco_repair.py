@@ -1,22 +1,15 @@
-"""What annotation tools get wrong in COCO JSON is repaired and counted; the rest is left for the validator to name."""
+"""What annotation tools get wrong in COCO JSON is repaired and counted; all that cannot be repaired is listed."""
 
 import copy
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bccd_d2.data.registration import register_bccd
 from bccd_d2.errors import InputError
-from bccd_d2.structures.coco_check import check_coco, check_file
-from bccd_d2.structures.coco_repair import find_image_folder, repair_coco
+from bccd_d2.structures.coco_repair import refuse_faults, repair_coco
 
 SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
 Change = Callable[[dict[str, Any]], Any]
@@ -113,9 +106,9 @@ def test_a_fault_of_real_exports_is_repaired_and_counted(name: str) -> None:
     broken = document()
     change(broken)
     before = copy.deepcopy(broken)
-    repaired, counts = repair_coco(broken)
+    repaired, counts, faults = repair_coco(broken)
     assert broken == before, "the input is changed"
-    assert check_coco(repaired) == []
+    assert faults == []
     assert any(said in what for what in counts) or not said
     cells = [(a["area"], a["bbox"], a["iscrowd"]) for a in repaired["annotations"]]
     assert cells == [(400, [10, 10, 20, 20], 0), (100, [5, 5, 10, 10], 0)]
@@ -123,7 +116,7 @@ def test_a_fault_of_real_exports_is_repaired_and_counted(name: str) -> None:
     assert [names[a["category_id"]] for a in repaired["annotations"]] == ["RBC", "WBC"]
     files = {image["id"]: image["file_name"] for image in repaired["images"]}
     assert [files[a["image_id"]] for a in repaired["annotations"]] == ["images/a.png", "images/b.png"]
-    assert repair_coco(repaired) == (repaired, {})
+    assert repair_coco(repaired) == (repaired, {}, [])
 
 
 @pytest.mark.parametrize(
@@ -133,10 +126,10 @@ def test_a_fault_of_real_exports_is_repaired_and_counted(name: str) -> None:
 def test_an_outline_of_nothing_is_left_out_or_kept_as_a_box(segmentation: Any) -> None:
     broken = document()
     first(broken)["segmentation"] = segmentation
-    repaired, counts = repair_coco(broken)
+    repaired, counts, _ = repair_coco(broken)
     assert [a["id"] for a in repaired["annotations"]] == [2]
     assert counts["annotations without an outline, or with one that covers no pixel, left out"] == 1
-    repaired, _ = repair_coco(broken, keep_boxes=True)
+    repaired = repair_coco(broken, keep_boxes=True).document
     assert first(repaired)["bbox"] == [10, 10, 20, 20]
     assert first(repaired)["segmentation"] == []
 
@@ -144,72 +137,82 @@ def test_an_outline_of_nothing_is_left_out_or_kept_as_a_box(segmentation: Any) -
 def test_a_conversion_goes_by_the_outline_where_a_box_covers_it_roughly() -> None:
     broken = document()
     first(broken)["bbox"] = [5, 5, 27, 27]
-    assert len(check_coco(repair_coco(broken)[0])) == 1
-    repaired, counts = repair_coco(broken, keep_boxes=True)
-    assert (first(repaired)["bbox"], counts) == (
-        [10, 10, 20, 20],
-        {"boxes that cover their outline roughly": 1},
-    )
+    assert len(repair_coco(broken).faults) == 1
+    repaired, counts, _ = repair_coco(broken, keep_boxes=True)
+    assert first(repaired)["bbox"] == [10, 10, 20, 20]
+    assert counts == {"boxes that cover their outline roughly": 1}
     first(broken)["bbox"] = [30, 5, 27, 27]
-    assert len(check_coco(repair_coco(broken, keep_boxes=True)[0])) == 1
+    assert len(repair_coco(broken, keep_boxes=True).faults) == 1
 
 
-def test_a_sound_document_is_not_changed_and_other_faults_stay_for_the_validator() -> None:
-    assert repair_coco(document()) == (document(), {})
-    broken = document()
-    first(broken).update(image_id=77)
-    broken["annotations"][1].update(bbox=[30, 30, 5, 5], iscrowd="yes")
-    repaired, _ = repair_coco(broken)
-    assert len(check_coco(repaired)) == 3
-    assert repair_coco([]) == ([], {})
-    assert repair_coco({"images": 1}) == ({"images": 1}, {})
+def test_the_box_of_a_weak_mask_may_be_loose() -> None:
+    loose = document()
+    first(loose).update(weak=True, bbox=[4, 4, 34, 34])  # of the mask: [10, 10, 20, 20]
+    assert repair_coco(loose) == (loose, {}, [])
+    first(loose)["bbox"] = [40, 10, 20, 20]
+    assert repair_coco(loose).faults == [
+        "annotation 1: bbox [40, 10, 20, 20], but the segmentation lies in [10, 10, 20, 20]"
+    ]
 
 
 def test_sizes_come_from_the_images_where_the_file_has_none() -> None:
     broken = document()
     del broken["images"][0]["height"]
-    repaired, _ = repair_coco(broken, size_of=lambda name: (40, 60) if name == "images/a.png" else None)
+    repaired = repair_coco(broken, size_of=lambda name: (40, 60) if name == "images/a.png" else None).document
     assert repaired["images"] == document()["images"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252"])
-@pytest.mark.parametrize("name", ["sound", "ids of words", "box with corners", "a polygon of two points"])
-def test_check_and_training_accept_the_same_files(tmp_path: Path, name: str, encoding: str) -> None:
+def change(*path: Any, value: Any) -> Change:
+    def do(target: Any) -> None:
+        for step in path[:-1]:
+            target = target[step]
+        target[path[-1]] = value
+
+    return do
+
+
+FAULTS: list[tuple[Change, str]] = [
+    (change("annotations", 0, "image_id", value=7), "annotation 1: unknown image_id 7"),
+    (change("annotations", 0, "category_id", value=None), "annotation 1: unknown category_id None"),
+    (change("annotations", 0, "bbox", 2, value=50), "annotation 1: bbox [10, 10, 50, 20], but the segment"),
+    (change("annotations", 0, "iscrowd", value=2), "annotation 1: iscrowd 2, expected 0 or 1"),
+    (
+        change("annotations", 0, "segmentation", value={"size": [30, 60], "counts": "a"}),
+        "RLE of size [30, 60]",
+    ),
+    (change("annotations", 0, "segmentation", value={"size": [40, 60], "counts": "o"}), "compressed form"),
+    (change("annotations", 0, "segmentation", value="text"), "expected RLE or a list of polygons"),
+    (change("annotations", 0, value="text"), "annotations[0]: no object"),
+    (change("images", 0, "id", value=None), "images[0]: id None, expected a whole number"),
+    (change("images", 0, "id", value=2), "images: id 2 occurs twice"),
+    (
+        change("images", 0, "height", value="x"),
+        "images[0] with id 1: height and width 'x' and 60, expected two",
+    ),
+    (change("images", 0, "file_name", value=""), "images[0] with id 1: file_name '', expected a path"),
+    (change("categories", 0, "name", value=3), "categories[0] with id 1: name 3, expected text"),
+    (change("categories", value=[]), "no categories"),
+    (change("info", value=[1]), "info [1], expected an object with the path 'image_root'"),
+    (change("annotations", value={}), "annotations: dict, expected a list"),
+]
+
+
+@pytest.mark.parametrize(("plant", "fault"), FAULTS)
+def test_each_fault_is_found(plant: Change, fault: str) -> None:
     broken = document()
-    REPAIRED.get(name, (lambda d: None, ""))[0](broken)
-    broken["categories"][0]["name"] = "érythrocyte"
-    path = tmp_path / "annotations" / "instances_train.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps(broken, ensure_ascii=False), encoding=encoding)
-    (tmp_path / "images").mkdir()
-    for image in "ab":
-        cv2.imwrite(str(tmp_path / "images" / f"{image}.png"), np.zeros((40, 60, 3), np.uint8))
-    faults, folder = check_file(path)
-    assert (faults, folder) == ([], tmp_path.resolve())
-    register_bccd(tmp_path, prefix="repaired")
-    dicts = DatasetCatalog.get("repaired_train")
-    assert [len(record["annotations"]) for record in dicts] == [1, 1]
-    assert all(Path(record["file_name"]).is_file() for record in dicts)
+    plant(broken)
+    assert any(fault in line for line in repair_coco(broken).faults)
 
 
-@pytest.mark.parametrize(
-    ("json_file", "image", "name"),
-    [
-        ("annotations/instances_default.json", "images/a.png", "a.png"),
-        ("annotations/instances_default.json", "images/default/a.png", "a.png"),
-        ("annotations/instances_train2017.json", "train2017/a.png", "a.png"),
-        ("train/_annotations.coco.json", "train/a.png", "a.png"),
-        ("result.json", "images/a.png", "images\\a.png"),
-        ("annotations.json", "JPEGImages/a.png", "a.png"),
-    ],
-)
-def test_images_are_found_where_tools_put_them(tmp_path: Path, json_file: str, image: str, name: str) -> None:
-    (tmp_path / image).parent.mkdir(parents=True)
-    (tmp_path / image).touch()
-    folder = find_image_folder({"images": [{"file_name": name}]}, tmp_path / json_file)
-    assert folder is not None
-    assert (folder / name.replace("\\", "/")).resolve() == (tmp_path / image).resolve()
-    assert find_image_folder({"images": [{"file_name": "b.png"}]}, tmp_path / json_file) is None
+def test_all_faults_are_listed_at_once() -> None:
+    broken = document()
+    planted = [FAULTS[n] for n in (0, 3, 8, 14)]
+    for plant, _ in planted:
+        plant(broken)
+    with pytest.raises(InputError) as caught:
+        refuse_faults("a.json", repair_coco(broken).faults)
+    assert all(fault in str(caught.value) for _, fault in planted)
+    assert repair_coco([]).faults == ["the document is a list, expected an object"]
 
 
 VALUES = st.recursive(
@@ -233,19 +236,5 @@ def test_whatever_stands_in_a_field_the_repair_does_not_fail(changes: list[tuple
     broken = document()
     for (key, name), index, value in changes:
         broken[key][index][name] = value
-    repaired, _ = repair_coco(broken)
-    again, counts = repair_coco(repaired)
-    assert again == repaired or check_coco(repaired), counts
-    check_coco(again)
-
-
-def test_the_faults_that_cannot_be_repaired_end_the_reading(tmp_path: Path) -> None:
-    broken = document()
-    first(broken)["category_id"] = "Trophozoite"
-    path = tmp_path / "annotations" / "instances_train.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps(broken))
-    assert len(check_file(path)[0]) == 1
-    with pytest.raises(InputError, match="Trophozoite"):
-        register_bccd(tmp_path, prefix="refused")
-        DatasetCatalog.get("refused_train")
+    repaired, _, faults = repair_coco(broken)
+    assert faults or repair_coco(repaired) == (repaired, {}, [])

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bccd_d2.structures.coco import decode_segmentation
 from bccd_d2.structures.polygons import mask_to_polygons, mask_to_rings
+from bccd_d2.structures.segmentation import decode_segmentation
 
 
 def test_a_rectangle_has_four_corners() -> None:

@@ -8,7 +8,6 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from bccd_d2.errors import InputError
-from bccd_d2.structures.coco import decode_segmentation
 from bccd_d2.structures.rle import (
     decode_rle,
     decode_rle_columns,
@@ -17,6 +16,7 @@ from bccd_d2.structures.rle import (
     rle_extent,
     run_lengths,
 )
+from bccd_d2.structures.segmentation import decode_segmentation
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1))
 

@@ -152,11 +152,12 @@ def test_faults_of_a_file_are_all_listed(root: Path, tmp_path: Path, run: Run) -
     run("--root", root, "--output", tmp_path / "out")
     path = tmp_path / "out" / annotation_file("train")
     document = read_coco(path)
-    document["annotations"][0]["area"] = 1
+    document["annotations"][0] |= {"area": 1, "iscrowd": 2}
     document["annotations"][1]["category_id"] = 9
     path.write_text(json.dumps(document), encoding="utf-8")
     said = run("--check", path, status=1)
-    assert "area 1, but the segmentation covers" in said
+    assert "repaired as it was read: 1 areas that are missing or differ from the outline's" in said
+    assert "iscrowd 2, expected 0 or 1" in said
     assert "unknown category_id 9" in said
     assert "2 faults (images looked at too)" in said
     path.write_text("[1, 2", encoding="utf-8")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bccd_d2.errors import InputError
-from bccd_d2.structures.coco import write_coco
+from bccd_d2.files import write_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LITE = REPOSITORY / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
@@ -40,7 +40,7 @@ def dataset(tmp_path):
             for x, y in corners
         ]
         annotations.append({**annotations[0], "iscrowd": 1})
-        write_coco(
+        write_json(
             folder / "annotations" / f"instances_{part}.json",
             {
                 "images": [{"id": 1, "file_name": "smear.png", "height": 640, "width": 640}],

@@ -1,0 +1,111 @@
+"""The images of a COCO document: where they lie, and whether they are what it says."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bccd_d2.errors import InputError
+from bccd_d2.io.images import read_image_size
+from bccd_d2.structures.coco import read_json
+from bccd_d2.structures.coco_repair import log_repairs, repair_coco
+
+_FOLDERS = ("", "images", "images/{part}", "{part}", "data", "JPEGImages", "img")
+"""Where images lie, seen from the JSON's folder or the one above it: beside it (Roboflow, VIA, makesense), in images
+(Label Studio) or images/default (CVAT), or in a folder named as the part (COCO)."""
+
+
+def image_path(root: Path, name: str) -> Path:
+    """Path of the image ``name`` below ``root``.
+
+    Systems write accents in one character (NFC) or in two (NFD, macOS); the file that is there is taken.
+    """
+    path = root / name
+    if not name.isascii() and not path.is_file():
+        others = [root / unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+        return next((other for other in others if other.is_file()), path)
+    return path
+
+
+def image_root(document: Mapping[str, Any], path: Path) -> Path:
+    """Folder that ``file_name`` is relative to.
+
+    As ``info.image_root`` says, seen from the folder above annotations/; or else where :func:`find_image_folder` finds
+    the images; or else the folder above that of the JSON.
+
+    Args:
+        document: that :func:`bccd_d2.structures.coco.read_coco` has read from ``path``.
+        path: of the JSON.
+    """
+    above = path.parent.parent
+    written = (document.get("info") or {}).get("image_root")
+    return above / written if written else find_image_folder(document, path) or above
+
+
+def find_image_folder(document: Any, path: Path) -> Path | None:
+    """Folder that the file names of a COCO document are relative to, in the layouts of common tools.
+
+    Args:
+        document: that was read from ``path``, sound or not.
+        path: of the JSON.
+
+    Returns:
+        The first folder that holds the first image, ``None`` where none does.
+    """
+    images = document.get("images") if isinstance(document, Mapping) else None
+    first = images[0] if isinstance(images, list) and images else None
+    name = first.get("file_name") if isinstance(first, Mapping) else None
+    if not isinstance(name, str):
+        return None
+    part = path.stem.removeprefix("instances_")
+    places = [
+        base / folder.format(part=part) for base in (path.parent, path.parent.parent) for folder in _FOLDERS
+    ]
+    try:
+        return next((place for place in places if image_path(place, name.replace("\\", "/")).is_file()), None)
+    except OSError:  # a name that no file can have
+        return None
+
+
+def check_file(path: Path, root: Path | None = None) -> tuple[list[str], Path | None]:
+    """All faults of a COCO instance file that reading it does not repair, those of its image files included.
+
+    Args:
+        path: of the JSON.
+        root: folder that ``file_name`` is relative to; where not given, as :func:`image_root` finds it.
+
+    Returns:
+        ``(faults, root)``; the folder is ``None`` where it is not known and the images were not looked at.
+
+    Raises:
+        InputError: there is no such file or it holds no JSON.
+    """
+    document, repairs, faults = repair_coco(read_json(path))
+    log_repairs(path, repairs)
+    if root is None:
+        path = path.resolve()
+        written = (document.get("info") or {}).get("image_root")
+        root = path.parent.parent / written if written is not None else find_image_folder(document, path)
+    return faults + (list(_image_faults(document["images"], root)) if root else []), root
+
+
+def _image_faults(images: Sequence[Mapping[str, Any]], root: Path) -> Iterator[str]:
+    for image in tqdm(images, "check images", unit="image", disable=None):
+        path = image_path(root, image["file_name"])
+        if not path.is_file():
+            yield f"image {image['id']}: {path}: no such file"
+            continue
+        try:
+            height, width = read_image_size(path)
+        except InputError as error:
+            yield f"image {image['id']}: {error}"
+            continue
+        if (height, width) != (image["height"], image["width"]):
+            yield (
+                f"image {image['id']}: {path} is {width}x{height} pixels, expected "
+                f"{image['width']}x{image['height']}"
+            )
