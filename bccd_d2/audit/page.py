@@ -9,12 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 from markupsafe import Markup, escape
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bccd_d2.audit.pictures import Pictures
 from bccd_d2.audit.words import KINDS
-from bccd_d2.reporting.pages import number, render, svg_uri
+from bccd_d2.reporting.pages import chart_axes, number, render, svg_uri
 
 BAR, MARK = "#7f8dc4", "#e8462b"
 
@@ -70,7 +69,7 @@ def histogram(found: Mapping[str, Any], x_label: str, y_label: str, marks: Mappi
         y_label: what is counted.
         marks: value of each line, by its label.
     """
-    figure, axes = _axes(5.6, 2.6)
+    figure, axes = chart_axes(5.6, 2.6)
     axes.set(xlabel=x_label, ylabel=y_label)
     if not found["counts"]:
         axes.text(0.5, 0.5, "nothing to count", ha="center", transform=axes.transAxes)
@@ -94,7 +93,7 @@ def stain_scatter(images: Sequence[Mapping[str, Any]]) -> Figure:
 
     The numbers are those of the stain groups.
     """
-    figure, axes = _axes(6.8, 5.2)
+    figure, axes = chart_axes(6.8, 5.2)
     axes.set(
         xlabel="background, b*: blue (low) to yellow (high)", ylabel="cells, b*: blue (low) to yellow (high)"
     )
@@ -111,15 +110,6 @@ def stain_scatter(images: Sequence[Mapping[str, Any]]) -> Figure:
         axes.text(*place, group, color="white", weight="bold", fontsize=8, ha="center", va="center")
     axes.margins(0.08)
     return figure
-
-
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
-    return figure, axes
 
 
 def lab_to_hex(lab: Sequence[float]) -> str:

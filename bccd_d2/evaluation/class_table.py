@@ -10,7 +10,7 @@ import numpy as np
 
 from bccd_d2.evaluation.image_metrics import MeasuredImage
 from bccd_d2.evaluation.matching import match_cells
-from bccd_d2.evaluation.options import NO_GROUND_TRUTH, Value
+from bccd_d2.evaluation.options import NO_GROUND_TRUTH, Value, in_words, markdown_table
 
 if TYPE_CHECKING:
     from bccd_d2.evaluation.evaluate import Evaluation
@@ -87,14 +87,10 @@ def class_table(evaluation: Evaluation) -> str:
                 name,
                 str(found.cells),
                 str(found.predicted),
-                *(_words(value) for value in (boxes[name].AP50, found.f1)),
-                *(_words(value, 2) for value in (counts.bias, counts.mean_absolute_error)),
+                *(in_words(value) for value in (boxes[name].AP50, found.f1)),
+                *(in_words(value, 2) for value in (counts.bias, counts.mean_absolute_error)),
                 *map(str, confused),
             ]
         )
     rows.append(["no cell", *[""] * 6, *map(str, evaluation.confusion[-1][:-1]), ""])
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)) + "\n"
-
-
-def _words(value: Value, decimals: int = 3) -> str:
-    return value if isinstance(value, str) else f"{value:.{decimals}f}"
+    return markdown_table(head, rows)

@@ -17,7 +17,15 @@ from bccd_d2.evaluation.dataset import EvaluationSet, check_detections
 from bccd_d2.evaluation.error_table import ErrorTable, error_table
 from bccd_d2.evaluation.image_metrics import PixelOverlap, measure, pixel_overlap, ranked
 from bccd_d2.evaluation.instances import ImageInstances, InstanceMetrics, instance_metrics
-from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, EvaluationOptions, Value, plain
+from bccd_d2.evaluation.options import (
+    ALL_CLASSES,
+    REGIONS,
+    EvaluationOptions,
+    Value,
+    in_words,
+    markdown_table,
+    plain,
+)
 from bccd_d2.evaluation.ranking import (
     PrecisionRecallCurve,
     Reliability,
@@ -194,18 +202,13 @@ def headline_table(evaluations: Mapping[str, Evaluation]) -> str:
     Args:
         evaluations: by what the first column calls them, for example ``{"Val": ..., "Test": ...}``.
     """
-    lines = [f"| | {' | '.join(HEADLINE)} |", "|---|" + "---|" * len(HEADLINE)]
+    rows = []
     for name, evaluation in evaluations.items():
         for region in REGIONS:
             figures = evaluation.headline(region)
-            row = [figures.get(key, "") for key in HEADLINE]
             title = name if region == "all" else f"{name}, {region}"
-            lines.append(
-                f"| {title} | "
-                + " | ".join(value if isinstance(value, str) else f"{value:.3f}" for value in row)
-                + " |"
-            )
-    return "\n".join(lines) + "\n"
+            rows.append([title, *(in_words(figures.get(key, "")) for key in HEADLINE)])
+    return markdown_table(["", *HEADLINE], rows)
 
 
 def _count_agreement(parts: Sequence[ImageInstances]) -> CountAgreement:

@@ -28,6 +28,16 @@ def mean_value(values: Iterable[Value], otherwise: str = NO_GROUND_TRUTH) -> Val
     return float(np.mean(numbers)) if numbers else otherwise
 
 
+def in_words(value: Value, decimals: int = 3) -> str:
+    """A metric as text."""
+    return value if isinstance(value, str) else f"{value:.{decimals}f}"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, ending with a line break."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)) + "\n"
+
+
 def plain(value: Any) -> Any:
     """The same as what JSON knows: dataclasses and mappings as dict, arrays and sequences as list, NumPy scalars bare.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
-from bccd_d2.evaluation.options import ALL_CLASSES, NO_GROUND_TRUTH, Value
+from bccd_d2.evaluation.options import ALL_CLASSES, NO_GROUND_TRUTH, Value, in_words, markdown_table
 from bccd_d2.io.find_images import find_images
 from bccd_d2.io.images import read_image_size
 from bccd_d2.structures.cells import Cells
@@ -87,16 +89,15 @@ def point_recall(
         points: by file name; images without points do not count.
         score_threshold: predictions below it do not exist.
     """
-    number, found = dict.fromkeys([ALL_CLASSES], 0), dict.fromkeys([ALL_CLASSES], 0)
+    number, found = Counter[str]({ALL_CLASSES: 0}), Counter[str]()
     for image in dataset.images:
         if image.file_name not in points:
             continue
         marked = points[image.file_name]
         hit = _found(marked.xy, image.predictions[image.predictions.scores >= score_threshold])
-        for index, is_found in enumerate(hit.tolist()):
-            for name in (ALL_CLASSES, *marked.classes[index : index + 1]):
-                number[name] = number.get(name, 0) + 1
-                found[name] = found.get(name, 0) + is_found
+        for names in ([ALL_CLASSES] * len(hit), marked.classes):
+            number.update(names)
+            found.update(itertools.compress(names, hit))
     return {
         name: PointRecall(count, found[name], found[name] / count if count else NO_GROUND_TRUTH)
         for name, count in number.items()
@@ -105,11 +106,9 @@ def point_recall(
 
 def point_table(recalls: Mapping[str, PointRecall]) -> str:
     """Markdown, one row per class."""
-    lines = ["| | points | found | recall |", "|---|---|---|---|"]
-    for name, one in sorted(recalls.items(), key=lambda item: (item[0] != ALL_CLASSES, item[0])):
-        recall = one.recall if isinstance(one.recall, str) else f"{one.recall:.3f}"
-        lines.append(f"| {name} | {one.points} | {one.found} | {recall} |")
-    return "\n".join(lines) + "\n"
+    ordered = sorted(recalls.items(), key=lambda item: (item[0] != ALL_CLASSES, item[0]))
+    rows = [(name, str(one.points), str(one.found), in_words(one.recall)) for name, one in ordered]
+    return markdown_table(("", "points", "found", "recall"), rows)
 
 
 def _found(xy: NDArray[np.float64], cells: Cells) -> NDArray[np.bool_]:

@@ -26,6 +26,7 @@ from bccd_d2.evaluation.taxonomy import (
     POOR,
     UNDER,
 )
+from bccd_d2.reporting.pages import chart_axes, with_grid
 from bccd_d2.reporting.sources import EvaluatedPart
 
 BIN_COLORS: Mapping[str, str] = {
@@ -95,15 +96,6 @@ def metrics_bar(parts: Sequence[EvaluatedPart]) -> Figure:
     return figure
 
 
-def _axes(width: float = 5.6, height: float = 3.8) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
 def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="0.4")
 
@@ -117,7 +109,7 @@ def precision_recall_curves(
         curves: by name, for example a class.
         score_threshold: the one in use; ``None`` marks none.
     """
-    figure, axes = _axes()
+    figure, axes = chart_axes()
     drawn = 0
     for color, (name, curve) in zip(np.resize(LINES, len(curves)), curves.items()):
         if not len(curve.recall):
@@ -163,10 +155,8 @@ def reliability_curve(reliability: Reliability) -> Figure:
     edges = np.asarray(reliability.edges)
     below.bar(edges[:-1], reliability.counts, np.diff(edges), align="edge", color=LINES[0], edgecolor="white")
     below.set(xlim=(0, 1), xlabel="score", ylabel="predictions")
-    for axes in (above, below):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-        axes.set_axisbelow(True)
+    with_grid(above)
+    with_grid(below)
     return figure
 
 
@@ -207,7 +197,7 @@ def error_bars(errors: ErrorTable) -> Figure:
         for name, found in errors.bins.items()
         if name not in (CORRECT, IGNORED) and found.true_cells + found.predictions > 0
     ]
-    figure, axes = _axes(6.4, 0.9 + 0.52 * max(len(names), 2))
+    figure, axes = chart_axes(6.4, 0.9 + 0.52 * max(len(names), 2))
     axes.grid(axis="y", visible=False)
     positions = np.arange(len(names))[::-1]
     for name, position in zip(names, positions):
@@ -238,7 +228,7 @@ def error_splits(errors: ErrorTable) -> Figure:
         counted = [(label, bins) for label, bins in counted if sum(bins.values())]
         if len(counted) > 1:
             rows += counted
-    figure, axes = _axes(6.4, 1.2 + 0.34 * max(len(rows), 2))
+    figure, axes = chart_axes(6.4, 1.2 + 0.34 * max(len(rows), 2))
     axes.grid(axis="y", visible=False)
     left = np.zeros(len(rows))
     positions = np.arange(len(rows))[::-1]
@@ -263,7 +253,7 @@ def error_splits(errors: ErrorTable) -> Figure:
 
 def bland_altman(counts: CountAgreement) -> Figure:
     """Counting error over the mean of both counts, one dot an image, with bias and limits of agreement."""
-    figure, axes = _axes()
+    figure, axes = chart_axes()
     true, predicted = np.asarray(counts.true, float), np.asarray(counts.predicted, float)
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.scatter((true + predicted) / 2, predicted - true, color=LINES[0], s=28, zorder=3)
@@ -285,7 +275,7 @@ def bland_altman(counts: CountAgreement) -> Figure:
 
 def f1_over_iou(metrics: Mapping[str, InstanceMetrics]) -> Figure:
     """F1 over the IoU that a match needs, one line a name (for example a region)."""
-    figure, axes = _axes()
+    figure, axes = chart_axes()
     for color, (name, found) in zip(LINES, metrics.items()):
         points = [(t.iou_threshold, t.f1) for t in found.by_threshold if not isinstance(t.f1, str)]
         if points:

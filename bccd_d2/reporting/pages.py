@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -135,6 +136,21 @@ def jpeg_uri(image: NDArray[np.uint8], longest: int, quality: int = QUALITY) -> 
     if not ok:
         raise RuntimeError(f"OpenCV could not encode an image of {width}x{height} pixels")
     return _uri("image/jpeg", data.tobytes())
+
+
+def chart_axes(width: float = 5.6, height: float = 3.8) -> tuple[Figure, Axes]:
+    """A chart of ``width`` x ``height`` inches with a faint grid."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    with_grid(axes)
+    return figure, axes
+
+
+def with_grid(axes: Axes) -> None:
+    """A faint grid in place of the upper and right spine."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
 
 
 def svg_uri(figure: Figure) -> str:

@@ -14,7 +14,7 @@ from bccd_d2.evaluation.average_precision import AveragePrecision
 from bccd_d2.evaluation.bootstrap import Interval
 from bccd_d2.evaluation.class_table import class_table
 from bccd_d2.evaluation.evaluate import HEADLINE, Evaluation, headline_table
-from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS
+from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, markdown_table
 from bccd_d2.evaluation.taxonomy import BORDER, CORRECT
 from bccd_d2.files import staged_output
 from bccd_d2.reporting.cases import SHOWN, Shown, case_figures, shown_cases
@@ -22,7 +22,7 @@ from bccd_d2.reporting.evaluation_figures import BIN_COLORS, metrics_bar, part_f
 from bccd_d2.reporting.pages import render, svg_uri
 from bccd_d2.reporting.run_figures import save_figure
 from bccd_d2.reporting.sources import EvaluatedPart, evaluate_sources, read_run
-from bccd_d2.reporting.wording import BIN_WORDS, MEASURES, figure, percent, summary_sentences
+from bccd_d2.reporting.wording import BIN_WORDS, figure, percent, summary_sentences
 
 PAGE_FILE, METRICS_FILE, CELLS_FILE, TABLE_FILE = "report.html", "metrics.json", "cells.csv", "results.md"
 FIGURE_FOLDER = "viz"
@@ -92,24 +92,23 @@ def write_report(
 
 def results_markdown(parts: Sequence[EvaluatedPart], title: str) -> str:
     """Markdown to paste: the tables of the headline metrics and of their intervals."""
-    lines = [
-        f"Evaluation of {title}.",
-        "",
-        headline_table({part.name: part.evaluation for part in parts}).rstrip(),
-    ]
+    blocks = [f"Evaluation of {title}.", headline_table({part.name: part.evaluation for part in parts})]
     for part in parts:
         if len(part.evaluation.class_names) > 1:
-            lines += ["", f"{part.name} by class; cells are matched at IoU 0.5 whatever their class:", ""]
-            lines.append(class_table(part.evaluation).rstrip())
-    lines += ["", "95 % intervals over images (bootstrap):", ""]
-    lines += [f"| | {' | '.join(HEADLINE)} |", "|---|" + "---|" * len(HEADLINE)]
-    for name, intervals in _headline_rows(parts):
-        cells = [
-            "" if i is None or i.low is None or i.high is None else f"{figure(i.low)} to {figure(i.high)}"
-            for i in intervals
+            blocks += [f"{part.name} by class; cells are matched at IoU 0.5 whatever their class:"]
+            blocks += [class_table(part.evaluation)]
+    rows = [
+        [
+            name,
+            *(
+                "" if i is None or i.low is None or i.high is None else f"{figure(i.low)} to {figure(i.high)}"
+                for i in intervals
+            ),
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        for name, intervals in _headline_rows(parts)
+    ]
+    blocks += ["95 % intervals over images (bootstrap):", markdown_table(["", *HEADLINE], rows)]
+    return "\n\n".join(block.rstrip() for block in blocks) + "\n"
 
 
 def _headline_rows(parts: Sequence[EvaluatedPart]) -> list[tuple[str, list[Interval | None]]]:
@@ -139,7 +138,7 @@ def render_page(
     title: str,
     config: str | None = None,
 ) -> str:
-    """Render the page.
+    """Render the page, an HTML document that refers to no other file.
 
     Args:
         parts: at least one; the summary describes the last.
@@ -147,9 +146,6 @@ def render_page(
         cases: the images to show, by key of the part.
         title: what was evaluated.
         config: of the model, shown as it is.
-
-    Returns:
-        An HTML document that refers to no other file.
     """
     main = parts[-1]
     return render(
@@ -173,7 +169,6 @@ def render_page(
         correct=CORRECT,
         all_classes=ALL_CLASSES,
         colors=BIN_COLORS,
-        measures=MEASURES,
         options=_options(main.evaluation),
         config=config,
     )

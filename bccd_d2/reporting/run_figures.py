@@ -19,12 +19,11 @@ from bccd_d2.reporting.sources import EvaluatedPart, evaluate_sources, read_run
 DPI = 110
 
 
-def draw_run(run: Path, parts: Sequence[EvaluatedPart] | None = None) -> list[Path]:
-    """Draw the figures of an evaluated run into ``run/viz``.
+def draw_run(run: Path) -> list[Path]:
+    """Evaluate a run and draw its figures into ``run/viz``.
 
     Args:
         run: ``OUTPUT_DIR`` of tools/train_net.py.
-        parts: its evaluation; ``None`` evaluates it.
 
     Returns:
         The files.
@@ -32,9 +31,8 @@ def draw_run(run: Path, parts: Sequence[EvaluatedPart] | None = None) -> list[Pa
     Raises:
         InputError: the run was not evaluated, or its data are missing.
     """
-    if parts is None:
-        sources, options, _ = read_run(run)
-        parts = evaluate_sources(sources, options)
+    sources, options, _ = read_run(run)
+    parts = evaluate_sources(sources, options)
     return [save_figure(figure, run / "viz" / f"{name}.png") for name, figure in run_figures(run, parts)]
 
 

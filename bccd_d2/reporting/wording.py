@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from bccd_d2.evaluation.bootstrap import Difference
 from bccd_d2.evaluation.evaluate import Evaluation
-from bccd_d2.evaluation.options import ALL_CLASSES, Value, plain
+from bccd_d2.evaluation.options import ALL_CLASSES, Value, markdown_table, plain
 from bccd_d2.evaluation.taxonomy import (
     BORDER,
     CORRECT,
@@ -82,29 +82,6 @@ BIN_WORDS: Mapping[str, BinWords] = {
     ),
 }
 """All bins but "correct" and "ignored"."""
-MEASURES = (
-    ("IoU, Dice", "Overlap of the pixels of all predicted cells with those of all annotated ones."),
-    ("mAP@0.5", "COCO's mean over the classes of the average precision of boxes at IoU 0.5."),
-    (
-        "AP, AP50, AP75",
-        "COCO's average precision of masks: over IoU 0.50 to 0.95, at 0.50, at 0.75, over all scores.",
-    ),
-    ("F1", "Harmonic mean of precision and recall; a cell is found if the masks overlap by IoU 0.5 or more."),
-    ("PQ", "Panoptic quality: F1 times the mean IoU of the matched cells."),
-    (
-        "Interior",
-        "Without annotated cells that touch the image border and predictions there that match no other cell.",
-    ),
-    (
-        "Intervals",
-        "95 % bootstrap intervals over images; few images make them wide, and they say nothing about other slides.",
-    ),
-    (
-        "If fixed",
-        "Gain in mask AP50 if the errors of this bin alone were corrected (after TIDE, Bolya et al. 2020).",
-    ),
-)
-"""Terms that the page explains, with their explanation."""
 
 
 def figure(value: Value | None, decimals: int = 3) -> str:
@@ -229,17 +206,15 @@ def comparison_table(found: Mapping[str, Mapping[str, Difference]]) -> str:
     Args:
         found: by region and name, see :func:`bccd_d2.evaluation.bootstrap.compare_runs`.
     """
-    headers = ("metric", "A", "B", "B - A", "95 % interval", "p", "verdict")
-    lines = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]
+    rows = []
     for region, metrics in found.items():
         for name, one in metrics.items():
             span = "" if one.low is None or one.high is None else f"{one.low:+.3f} to {one.high:+.3f}"
             change = "" if one.difference is None else f"{one.difference:+.3f}"
             p_value = "" if one.p_value is None else f"{one.p_value:.3f}"
             title = name if region == "all" else f"{name}, {region}"
-            row = (title, figure(one.a), figure(one.b), change, span, p_value, verdict(one))
-            lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+            rows.append([title, figure(one.a), figure(one.b), change, span, p_value, verdict(one)])
+    return markdown_table(["metric", "A", "B", "B - A", "95 % interval", "p", "verdict"], rows).rstrip()
 
 
 def comparison_document(

@@ -115,7 +115,7 @@ def test_json_holds_no_nan_and_reads_back(found):
 
 def test_the_table_is_ready_to_paste(found):
     lines = headline_table({"Val": found}).splitlines()
-    assert lines[0] == "| | IoU | Dice | mAP@0.5 | AP | AP50 | AP75 | F1 | PQ |"
+    assert lines[0] == "|  | IoU | Dice | mAP@0.5 | AP | AP50 | AP75 | F1 | PQ |"
     assert lines[2].startswith(f"| Val | {found.overlap.IoU:.3f} | ")
     assert lines[2].endswith(f"| 0.727 | {found.instances['all'][ALL_CLASSES].pq:.3f} |")
     assert lines[3].startswith("| Val, interior |  |  | 0.")

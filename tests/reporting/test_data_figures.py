@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from bccd_d2.data.label_map import IGNORED_LABEL
 from bccd_d2.modeling.anchors import Anchors
 from bccd_d2.reporting import data_figures as figures
 
@@ -88,17 +87,6 @@ def test_the_overlay_shows_image_label_map_and_both():
     changed = (both != IMAGE[..., ::-1]).any(axis=-1)
     assert np.array_equal(changed, ~background), "every pixel of a cell is tinted, and no other"
     assert np.count_nonzero(changed) == 20 * 20 + 20 * 20 - 10 * 10 + 10 * 15
-
-
-def test_regions_to_ignore_are_grey_and_no_cells():
-    labels = np.zeros((20, 30, 1), np.uint16)
-    labels[5:15, 5:10] = 1
-    labels[5:15, 20:28] = IGNORED_LABEL
-    image = np.full((20, 30, 3), 200, np.uint8)
-    drawn = figures.draw_instances(image, labels, fill=1.0)
-    assert drawn[10, 24].tolist() == [128, 128, 128]
-    assert drawn[10, 7].tolist() != [128, 128, 128]
-    assert "1 instances" in texts(figures.mask_overlay(image, labels, "a"))
 
 
 def test_the_anchor_preview_counts_the_boxes_with_an_anchor():

@@ -104,9 +104,8 @@ def test_every_cell_has_a_line(out):
 
 def test_the_table_is_markdown_with_a_line_a_part(out):
     lines = (out / "results.md").read_text(encoding="utf-8").splitlines()
-    tables = [line for line in lines if line.startswith("|")]
-    assert len(tables) == 2 * (2 + 4)
-    assert {line.count("|") for line in tables} == {10}
+    tables = [line for line in lines if line.count("|") == 10]
+    assert [line.count("|") for line in lines].count(11) == 2 * 5, "a table by class of each part"
     names = [line.split("|")[1].strip() for line in tables]
     assert names == ["", "---", "Val", "Val, interior", "Test", "Test, interior"] * 2
     # Pixels: 12 squares, of which one is missed; 800 px between the pair and 1600 px on nothing are too many.
@@ -188,10 +187,8 @@ def test_images_that_are_gone_are_judged_but_not_shown(scene, tmp_path):
             ["--data-root", "{}", "--part", "val", "test"],
             "1 files or folders of predictions and --part val test",
         ),
-        (["--data-root", "{}", "--part", "train"], r"instances_train\.json: no such file"),
         (["--truth", "{}/annotations/instances_val.json", "--part", "val"], "--truth needs exactly one file"),
         (["--data-root", "{}", "--max-detections", "4"], "Val: .*4"),
-        (["--data-root", "{}", "--score-threshold", "2"], "score threshold: expected a number in"),
     ],
 )
 def test_what_does_not_fit_is_said(scene, tmp_path, arguments, message):
