@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
+from roifile import ImagejRoi
 from safetensors.torch import save as safetensors_bytes
 
 from bccd_d2.config import load_config
@@ -152,7 +154,43 @@ def _examples() -> dict[str, bytes]:
     torch.save(state, stream)
     arrays = {"model": {"a": np.ones((2, 3), np.float32), "b": np.zeros(4)}, "__author__": "x"}
     line = json.dumps({"iteration": 1, "total_loss": 0.5}) + "\n"
+    shape = {"all_points_x": [5, 20, 20], "all_points_y": [5, 5, 20], "name": "polygon"}
+    region = {"shape_attributes": shape, "region_attributes": {"class": "RBC"}}
+    corners = [[5, 5], [20, 5], [20, 20]]
+    brush = {"original_width": 48, "original_height": 40, "type": "polygonlabels"}
+    brush |= {"value": {"points": corners, "polygonlabels": ["RBC"]}}
+    geometry = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+    seg = io.BytesIO()
+    np.save(seg, np.array({"masks": labels, "filename": "a.png"}, object), allow_pickle=True)
+    imported: dict[str, Any] = {
+        "labelme.json": {
+            "imagePath": "a.png",
+            "imageHeight": 40,
+            "imageWidth": 48,
+            "shapes": [{"label": "RBC", "points": corners, "group_id": 1, "shape_type": "polygon"}],
+        },
+        "label-studio.json": [{"data": {"image": "a.png"}, "annotations": [{"result": [brush]}]}],
+        "via.json": {"a": {"filename": "a.png", "size": 1, "regions": [region]}},
+        "a.geojson": {
+            "type": "Feature",
+            "geometry": geometry,
+            "properties": {"classification": {"name": "RBC"}},
+        },
+    }
+    table = io.StringIO()
+    header = ["filename", "region_shape_attributes", "region_attributes"]
+    csv.writer(table).writerows([header, ["a.png", json.dumps(shape), json.dumps({"class": "RBC"})]])
     return {
+        **{name: json.dumps(content).encode() for name, content in imported.items()},
+        "via.csv": table.getvalue().encode(),
+        "yolo.txt": b"0 0.5 0.5 0.4 0.4\n1 0.1 0.1 0.5 0.1 0.5 0.5\n",
+        "cvat.xml": b'<annotations><image id="0" name="a.png" width="48" height="40"><polygon label="RBC" '
+        b'points="5,5;20,5;20,20"/><mask label="WBC" rle="0,12" left="30" top="20" width="3" height="4"/></image>'
+        b"</annotations>",
+        "a.roi": ImagejRoi.frompoints(np.array(corners), name="RBC-1").tobytes(),
+        "a_seg.npy": seg.getvalue(),
+        "in/a.png": _image("png", colour),
+        "in/a.csv": b"id,class,score\n1,RBC,0.5\n2,RBC,0.5\n3,WBC,0.5\n",
         "binary.png": _image("png", mask),
         "palette.png": _image("png", mask, palette=True),
         "deep.png": _image("png", labels * 1000),

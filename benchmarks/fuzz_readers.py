@@ -235,7 +235,7 @@ def main() -> int:
     given = parser.parse_args()
     chosen = [reader for reader in READERS if given.readers is None or reader.name in given.readers]
     check_examples(chosen)
-    tallies = fuzz(chosen, given.minutes, given.seed, given.out)
+    tallies = fuzz(chosen, given.minutes, given.seed, given.output)
     kinds = ("read", "InputError", "OSError", "foreign")
     rows: list[list[Any]] = [
         [
@@ -254,7 +254,7 @@ def main() -> int:
         for detail, count in tally.foreign.most_common():
             print(f"{name}: {detail} ({count} times)")
     if totals[4]:
-        print(f"inputs kept in {given.out}", file=sys.stderr)
+        print(f"inputs kept in {given.output}", file=sys.stderr)
     return 1 if totals[4] else 0
 
 

@@ -26,6 +26,7 @@ from bccd_d2.config import load_config
 from bccd_d2.conversion.box_files import read_bbbc041, read_voc
 from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.dataset_spec import ImageMaskPair, read_spec
+from bccd_d2.conversion.import_annotations import convert_annotations
 from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.splits import SplitPlan, plan_split, read_image_sets, read_splits
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
@@ -136,6 +137,16 @@ def read_class_table(path: Path) -> None:
         ClassTable.from_mapping(spec.classes)
 
 
+def read_imported(kind: str) -> Callable[[Path], None]:
+    """A reader of annotations of another tool that converts what it finds."""
+
+    def read(path: Path) -> None:
+        out = path.parent.parent / "converted"
+        convert_annotations(path.parent, out, kind=kind, images=path.parent, overwrite=True)
+
+    return read
+
+
 def read_table(path: Path) -> None:
     """Groups of images from a CSV table."""
     pairs = [ImageMaskPair(stem, Path(f"{stem}.png"), Path(f"{stem}.png")) for stem in "abcd"]
@@ -196,6 +207,29 @@ READERS = [
     Reader("VOC XML", "a.xml", read_voc, ("voc.xml",), mutations.mutate_xml),
     Reader("VOC lists", "train.txt", lambda p: read_image_sets(p.parent), ("train.txt",), None, ("val.txt",)),
     Reader("BBBC041 JSON", "a.json", read_bbbc041, ("bbbc041.json",), _JSON),
+    *(
+        Reader(
+            f"{example} imported",
+            f"in/{name}",
+            read_imported(kind),
+            (example,),
+            structured,
+            ("in/a.png", *more),
+        )
+        for kind, name, example, structured, more in (
+            ("coco", "a.json", COCO, _JSON, ()),
+            ("yolo", "a.txt", "yolo.txt", _LINES, ()),
+            ("cvat", "a.xml", "cvat.xml", mutations.mutate_xml, ()),
+            ("labelme", "a.json", "labelme.json", _JSON, ()),
+            ("label-studio", "a.json", "label-studio.json", _JSON, ()),
+            ("via", "a.json", "via.json", _JSON, ()),
+            ("via", "a.csv", "via.csv", _LINES, ()),
+            ("geojson", "a.geojson", "a.geojson", _JSON, ()),
+            ("imagej", "a.roi", "a.roi", None, ()),
+            ("cellpose", "a_seg.npy", "a_seg.npy", mutations.mutate_npy, ()),
+            ("labels", "a.tif", "labels.tif", None, ("in/a.csv",)),
+        )
+    ),
     Reader("COCO, checked", COCO, check_file, (COCO,), _JSON, ("a.png",)),
     Reader("COCO to label images", COCO, _labels, (COCO,), _JSON),
     Reader("COCO, for training", COCO, read_registered, (COCO,), _JSON, ("a.png",)),

@@ -16,7 +16,12 @@ from bccd_d2.conversion.importers.common import ImageFiles, Imported, sniff_json
 from bccd_d2.conversion.importers.cvat import read_cvat_files
 from bccd_d2.conversion.importers.label_studio import read_label_studio_files
 from bccd_d2.conversion.importers.labelme import read_labelme_files
-from bccd_d2.conversion.importers.masks import SEG_SUFFIX, read_cellpose_files, read_mask_folders
+from bccd_d2.conversion.importers.masks import (
+    SEG_SUFFIX,
+    read_cellpose_files,
+    read_label_files,
+    read_mask_folders,
+)
 from bccd_d2.conversion.importers.outlines import read_outline_files
 from bccd_d2.conversion.importers.via import CSV_COLUMNS, read_via_files
 from bccd_d2.conversion.importers.yolo import is_yolo, read_yolo_files
@@ -56,6 +61,7 @@ FORMATS: dict[str, Importer] = {
         "a folder per image with one mask per cell", tuple(sorted(IMAGE_SUFFIXES)), read_mask_folders
     ),
     "cellpose": Importer("Cellpose's _seg.npy", (".npy",), read_cellpose_files),
+    "labels": Importer("label images of tools/predict.py", (".tif", ".tiff"), read_label_files),
 }
 
 
@@ -134,6 +140,8 @@ def _files_of(path: Path, kind: str) -> list[Path]:
         return [path]
     if kind == "mask-folders":
         return mask_folders(path)
+    if kind == "labels":  # images by their suffix, so nothing tells them from others
+        return sorted(p for p in path.rglob("*") if p.suffix.lower() in FORMATS[kind].suffixes)
     of_suffix = [file for file in _candidates(path) if file.suffix.lower() in FORMATS[kind].suffixes]
     files = [file for file in of_suffix if _kind_of(file) == kind]
     if kind == "yolo":  # files of an image are taken even if they are broken, to be named

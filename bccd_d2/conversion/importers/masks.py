@@ -1,7 +1,8 @@
-"""Masks of single cells (the folders of the 2018 Data Science Bowl) and Cellpose's ``_seg.npy``."""
+"""Masks of single cells (the folders of the 2018 Data Science Bowl), label images and Cellpose's ``_seg.npy``."""
 
 from __future__ import annotations
 
+import csv
 import io
 import pickle
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from bccd_d2.conversion.importers.common import ImageFiles, Imported, ImportedImage, label_cells, reading
 from bccd_d2.errors import InputError
+from bccd_d2.files import read_lines
 from bccd_d2.io.masks import MaskRule, read_mask
 
 SEG_SUFFIX = "_seg.npy"
@@ -50,6 +52,27 @@ def read_mask_folders(files: list[Path], images: ImageFiles) -> Imported:
             mask = read_mask(path, MaskRule("binary", threshold=127)).array != 0
             image.size = mask.shape[0], mask.shape[1]
             image.cells += label_cells(mask.astype(np.int32))
+        result.images.append(image)
+    return result
+
+
+def read_label_files(files: list[Path], images: ImageFiles) -> Imported:
+    """Read label images as ``tools/predict.py`` writes them: NAME.tif, and NAME.csv with the class of each label.
+
+    Raises:
+        InputError: a file cannot be read, or the table lacks a label.
+    """
+    result = Imported()
+    for path in files:
+        labels = read_mask(path, MaskRule("instances")).array
+        image = ImportedImage(path.stem, path, label_cells(labels), (labels.shape[0], labels.shape[1]))
+        table = path.with_suffix(".csv")
+        if table.is_file():
+            with reading(table, "a table of labels with the columns id and class"):
+                rows = list(csv.DictReader(read_lines(table, "a table of labels")))
+                class_of = {int(row["id"]): row["class"] for row in rows}
+                for cell, value in zip(image.cells, np.unique(labels[labels > 0]).tolist()):
+                    cell.class_name = class_of[value]
         result.images.append(image)
     return result
 
