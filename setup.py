@@ -1,8 +1,8 @@
 """Packaging of bccd_d2.
 
 The base installation is what converting data sets needs and contains no torch; ``train`` adds what Detectron2
-needs; Detectron2 itself comes from ``tools/install_detectron2.py`` because no package index carries it under
-its own name.
+needs; Detectron2 itself comes from ``bccd-setup`` (``tools/install_detectron2.py``) because no package index carries
+it under its own name. A wheel holds tools/, configs/ and weights/ inside the package.
 """
 
 from pathlib import Path
@@ -80,6 +80,9 @@ LINT = [
 
 # Packages with the templates of a page.
 PAGES = ["bccd_d2.audit", "bccd_d2.reporting"]
+# Folders beside the package that are installed inside it; bccd_d2.files.shipped_folder finds them in both places.
+SHIPPED = ["configs", "configs/ablations", "configs/datasets", "tools", "weights"]
+COMMANDS = ["app", "convert", "evaluate", "predict", "setup", "train"]
 
 setup(
     name="bccd_d2",
@@ -89,8 +92,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["bccd_d2", "bccd_d2.*"]),
-    package_data={name: ["templates/*"] for name in PAGES},
+    packages=find_packages(include=["bccd_d2", "bccd_d2.*"])
+    + [f"bccd_d2.{name.replace('/', '.')}" for name in SHIPPED],
+    package_dir={f"bccd_d2.{name.replace('/', '.')}": name for name in SHIPPED},
+    package_data={"": ["*.yaml", "*.safetensors", "*.md"]} | {name: ["templates/*"] for name in PAGES},
+    entry_points={"console_scripts": [f"bccd-{name} = bccd_d2.commands:{name}" for name in COMMANDS]},
     install_requires=BASE,
     extras_require={
         "train": TRAIN,

@@ -15,7 +15,7 @@ from detectron2.config import get_cfg
 
 from bccd_d2.config_checks import REMOVED, check_config, check_values
 from bccd_d2.errors import InputError
-from bccd_d2.files import read_yaml
+from bccd_d2.files import read_yaml, shipped_file
 from bccd_d2.pixels import apply_pixels
 
 _logger = logging.getLogger(__name__)
@@ -209,11 +209,11 @@ def load_config(config_file: str | Path, options: Sequence[str] = (), *, trainin
         InputError: the file cannot be read, a key does not exist or has no effect, a value has the wrong type, or
             values contradict each other.
     """
-    cfg, defaults = get_bccd_cfg(), get_bccd_cfg()
-    content = _read_plain(str(config_file), ())
+    cfg, defaults, config_file = get_bccd_cfg(), get_bccd_cfg(), shipped_file(config_file)
+    content = _read_plain(config_file, ())
     try:
-        loaded = CN(CN.load_yaml_with_base(str(config_file)))
-        _drop_removed(loaded, str(config_file))
+        loaded = CN(CN.load_yaml_with_base(config_file))
+        _drop_removed(loaded, config_file)
         cfg.merge_from_other_cfg(loaded)
     except InputError:
         raise
@@ -232,6 +232,7 @@ def load_config(config_file: str | Path, options: Sequence[str] = (), *, trainin
         cfg.merge_from_list(list(options))
     except (AssertionError, KeyError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"options: {_message(error)}") from error
+    cfg.MODEL.WEIGHTS = shipped_file(cfg.MODEL.WEIGHTS)
     check_values(cfg, defaults)
     apply_pixels(cfg)
     _fit_to_machine(cfg, asked="MODEL.DEVICE" in options, training=training)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.resources
 import json
 import os
 import shutil
@@ -23,6 +24,21 @@ LOCK_FILE = ".lock"
 _MAX_ALIASES = 20
 _held: set[IO[str]] = set()
 """Files whose locks this process holds."""
+
+
+def shipped_folder(name: str) -> Path:
+    """Folder ``configs``, ``tools`` or ``weights``: inside the installed package, or beside it in a checkout."""
+    package = Path(str(importlib.resources.files("bccd_d2")))
+    return package / name if (package / name).is_dir() else package.parent / name
+
+
+def shipped_file(path: str | Path) -> str:
+    """``path``, or the shipped file of that name where nothing is there and it begins with configs/ or weights/."""
+    folder, *rest = Path(path).parts or ("",)
+    if folder in ("configs", "weights") and not Path(path).exists():
+        shipped = shipped_folder(folder).joinpath(*rest)
+        return str(shipped if shipped.is_file() else path)
+    return str(path)
 
 
 @contextmanager

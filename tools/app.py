@@ -1,6 +1,6 @@
 """Open a page on this machine that finds the cells of images that are dropped on it.
 
-python tools/app.py                       # with the model lite of weights/, on http://127.0.0.1:7860
+python tools/app.py                       # with the shipped model, on http://127.0.0.1:7860
 python tools/app.py --run output/lite --port 8000
 python tools/app.py --host 0.0.0.0 --max-mb 20     # for all who can reach this machine
 """

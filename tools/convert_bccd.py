@@ -137,7 +137,11 @@ def main(arguments: list[str] | None = None) -> int:
     return convert(args)
 
 
-if __name__ == "__main__":
-    # A run that is terminated clears its unfinished files away as an interrupted one does.
+def run() -> int:
+    """The command: one that is terminated clears its unfinished files away as an interrupted one does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    run_command(main)
+    return main()
+
+
+if __name__ == "__main__":
+    run_command(run)

@@ -35,14 +35,14 @@ from typing import Any
 
 from bccd_d2.conversion.instances import CutRule, InstanceRule
 from bccd_d2.errors import InputError
-from bccd_d2.files import read_yaml
+from bccd_d2.files import read_yaml, shipped_folder
 from bccd_d2.io.find_images import SUFFIXES as IMAGE_SUFFIXES
 from bccd_d2.io.find_images import is_clutter, report_passed_by
 from bccd_d2.io.masks import Colour, MaskRule
 
 logger = logging.getLogger(__name__)
 ANNOTATED = ("complete", "partly", "none")
-SPEC_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "datasets"
+SPEC_FOLDER = shipped_folder("configs") / "datasets"
 HEX_COLOUR = re.compile(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
-from bccd_d2.files import read_yaml, write_json
+from bccd_d2.files import read_yaml, shipped_folder, write_json
 from bccd_d2.structures.coco import read_json
 
-TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
+TRAIN_NET = shipped_folder("tools") / "train_net.py"
 METRICS = (
     ("segm", "AP"), ("segm", "AP50"), ("segm", "AP75"), ("overlap", "IoU"), ("overlap", "Dice"), ("instances", "F1")
 )  # fmt: skip

@@ -132,7 +132,10 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The commit of this repository, with "+" where files differ from it; None where there is no repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # installed, maybe inside somebody else's repository
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):

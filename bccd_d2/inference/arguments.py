@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from bccd_d2.inference.finder import AUTO, DEFAULT_OPTIONS, PredictionOptions
-from bccd_d2.inference.model_zoo import ModelFiles, find_model
+from bccd_d2.inference.model_zoo import SHIPPED_MODEL, ModelFiles, find_model
 from bccd_d2.inference.tta import TestTimeAugmentation
 from bccd_d2.io.images import MAX_PIXELS
 
@@ -16,11 +16,11 @@ DEFAULT_SCORE_THRESHOLD = 0.5
 
 def add_model_arguments(parser: ArgumentParser) -> None:
     """Add the options that choose the model and its device."""
-    group = parser.add_argument_group("model (without these, lite of the repository's folder weights/)")
+    group = parser.add_argument_group(f"model (without these, the shipped model {SHIPPED_MODEL})")
     group.add_argument(
         "--model",
         metavar="NAME",
-        help="one of the folder weights/: lite finds cells of one class, classes tells RBC, WBC and platelets apart",
+        help="a shipped model: lite finds cells of one class, classes tells RBC, WBC and platelets apart",
     )
     group.add_argument(
         "--run",

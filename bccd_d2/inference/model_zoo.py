@@ -1,4 +1,4 @@
-"""Which model a prediction takes: that of a training run, any checkpoint, or the one that comes with the repository."""
+"""Which model a prediction takes: that of a training run, any checkpoint, or one that comes with bccd_d2."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bccd_d2.errors import InputError
+from bccd_d2.files import shipped_file, shipped_folder
 
-WEIGHTS_FOLDER = Path(__file__).resolve().parents[2] / "weights"
-"""Of the repository: NAME.yaml is the configuration of NAME.safetensors."""
+WEIGHTS_FOLDER = shipped_folder("weights")
+"""NAME.yaml is the configuration of NAME.safetensors."""
 
 SHIPPED_MODEL = "lite"
 
@@ -38,7 +39,7 @@ def find_model(
         run: OUTPUT_DIR of a training run: its ``config.yaml`` and ``model_final.pth``.
         config_file: in place of that of ``run``.
         weights: in place of those of ``run``.
-        name: of a model that comes with the repository, in place of all these.
+        name: of a model that comes with bccd_d2, in place of all these.
 
     Raises:
         InputError: only one of configuration and weights is given, both a name and files are, or a file is not there.
@@ -54,18 +55,18 @@ def find_model(
     if run is not None and not run.is_dir():
         raise InputError(f"--run: {run} is not there; expected the OUTPUT_DIR of tools/train_net.py")
     files = ModelFiles(
-        str(config_file if config_file is not None else run / "config.yaml"),  # type: ignore[operator]
-        str(weights if weights is not None else run / "model_final.pth"),  # type: ignore[operator]
+        shipped_file(config_file if config_file is not None else run / "config.yaml"),  # type: ignore[operator]
+        shipped_file(weights if weights is not None else run / "model_final.pth"),  # type: ignore[operator]
     )
     _check(files)
     return files
 
 
 def shipped_model(name: str = SHIPPED_MODEL, folder: Path = WEIGHTS_FOLDER) -> ModelFiles:
-    """Files of a model that comes with the repository.
+    """Files of a model that comes with bccd_d2.
 
     Raises:
-        InputError: it is not there, as where bccd_d2 is installed without its repository.
+        InputError: it is not there.
     """
     config, weights = folder / f"{name}.yaml", folder / f"{name}.safetensors"
     if not (config.is_file() and weights.is_file()):
