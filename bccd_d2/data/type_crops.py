@@ -1,0 +1,249 @@
+"""Crops of single cells with their types: how they are cut, read from data sets, split and augmented."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import albumentations as A
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
+from bccd_d2.errors import InputError
+from bccd_d2.io.images import read_image
+from bccd_d2.io.sources import ArraySource, ImageSource
+
+MARGIN = 1.5
+"""Crops for training are cut this much larger, so that turned and shifted ones show no invented pixels."""
+_IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True)
+class TypeCrops:
+    """N crops of cells with their types.
+
+    Attributes:
+        pixels: (N, side, side, 3) uint8 BGR, ``MARGIN`` times as large as the network's crops.
+        labels: (N,) int64 indices of types.
+        images: file that each crop is from, below the folder of the data set.
+        centres: (N, 2) float64 x, y of the cell in pixels of that file.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    images: NDArray[np.str_]
+    centres: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> TypeCrops:
+        return TypeCrops(self.pixels[chosen], self.labels[chosen], self.images[chosen], self.centres[chosen])
+
+
+def cut_crop(source: ImageSource, x: float, y: float, side: float, size: int) -> NDArray[np.uint8]:
+    """A square around a point, resized; what lies outside the image is mirrored from inside.
+
+    Args:
+        source: of the image.
+        x: of the centre, in native pixels; (0, 0) is the corner of the image.
+        y: the same.
+        side: of the square in native pixels.
+        size: of the result.
+
+    Returns:
+        (size, size, 3) uint8 BGR.
+    """
+    length = max(1, round(side))
+    left, top = round(x - length / 2), round(y - length / 2)
+    x0, y0 = min(max(left, 0), source.width - 1), min(max(top, 0), source.height - 1)
+    x1, y1 = max(x0 + 1, min(left + length, source.width)), max(y0 + 1, min(top + length, source.height))
+    pixels = source.read(x0, y0, x1 - x0, y1 - y0)
+    borders = (y0 - top, top + length - y1, x0 - left, left + length - x1)
+    if any(borders):
+        # Symmetric rather than 101: that repeats as often as it must, even for a part of one pixel.
+        pad = ((borders[0], borders[1]), (borders[2], borders[3]), (0, 0))
+        pixels = np.pad(pixels, [(max(0, low), max(0, high)) for low, high in pad], mode="symmetric")
+    return np.asarray(cv2.resize(pixels, (size, size), interpolation=_interpolation(length, size)), np.uint8)
+
+
+def _interpolation(length: int, size: int) -> int:
+    return cv2.INTER_AREA if size < length else cv2.INTER_LINEAR
+
+
+def middle(crops: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The (N, size, size, 3) middle of crops that are larger."""
+    start = (crops.shape[1] - size) // 2
+    return crops[:, start : start + size, start : start + size]
+
+
+def read_type_folders(folder: Path, types: Mapping[str, str | None], side: float, size: int) -> TypeCrops:
+    """Read images that show one cell in the middle, in one folder per type.
+
+    Args:
+        folder: with one folder per key of ``types``.
+        types: name of the type by name of the folder; ``None`` leaves the folder out.
+        side: of the network's crop in pixels of the files.
+        size: of the network's crop in its pixels.
+
+    Raises:
+        InputError: a folder is missing or empty, or an image cannot be read.
+    """
+    names = _type_names(types)
+    pixels, labels, images, centres = [], [], [], []
+    for key, name in types.items():
+        if name is None:
+            continue
+        files = sorted(path for path in (folder / key).glob("*") if path.suffix.lower() in _IMAGES)
+        if not files:
+            raise InputError(f"{folder / key}: expected images of {name}, found none")
+        for path in files:
+            source = ArraySource(read_image(path))
+            centre = (source.width / 2, source.height / 2)
+            pixels.append(cut_crop(source, *centre, side * MARGIN, round(size * MARGIN)))
+            labels.append(names.index(name))
+            images.append(f"{key}/{path.name}")
+            centres.append(centre)
+    return TypeCrops(np.array(pixels), np.array(labels, np.int64), np.array(images), np.array(centres))
+
+
+def read_type_points(folder: Path, types: Mapping[str, str | None], side: float, size: int) -> TypeCrops:
+    """Read images with points of typed cells: ``images/NAME.*`` and ``labels/NAME.txt`` with rows ``x y type``.
+
+    Args:
+        folder: of the data set.
+        types: name of the type by what the files call it; ``None`` leaves these cells out.
+        side: of the network's crop in pixels of the files.
+        size: of the network's crop in its pixels.
+
+    Raises:
+        InputError: a file is missing, or a row is not of that form.
+    """
+    names = _type_names(types)
+    pixels, labels, images, centres = [], [], [], []
+    left_out: Counter[str] = Counter()
+    pictures = {path.stem: path for path in (folder / "images").glob("*") if path.suffix.lower() in _IMAGES}
+    tables = sorted((folder / "labels").glob("*.txt"))
+    if not tables:
+        raise InputError(f"{folder / 'labels'}: expected text files with rows 'x y type', found none")
+    for table in tables:
+        if table.stem not in pictures:
+            raise InputError(f"{table}: expected an image {folder / 'images' / table.stem}.*, found none")
+        source = ArraySource(read_image(pictures[table.stem]))
+        for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                x, y, key = line.split()
+                point = (float(x) + 0.5, float(y) + 0.5)  # the middle of the pixel
+                name = types[key]
+            except (ValueError, KeyError) as error:
+                expected = f"'x y type' with a type of {', '.join(types)}"
+                raise InputError(f"{table}, line {number}: expected {expected}, found {line!r}") from error
+            if name is None:
+                left_out[key] += 1
+                continue
+            pixels.append(cut_crop(source, *point, side * MARGIN, round(size * MARGIN)))
+            labels.append(names.index(name))
+            images.append(pictures[table.stem].name)
+            centres.append(point)
+    for key, count in left_out.items():
+        logging.getLogger(__name__).info("%d cells of type %s are left out, as the configuration says", count, key)
+    return TypeCrops(np.array(pixels), np.array(labels, np.int64), np.array(images), np.array(centres))
+
+
+def _type_names(types: Mapping[str, str | None]) -> list[str]:
+    return list(dict.fromkeys(name for name in types.values() if name is not None))
+
+
+def split_by_image(crops: TypeCrops, share: float, seed: int) -> NDArray[np.bool_]:
+    """Choose images for validation so that every type has about the same share there.
+
+    Images are taken in a random order, those with the rarest types first; each goes to the side that lacks more of
+    its cells (iterative stratification, Sechidis et al. 2011).
+
+    Args:
+        crops: of the whole data set.
+        share: of the cells of each type for validation, in (0, 1).
+        seed: of the order.
+
+    Returns:
+        (N,) bool: whether each crop is for validation. No image is on both sides.
+    """
+    files, index = np.unique(crops.images, return_inverse=True)
+    number = int(crops.labels.max()) + 1
+    counts = np.zeros((len(files), number))
+    np.add.at(counts, (index, crops.labels), 1)
+    rarity = np.where(counts > 0, counts.sum(axis=0), np.inf).min(axis=1)
+    order = np.random.default_rng(seed).permutation(len(files))
+    order = order[np.argsort(rarity[order], kind="stable")]
+    wanted = np.stack([1 - share, share])[:, None] * counts.sum(axis=0)
+    missing, chosen = wanted.copy(), np.zeros(len(files), bool)
+    for file in order:
+        # Of each type, what this image would bring, relative to what the side wants.
+        need = (missing / np.maximum(wanted, 1e-9) * (counts[file] / counts.sum(axis=0))).sum(axis=1)
+        side = int(need[1] > need[0])
+        chosen[file] = bool(side)
+        missing[side] -= counts[file]
+    return chosen[index]
+
+
+class CropAugmentation:
+    """Random views of cells: turned, shifted, of another camera, stain and focus.
+
+    One laboratory per type is a trap: a classifier that knows the camera knows the type. So colours vary further than
+    laboratories do.
+
+    Args:
+        size: of the network's crop.
+        scale: largest relative change of size; small where size tells types apart.
+        stain: largest shift of L, a and b of the cells, in CIELAB units, see :class:`~bccd_d2.data.stain.RandomStain`.
+        seed: of all draws.
+    """
+
+    def __init__(self, size: int, *, scale: float, stain: Sequence[float] = (12, 12, 12), seed: int = 0) -> None:
+        self.size, self.stain = size, np.asarray(stain, np.float64)
+        self.generator = np.random.default_rng(seed)
+        self.normalizer = ReinhardNormalizer(StainTarget((50, 0, 0), (10, 10, 10)))
+        # Of a crop MARGIN times as large: without this the affine map would leave the scale as it is.
+        self.geometry = A.Compose(
+            [
+                A.SquareSymmetry(p=1),
+                A.Affine(
+                    scale=(1 - scale, 1 + scale),
+                    translate_percent=(-0.03, 0.03),
+                    rotate=(-45, 45),
+                    keep_ratio=True,
+                    border_mode=cv2.BORDER_REFLECT_101,
+                    p=0.9,
+                ),
+                A.CenterCrop(size, size),
+            ],
+            seed=seed,
+        )
+        self.colour = A.Compose(
+            [
+                A.MultiplicativeNoise((0.8, 1.2), per_channel=True, elementwise=False, p=0.6),
+                A.ColorJitter(0.2, 0.25, 0.35, 0.05, p=0.6),
+                A.RandomGamma((75, 135), p=0.3),
+                A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 1.3), p=0.25),
+                A.GaussNoise(std_range=(0.01, 0.04), p=0.2),
+                A.ImageCompression(quality_range=(45, 95), p=0.25),
+            ],
+            seed=seed + 1,
+        )
+
+    def __call__(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A view (size, size, 3) of a crop ``MARGIN`` times as large; uint8 BGR."""
+        view = self.geometry(image=crop)["image"]
+        if self.generator.random() < 0.7 and (found := self.normalizer.statistics(view)) is not None:
+            mean = np.array(found.mean) + self.generator.uniform(-self.stain, self.stain)
+            std = np.array(found.std) * self.generator.uniform(0.7, 1.3, 3)
+            view = self.normalizer.apply(view, found, StainTarget(tuple(mean), tuple(std)))
+        # Hue and saturation do not depend on the order of the channels, their weights in lightness do a little.
+        return np.asarray(self.colour(image=np.ascontiguousarray(view))["image"], np.uint8)

