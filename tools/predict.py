@@ -23,6 +23,8 @@ from bccd_d2.inference.arguments import (
 )
 from bccd_d2.inference.batch import known_diameters, prepare_job, run_job
 from bccd_d2.inference.collect import BatchSummary, collect
+from bccd_d2.inference.differential import as_text
+from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER
 from bccd_d2.inference.predictor import check_device
 from bccd_d2.inference.ray_engine import run_job_on_ray
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
@@ -32,6 +34,7 @@ EXAMPLES = """examples:
   python tools/predict.py --input smear.png --output predictions [--model classes]
   python tools/predict.py --run output/lite --input folder/ 'more/**/*.tif' --output results --formats csv,geojson,roi
   python tools/predict.py --input folder/ --output predictions --diameter auto
+  python tools/predict.py --input folder/ --output predictions --model classes --types
   python tools/predict.py --input slide.svs --output predictions --mpp 0.25 --formats labels,csv
   python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --num-gpus 4
   python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --engine ray --ray-address auto
@@ -53,6 +56,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results, or an address")
     format_help = f"some of {','.join(FORMATS)} (default %(default)s)"
     parser.add_argument("--formats", default=",".join(DEFAULT_FORMATS), metavar="LIST", help=format_help)
+    parser.add_argument(
+        "--types",
+        nargs="?",
+        const=WEIGHTS_FOLDER,
+        metavar="DIR",
+        help="types of white cells and shapes of red ones, by the classifiers of a folder (default: weights/)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there already")
     add_model_arguments(parser)
     add_prediction_arguments(parser)
@@ -80,6 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
             device=given.device,
             max_pixels=given.max_pixels,
             max_detections=given.max_detections,
+            types=given.types,
         )
         if finished := len(job.images) - len(job.pending):
             print(f"{finished} of {len(job.images)} files are finished already")
@@ -89,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
             run_job(job, given.num_gpus)
         for group, found in known_diameters(job).items():
             print(f"{group}: diameter of red cells {found}")
-        return report(collect(job.images, job.outputs), given.output)
+        return report(collect(job.images, job.outputs, types=bool(job.types)), given.output)
 
 
 def report(summary: BatchSummary, output: str) -> int:
@@ -97,6 +108,8 @@ def report(summary: BatchSummary, output: str) -> int:
     number = sum(summary.counts.cells.values())
     counts = "".join(f", {count} {name}" for name, count in summary.counts.cells.items())
     print(f"{number} cells in {summary.images} images{counts}: {output}")
+    if summary.differential:
+        print(as_text(summary.differential))
     if summary.images and not number:
         print(
             "no cells were found: is the score threshold too high (--score-threshold), or are the images magnified "

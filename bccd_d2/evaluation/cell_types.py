@@ -59,8 +59,10 @@ def measure_types(probabilities: NDArray[np.float64], labels: NDArray[np.int64])
     )
 
 
-def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS) -> float:
-    """Expected calibration error: mean of |share right - mean confidence| over bins of equal width, by cells.
+def calibration_bins(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Number of cells, mean confidence and share right (NaN where there is no cell) of bins of equal width.
 
     Args:
         confidence: (N,) in [0, 1], probability of the predicted type.
@@ -68,8 +70,15 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_],
         bins: number of bins of [0, 1] (Guo et al. 2017 take 15).
     """
     index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(index, right - confidence, bins)
-    return float(np.abs(gaps).sum() / len(confidence))
+    number = np.bincount(index, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        return number, np.bincount(index, confidence, bins) / number, np.bincount(index, right, bins) / number
+
+
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS) -> float:
+    """Expected calibration error: mean of |share right - mean confidence| over the cells' :func:`calibration_bins`."""
+    number, mean, share = calibration_bins(confidence, right, bins)
+    return float(np.nansum(number * np.abs(share - mean)) / len(confidence))
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.multiprocessing import ProcessRaisedException
 
 from bccd_d2.errors import InputError
+from bccd_d2.inference.cell_types import CellTyper, find_classifiers
 from bccd_d2.inference.finder import AUTO, PredictionOptions
 from bccd_d2.inference.magnification import DiameterEstimate, combine
 from bccd_d2.inference.model_zoo import ModelFiles
@@ -27,6 +28,7 @@ from bccd_d2.inference.outputs import (
     Outputs,
     claim_output,
     describe_run,
+    describe_types,
     is_same_run,
     read_manifest,
     recorded_results,
@@ -59,6 +61,7 @@ class Job:
         max_pixels: an image that must be decoded whole and claims more is refused.
         max_detections: in place of ``TEST.DETECTIONS_PER_IMAGE``.
         diameters: estimates by name of the file, see :func:`estimate_diameters`.
+        types: classifiers of cell types, see :func:`bccd_d2.inference.cell_types.find_classifiers`.
     """
 
     model: ModelFiles
@@ -70,6 +73,15 @@ class Job:
     max_pixels: int = MAX_PIXELS
     max_detections: int | None = None
     diameters: Mapping[str, DiameterEstimate] = field(default_factory=dict)
+    types: tuple[str, ...] = ()
+
+    def load_typer(self, device: str | None = None) -> CellTyper | None:
+        """What gives the cells types, on ``device`` or else the job's own; ``None`` if no types are asked for.
+
+        Raises:
+            InputError: a classifier cannot be read.
+        """
+        return CellTyper.load(self.types, device or self.device or "cpu") if self.types else None
 
     def load(self, device: str | None = None) -> BCCDPredictor:
         """The predictor, on ``device`` or else the job's own.
@@ -102,6 +114,7 @@ def prepare_job(
     device: str | None = None,
     max_pixels: int = MAX_PIXELS,
     max_detections: int | None = None,
+    types: str | Path | None = None,
 ) -> Job:
     """Find the images, take the output folder, and see what is left to do.
 
@@ -115,6 +128,7 @@ def prepare_job(
         device: see :class:`Job`.
         max_pixels: see :class:`Job`.
         max_detections: see :class:`Job`.
+        types: folder of classifiers of cell types; ``None`` for none.
 
     Raises:
         InputError: there are no images, one of them would be written over, the model cannot be read, or the folder
@@ -124,6 +138,10 @@ def prepare_job(
     storage = Storage(str(output))
     images = _without_results(find_images(inputs, SUFFIXES | SLIDE_SUFFIXES))
     description = describe_run(model, options, max_detections)
+    classifiers: tuple[str, ...] = ()
+    if types is not None:
+        classifiers = tuple(map(str, find_classifiers(types, description["class_names"])))
+        description["types"] = describe_types(classifiers)
     if overwrite:
         _forget_results(storage, description, images)
     elif not storage.exists(MANIFEST):
@@ -137,7 +155,8 @@ def prepare_job(
     free = overwrite or not storage.find(RECORDS)
     outputs = Outputs(storage, formats, claim_output(storage, description, free))
     pending = [(path, name) for path, name in images if overwrite or not outputs.is_finished(path, name)]
-    return Job(model, options, outputs, images, pending, device, max_pixels, max_detections)
+    job = Job(model, options, outputs, images, pending, device, max_pixels, max_detections)
+    return replace(job, types=classifiers)
 
 
 def run_job(job: Job, num_gpus: int = 1) -> None:
@@ -167,13 +186,15 @@ def predict_share(job: Job) -> None:
     """Predict the share of this process of a launch: every n-th image of those pending for n processes."""
     rank, processes = comm.get_rank(), comm.get_world_size()
     share = replace(job, pending=job.pending[rank::processes])
-    predictor = share.load(f"cuda:{rank}" if processes > 1 else None)
+    device = f"cuda:{rank}" if processes > 1 else None
+    predictor = share.load(device)
     predict_pending(
         share.pending,
         predictor,
         share.outputs,
         max_pixels=share.max_pixels,
         diameters=share.diameters,
+        typer=share.load_typer(device),
         show_progress=rank == 0,
     )
 

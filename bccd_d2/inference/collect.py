@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,8 @@ from typing import Any
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import naming
-from bccd_d2.inference.outputs import CELLS, COUNTS, PREDICTIONS, Outputs
+from bccd_d2.inference.differential import COLUMNS, Row, Tally, differential
+from bccd_d2.inference.outputs import CELLS, COUNTS, DIFFERENTIAL, PREDICTIONS, Outputs
 from bccd_d2.inference.results import Counts, add_counts
 from bccd_d2.inference.writers import FORMATS
 from bccd_d2.inference.writers.coco import results_entries
@@ -27,6 +30,7 @@ class BatchSummary:
         empty: names of images in which no cell was found.
         failures: why a file has no results, one text each.
         files: what was written for the whole batch, as other programs call it.
+        differential: what the types of the cells come to; empty without types.
     """
 
     images: int
@@ -34,9 +38,12 @@ class BatchSummary:
     empty: list[str]
     failures: list[str]
     files: list[str]
+    differential: Sequence[Row] = ()
 
 
-def collect(images: Sequence[tuple[str | Path, str]], outputs: Outputs) -> BatchSummary:
+def collect(
+    images: Sequence[tuple[str | Path, str]], outputs: Outputs, *, types: bool = False
+) -> BatchSummary:
     """Write the results of a whole batch from those of its images, reading one image at a time.
 
     ``predictions.json`` (with format "coco") is a COCO results list in the order of ``images``, whose ``image_id``
@@ -45,6 +52,7 @@ def collect(images: Sequence[tuple[str | Path, str]], outputs: Outputs) -> Batch
     Args:
         images: path and name of each file, as for :func:`bccd_d2.inference.predict_file.predict_one`.
         outputs: where their results are.
+        types: whether the cells have types; then ``differential.csv`` comes with format "csv" too.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -62,6 +70,7 @@ def collect(images: Sequence[tuple[str | Path, str]], outputs: Outputs) -> Batch
     counts = [(image["name"], _counts(image)) for _, image in results]
     total = add_counts(part for _, part in counts)
     files = []
+    found_types: list[Row] = []
     if "coco" in outputs.formats:
         files.append(_publish(outputs, PREDICTIONS, lambda path: _write_predictions(outputs, results, path)))
     if "csv" in outputs.formats:
@@ -69,9 +78,16 @@ def collect(images: Sequence[tuple[str | Path, str]], outputs: Outputs) -> Batch
         files.append(_publish(outputs, CELLS, lambda path: _join_tables(outputs, names, path)))
         rows = [row for name, part in [*counts, (ALL_IMAGES, total)] for row in count_rows(name, part)]
         files.append(_publish(outputs, COUNTS, lambda path: write_csv(path, COUNT_COLUMNS, rows)))
+        if types:
+            tally = Tally()
+            for name in names:
+                tally.add(csv.DictReader(io.StringIO(_file(outputs, "csv", name))))
+            found_types = differential(tally)
+            content = [list(row.values()) for row in found_types]
+            files.append(_publish(outputs, DIFFERENTIAL, lambda path: write_csv(path, COLUMNS, content)))
     outputs.storage.clear_staging()
     empty = [name for name, part in counts if not sum(part.cells.values())]
-    return BatchSummary(len(results), total, empty, failures, files)
+    return BatchSummary(len(results), total, empty, failures, files, found_types)
 
 
 def _counts(image: dict[str, Any]) -> Counts:

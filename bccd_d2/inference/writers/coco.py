@@ -16,7 +16,8 @@ def coco_dataset(result: ImageResult) -> dict[str, Any]:
     Returns:
         ``images`` (one, with id 1), ``categories`` (ids from 1 on, in the order of the class names) and
         ``annotations``: ``id``, ``image_id``, ``category_id``, ``bbox`` (xywh, native pixels, the detector's),
-        ``area`` (pixels of the mask), ``iscrowd`` (0), ``score``, ``segmentation`` (compressed RLE at native size).
+        ``area`` (pixels of the mask), ``iscrowd`` (0), ``score``, ``segmentation`` (compressed RLE at native size),
+        and for cells that have a type ``attributes``: ``type``, ``type_probability``, ``subtype``.
     """
     cells = result.cells
     annotations = [
@@ -41,9 +42,21 @@ def coco_dataset(result: ImageResult) -> dict[str, Any]:
             start=1,
         )
     ]
+    for annotation, attributes in zip(annotations, _attributes(result)):
+        if attributes:
+            annotation["attributes"] = attributes
     image = {"id": 1, "file_name": result.name, "height": cells.height, "width": cells.width}
     categories = [{"id": number, "name": name} for number, name in enumerate(result.class_names, start=1)]
     return {"images": [image], "categories": categories, "annotations": annotations}
+
+
+def _attributes(result: ImageResult) -> Iterator[dict[str, Any]]:
+    """Of each cell; empty for one without a type."""
+    types = result.types
+    if types is None:
+        return
+    for name, probability, subtype in zip(types.names, types.probabilities.tolist(), types.subtypes):
+        yield ({"type": name, "type_probability": round(probability, 4), "subtype": subtype} if name else {})
 
 
 def write_coco(result: ImageResult, path: Path) -> None:
@@ -60,7 +73,7 @@ def results_entries(dataset: Mapping[str, Any], image_id: int) -> Iterator[dict[
 
     Yields:
         One dict per cell: ``image_id``, ``file_name``, ``category_id``, ``category``, ``bbox``, ``score`` and
-        ``segmentation`` of :func:`coco_dataset`.
+        ``segmentation`` of :func:`coco_dataset`, and its ``attributes`` where there are some.
     """
     names = {category["id"]: category["name"] for category in dataset["categories"]}
     for annotation in dataset["annotations"]:
@@ -69,5 +82,9 @@ def results_entries(dataset: Mapping[str, Any], image_id: int) -> Iterator[dict[
             "file_name": dataset["images"][0]["file_name"],
             "category_id": annotation["category_id"],
             "category": names[annotation["category_id"]],
-            **{key: annotation[key] for key in ("bbox", "score", "segmentation")},
+            **{
+                key: annotation[key]
+                for key in ("bbox", "score", "segmentation", "attributes")
+                if key in annotation
+            },
         }

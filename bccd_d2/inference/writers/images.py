@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.preprocessing import resize_image
 from bccd_d2.inference.results import ImageResult
+from bccd_d2.inference.writers.colours import typed_classes
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.reporting.overlay import draw_cells
 from bccd_d2.structures.cells import Cells
@@ -113,18 +114,13 @@ def _tiles(cells: Cells, dtype: type[np.unsignedinteger]) -> Iterator[NDArray]:
 
 
 def write_overlay(result: ImageResult, path: Path) -> None:
-    """Write a PNG with every cell outlined in its class's colour, and a legend with counts.
+    """Write a PNG with every cell outlined in the colour of its class or type, and a legend with counts.
 
     Images above ``MAX_PICTURE_SIDE`` are shrunk, block after block, so that a slide is never in memory as a whole.
     """
     picture = overview(result.source, MAX_PICTURE_SIDE)
-    drawn = draw_cells(
-        picture,
-        result.cells,
-        result.class_names,
-        colors=result.colors,
-        microns_per_pixel=result.microns_per_pixel,
-    )
+    cells, names, colors = typed_classes(result)
+    drawn = draw_cells(picture, cells, names, colors=colors, microns_per_pixel=result.microns_per_pixel)
     path.write_bytes(cv2.imencode(".png", drawn)[1].tobytes())
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi, roiwrite
 
 from bccd_d2.inference.results import ImageResult
-from bccd_d2.reporting.overlay import class_color
+from bccd_d2.inference.writers.colours import cell_color
 from bccd_d2.structures.polygons import Ring, mask_to_rings
 
 # What QuPath keeps elsewhere than among an object's measurements.
-_NO_MEASUREMENTS = ("id", "class")
+_NO_MEASUREMENTS = ("id", "class", "type", "subtype")
 
 # Commands of the paths that ImageJ keeps composite regions as.
 _MOVE_TO, _LINE_TO, _CLOSE = 0.0, 1.0, 4.0
@@ -28,7 +28,7 @@ _LARGEST_CORNER = 60_535
 
 
 def geojson_features(result: ImageResult) -> Iterator[dict[str, Any]]:
-    """One feature per cell: a detection object of QuPath.
+    """One feature per cell: a detection object of QuPath, of class ``CLASS``, or ``CLASS: TYPE`` where it has a type.
 
     The geometry is a Polygon with its holes, or a MultiPolygon where the mask has several parts, along the edges of
     the mask's pixels: (0, 0) is the upper left corner of the image, y points down. Measurements that are not known
@@ -37,7 +37,7 @@ def geojson_features(result: ImageResult) -> Iterator[dict[str, Any]]:
     table = {name: column.tolist() for name, column in result.measurements.items()}
     for index, (mask, window) in enumerate(zip(result.cells.masks, result.cells.windows.tolist())):
         parts = [[_closed(ring) for ring in part] for part in mask_to_rings(mask, window[0], window[1])]
-        category, number = table["class"][index], table["id"][index]
+        category, number = result.name_of(index), table["id"][index]
         measurements = {
             name: float(column[index])
             for name, column in table.items()
@@ -54,7 +54,7 @@ def geojson_features(result: ImageResult) -> Iterator[dict[str, Any]]:
                 "name": f"{category} {number}",
                 "classification": {
                     "name": category,
-                    "color": list(class_color(int(result.cells.classes[index]), result.colors))[::-1],
+                    "color": list(cell_color(result, index))[::-1],
                 },
                 "measurements": measurements,
             },
@@ -76,7 +76,7 @@ def _closed(ring: Ring) -> Ring:
 
 
 def write_rois(result: ImageResult, path: Path) -> None:
-    """Write a zip for ImageJ's ROI manager: one region per cell, named by class and ``id``, in its class's colour.
+    """Write a zip for ImageJ's ROI manager: one region per cell, named by class, type and ``id``, in its colour.
 
     A mask in one piece is a traced polygon along the pixels' edges; one with holes or in several parts is a composite.
     The ROI group is the class, counted from 1.
@@ -86,14 +86,14 @@ def write_rois(result: ImageResult, path: Path) -> None:
     for index, (mask, window) in enumerate(zip(cells.masks, cells.windows.tolist())):
         rings = [ring for part in mask_to_rings(mask, window[0], window[1]) for ring in part]
         category = int(cells.classes[index])
-        name = f"{result.class_names[category]}-{index + 1:04d}".replace("/", "_")
+        name = f"{result.name_of(index).replace(': ', '-')}-{index + 1:04d}".replace("/", "_")
         simple = len(rings) == 1 and max(window) <= _LARGEST_CORNER
         roi = ImagejRoi.frompoints(rings[0], name=name) if simple else _composite(rings, window, name)
         if simple:
             roi.roitype = ROI_TYPE.TRACED
             # frompoints counts the last pixel edge as a pixel.
             roi.right, roi.bottom = window[2], window[3]
-        blue, green, red = class_color(category, result.colors)
+        blue, green, red = cell_color(result, index)
         roi.stroke_color = bytes((_OPAQUE, red, green, blue))
         roi.group = min(category + 1, _MAX_GROUP)
         regions.append(roi)

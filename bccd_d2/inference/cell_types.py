@@ -1,0 +1,218 @@
+"""The types of the cells of an image: white cells and shapes of red ones, each by a classifier of their crops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.data.type_crops import cut_crop
+from bccd_d2.errors import InputError
+from bccd_d2.inference.measurements import BORDER_MARGIN
+from bccd_d2.io.sources import ImageSource
+from bccd_d2.modeling.cell_types import (
+    OTHER,
+    Kind,
+    TypeClassifier,
+    finest,
+    group_probabilities,
+    load_classifier,
+)
+from bccd_d2.structures.cells import Cells
+
+# Detector classes of each kind of cell, as data sets call them, in lower case.
+CLASSES: dict[Kind, frozenset[str]] = {
+    "white": frozenset({"wbc", "white blood cell", "leukocyte", "leucocyte"}),
+    "red": frozenset({"rbc", "red blood cell", "erythrocyte"}),
+}
+FILES = ("types_white", "types_red")
+"""Names of the classifiers in a folder."""
+RED_CELL_UM = 7.5
+"""Diameter of a normal red cell on a dry smear, in microns."""
+
+# Fewer red cells than this say nothing of the magnification of an image.
+_FEWEST_RED_CELLS = 5
+# White cells of a smear are larger than red ones by about this factor, over all types.
+_WHITE_TO_RED = 1.6
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class CellTypes:
+    """Types of the N cells of an image.
+
+    Attributes:
+        names: type of each cell; :data:`~bccd_d2.modeling.cell_types.OTHER` where the classifier is not sure, empty
+            where no classifier is for the cell's class.
+        probabilities: (N,) float64 of the most probable type, calibrated; NaN where the name is empty.
+        subtypes: a finer type, as of immature granulocytes; empty where there is none.
+    """
+
+    names: Sequence[str]
+    probabilities: NDArray[np.float64]
+    subtypes: Sequence[str]
+
+    @classmethod
+    def empty(cls, number: int) -> Self:
+        """Of cells without a type."""
+        return cls([""] * number, np.full(number, np.nan), [""] * number)
+
+    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> CellTypes:
+        """Those of the chosen cells."""
+        chosen = np.arange(len(self.names))[index]
+        return CellTypes(
+            [self.names[k] for k in chosen], self.probabilities[chosen], [self.subtypes[k] for k in chosen]
+        )
+
+
+def kind_of(class_name: str) -> Kind | None:
+    """Which classifier is for a class of the detector; ``None`` if none is."""
+    return next((kind for kind, names in CLASSES.items() if class_name.lower() in names), None)
+
+
+def find_classifiers(folder: str | Path, class_names: Sequence[str]) -> list[Path]:
+    """Classifiers in a folder that are for a class of the detector.
+
+    Raises:
+        InputError: there is none, or the detector tells neither white nor red cells apart.
+    """
+    kinds = {kind_of(name) for name in class_names}
+    if not kinds - {None}:
+        expected = " or ".join(
+            f"{kind} cells ({', '.join(sorted(names))})" for kind, names in CLASSES.items()
+        )
+        raise InputError(
+            f"--types: the model finds {', '.join(class_names) or 'cells without a name'}; expected one with a class "
+            f"of {expected}: choose it with --model, --run or --config-file"
+        )
+    found = [path for name in FILES if (path := Path(folder) / f"{name}.safetensors").is_file()]
+    if not found:
+        raise InputError(
+            f"--types: expected {' or '.join(f'{name}.safetensors' for name in FILES)} in {folder}, found neither; "
+            "tools/train_types.py makes them"
+        )
+    return found
+
+
+class CellTyper:
+    """Gives the cells of an image their types.
+
+    Args:
+        classifiers: one per kind of cell at most.
+    """
+
+    def __init__(self, classifiers: Sequence[TypeClassifier]) -> None:
+        self.classifiers = {classifier.card.kind: classifier for classifier in classifiers}
+        if len(self.classifiers) < len(classifiers):
+            kinds = [classifier.card.kind for classifier in classifiers]
+            raise InputError(f"--types: expected one classifier per kind of cell, found {', '.join(kinds)}")
+
+    @classmethod
+    def load(cls, paths: Sequence[str | Path], device: str = "cpu") -> Self:
+        """Read classifiers.
+
+        Raises:
+            InputError: a file is not what it should be.
+        """
+        return cls([load_classifier(Path(path), device) for path in paths])
+
+    def __call__(
+        self,
+        source: ImageSource,
+        cells: Cells,
+        class_names: Sequence[str],
+        *,
+        microns_per_pixel: float | None = None,
+        diameter_px: float | None = None,
+    ) -> CellTypes:
+        """Classify the cells of an image.
+
+        Args:
+            source: the image.
+            cells: of it.
+            class_names: of the detector, by class index.
+            microns_per_pixel: of the image; ``None`` where it is not known.
+            diameter_px: that red cells are known to have; ``None`` to take :func:`red_cell_diameter`.
+        """
+        types = CellTypes.empty(len(cells))
+        diameter = red_cell_diameter(cells, class_names, microns_per_pixel, diameter_px)
+        if not len(cells):
+            return types
+        if diameter is None:
+            logging.getLogger(__name__).warning(
+                "%s: too few cells to know their size, so they have no types; give --mpp or --diameter",
+                source.name,
+            )
+            return types
+        names, subtypes, probabilities = list(types.names), list(types.subtypes), types.probabilities
+        kinds = [kind_of(name) for name in class_names]
+        for kind, classifier in self.classifiers.items():
+            chosen = np.flatnonzero([kinds[index] == kind for index in cells.classes])
+            for start in range(0, len(chosen), _BATCH):
+                batch = chosen[start : start + _BATCH]
+                found = classify(classifier, source, cells[batch], diameter)
+                probabilities[batch] = found.probabilities
+                for index, name, subtype in zip(batch.tolist(), found.names, found.subtypes):
+                    names[index], subtypes[index] = name, subtype
+        return CellTypes(names, probabilities, subtypes)
+
+
+def classify(classifier: TypeClassifier, source: ImageSource, cells: Cells, diameter_px: float) -> CellTypes:
+    """Types of cells that a classifier is for.
+
+    Args:
+        classifier: to ask.
+        source: the image.
+        cells: of it; the middle of each mask's window is the middle of its crop.
+        diameter_px: of a red cell.
+    """
+    card = classifier.card
+    side = card.crop_diameters * diameter_px
+    middles = (cells.windows[:, :2] + cells.windows[:, 2:]) / 2
+    crops = [cut_crop(source, x, y, side, card.crop_size) for x, y in middles.tolist()]
+    probabilities = classifier.probabilities(
+        np.array(crops, np.uint8).reshape(-1, card.crop_size, card.crop_size, 3)
+    )
+    grouped = group_probabilities(card, probabilities)
+    best = grouped.argmax(axis=1)
+    confidence = grouped.max(axis=1)
+    sure = confidence >= card.threshold
+    subtypes = finest(card, probabilities, best.tolist())
+    return CellTypes(
+        [card.reported[index] if kept else OTHER for index, kept in zip(best.tolist(), sure)],
+        confidence,
+        [subtype if kept else "" for subtype, kept in zip(subtypes, sure)],
+    )
+
+
+def red_cell_diameter(
+    cells: Cells,
+    class_names: Sequence[str],
+    microns_per_pixel: float | None = None,
+    diameter_px: float | None = None,
+) -> float | None:
+    """Diameter of a red cell of an image, in native pixels: the unit that the size of a crop is given in.
+
+    From the microns per pixel; else ``diameter_px``; else the median over red cells that the border does not cut; else,
+    on an image with a white cell and next to no red ones, by the size of white cells.
+
+    Returns:
+        ``None`` where nothing of this is known.
+    """
+    if microns_per_pixel is not None:
+        return RED_CELL_UM / microns_per_pixel
+    if diameter_px is not None:
+        return diameter_px
+    kinds = [kind_of(name) for name in class_names]
+    diameters = 2 * np.sqrt(cells.areas / np.pi)
+    whole = ~cells.touches_border(BORDER_MARGIN)
+    for kind, fewest, factor in (("red", _FEWEST_RED_CELLS, 1.0), ("white", 1, _WHITE_TO_RED)):
+        chosen = diameters[whole & np.array([kinds[index] == kind for index in cells.classes], bool)]
+        if len(chosen) >= fewest:
+            return float(np.median(chosen)) / factor
+    return None

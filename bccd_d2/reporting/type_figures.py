@@ -1,0 +1,101 @@
+"""Figures of a classifier of cell types: confusion, calibration, and the cells it errs on most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from bccd_d2.evaluation.cell_types import TypeMetrics, calibration_bins
+
+_COLUMNS = 8
+
+
+def type_confusion(metrics: TypeMetrics, types: Sequence[str], title: str) -> Figure:
+    """Number of cells by true and predicted type, coloured by the share of the row, with recall and precision.
+
+    Args:
+        metrics: of K types.
+        types: their names.
+        title: of the figure.
+    """
+    counts = metrics.confusion
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.4 + 0.55 * len(types)
+    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if shares[row, column] > 0.6 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color=color)
+    precisions = [f"{name} ({_percent(value)})" for name, value in zip(types, metrics.precision)]
+    recalls = [f"{name} ({_percent(value)})" for name, value in zip(types, metrics.recall)]
+    axes.set_xticks(range(len(types)), precisions, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(types)), recalls)
+    axes.set(xlabel="predicted (precision)", ylabel="true (recall)")
+    axes.set_title(f"{title}\naccuracy {metrics.accuracy:.3f}, macro F1 {metrics.macro_f1:.3f}", fontsize=11)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _percent(value: float) -> str:
+    return "none" if np.isnan(value) else f"{value:.0%}"
+
+
+def type_reliability(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], ece: float, title: str
+) -> Figure:
+    """Share of cells that are right against the mean probability of their type, by bins of equal width.
+
+    Args:
+        confidence: (N,) probability of the predicted type.
+        right: (N,).
+        ece: expected calibration error.
+        title: of the figure.
+    """
+    number, mean, share = calibration_bins(confidence, right)
+    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="perfect calibration")
+    filled = number > 0
+    axes.scatter(mean[filled], share[filled], s=12 + 120 * number[filled] / number.max(), color="#3b4d8f")
+    axes.set(xlabel="mean probability", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.set_title(f"{title}: expected calibration error {ece:.3f}", fontsize=10)
+    axes.legend(loc="upper left", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def worst_cells(
+    crops: NDArray[np.uint8],
+    probabilities: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    types: Sequence[str],
+    most: int = 40,
+) -> Figure:
+    """Contact sheet of the cells whose true type is least probable, worst first.
+
+    Args:
+        crops: (N, side, side, 3) uint8 BGR.
+        probabilities: (N, K).
+        labels: (N,) true types.
+        types: names of the K types.
+        most: number of cells that are shown.
+    """
+    order = np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")[:most]
+    rows = -(-len(order) // _COLUMNS)
+    figure = Figure(figsize=(1.5 * _COLUMNS, 1.85 * rows), layout="constrained")
+    for place in figure.subplots(rows, _COLUMNS, squeeze=False).flat:
+        place.set_axis_off()
+    for axes, index in zip(figure.axes, order):
+        predicted = int(probabilities[index].argmax())
+        axes.imshow(crops[index, ..., ::-1])
+        axes.set_title(
+            f"{types[labels[index]]}\n-> {types[predicted]} {probabilities[index, predicted]:.2f}",
+            fontsize=7,
+            color="#1a7f37" if predicted == labels[index] else "#b3261e",
+        )
+    return figure

@@ -1,0 +1,125 @@
+"""tools/train_types.py and tools/predict.py --types: a tiny classifier from a folder of crops to every output."""
+
+import csv
+import importlib.util
+import json
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from roifile import roiread
+
+from bccd_d2.errors import run_command
+from tests.conftest import REPOSITORY
+from tests.inference.tiny_network import write_tiny_run
+
+
+def command(name):
+    spec = importlib.util.spec_from_file_location(f"{name}_tool", REPOSITORY / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two types of discs, and a classifier that was trained on them for two epochs."""
+    root = tmp_path_factory.mktemp("types")
+    generator = np.random.default_rng(0)
+    for name, level in (("A", 60), ("B", 200)):
+        (root / "data" / "crops" / name).mkdir(parents=True)
+        for index in range(10):
+            image = generator.integers(120, 140, (60, 60, 3)).astype(np.uint8)
+            cv2.circle(image, (30, 30), 15, (level, level, level), -1)
+            cv2.imwrite(str(root / "data" / "crops" / name / f"{index}.png"), image)
+    content = yaml.safe_load((REPOSITORY / "configs/types/white.yaml").read_text())
+    content |= {"crop_size": 32, "epochs": 2, "frozen_epochs": 1, "batch_size": 4, "views": 1}
+    content["groups"] = {"myelocyte": "immature granulocyte"}
+    content["data"] = {"folders": "crops", "diameter_px": 20, "types": {"A": "myelocyte", "B": "lymphocyte"}}
+    (root / "white.yaml").write_text(yaml.safe_dump(content))
+    given = ["--config-file", root / "white.yaml", "--data-root", root / "data", "--output", root / "out"]
+    command("train_types")([*map(str, given), "--from-scratch"])
+    return root
+
+
+def test_training_leaves_a_classifier_with_its_card_and_figures(folder):
+    card = yaml.safe_load((folder / "out" / "types_white.yaml").read_text())
+    assert card["types"] == ["myelocyte", "lymphocyte"]
+    assert card["about"]["validation"]["cells"] == {"lymphocyte": 2, "myelocyte": 2}
+    assert card["temperature"] > 0
+    figures = {path.name for path in (folder / "out").glob("*.png")}
+    names = ("confusion", "calibration", "worst", "reported_confusion")
+    assert figures == {f"types_white_{name}.png" for name in names}
+
+
+def test_every_output_holds_the_types(folder, capsys):
+    (folder / "run").mkdir()
+    write_tiny_run(folder / "run")
+    image = np.random.default_rng(0).integers(0, 255, (128, 160, 3), np.uint8)
+    (folder / "in").mkdir()
+    cv2.imwrite(str(folder / "in" / "a.png"), image)
+    out = folder / "predicted"
+    given = ["--input", folder / "in", "--output", out, "--run", folder / "run", "--types", folder / "out"]
+    given += [
+        "--score-threshold",
+        "0",
+        "--mpp",
+        "0.125",
+        "--scale",
+        "1",
+        "--formats",
+        "coco,csv,geojson,roi,overlay",
+    ]
+    assert command("predict")(list(map(str, given))) == 0
+    assert "no diagnosis" in capsys.readouterr().out
+    with (out / "cells.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    white = [row for row in rows if row["class"] == "WBC"]
+    assert white
+    assert {row["type"] for row in white} <= {"lymphocyte", "immature granulocyte", "other"}
+    assert all(0.5 <= float(row["type_probability"]) <= 1 for row in white)
+    assert all(row["type"] == row["type_probability"] == "" for row in rows if row["class"] != "WBC")
+    document = json.loads((out / "coco" / "a.png.json").read_text())
+    types = [cell.get("attributes", {}).get("type", "") for cell in document["annotations"]]
+    assert types == [row["type"] for row in rows]
+    predictions = json.loads((out / "predictions.json").read_text())
+    assert [cell.get("attributes", {}).get("type", "") for cell in predictions] == types
+    names = [f"{row['class']}: {row['type']}" if row["type"] else row["class"] for row in rows]
+    features = json.loads((out / "geojson" / "a.png.geojson").read_text())["features"]
+    assert [feature["properties"]["classification"]["name"] for feature in features] == names
+    assert ["type_probability" in feature["properties"]["measurements"] for feature in features] == [
+        bool(kind) for kind in types
+    ]
+    regions = roiread(out / "roi" / "a.png.zip")
+    assert [roi.name.rpartition("-")[0] for roi in regions] == [name.replace(": ", "-") for name in names]
+    with (out / "differential.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    whole = [row for row in white if row["touches_border"] == "False"]
+    counted = [row for row in found if row["cells_of"] == "white" and ":" not in row["item"]]
+    assert sum(int(row["cells"]) for row in counted) == len(whole)
+    # The same folder without types is another run.
+    with pytest.raises(SystemExit) as caught:
+        run_command(
+            lambda: command("predict")(
+                [str(part) for part in given if part not in ("--types", folder / "out")]
+            )
+        )
+    assert caught.value.code == 1
+
+
+def test_types_need_a_model_that_tells_cells_apart(folder, tmp_path, capsys):
+    given = [
+        "--input",
+        REPOSITORY / "docs/images",
+        "--output",
+        tmp_path,
+        "--model",
+        "lite",
+        "--types",
+        folder / "out",
+    ]
+    with pytest.raises(SystemExit) as caught:
+        run_command(lambda: command("predict")(list(map(str, given))))
+    assert caught.value.code == 1
+    assert "--types: the model finds cell" in capsys.readouterr().err
