@@ -24,7 +24,9 @@ IMAGEJ_SUFFIXES = (".roi", ".zip")
 MAX_COORDINATE = 2.0**24
 """Pixels; what lies further out is taken for a mistake."""
 # As this project names its regions: class and number.
-_NAME_WITH_CLASS = re.compile(r"(?P<name>.*[^\W\d].*)-\d+$")
+_NAME_WITH_CLASS = re.compile(r"(?P<name>.*[^\W\d].*)-\d+(?: \(.*\))?$")
+DERIVED = ": "
+"""Between base class and derived class in QuPath's names."""
 _AREA_TYPES = ("POLYGON", "RECT", "OVAL", "FREEHAND", "TRACED")
 
 
@@ -73,7 +75,8 @@ def read_outlines(path: Path) -> list[Outline]:
 def read_geojson(path: Path) -> list[Outline]:
     """Polygons and multipolygons of a GeoJSON file: a FeatureCollection, a list of features, or one of them.
 
-    The class is ``properties.classification.name`` (QuPath) or ``properties.class``, the score
+    The class is ``properties.classification.name`` (QuPath), of a derived class such as ``WBC: monocyte`` the base
+    class, or ``properties.class``, the score
     ``properties.measurements.score``. Other geometries, such as points, are counted in the log.
 
     Raises:
@@ -111,7 +114,8 @@ def read_geojson(path: Path) -> list[Outline]:
 def read_imagej(path: Path) -> list[Outline]:
     """Areas of an ImageJ region (.roi), or of a zip of them as the ROI manager saves it.
 
-    The class is what stands before the number in a name such as ``RBC-0001``. Lines and points are counted in the log.
+    The class is what stands before the number in a name such as ``RBC-0001`` or ``RBC-0001 (teardrop)``. Lines and
+    points are counted in the log.
 
     Raises:
         InputError: the file cannot be read, is not such a file, or roifile is not installed.
@@ -162,7 +166,7 @@ def _class_and_score(properties: Any) -> tuple[str | None, float | None]:
     name = classification.get("name") if isinstance(classification, Mapping) else properties.get("class")
     score = measurements.get("score") if isinstance(measurements, Mapping) else None
     return (
-        name if isinstance(name, str) else None,
+        name.partition(DERIVED)[0] if isinstance(name, str) else None,
         float(score) if isinstance(score, int | float) and 0 <= score <= 1 else None,
     )
 

@@ -11,6 +11,7 @@ import yaml
 from roifile import roiread
 
 from bccd_d2.errors import run_command
+from bccd_d2.structures.outline_files import read_outlines
 from tests.conftest import REPOSITORY
 from tests.inference.tiny_network import write_tiny_run
 
@@ -56,6 +57,13 @@ def test_training_leaves_a_classifier_with_its_card_and_figures(folder):
 def test_every_output_holds_the_types(folder, capsys):
     (folder / "run").mkdir()
     write_tiny_run(folder / "run")
+    # Its random weights find cells of the last class.
+    config = folder / "run" / "config.yaml"
+    text = config.read_text()
+    config.write_text(
+        text.replace("- WBC", "- first").replace("- Platelets", "- WBC").replace("- first", "- Platelets")
+    )
+    assert config.read_text() != text
     image = np.random.default_rng(0).integers(0, 255, (128, 160, 3), np.uint8)
     (folder / "in").mkdir()
     cv2.imwrite(str(folder / "in" / "a.png"), image)
@@ -92,7 +100,11 @@ def test_every_output_holds_the_types(folder, capsys):
         bool(kind) for kind in types
     ]
     regions = roiread(out / "roi" / "a.png.zip")
-    assert [roi.name.rpartition("-")[0] for roi in regions] == [name.replace(": ", "-") for name in names]
+    assert [roi.name.partition(" (")[2].rstrip(")") for roi in regions] == types
+    # What reads outlines gets the detector's classes.
+    classes = [row["class"] for row in rows]
+    for path in (out / "geojson" / "a.png.geojson", out / "roi" / "a.png.zip"):
+        assert [outline.class_name for outline in read_outlines(path)] == classes
     with (out / "differential.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     whole = [row for row in white if row["touches_border"] == "False"]

@@ -76,7 +76,7 @@ def _closed(ring: Ring) -> Ring:
 
 
 def write_rois(result: ImageResult, path: Path) -> None:
-    """Write a zip for ImageJ's ROI manager: one region per cell, named by class, type and ``id``, in its colour.
+    """Write a zip for ImageJ's ROI manager: one region per cell, named by class, ``id`` and type, in its colour.
 
     A mask in one piece is a traced polygon along the pixels' edges; one with holes or in several parts is a composite.
     The ROI group is the class, counted from 1.
@@ -86,7 +86,10 @@ def write_rois(result: ImageResult, path: Path) -> None:
     for index, (mask, window) in enumerate(zip(cells.masks, cells.windows.tolist())):
         rings = [ring for part in mask_to_rings(mask, window[0], window[1]) for ring in part]
         category = int(cells.classes[index])
-        name = f"{result.name_of(index).replace(': ', '-')}-{index + 1:04d}".replace("/", "_")
+        kind = result.types.names[index] if result.types is not None else ""
+        name = f"{result.class_names[category]}-{index + 1:04d}{f' ({kind})' if kind else ''}".replace(
+            "/", "_"
+        )
         simple = len(rings) == 1 and max(window) <= _LARGEST_CORNER
         roi = ImagejRoi.frompoints(rings[0], name=name) if simple else _composite(rings, window, name)
         if simple:
