@@ -47,11 +47,11 @@ class PartialLabels:
         sizes = sample.get("unlabeled_sizes")
         return cls(sample.get("ignore_mask"), classes, tuple(sizes) if classes and sizes else None)
 
-    def ignored(self, boxes: Tensor, threshold: float) -> Tensor:
-        """(N,) bool: which of (N, 4) xyxy boxes lie in ignored regions with a larger share than ``threshold``."""
+    def ignored(self, boxes: Tensor) -> Tensor:
+        """(N,) bool: which of (N, 4) xyxy boxes have a larger share than ``IGNORED_SHARE`` in ignored regions."""
         if self.ignore_mask is None:
             return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-        return ignored_share(boxes, self.ignore_mask) > threshold
+        return ignored_share(boxes, self.ignore_mask) > IGNORED_SHARE
 
     def of_unlabeled_size(self, boxes: Tensor) -> Tensor:
         """(N,) bool: which of (N, 4) xyxy boxes are as large as an unlabelled cell."""

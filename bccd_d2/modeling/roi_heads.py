@@ -23,7 +23,7 @@ from torchvision.ops import nms
 
 from bccd_d2.config_checks import class_weights, score_thresholds
 from bccd_d2.errors import InputError
-from bccd_d2.modeling.partial_labels import IGNORED_SHARE, join_unlabeled, mark_unlabeled, partial_labels
+from bccd_d2.modeling.partial_labels import join_unlabeled, mark_unlabeled, partial_labels
 from bccd_d2.modeling.suppression import (
     BoxSuppression,
     MaskSuppression,
@@ -131,7 +131,6 @@ class _CellHeads:
     """What both kinds of heads share; stands before Detectron2's class in the bases.
 
     Args:
-        ignore_threshold: proposals of which a larger share is to be ignored are neither cell nor background.
         box_suppression: takes the place of Detectron2's; ``None`` leaves its result as it is.
         score_thresholds: by class; detections that ``box_suppression`` leaves no higher are left out.
         max_detections: of those, so many of the best stay.
@@ -147,11 +146,9 @@ class _CellHeads:
         score_thresholds: Sequence[float],
         max_detections: int,
         mask_suppression: MaskSuppression | None,
-        ignore_threshold: float = IGNORED_SHARE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.ignore_threshold = ignore_threshold
         self.box_suppression, self.mask_suppression = box_suppression, mask_suppression
         self.score_thresholds, self.max_detections = np.array(score_thresholds), max_detections
 
@@ -214,7 +211,7 @@ class _CellHeads:
 
     def _trainable(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
         return [
-            one[~partial_labels(target).ignored(one.proposal_boxes.tensor, self.ignore_threshold)]
+            one[~partial_labels(target).ignored(one.proposal_boxes.tensor)]
             for one, target in zip(proposals, targets)
         ]
 

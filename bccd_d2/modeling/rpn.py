@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 
-from bccd_d2.modeling.partial_labels import IGNORED_SHARE, partial_labels
+from bccd_d2.modeling.partial_labels import partial_labels
 
 # Objectness that focal loss starts from, so that the many easy anchors do not drown the first steps (Lin et al. 2017).
 _PRIOR = 0.01
@@ -28,7 +28,6 @@ class CellRPN(RPN):
     See :mod:`bccd_d2.modeling.partial_labels`.
 
     Args:
-        ignore_threshold: anchors of which a larger share is to be ignored are neither cell nor background.
         focal: alpha and gamma of the focal loss for objectness, which is taken over all anchors, not over a sample,
             and divided by the number of positive ones (Lin et al. 2017); ``None`` keeps the cross entropy of a sample.
             The box regression is trained on the sample either way.
@@ -36,11 +35,9 @@ class CellRPN(RPN):
     """
 
     @configurable
-    def __init__(
-        self, *, focal: tuple[float, float] | None, ignore_threshold: float = IGNORED_SHARE, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, focal: tuple[float, float] | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.ignore_threshold, self.focal = ignore_threshold, focal
+        self.focal = focal
         if focal is not None:
             torch.nn.init.constant_(self.rpn_head.objectness_logits.bias, -math.log((1 - _PRIOR) / _PRIOR))
 
@@ -48,10 +45,7 @@ class CellRPN(RPN):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Arguments from ``MODEL.RPN``."""
         focal = _FOCAL if cfg.MODEL.RPN.OBJECTNESS_LOSS == "focal" else None
-        return {
-            **super().from_config(cfg, input_shape),
-            "focal": focal,
-        }
+        return {**super().from_config(cfg, input_shape), "focal": focal}
 
     def _subsample_labels(self, label: Tensor) -> Tensor:
         """Keep all: the sample is drawn once it is known which anchors are ignored."""
@@ -68,7 +62,7 @@ class CellRPN(RPN):
         labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
         everywhere = Boxes.cat(anchors).tensor
         for label, partial in zip(labels, map(partial_labels, gt_instances)):
-            label[partial.ignored(everywhere, self.ignore_threshold)] = -1
+            label[partial.ignored(everywhere)] = -1
             label[(label == 0) & partial.of_unlabeled_size(everywhere)] = -1
         return labels if self.focal else [self._sample(label) for label in labels], boxes
 

@@ -6,6 +6,7 @@ exact as the pixels the network sees: half the channels at twice the resolution 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from detectron2.config import CfgNode
@@ -16,50 +17,40 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 
 from bccd_d2.errors import InputError
 
-# Of each stage, as in ResNet-18.
-_BLOCKS = (2, 2, 2, 2)
+_BLOCKS = 2  # of each stage, as in ResNet-18
 STAGES = ("res2", "res3", "res4", "res5")
 
 
-def build_slim_resnet(
-    channels: tuple[int, ...], blocks: tuple[int, ...], norm: str, input_channels: int = 3
-) -> ResNet:
-    """ResNet (He et al. 2016) of basic blocks.
+def build_slim_resnet(channels: Sequence[int], norm: str, input_channels: int = 3) -> ResNet:
+    """ResNet-18 (He et al. 2016) with other channels.
 
     Args:
         channels: of the stages res2 to res5, at strides 4, 8, 16 and 32; the stem has those of res2.
-        blocks: how many blocks each stage has.
         norm: as Detectron2 names it: "BN", "GN", "FrozenBN" or "".
         input_channels: of the image.
 
     Raises:
-        InputError: there are not four positive numbers of each, or two stages in a row have as many channels, for which
+        InputError: there are not four positive numbers, or two stages in a row have as many channels, for which
             Detectron2's basic block has no shortcut that halves the size.
     """
-    for key, values in (("CHANNELS", channels), ("BLOCKS", blocks)):
-        if len(values) != len(STAGES) or not all(isinstance(n, int) and n > 0 for n in values):
-            raise InputError(
-                f"MODEL.SLIM_RESNET.{key}: expected four whole numbers above 0, found {list(values)}"
-            )
+    key = "MODEL.SLIM_RESNET.CHANNELS"
+    if len(channels) != len(STAGES) or not all(isinstance(n, int) and n > 0 for n in channels):
+        raise InputError(f"{key}: expected four whole numbers above 0, found {list(channels)}")
     if any(first == second for first, second in pairwise(channels)):
         raise InputError(
-            f"MODEL.SLIM_RESNET.CHANNELS: expected another number for each stage than for the one before, found "
-            f"{list(channels)}"
+            f"{key}: expected another number for each stage than for the one before, found {list(channels)}"
         )
-    stages = []
-    previous = channels[0]
-    for index, (width, number) in enumerate(zip(channels, blocks)):
-        stages.append(
-            ResNet.make_stage(
-                BasicBlock,
-                num_blocks=number,
-                stride_per_block=[1 if index == 0 else 2] + [1] * (number - 1),
-                in_channels=previous,
-                out_channels=width,
-                norm=norm,
-            )
+    stages = [
+        ResNet.make_stage(
+            BasicBlock,
+            num_blocks=_BLOCKS,
+            stride_per_block=[1 if index == 0 else 2, 1],
+            in_channels=channels[max(index - 1, 0)],
+            out_channels=width,
+            norm=norm,
         )
-        previous = width
+        for index, width in enumerate(channels)
+    ]
     return ResNet(BasicStem(input_channels, channels[0], norm), stages, out_features=list(STAGES))
 
 
@@ -67,7 +58,7 @@ def build_slim_resnet(
 def build_slim_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Feature pyramid (Lin et al. 2017) on :func:`build_slim_resnet`, p2 to p6."""
     bottom_up = build_slim_resnet(
-        tuple(cfg.MODEL.SLIM_RESNET.CHANNELS), _BLOCKS, cfg.MODEL.RESNETS.NORM, input_shape.channels
+        cfg.MODEL.SLIM_RESNET.CHANNELS, cfg.MODEL.RESNETS.NORM, input_shape.channels
     )
     return FPN(
         bottom_up=bottom_up,

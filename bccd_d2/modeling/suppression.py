@@ -15,8 +15,6 @@ from detectron2.config import CfgNode
 from numpy.typing import NDArray
 from torchvision.ops import batched_nms
 
-from bccd_d2.config_checks import MASK_METRICS, NMS_KINDS
-from bccd_d2.errors import InputError
 from bccd_d2.structures.cells import Cells
 
 
@@ -37,10 +35,6 @@ class BoxSuppression:
     iou_threshold: float = 0.5
     sigma: float = 0.5
     class_agnostic: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in NMS_KINDS:
-            raise InputError(f"kind: expected one of {', '.join(NMS_KINDS)}, found {self.kind!r}")
 
     @property
     def in_network(self) -> bool:
@@ -119,10 +113,6 @@ class MaskSuppression:
     threshold: float = 0.5
     class_agnostic: bool = False
 
-    def __post_init__(self) -> None:
-        if self.metric not in MASK_METRICS:
-            raise InputError(f"metric: expected one of {', '.join(MASK_METRICS)}, found {self.metric!r}")
-
     def __call__(self, cells: Cells) -> NDArray[np.int64]:
         """Suppress the cells of one image.
 
@@ -154,15 +144,7 @@ class MaskSuppression:
 def box_overlaps(
     boxes: NDArray[np.float64], groups: NDArray[np.int64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """The pairs of boxes of one group that overlap, each once.
-
-    Args:
-        boxes: (N, 4) xyxy.
-        groups: (N,) integers.
-
-    Returns:
-        (P,) the smaller index of each pair, (P,) the larger, (P,) their IoU, above 0.
-    """
+    """The pairs of boxes of one group that overlap, each once: (P,) smaller index, (P,) larger, (P,) IoU above 0."""
     first, second = _touching(boxes, groups)
     low = np.maximum(boxes[first, :2], boxes[second, :2])
     high = np.minimum(boxes[first, 2:], boxes[second, 2:])
@@ -210,6 +192,4 @@ def build_box_suppression(cfg: CfgNode) -> BoxSuppression:
 def build_mask_suppression(cfg: CfgNode) -> MaskSuppression | None:
     """As ``MODEL.ROI_HEADS.MASK_NMS`` asks for; ``None`` where it is not enabled."""
     options = cfg.MODEL.ROI_HEADS.MASK_NMS
-    if not options.ENABLED:
-        return None
-    return MaskSuppression(options.METRIC, options.THRESH)
+    return MaskSuppression(options.METRIC, options.THRESH) if options.ENABLED else None

