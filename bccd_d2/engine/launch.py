@@ -110,7 +110,7 @@ def gloo_group(url: str, world_size: int, rank: int) -> Iterator[None]:
 
 
 def _set_local_group(count: int, machines: int, machine_rank: int) -> None:
-    """Tell Detectron2 which processes share this machine; before 0.6 it has no function for that."""
+    """Tell Detectron2 which processes share this machine, for which its release 0.6 has no function."""
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(count)
         return
