@@ -1,0 +1,76 @@
+"""Adapt a model to your images: correct some of its outlines, train it further on them, predict with the result.
+
+Without options the shipped model is adapted. Some of the corrected images are held back; a table compares the model
+with what it was on those. Minutes on a CPU. docs/adapt.md shows how to correct outlines in other tools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
+
+# isort: split
+from bccd_d2.conversion.arguments import AUTO, add_import_arguments
+from bccd_d2.conversion.dataset_spec import read_spec
+from bccd_d2.engine.adapt import adapt
+from bccd_d2.errors import run_command
+from bccd_d2.inference.arguments import add_model_arguments, model_from
+
+EXAMPLES = """examples:
+  python tools/adapt.py --corrected corrected/ --output models/ours
+  python tools/adapt.py --corrected cvat_export/ --from cvat --replay datasets/bccd --output models/ours
+  python tools/predict.py --run models/ours --input images/ --output predictions
+"""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--corrected", type=Path, required=True, metavar="DIR|FILE", help="corrected annotations, and their images"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the adapted model")
+    parser.add_argument(
+        "--replay", type=Path, metavar="DIR",
+        help="data set of tools/convert_bccd.py, mixed in so that the model stays good on it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--spec", metavar="NAME|FILE", help="dataset spec of masks or label images (label_maps), in place of --from"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted adaptation")
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="configuration, such as SOLVER.MAX_ITER 800; last on the line"
+    )
+    add_import_arguments(parser)
+    add_model_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Adapt, and print the table."""
+    args = parse(arguments)
+    logging.basicConfig(format="%(message)s")
+    result = adapt(
+        args.corrected,
+        args.output,
+        model_from(args),
+        kind=None if args.annotation_format in (None, AUTO) else args.annotation_format,
+        images=args.images,
+        spec=None if args.spec is None else read_spec(args.spec),
+        replay=args.replay,
+        options=[*(["MODEL.DEVICE", args.device] if args.device else []), *args.opts],
+        resume=args.resume,
+    )
+    print(f"\n{result.images} images, {result.seconds / 60:.1f} minutes\n\n{result.table()}\n")
+    if result.after["F1"] <= result.before["F1"]:
+        print("F1 did not become better: correct more images, or keep the model that you have.")
+    print(f"model: {args.output}; cells are {result.diameter:.0f} px wide in the corrected images")
+
+
+if __name__ == "__main__":
+    run_command(main)
