@@ -32,19 +32,30 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--corrected", type=Path, required=True, metavar="DIR|FILE", help="corrected annotations, and their images"
+        "--corrected",
+        type=Path,
+        required=True,
+        metavar="DIR|FILE",
+        help="corrected annotations, and their images",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the adapted model")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder of the adapted model"
+    )
     parser.add_argument(
         "--replay", type=Path, metavar="DIR",
         help="data set of tools/convert_bccd.py, mixed in so that the model stays good on it",
     )  # fmt: skip
     parser.add_argument(
-        "--spec", metavar="NAME|FILE", help="dataset spec of masks or label images (label_maps), in place of --from"
+        "--spec",
+        metavar="NAME|FILE",
+        help="dataset spec of masks or label images (label_maps), in place of --from",
     )
     parser.add_argument("--resume", action="store_true", help="continue an interrupted adaptation")
     parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="configuration, such as SOLVER.MAX_ITER 800; last on the line"
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="configuration, such as SOLVER.MAX_ITER 800; last on the line",
     )
     add_import_arguments(parser)
     add_model_arguments(parser)

@@ -1,14 +1,13 @@
-"""Adapts a trained model to images of another laboratory, with a few corrected annotations."""
+"""Adapts a trained model to the images of another laboratory, with a few corrected annotations."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,9 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling.backbone.resnet import ResNet
 
 from bccd_d2.config import load_config
-from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.import_annotations import convert_annotations
-from bccd_d2.conversion.split_plans import SplitPlan
-from bccd_d2.conversion.splits import SEED, deal_order
 from bccd_d2.data.registration import annotation_file, median_diameter
+from bccd_d2.engine.corrected import join_classes, read_corrected, write_data, write_replay
 from bccd_d2.engine.run_folder import record_run, refuse_mixing, run_folder
 from bccd_d2.engine.setup import setup_config, start_run
 from bccd_d2.engine.trainer import BCCDTrainer
@@ -31,27 +27,14 @@ from bccd_d2.errors import InputError
 from bccd_d2.files import replacing, write_json
 from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
-from bccd_d2.modeling.weights import load_weights, weights_errors
-from bccd_d2.structures.coco import image_root, read_coco, unlabeled_categories
-from bccd_d2.structures.names import match_classes
+from bccd_d2.modeling.weights import BCCDCheckpointer, load_weights, weights_errors
 
 _logger = logging.getLogger(__name__)
-METRICS = {
-    "F1": ("instances", "F1"),
-    "mask mAP@0.5": ("segm", "AP50"),
-    "mask AP": ("segm", "AP"),
-    "recall": ("instances", "recall"),
-    "precision": ("instances", "precision"),
-}
+METRICS = {"F1": ("instances", "F1"), "mask mAP@0.5": ("segm", "AP50"), "mask AP": ("segm", "AP")}
 """Names of the figures in the table, and where Detectron2's results hold them."""
-FEWEST_TO_HOLD_BACK = 3
-MOST_HELD_BACK = 20
-_HELD_BACK_SHARE = 0.2
-# Crops of replay data among those of corrected images, and how many replay images are enough for that.
-_CORRECTED_PER_REPLAY = 2
+# As MODEL.BACKBONE.FREEZE_AT: stem and first stage.
 _FROZEN_STAGES = 2
-"""As MODEL.BACKBONE.FREEZE_AT: stem and first stage."""
-# Tensors with rows per class: of the box head, (classes + background), 4 per class, and of the mask head.
+# Parts of the names of tensors with rows per class.
 _PER_CLASS = (".cls_score.", ".bbox_pred.", ".mask_head.predictor.")
 
 
@@ -60,16 +43,14 @@ class Adaptation:
     """What an adaptation did.
 
     Attributes:
-        classes: of the adapted model.
         images: number of corrected images that were trained on.
-        held_back: number of images that were not; 0 if the figures are those of the images that were trained on.
-        before: figures of the start model, in percent, by the names of :data:`METRICS`.
+        held_back: number of those that were not; 0 if the figures are of the images that were trained on.
+        before: figures of the start model in percent, by the names of :data:`METRICS`.
         after: of the adapted model.
         diameter: median of the corrected cells in native pixels.
         seconds: that the training took, evaluations included.
     """
 
-    classes: tuple[str, ...]
     images: int
     held_back: int
     before: Mapping[str, float]
@@ -79,14 +60,11 @@ class Adaptation:
 
     def table(self) -> str:
         """The figures as a table in Markdown."""
-        where = (
-            f"{self.held_back} held-back images"
-            if self.held_back
-            else f"the {self.images} training images (too few to hold one back, so this flatters)"
-        )
-        rows = [f"| on {where} | before | after |", "|---|---|---|"]
-        rows += [f"| {name} | {self.before[name] / 100:.3f} | {self.after[name] / 100:.3f} |" for name in METRICS]
-        return "\n".join(rows)
+        where = f"{self.held_back} held-back images"
+        if not self.held_back:
+            where = f"the {self.images} training images: too few to hold one back, so this flatters"
+        rows = [f"| {n} | {self.before[n] / 100:.3f} | {self.after[n] / 100:.3f} |" for n in METRICS]
+        return "\n".join([f"| {where} | before | after |", "|---|---|---|", *rows])
 
 
 class AdaptationTrainer(BCCDTrainer):
@@ -133,180 +111,59 @@ def adapt(
     """
     with run_folder(output) as folder:
         refuse_mixing(folder, resume)
-        before = load_config(start.config)
+        before, data = load_config(start.config), folder / "data"
         names = list(before.DATASETS.CLASS_NAMES)
         if not names:
             raise InputError(f"{start.config}: DATASETS.CLASS_NAMES is [], expected the classes of the model")
-        document, root = _read_corrected(corrected, kind, images, spec)
-        classes = _classes(document, names, str(corrected))
-        held_back, trained_on = write_data(document, root, classes, folder / "data")
-        replays = 0 if replay is None else _write_replay(replay, classes, len(trained_on), folder / "data")
-        chosen = _options(before, start, classes, folder, len(trained_on), len(held_back), replays)
-        cfg = setup_config(start.config, [*chosen, *options], str(folder / "data"))
+        document, root = read_corrected(corrected, kind, images, spec)
+        classes = join_classes(document, names, str(corrected))
+        held_back, trained_on = write_data(document, root, classes, data)
+        repeats = 0 if replay is None else write_replay(replay, classes, len(trained_on), data)
+        chosen = _options(before, data, classes, len(trained_on), bool(held_back), repeats)
+        paths = ["OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", start.weights]
+        cfg = setup_config(start.config, [*chosen, *options, *paths], str(data))
         cfg.freeze()
         start_run(cfg, Namespace(eval_only=False, corrected=str(corrected), start=start.weights))
         _logger.info(
-            "%d corrected images to train on, %d held back; classes %s; %d iterations",
-            len(trained_on), len(held_back), ", ".join(classes), cfg.SOLVER.MAX_ITER,
-        )  # fmt: skip
+            f"{len(trained_on)} corrected images to train on, {len(held_back)} held back; classes {', '.join(classes)}"
+        )
         trainer = AdaptationTrainer(cfg)
-        _load_start(trainer.model, start.weights, names, classes)
+        with weights_errors(start.weights):
+            _JoinedCheckpointer(trainer.model, cfg, names).load(start.weights)
         first = _figures(trainer.test(cfg, trainer.model))
         if resume and trainer.checkpointer.has_checkpoint():
             trainer.resume_or_load(resume=True)
-        files = {name: annotation_file(folder / "data", name.split("_")[1]) for name in ("bccd_train", "bccd_val")}
+        files = {f"bccd_{part}": annotation_file(data, part) for part in ("train", "val")}
         record_run(folder, cfg.SEED, files, resumed=trainer.start_iter > 0)
         began = time.monotonic()
         trainer.train()
         seconds = time.monotonic() - began
-        _take_best(folder, trainer._last_eval_results.get("segm", {}).get("AP", 0.0))
-        load_weights(trainer.evaluated_model, str(folder / "model_final.pth"))
-        last = _figures(trainer.test(cfg, trainer.evaluated_model))
+        last = _evaluate_final(trainer, folder)
+        if _take_best(folder, last["mask AP"]):
+            last = _evaluate_final(trainer, folder)
         diameter = median_diameter([files["bccd_train"]])
-        result = Adaptation(tuple(classes), len(trained_on), len(held_back), first, last, diameter, seconds)
-        write_json(folder / "adaptation.json", vars(result), indent=2)
+        result = Adaptation(len(trained_on), len(held_back), first, last, diameter, seconds)
+        write_json(folder / "adaptation.json", asdict(result), indent=2)
         return result
 
 
-def _read_corrected(
-    corrected: Path, kind: str | None, images: Path | None, spec: DatasetSpec | None
-) -> tuple[dict[str, Any], Path]:
-    """The annotations as one COCO document, and the folder that its file names are relative to."""
-    everything = SplitPlan("random", ratios=(1.0, 0.0, 0.0))
-    with tempfile.TemporaryDirectory() as temporary:
-        out = Path(temporary) / "data"
-        if spec is None:
-            convert_annotations(corrected, out, ConversionOptions(split=everything), kind=kind, images=images)
-        else:
-            convert_dataset(corrected, out, ConversionOptions(spec, split=everything))
-        document = read_coco(annotation_file(out, "train"))
-        return document, image_root(document, annotation_file(out, "train")).resolve()
-
-
-def _classes(document: Mapping[str, Any], names: Sequence[str], where: str) -> list[str]:
-    """Classes of the adapted model: the start model's where they have all of the annotations', else the annotations'.
-
-    Categories of ``document`` are renamed to the start model's.
-    """
-    known = dict(enumerate(names))
-    matches = match_classes(
-        {c["id"]: c["name"] for c in document["categories"]}, known, where=where, required=False
-    )
-    for category in document["categories"]:
-        category["name"] = known.get(matches.get(category["id"], -1), category["name"])
-    if len(matches) == len(document["categories"]):
-        return list(names)
-    classes = [category["name"] for category in document["categories"]]
-    _logger.warning(
-        "%s: classes %s, the start model has %s: the adapted model has those of the annotations, and what is new "
-        "starts from the mean of the old ones",
-        where, ", ".join(classes), ", ".join(names),
-    )  # fmt: skip
-    return classes
-
-
-def write_data(
-    document: Mapping[str, Any], root: Path, classes: Sequence[str], out: Path
-) -> tuple[list[str], list[str]]:
-    """Divide corrected images and write them as a data set of ``bccd_train`` and ``bccd_val``.
-
-    Args:
-        document: COCO, with categories that are among ``classes``. Classes that none of its cells has are taken for not
-            annotated: they are no negatives, neither in training nor in the evaluation.
-        root: folder of the images.
-        classes: of the model.
-        out: folder of the data set.
-
-    Returns:
-        File names of the images that are held back, none of fewer than :data:`FEWEST_TO_HOLD_BACK`, and of the others.
-    """
-    ids = {c["id"]: c["name"] for c in document["categories"]}
-    with_cells = {a["image_id"] for a in document["annotations"] if not a["iscrowd"]}
-    ordered = deal_order([i["file_name"] for i in document["images"] if i["id"] in with_cells], SEED)
-    if not ordered:
-        raise InputError(f"{root}: found no image with a cell, expected corrected cells to train on")
-    number = 0
-    if len(ordered) >= FEWEST_TO_HOLD_BACK:
-        number = min(MOST_HELD_BACK, max(1, round(_HELD_BACK_SHARE * len(ordered))))
-    held_back = ordered[:number]
-    trained_on = sorted({i["file_name"] for i in document["images"]} - set(held_back))
-    absent = set(classes) - {ids[a["category_id"]] for a in document["annotations"] if not a["iscrowd"]}
-    for part, chosen in (("train", trained_on), ("val", held_back)):
-        _write_part(document, root, classes, absent, chosen, annotation_file(out, part))
-    return held_back, trained_on
-
-
-def _write_replay(replay: Path, classes: Sequence[str], corrected: int, out: Path) -> int:
-    """Write some images of a data set below ``out``; how often corrected images come for each of them to be half."""
-    file = annotation_file(replay, "train")
-    if not file.is_file():
-        raise InputError(f"--replay: {file} is not there; expected a folder that tools/convert_bccd.py wrote")
-    document = read_coco(file)
-    known = dict(enumerate(classes))
-    listed = {c["id"]: c["name"] for c in document["categories"]}
-    matches = match_classes(listed, known, where=str(file))
-    for category in document["categories"]:
-        category["name"] = known[matches[category["id"]]]
-    chosen = deal_order([i["file_name"] for i in document["images"]], SEED)[: max(10, 2 * corrected)]
-    absent = set(classes) - {c["name"] for c in document["categories"]}
-    root = image_root(document, file).resolve()
-    _write_part(document, root, classes, absent, chosen, annotation_file(out / "replay", "train"))
-    return -(-_CORRECTED_PER_REPLAY * len(chosen) // corrected)
-
-
-def _write_part(
-    document: Mapping[str, Any],
-    root: Path,
-    classes: Sequence[str],
-    absent: set[str],
-    chosen: Sequence[str],
-    file: Path,
-) -> None:
-    """Write the images of ``chosen`` with all classes, those of ``absent`` as not annotated."""
-    categories = list(document["categories"])
-    free = 1 + max(c["id"] for c in categories)
-    missing = [name for name in classes if name not in {c["name"] for c in categories}]
-    categories += [{"id": number, "name": name} for number, name in enumerate(missing, free)]
-    images = []
-    for image in document["images"]:
-        if image["file_name"] in chosen:
-            unlabeled = {*unlabeled_categories(document, image, str(file)), *absent}
-            images.append({**image, "unlabeled_categories": sorted(unlabeled)})
-    kept = {image["id"] for image in images}
-    content = {
-        "info": {**document.get("info", {}), "image_root": str(root)},
-        "images": images,
-        "annotations": [a for a in document["annotations"] if a["image_id"] in kept],
-        "categories": categories,
-    }
-    write_json(file, content)
-
-
 def _options(
-    before: CfgNode,
-    start: ModelFiles,
-    classes: Sequence[str],
-    folder: Path,
-    images: int,
-    held_back: int,
-    replays: int,
+    before: CfgNode, data: Path, classes: Sequence[str], images: int, held_back: bool, repeats: int
 ) -> list[str]:
-    """What the configuration of the start model does not say: data, classes, magnification and schedule."""
+    """What the start model's configuration does not say: data, classes, magnification and schedule."""
     iterations = min(400, 125 + 25 * images)
     values: dict[str, Any] = {
-        "OUTPUT_DIR": folder,
-        "MODEL.WEIGHTS": start.weights,
         "MODEL.ROI_HEADS.NUM_CLASSES": len(classes),
         "DATASETS.CLASS_NAMES": list(classes),
-        "DATASETS.TRAIN": ("bccd_train",) * max(1, replays) + ("replay_train",) * bool(replays),
+        "DATASETS.TRAIN": ("bccd_train",) * max(1, repeats) + ("replay_train",) * bool(repeats),
         "DATASETS.TEST": ("bccd_val",) if held_back else ("bccd_train",),
         "DATALOADER.NUM_WORKERS": 0,
-        "SOLVER.MAX_ITER": iterations,
-        "SOLVER.IMS_PER_BATCH": 2,
         "SOLVER.OPTIMIZER": "AdamW",
         "SOLVER.BASE_LR": 0.0003,
         "SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR",
         "SOLVER.WARMUP_ITERS": 20,
+        "SOLVER.MAX_ITER": iterations,
+        "SOLVER.IMS_PER_BATCH": 2,
         "SOLVER.CHECKPOINT_PERIOD": iterations,
         "MODEL_EMA.ENABLED": True,
         "MODEL_EMA.DECAY": 0.98,
@@ -317,7 +174,7 @@ def _options(
     }
     if list(classes) != list(before.DATASETS.CLASS_NAMES):  # these may name classes that are gone
         values |= {"MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS": [], "MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS": []}
-    diameter = median_diameter([annotation_file(folder / "data", "train")])
+    diameter = median_diameter([annotation_file(data, "train")])
     if before.INPUT.CELL_DIAMETER and diameter and not before.INPUT.AUGMENTATION.CELL_DIAMETERS:
         # Cells get the size in network pixels that the start model knows; prediction needs no --diameter.
         scale = before.INPUT.SCALE * before.INPUT.CELL_DIAMETER / diameter
@@ -325,19 +182,24 @@ def _options(
     return [str(word) for pair in values.items() for word in pair]
 
 
-def _load_start(model: torch.nn.Module, weights: str, old: Sequence[str], new: Sequence[str]) -> None:
-    """Load the start model, the rows of its heads joined by the names of the classes."""
-    with weights_errors(weights):
-        tensors = join_heads(read_checkpoint(Path(weights))["model"], model.state_dict(), old, new)
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary) / Path(weights).with_suffix(".pth").name
-            torch.save({"model": tensors}, path)
-            load_weights(model, str(path))
+class _JoinedCheckpointer(BCCDCheckpointer):
+    """Loads a model of the classes ``old``, see :func:`join_heads`."""
+
+    def __init__(self, model: torch.nn.Module, cfg: CfgNode, old: Sequence[str]) -> None:
+        super().__init__(model, config=cfg)
+        self._old, self._new = old, cfg.DATASETS.CLASS_NAMES
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        content = super()._load_file(filename)
+        return {
+            **content,
+            "model": join_heads(content["model"], self.model.state_dict(), self._old, self._new),
+        }
 
 
 def join_heads(
     tensors: Mapping[str, torch.Tensor],
-    shapes: Mapping[str, torch.Tensor],
+    target: Mapping[str, torch.Tensor],
     old: Sequence[str],
     new: Sequence[str],
 ) -> dict[str, torch.Tensor]:
@@ -345,23 +207,23 @@ def join_heads(
 
     Args:
         tensors: of a model of the classes ``old``.
-        shapes: a state dict of the model of the classes ``new``.
+        target: tensors of these shapes are wanted.
         old: names of classes by index.
         new: likewise.
     """
     joined = dict(tensors)
-    if list(old) == list(new):
-        return joined
     for name, tensor in tensors.items():
-        if not any(part in name for part in _PER_CLASS):
+        if list(old) == list(new) or not any(part in name for part in _PER_CLASS):
             continue
-        classes = tensor[:-1] if ".cls_score." in name else tensor  # the background's row is the last one
-        rows = classes.reshape(len(old), -1, *tensor.shape[1:])
-        if name in shapes and len(shapes[name]) != len(new) * rows.shape[1] + len(tensor) - len(classes):
+        per_class = tensor[:-1] if ".cls_score." in name else tensor  # the background's row is the last one
+        size = 4 if ".bbox_pred." in name else 1
+        wanted = size * len(new) + len(tensor) - len(per_class)
+        if len(per_class) != size * len(old) or len(target[name]) != wanted:
             continue  # one for all classes
+        rows = per_class.reshape(len(old), size, *tensor.shape[1:])
         mean = rows.float().mean(0).to(rows.dtype)
         chosen = torch.stack([rows[list(old).index(one)] if one in old else mean for one in new])
-        joined[name] = torch.cat([chosen.flatten(0, 1), tensor[len(classes) :]])
+        joined[name] = torch.cat([chosen.flatten(0, 1), tensor[len(per_class) :]])
     return joined
 
 
@@ -369,9 +231,16 @@ def _figures(results: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(results.get(group, {}).get(key, 0.0)) for name, (group, key) in METRICS.items()}
 
 
-def _take_best(folder: Path, last: float) -> None:
-    """Make the best evaluated weights the final ones."""
+def _evaluate_final(trainer: BCCDTrainer, folder: Path) -> dict[str, float]:
+    load_weights(trainer.evaluated_model, str(folder / "model_final.pth"))
+    return _figures(trainer.test(trainer.cfg, trainer.evaluated_model))
+
+
+def _take_best(folder: Path, final: float) -> bool:
+    """Make the best evaluated weights the final ones, where they are better; whether they were."""
     best = folder / "model_best.pth"
-    if best.is_file() and read_checkpoint(best)["value"] > last:
-        with replacing(folder / "model_final.pth") as temporary:
-            shutil.copyfile(best, temporary)
+    if not best.is_file() or read_checkpoint(best)["value"] <= final:
+        return False
+    with replacing(folder / "model_final.pth") as temporary:
+        shutil.copyfile(best, temporary)
+    return True
