@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from bccd_d2.config import load_config
+from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.data.registration import register_bccd
 from bccd_d2.engine.adapt import join_heads
-from bccd_d2.engine.corrected import write_data
+from bccd_d2.engine.corrected import read_corrected, write_data
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import InputError
 from tests.conftest import REPOSITORY
@@ -110,6 +111,28 @@ def test_what_cannot_be_used_is_named(start, tmp_path):
         tool("adapt")(*given)
     with pytest.raises(InputError, match="no known format"):
         tool("adapt")("--corrected", start, "--run", start, "--output", tmp_path / "other")
+
+
+def test_every_output_of_a_prediction_can_be_corrected(start, tmp_path):
+    images, found = labelme(tmp_path / "images", 2), tmp_path / "found"
+    for annotations in images.glob("*.json"):
+        annotations.unlink()
+    formats = ("--formats", "coco,geojson,roi", "--score-threshold", 0, "--max-detections", 5)
+    tool("predict")("--input", images, "--run", start, "--output", found, *formats)
+    cells = {}
+    for kind in ("coco", "geojson", "roi"):
+        document, root = read_corrected(found / kind, None, images, None)
+        assert root == images and [c["name"] for c in document["categories"]] == ["cell"]
+        cells[kind] = len(document["annotations"])
+    assert len(set(cells.values())) == 1 and 2 < cells["coco"] <= 10
+
+
+def test_label_images_are_read_by_a_spec(tmp_path):
+    images = labelme(tmp_path / "images", 1)
+    labels = sum(k * disc(HEIGHT, WIDTH, x, y, 11) for k, (x, y) in enumerate(CENTRES, 1))
+    cv2.imwrite(str(images / "0_masks.tif"), labels.astype(np.uint16))
+    document, root = read_corrected(images, None, None, read_spec("label_maps"))
+    assert (root, len(document["annotations"])) == (images, len(CENTRES))
 
 
 def document(images, names=("RBC",)):
