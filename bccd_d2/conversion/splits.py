@@ -102,7 +102,7 @@ def plan_split(
     """
     if plan.mode == "file":
         return _from_file(pairs, plan)
-    ordered = _deal_order((pair.stem for pair in pairs), plan.seed)[: plan.max_images]
+    ordered = deal_order((pair.stem for pair in pairs), plan.seed)[: plan.max_images]
     if plan.mode == "random":
         return PlannedSplit(_deal(ordered, plan.ratios))
     chosen = set(ordered)
@@ -120,7 +120,7 @@ def plan_split(
     return PlannedSplit(_deal_groups(groups, plan), groups)
 
 
-def _deal_order(stems: Iterable[str], seed: int) -> list[str]:
+def deal_order(stems: Iterable[str], seed: int) -> list[str]:
     """Stems in the order of a hash of seed and stem.
 
     It depends neither on the order of the file system nor on the version of a random generator, and an image that
@@ -155,7 +155,7 @@ def _deal_groups(group_of: Mapping[str, str], plan: SplitPlan) -> Splits:
         raise InputError(f"{len(members)} groups, expected at least one for each of {', '.join(wanted)}")
     lacking = {part: ratio * len(group_of) for part, ratio in zip(PARTS, plan.ratios)}
     splits: Splits = {part: [] for part in PARTS}
-    ordered = sorted(_deal_order(members, plan.seed), key=lambda group: -len(members[group]))
+    ordered = sorted(deal_order(members, plan.seed), key=lambda group: -len(members[group]))
     for position, group in enumerate(ordered):
         empty = [part for part in wanted if not splits[part]]
         # The last groups are kept for parts that would stay empty otherwise.
@@ -181,7 +181,7 @@ def _official(pairs: Sequence[ImageMaskPair], plan: SplitPlan) -> Splits:
         # val is carved from train in the proportion the two have to each other
         train, val, _ = plan.ratios
         share = val / (train + val)
-        by_part |= _deal(_deal_order(by_part["train"], plan.seed), (1 - share, share))
+        by_part |= _deal(deal_order(by_part["train"], plan.seed), (1 - share, share))
     return {part: sorted(stems) for part, stems in by_part.items()}
 
 
@@ -255,7 +255,7 @@ def _from_file(pairs: Sequence[ImageMaskPair], plan: SplitPlan) -> PlannedSplit:
     if unlisted := len(pairs) - len(used):
         logger.warning("%s: %d images here are not listed and not used", plan.path, unlisted)
     if plan.max_images is not None:
-        kept = set(_deal_order(used, plan.seed)[: plan.max_images])
+        kept = set(deal_order(used, plan.seed)[: plan.max_images])
         splits = {part: [stem for stem in stems if stem in kept] for part, stems in splits.items()}
     return PlannedSplit(splits, missing=missing)
 

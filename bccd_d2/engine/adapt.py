@@ -119,7 +119,8 @@ def adapt(
         classes = join_classes(document, names, str(corrected))
         held_back, trained_on = write_data(document, root, classes, data)
         repeats = 0 if replay is None else write_replay(replay, classes, len(trained_on), data)
-        chosen = _options(before, data, classes, len(trained_on), bool(held_back), repeats)
+        diameter = median_diameter([document])
+        chosen = _options(before, diameter, classes, len(trained_on), bool(held_back), repeats)
         paths = ["OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", start.weights]
         cfg = setup_config(start.config, [*chosen, *options, *paths], str(data))
         cfg.freeze()
@@ -141,14 +142,13 @@ def adapt(
         last = _evaluate_final(trainer, folder)
         if _take_best(folder, last["mask AP"]):
             last = _evaluate_final(trainer, folder)
-        diameter = median_diameter([files["bccd_train"]])
         result = Adaptation(len(trained_on), len(held_back), first, last, diameter, seconds)
         write_json(folder / "adaptation.json", asdict(result), indent=2)
         return result
 
 
 def _options(
-    before: CfgNode, data: Path, classes: Sequence[str], images: int, held_back: bool, repeats: int
+    before: CfgNode, diameter: float, classes: Sequence[str], images: int, held_back: bool, repeats: int
 ) -> list[str]:
     """What the start model's configuration does not say: data, classes, magnification and schedule."""
     iterations = min(400, 125 + 25 * images)
@@ -174,7 +174,6 @@ def _options(
     }
     if list(classes) != list(before.DATASETS.CLASS_NAMES):  # these may name classes that are gone
         values |= {"MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS": [], "MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS": []}
-    diameter = median_diameter([annotation_file(data, "train")])
     if before.INPUT.CELL_DIAMETER and diameter and not before.INPUT.AUGMENTATION.CELL_DIAMETERS:
         # Cells get the size in network pixels that the start model knows; prediction needs no --diameter.
         scale = before.INPUT.SCALE * before.INPUT.CELL_DIAMETER / diameter

@@ -11,8 +11,7 @@ from typing import Any
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.import_annotations import convert_annotations
-from bccd_d2.conversion.split_plans import SplitPlan
-from bccd_d2.conversion.splits import SEED, deal_order
+from bccd_d2.conversion.splits import SplitPlan, deal_order
 from bccd_d2.data.registration import annotation_file
 from bccd_d2.errors import InputError
 from bccd_d2.files import write_json
@@ -23,6 +22,7 @@ _logger = logging.getLogger(__name__)
 FEWEST_TO_DIVIDE = 3
 """Of fewer images none is held back."""
 _HELD_BACK_SHARE, _MOST_HELD_BACK = 0.2, 20
+_SEED = 42
 # Crops of corrected images for each one of replay data.
 _CORRECTED_PER_REPLAY = 2
 
@@ -82,7 +82,7 @@ def write_data(
     """
     cells = [annotation for annotation in document["annotations"] if not annotation["iscrowd"]]
     with_cells = {cell["image_id"] for cell in cells}
-    ordered = deal_order([i["file_name"] for i in document["images"] if i["id"] in with_cells], SEED)
+    ordered = deal_order([i["file_name"] for i in document["images"] if i["id"] in with_cells], _SEED)
     if not ordered:
         raise InputError(f"{root}: found no image with a cell, expected corrected cells to train on")
     share = round(_HELD_BACK_SHARE * len(ordered))
@@ -103,7 +103,7 @@ def write_replay(replay: Path, classes: Sequence[str], corrected: int, out: Path
     matches = match_classes({c["id"]: c["name"] for c in document["categories"]}, known, where=str(file))
     for category in document["categories"]:
         category["name"] = known[matches[category["id"]]]
-    chosen = deal_order([image["file_name"] for image in document["images"]], SEED)[: max(10, 2 * corrected)]
+    chosen = deal_order([image["file_name"] for image in document["images"]], _SEED)[: max(10, 2 * corrected)]
     annotated = {category["name"] for category in document["categories"]}
     root = image_root(document, file).resolve()
     _write_part(document, root, classes, annotated, chosen, annotation_file(out / "replay", "train"))
