@@ -26,6 +26,7 @@ from bccd_d2.inference.collect import BatchSummary, collect
 from bccd_d2.inference.differential import as_text
 from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER
 from bccd_d2.inference.predictor import check_device
+from bccd_d2.inference.quality import FLAGS
 from bccd_d2.inference.ray_engine import run_job_on_ray
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
 from bccd_d2.io.storage import Storage
@@ -118,6 +119,9 @@ def report(summary: BatchSummary, output: str) -> int:
         )
     elif summary.empty:
         print(f"no cells in {_few(summary.empty)}", file=sys.stderr)
+    for flag, meaning in FLAGS.items():
+        if names := [name for name, found in summary.quality.items() if flag in found.flags]:
+            print(f"{flag} ({meaning}): {len(names)} of {summary.images}: {_few(names)}", file=sys.stderr)
     for line in summary.failures:
         print(f"skipped: {line}", file=sys.stderr)
     return 1 if summary.failures else 0

@@ -13,11 +13,19 @@ from typing import Any
 from bccd_d2.errors import InputError
 from bccd_d2.files import naming
 from bccd_d2.inference.differential import COLUMNS, Row, Tally, differential
-from bccd_d2.inference.outputs import CELLS, COUNTS, DIFFERENTIAL, PREDICTIONS, Outputs
+from bccd_d2.inference.outputs import CELLS, COUNTS, DIFFERENTIAL, PREDICTIONS, QUALITY, Outputs
+from bccd_d2.inference.quality import Quality
 from bccd_d2.inference.results import Counts, add_counts
 from bccd_d2.inference.writers import FORMATS
 from bccd_d2.inference.writers.coco import results_entries
-from bccd_d2.inference.writers.tables import ALL_IMAGES, COUNT_COLUMNS, count_rows, write_csv
+from bccd_d2.inference.writers.tables import (
+    ALL_IMAGES,
+    COUNT_COLUMNS,
+    QUALITY_COLUMNS,
+    count_rows,
+    quality_row,
+    write_csv,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class BatchSummary:
         images: number of images with results; a file of several pages has several.
         counts: of all of them together.
         empty: names of images in which no cell was found.
+        quality: of each image, by its name.
         failures: why a file has no results, one text each.
         files: what was written for the whole batch, as other programs call it.
         differential: what the types of the cells come to; empty without types.
@@ -36,6 +45,7 @@ class BatchSummary:
     images: int
     counts: Counts
     empty: list[str]
+    quality: dict[str, Quality]
     failures: list[str]
     files: list[str]
     differential: Sequence[Row] = ()
@@ -47,7 +57,8 @@ def collect(
     """Write the results of a whole batch from those of its images, reading one image at a time.
 
     ``predictions.json`` (with format "coco") is a COCO results list in the order of ``images``, whose ``image_id``
-    counts files from 1, or pages where a file has several. ``cells.csv`` and ``counts.csv`` come with format "csv".
+    counts files from 1, or pages where a file has several. ``cells.csv``,
+    ``counts.csv`` and ``quality.csv`` come with format "csv".
 
     Args:
         images: path and name of each file, as for :func:`bccd_d2.inference.predict_file.predict_one`.
@@ -68,6 +79,7 @@ def collect(
             found += record["images"]
     results = [(number, image) for number, image in enumerate(found, start=1) if image is not None]
     counts = [(image["name"], _counts(image)) for _, image in results]
+    quality = {image["name"]: _quality(image) for _, image in results}
     total = add_counts(part for _, part in counts)
     files = []
     found_types: list[Row] = []
@@ -78,6 +90,8 @@ def collect(
         files.append(_publish(outputs, CELLS, lambda path: _join_tables(outputs, names, path)))
         rows = [row for name, part in [*counts, (ALL_IMAGES, total)] for row in count_rows(name, part)]
         files.append(_publish(outputs, COUNTS, lambda path: write_csv(path, COUNT_COLUMNS, rows)))
+        measured = [quality_row(*entry) for entry in quality.items()]
+        files.append(_publish(outputs, QUALITY, lambda path: write_csv(path, QUALITY_COLUMNS, measured)))
         if types:
             tally = Tally()
             for name in names:
@@ -87,7 +101,7 @@ def collect(
             files.append(_publish(outputs, DIFFERENTIAL, lambda path: write_csv(path, COLUMNS, content)))
     outputs.storage.clear_staging()
     empty = [name for name, part in counts if not sum(part.cells.values())]
-    return BatchSummary(len(results), total, empty, failures, files, found_types)
+    return BatchSummary(len(results), total, empty, quality, failures, files, found_types)
 
 
 def _counts(image: dict[str, Any]) -> Counts:
@@ -97,7 +111,13 @@ def _counts(image: dict[str, Any]) -> Counts:
         image["area_mm2"],
         image.get("diameter_px"),
         image.get("diameter_from", ""),
+        _quality(image).flags,
     )
+
+
+def _quality(image: dict[str, Any]) -> Quality:
+    values = image["quality"]
+    return Quality(**values | {"flags": tuple(values["flags"])})
 
 
 def _publish(outputs: Outputs, name: str, write: Callable[[Path], None]) -> str:

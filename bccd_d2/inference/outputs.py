@@ -15,16 +15,18 @@ from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.inference.model_zoo import ModelFiles
+from bccd_d2.inference.quality import is_quality
 from bccd_d2.io.storage import Storage, fingerprint
 
 RECORDS = "records"
 """Folder of what is known of each file's results, below the output folder."""
 MANIFEST = "run.json"
 """File that says what the results of a folder were made with."""
-PREDICTIONS, CELLS, COUNTS, DIFFERENTIAL = BATCH_FILES = (
+PREDICTIONS, CELLS, COUNTS, QUALITY, DIFFERENTIAL = BATCH_FILES = (
     "predictions.json",
     "cells.csv",
     "counts.csv",
+    "quality.csv",
     "differential.csv",
 )
 DIAMETERS = "diameters"
@@ -116,6 +118,7 @@ def _is_summary(image: Any) -> bool:
     lengths = (image.get("area_mm2", ""), image.get("diameter_px"))
     return (
         counted
+        and is_quality(image.get("quality"))
         and isinstance(image.get("diameter_from", ""), str)
         and all(x is None or (isinstance(x, int | float) and 0 <= x <= sys.float_info.max) for x in lengths)
     )

@@ -35,6 +35,7 @@ class Predictor(Protocol):
 
     class_names: list[str]
     options: PredictionOptions
+    training_diameter: float
 
     def magnification_of(
         self,
@@ -116,8 +117,8 @@ def predict_one(
     Returns:
         The record, which :func:`bccd_d2.inference.outputs.record_file` holds now: ``key``, ``formats``, ``file``
         (fingerprint), ``results`` (paths below the output folder), ``images`` (``name``, ``height``, ``width``, its
-        counts ``cells`` and ``in_frame`` by class, ``area_mm2``, ``diameter_px``, ``diameter_from``), ``seconds``, and
-        ``error``, which is ``None`` unless the file could not be read.
+        counts ``cells`` and ``in_frame`` by class, ``area_mm2``, ``diameter_px``, ``diameter_from``, ``quality``),
+        ``seconds``, and ``error``, which is ``None`` unless the file could not be read.
 
     Raises:
         OutputError: the results cannot be written.
@@ -186,6 +187,7 @@ def _results(
                     microns,
                     magnification=magnification,
                     types=types,
+                    training_diameter=predictor.training_diameter,
                 )
 
 
@@ -194,7 +196,12 @@ def _summary(result: ImageResult) -> dict[str, Any]:
         "name": result.name,
         "height": result.cells.height,
         "width": result.cells.width,
-        **asdict(result.counts),
+        "cells": dict(result.counts.cells),
+        "in_frame": dict(result.counts.in_frame),
+        "area_mm2": result.counts.area_mm2,
+        "diameter_px": result.counts.diameter_px,
+        "diameter_from": result.counts.diameter_from,
+        "quality": {**asdict(result.quality), "flags": list(result.quality.flags)},
     }
 
 

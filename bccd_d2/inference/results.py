@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.inference.cell_types import CellTypes
-from bccd_d2.inference.magnification import Magnification
+from bccd_d2.inference.magnification import Magnification, red_cell_classes
 from bccd_d2.inference.measurements import BORDER_MARGIN, Table, measure_cells
+from bccd_d2.inference.quality import Quality, assess_quality
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.reporting.overlay import CLASS_COLORS, Color
 from bccd_d2.structures.cells import Cells
@@ -27,6 +28,7 @@ class Counts:
         area_mm2: of the image or images; ``None`` where it is not known.
         diameter_px: that red cells were taken to have when the image was resized; ``None`` where it is not known.
         diameter_from: what said so, see :class:`bccd_d2.inference.magnification.Magnification`.
+        flags: what is out of the ordinary about the image, see :class:`bccd_d2.inference.quality.Quality`.
     """
 
     cells: Mapping[str, int]
@@ -34,6 +36,7 @@ class Counts:
     area_mm2: float | None = None
     diameter_px: float | None = None
     diameter_from: str = ""
+    flags: tuple[str, ...] = ()
 
 
 def in_counting_frame(cells: Cells) -> NDArray[np.bool_]:
@@ -96,6 +99,7 @@ class ImageResult:
         colors: BGR by class index, for the formats that carry colours.
         magnification: that the image was predicted at; ``None`` where it is not known.
         types: of the cells; ``None`` where they were not asked for.
+        training_diameter: of the median cell of the model's training images, pixels; 0 where it is not known.
     """
 
     name: str
@@ -106,6 +110,7 @@ class ImageResult:
     colors: Sequence[Color] = CLASS_COLORS
     magnification: Magnification | None = None
     types: CellTypes | None = None
+    training_diameter: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.cells.areas == 0).any():
@@ -138,4 +143,15 @@ class ImageResult:
             return counts
         return replace(
             counts, diameter_px=self.magnification.diameter, diameter_from=self.magnification.origin
+        )
+
+    @cached_property
+    def quality(self) -> Quality:
+        """See :func:`bccd_d2.inference.quality.assess_quality`."""
+        return assess_quality(
+            self.source,
+            self.cells,
+            red_cell_classes(self.class_names),
+            self.magnification,
+            self.training_diameter,
         )

@@ -57,16 +57,28 @@ def test_shares_and_density():
         {"RBC": 3, "WBC": 1, "Platelet": 0}, {"RBC": 2, "WBC": 1, "Platelet": 0}, pytest.approx(0.04)
     )
     rows = count_rows("a.png", counts)
-    assert rows[0] == ["a.png", "RBC", 3, 0.75, 2, 2 / 3, pytest.approx(0.04), pytest.approx(50), None, ""]
-    assert rows[2] == ["a.png", "Platelet", 0, 0, 0, 0, pytest.approx(0.04), 0, None, ""]
-    assert rows[3] == ["a.png", "all", 4, 1, 3, 1, pytest.approx(0.04), pytest.approx(75), None, ""]
+    assert rows[0] == [
+        "a.png",
+        "RBC",
+        3,
+        0.75,
+        2,
+        2 / 3,
+        pytest.approx(0.04),
+        pytest.approx(50),
+        None,
+        "",
+        "",
+    ]
+    assert rows[2] == ["a.png", "Platelet", 0, 0, 0, 0, pytest.approx(0.04), 0, None, "", ""]
+    assert rows[3] == ["a.png", "all", 4, 1, 3, 1, pytest.approx(0.04), pytest.approx(75), None, "", ""]
 
 
 def test_an_image_without_cells_has_no_shares():
     rows = count_rows("a.png", count_cells(squares(), ["cell"]))
     assert rows == [
-        ["a.png", "cell", 0, None, 0, None, None, None, None, ""],
-        ["a.png", "all", 0, None, 0, None, None, None, None, ""],
+        ["a.png", "cell", 0, None, 0, None, None, None, None, "", ""],
+        ["a.png", "all", 0, None, 0, None, None, None, None, "", ""],
     ]
 
 

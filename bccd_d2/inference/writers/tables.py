@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bccd_d2.inference.quality import Quality
 from bccd_d2.inference.results import Counts, ImageResult
 
 DECIMALS = 4
@@ -23,7 +25,9 @@ COUNT_COLUMNS = (
     "cells_per_mm2",
     "diameter_px",
     "diameter_from",
+    "flags",
 )
+QUALITY_COLUMNS = ("image", *(field.name for field in fields(Quality)))
 ALL_CLASSES, ALL_IMAGES = "all", "all images"
 
 
@@ -63,9 +67,16 @@ def count_rows(image: str, counts: Counts) -> list[list[str | int | float | None
             framed / counts.area_mm2 if counts.area_mm2 else None,
             counts.diameter_px,
             counts.diameter_from,
+            "; ".join(counts.flags),
         ]
         for name, number, framed in [*classes, (ALL_CLASSES, *totals)]
     ]
+
+
+def quality_row(image: str, quality: Quality) -> list[str | float | None]:
+    """One row in the order of :data:`QUALITY_COLUMNS`."""
+    *values, flags = vars(quality).values()
+    return [image, *values, "; ".join(flags)]
 
 
 def write_csv(path: Path, header: Any, rows: Any) -> None:

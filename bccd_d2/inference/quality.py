@@ -1,0 +1,234 @@
+"""Whether a field is fit to be counted: focus, exposure, stain, magnification, density, scores.
+
+Counting a bad image is worse than counting none, so every field is measured, and what lies outside of the ordinary is
+flagged; nothing is left out of the counts because of a flag. Ordinary is what the training images are: the limits below
+were measured on three collections of smears of four microscopes (docs/prediction.md).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bccd_d2.data.preprocessing import apply_gain, resize_image, scaled_size, white_balance_gain
+from bccd_d2.inference.magnification import Magnification
+from bccd_d2.io.sources import ImageSource, sample_image
+from bccd_d2.structures.cells import Cells
+
+MIN_SHARPNESS = 0.26
+"""Ordinary images have at least 0.27, images blurred by 6 % of a red cell's diameter 0.20 to 0.27."""
+MAX_CLIPPED_SHARE = 0.4
+"""Of the pixels, with all three channels at their upper end: up to 0.23 in ordinary images."""
+MIN_BACKGROUND_LEVEL = 110.0
+"""Mean over the channels of their 90th percentiles: 147 or more in ordinary images."""
+MAX_STAIN_DISTANCE = 18.0
+"""In CIELAB units from the nearest of ``STAIN_COLORS``: up to 15 in ordinary images."""
+MAX_COVERED_SHARE = 0.85
+"""Areas of the cells over that of the image; overlaps count twice: 99 % of ordinary images have less than 0.83."""
+MIN_COVERED_SHARE = 0.06
+"""The emptiest ordinary image has 0.08."""
+MIN_MEDIAN_SCORE = 0.6
+"""Of the scores above ``SCORE_FLOOR``; the scores of ordinary images have medians above it."""
+SIZE_RATIOS = (0.6, 1.6)
+"""Median diameter of red cells over that of the training images, when the image is resized for the network."""
+SCORE_FLOOR = 0.5
+
+# Colours (a*, b*) of stained cells on a background balanced to grey: k-means of the ordinary images.
+STAIN_COLORS = np.array(
+    [[10, -7], [10, -23], [11, 1], [13, -12], [19, -18], [20, -28], [37, -32], [37, -45], [42, -53], [53, -48]],
+    np.float64,
+)  # fmt: skip
+
+# Sharpness is measured on images whose red cells are this wide, so that it does not depend on the magnification.
+_DIAMETER = 46.0
+_FINE, _MIDDLE, _COARSE = 1.0, 1.8, 4.1
+# Below this many levels of coarse structure the image shows no cells that could be sharp.
+_MIN_STRUCTURE = 1.0
+# Images of more pixels are looked at in this many blocks a side, each of this side.
+_WHOLE, _BLOCKS_A_SIDE, _BLOCK = 4_000_000, 3, 1024
+_SURE_CELLS = 3
+_CLIPPED = 254
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What was measured of one field; ``None`` where the image shows nothing to measure.
+
+    Attributes:
+        sharpness: fine over coarse structure at the scale of the cells: 0.2 for a blurred image, 0.3 to 0.6 for
+            sharp ones.
+        clipped_share: of the pixels that are white in all channels.
+        background_level: mean over the channels of their 90th percentiles, in [0, 255].
+        stain_distance: of the cells' colour from the nearest of those of the training, in CIELAB units.
+        covered_share: areas of the cells over that of the image.
+        median_score: of the cells' scores above ``SCORE_FLOOR``.
+        size_ratio: median diameter of red cells over that of the training, at the scale of the network.
+        flags: what is out of the ordinary, in words; see :data:`FLAGS`.
+    """
+
+    sharpness: float | None = None
+    clipped_share: float | None = None
+    background_level: float | None = None
+    stain_distance: float | None = None
+    covered_share: float | None = None
+    median_score: float | None = None
+    size_ratio: float | None = None
+    flags: tuple[str, ...] = ()
+
+
+FLAGS = {
+    "blurred": f"sharpness below {MIN_SHARPNESS:g}",
+    "overexposed": f"more than {MAX_CLIPPED_SHARE:.0%} of the pixels are white",
+    "underexposed": f"the background is darker than {MIN_BACKGROUND_LEVEL:.0f} of 255",
+    "unusual stain": f"colour of the cells more than {MAX_STAIN_DISTANCE:g} CIELAB units from those of the training",
+    "magnification unsure": "the magnification was estimated, and the estimate is unsure",
+    "unusual cell size": "red cells are less than {:g} or more than {:g} times as wide as in training".format(
+        *SIZE_RATIOS
+    ),
+    "crowded": f"cells cover more than {MAX_COVERED_SHARE:.0%} of the image",
+    "mostly empty": f"cells cover less than {MIN_COVERED_SHARE:.0%} of the image",
+    "low scores": f"half of the cells have scores below {MIN_MEDIAN_SCORE:g}",
+}
+"""What each flag means."""
+
+
+def assess_quality(
+    source: ImageSource,
+    cells: Cells,
+    red_classes: Collection[int],
+    magnification: Magnification | None = None,
+    training_diameter: float = 0.0,
+) -> Quality:
+    """Measure one field and flag what is out of the ordinary.
+
+    Args:
+        source: the image.
+        cells: that were found in it.
+        red_classes: indices of the classes that are red cells.
+        magnification: that the image was predicted at; ``None`` if not known.
+        training_diameter: of the median cell of the training images, pixels; 0 if not known.
+
+    Raises:
+        InputError: the source cannot be decoded.
+    """
+    diameter, scale = None, 1.0 if magnification is None else magnification.scale
+    areas = cells.areas[np.isin(cells.classes, list(red_classes))]
+    if len(areas) >= _SURE_CELLS:
+        diameter = float(2 * np.sqrt(np.median(areas) / np.pi))
+    assumed = diameter or (magnification and magnification.diameter) or training_diameter / scale
+    scores = cells.scores[cells.scores >= SCORE_FLOOR]
+    blocks = list(_blocks(source))
+    sample = blocks[0] if len(blocks) == 1 else sample_image(source)
+    found = Quality(
+        sharpness=_median([sharpness(block, assumed) for block in blocks]) if assumed else None,
+        clipped_share=float((sample.min(axis=2) >= _CLIPPED).mean()),
+        background_level=float(np.percentile(sample.reshape(-1, 3), 90, axis=0).mean()),
+        stain_distance=stain_distance(sample),
+        covered_share=float(cells.areas.sum() / (cells.height * cells.width)),
+        median_score=float(np.median(scores)) if len(scores) else None,
+        size_ratio=diameter * scale / training_diameter if diameter and training_diameter else None,
+    )
+    return with_flags(found, "" if magnification is None else magnification.origin)
+
+
+def with_flags(quality: Quality, origin: str = "") -> Quality:
+    """The same with its flags, by the limits of this module.
+
+    Args:
+        quality: what was measured.
+        origin: of the magnification, see :class:`bccd_d2.inference.magnification.Magnification`.
+    """
+    low, high = SIZE_RATIOS
+    raised = {
+        "blurred": _below(quality.sharpness, MIN_SHARPNESS),
+        "overexposed": _above(quality.clipped_share, MAX_CLIPPED_SHARE),
+        "underexposed": _below(quality.background_level, MIN_BACKGROUND_LEVEL),
+        "unusual stain": _above(quality.stain_distance, MAX_STAIN_DISTANCE),
+        "magnification unsure": origin.startswith(("estimated, unsure", "not estimated")),
+        "unusual cell size": _below(quality.size_ratio, low) or _above(quality.size_ratio, high),
+        "crowded": _above(quality.covered_share, MAX_COVERED_SHARE),
+        "mostly empty": _below(quality.covered_share, MIN_COVERED_SHARE),
+        "low scores": _below(quality.median_score, MIN_MEDIAN_SCORE),
+    }
+    values = {name: value for name, value in vars(quality).items() if name != "flags"}
+    return Quality(**values, flags=tuple(name for name in FLAGS if raised[name]))
+
+
+def is_quality(content: Any) -> bool:
+    """Whether it is the JSON of a :class:`Quality`."""
+    names = {field.name for field in fields(Quality)}
+    if not isinstance(content, dict) or content.keys() != names or not isinstance(content["flags"], list):
+        return False
+    numbers = [value for name, value in content.items() if name != "flags"]
+    return all(flag in FLAGS for flag in content["flags"]) and all(
+        x is None or (isinstance(x, int | float) and abs(x) <= sys.float_info.max) for x in numbers
+    )
+
+
+def sharpness(image: NDArray[np.uint8], diameter: float) -> float | None:
+    """Fine over coarse structure of an image, at the scale of its cells.
+
+    The ratio of two bands of differences of Gaussians of the green channel, the finer one above the noise of cameras.
+    It depends neither on contrast nor on exposure, and falls towards 0.2, whatever the image, when that is blurred.
+
+    Args:
+        image: (height, width, 3) uint8, BGR.
+        diameter: of its red cells, pixels.
+
+    Returns:
+        ``None`` where the image shows no structure.
+    """
+    height, width = scaled_size(image.shape[0], image.shape[1], _DIAMETER / diameter)
+    green = resize_image(image, height, width)[..., 1].astype(np.float32)
+    fine, middle, coarse = (cv2.GaussianBlur(green, (0, 0), sigma) for sigma in (_FINE, _MIDDLE, _COARSE))
+    structure = float((middle - coarse).std())
+    return None if structure < _MIN_STRUCTURE else float((fine - middle).std()) / structure
+
+
+def stain_distance(image: NDArray[np.uint8]) -> float | None:
+    """Distance of the stained cells' colour, on a background balanced to grey, from the nearest of ``STAIN_COLORS``.
+
+    Args:
+        image: (height, width, 3) uint8, BGR.
+
+    Returns:
+        In CIELAB units, of a* and b*; ``None`` where the image shows no cells.
+    """
+    balanced = apply_gain(image, white_balance_gain(image))
+    green = np.ascontiguousarray(balanced[..., 1])
+    threshold, _ = cv2.threshold(green, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    dark = green <= threshold
+    if dark.all() or not dark.any() or green[~dark].mean() - green[dark].mean() < 12:
+        return None
+    lab = cv2.cvtColor(balanced[dark][None].astype(np.float32) / 255, cv2.COLOR_BGR2LAB)[0]
+    return float(np.linalg.norm(np.median(lab[:, 1:], axis=0) - STAIN_COLORS, axis=1).min())
+
+
+def _blocks(source: ImageSource) -> Iterator[NDArray[np.uint8]]:
+    """The whole image, or blocks spread evenly over a large one."""
+    if source.height * source.width <= _WHOLE:
+        yield source.read(0, 0, source.width, source.height)
+        return
+    height, width = min(_BLOCK, source.height), min(_BLOCK, source.width)
+    for y in np.linspace(0, source.height - height, _BLOCKS_A_SIDE).astype(int).tolist():
+        for x in np.linspace(0, source.width - width, _BLOCKS_A_SIDE).astype(int).tolist():
+            yield source.read(x, y, width, height)
+
+
+def _median(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def _below(value: float | None, limit: float) -> bool:
+    return value is not None and value < limit
+
+
+def _above(value: float | None, limit: float) -> bool:
+    return value is not None and value > limit
