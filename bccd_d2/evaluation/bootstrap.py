@@ -114,23 +114,17 @@ def differences(both: HeadlineStatistics, samples: int, seed: int) -> Mapping[st
         seed: of the draws.
     """
     images = both.number_of_images // 2
-    nothing, once = np.zeros(images), np.ones(images)
-    a = both.figures(np.concatenate([once, nothing]))
-    b = both.figures(np.concatenate([nothing, once]))
-    drawn = [
-        (both.figures(np.concatenate([w, nothing])), both.figures(np.concatenate([nothing, w])))
-        for w in _draws(images, samples, seed)
-    ]
+
+    def pair(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[dict[str, float], ...]:
+        """Figures with these weights of the two runs, and with the runs swapped."""
+        return both.figures(np.concatenate([first, second])), both.figures(np.concatenate([second, first]))
+
+    nothing = np.zeros(images)
+    a, b = pair(np.ones(images), nothing)
+    drawn = [pair(weights, nothing) for weights in _draws(images, samples, seed)]
     generator = np.random.default_rng([seed, 1])
-    swapped = []
-    for _ in range(samples):
-        stays = generator.integers(0, 2, images).astype(float)
-        swapped.append(
-            (
-                both.figures(np.concatenate([stays, 1 - stays])),
-                both.figures(np.concatenate([1 - stays, stays])),
-            )
-        )
+    stays = generator.integers(0, 2, (samples, images)).astype(float)
+    swapped = [pair(one, 1 - one) for one in stays]
     result = {}
     for name in a:
         observed = b[name] - a[name]

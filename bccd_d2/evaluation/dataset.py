@@ -102,16 +102,11 @@ class EvaluationSet:
         for result, image_id, class_index in zip(results, image_of, classes):
             if class_index is not None:
                 by_image[image_id].append((result, class_index))
-        found = {
-            image.image_id: _cells(
-                [entry for entry, _ in by_image[image.image_id]],
-                [class_index for _, class_index in by_image[image.image_id]],
-                image.truth.height,
-                image.truth.width,
-                f"{where}, image {image.image_id} ({image.file_name})",
-            )
-            for image in self.images
-        }
+        found = {}
+        for image in self.images:
+            name = f"{where}, image {image.image_id} ({image.file_name})"
+            size = image.truth.height, image.truth.width
+            found[image.image_id] = _cells(by_image[image.image_id], *size, name)
         return self._with_unlisted(unlisted).with_predictions(found)
 
     def with_predictions(self, predictions: Mapping[int, Cells]) -> EvaluationSet:
@@ -156,19 +151,11 @@ class EvaluationSet:
                 ", ".join(sorted(unlabeled)),
             )
 
-        def declassed(cells: Cells) -> Cells:
-            return replace(cells, classes=np.zeros(len(cells), np.int64))
-
-        images = [
-            replace(
-                image,
-                truth=declassed(image.truth),
-                ignore=declassed(image.ignore),
-                predictions=declassed(image.predictions),
-                unlabeled=(),
-            )
-            for image in self.images
-        ]
+        images = []
+        for image in self.images:
+            cells = (image.truth, image.ignore, image.predictions)
+            truth, ignore, found = (replace(c, classes=np.zeros(len(c), np.int64)) for c in cells)
+            images.append(replace(image, truth=truth, ignore=ignore, predictions=found, unlabeled=()))
         return EvaluationSet(images, [name], [1])
 
     def _images_of(
@@ -192,10 +179,9 @@ class EvaluationSet:
         if all(isinstance(result.get("category"), str) for result in results):
             names = [result["category"] for result in results]
             by_name = join_class_names([*known, *names], self.class_names, where)
-            unlisted = dict.fromkeys((name for name in (*known, *names) if name not in by_name), 0)
-            return [by_name.get(name) for name in names], unlisted | Counter(
-                n for n in names if n in unlisted
-            )
+            counts = Counter(names)
+            unlisted = {name: counts[name] for name in (*known, *names) if name not in by_name}
+            return [by_name.get(name) for name in names], unlisted
         categories = dict(zip(self.category_ids, self.class_names))
         numbers = join_class_numbers([result.get("category_id") for result in results], categories, where)
         index = {category: position for position, category in enumerate(self.category_ids)}
@@ -249,11 +235,17 @@ def truth_from_coco(
         height, width = entry["height"], entry["width"]
         name = f"{where}, image {entry['id']} ({entry['file_name']})"
         cells, regions = (
-            _cells(chosen, [class_index[a["category_id"]] for a in chosen], height, width, name)
-            for chosen in (
-                [a for a in by_image[entry["id"]] if bool(a.get("iscrowd")) == crowd]
-                for crowd in (False, True)
+            _cells(
+                [
+                    (a, class_index[a["category_id"]])
+                    for a in by_image[entry["id"]]
+                    if bool(a.get("iscrowd")) == crowd
+                ],
+                height,
+                width,
+                name,
             )
+            for crowd in (False, True)
         )
         path = image_path(image_root, entry["file_name"]) if image_root is not None else None
         unlabeled = [names.index(one) for one in unlabeled_categories(document, entry, where)]
@@ -306,10 +298,8 @@ def _search(folder: Path, names: Sequence[str], taken: Iterable[Path | None]) ->
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path not in used
     }
-    return {
-        name: files[file]
-        for name, file in match_images(names, files, where=f"--images {folder}", required=False).items()
-    }
+    matched = match_images(names, files, where=f"--images {folder}", required=False)
+    return {name: files[file] for name, file in matched.items()}
 
 
 def _is_judged(cells: Cells, image: EvaluationImage) -> NDArray[np.bool_]:
@@ -325,21 +315,16 @@ def _no_cells(height: int, width: int) -> Cells:
     return Cells.from_masks(height, width, [])
 
 
-def _cells(
-    entries: Sequence[Mapping[str, Any]], classes: Sequence[int], height: int, width: int, where: str
-) -> Cells:
+def _cells(entries: Sequence[tuple[Mapping[str, Any], int]], height: int, width: int, where: str) -> Cells:
+    """Cells of COCO entries with their class indices."""
+    segmentations = [entry["segmentation"] for entry, _ in entries]
+    classes, scores = [index for _, index in entries], [entry.get("score", 1.0) for entry, _ in entries]
     try:
-        cells = Cells.from_rles(
-            height,
-            width,
-            [entry["segmentation"] for entry in entries],
-            classes=classes,
-            scores=[entry.get("score", 1.0) for entry in entries],
-        )
+        cells = Cells.from_rles(height, width, segmentations, classes=classes, scores=scores)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     boxes = cells.boxes.copy()
-    for index, entry in enumerate(entries):
+    for index, (entry, _) in enumerate(entries):
         if entry.get("bbox") is not None:
             x, y, box_width, box_height = entry["bbox"]
             boxes[index] = x, y, x + box_width, y + box_height

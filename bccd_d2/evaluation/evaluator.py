@@ -23,9 +23,7 @@ from bccd_d2.structures.cells import Cells
 class CellEvaluator(COCOEvaluator):
     """Collects predictions as Detectron2's COCO evaluator does, and evaluates them by this project's rules.
 
-    The results are in percent, as everywhere in Detectron2, in the groups ``"bbox"``, ``"segm"``, ``"bbox_interior"``,
-    ``"segm_interior"``, ``"overlap"``, ``"instances"`` and ``"instances_interior"``; see
-    :meth:`bccd_d2.evaluation.evaluate.Evaluation.detectron2_results`.
+    The results are :meth:`bccd_d2.evaluation.evaluate.Evaluation.detectron2_results`, in percent.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,17 +187,7 @@ def _read_label_images(
 def _of_images(
     folder: Path, paths: Iterable[Path], truth: EvaluationSet, suffix: str = ""
 ) -> dict[Path, EvaluationImage]:
-    """The image of each file, of those files that have one; how many have none is logged.
-
-    Args:
-        folder: of the files.
-        paths: ``NAME.ext`` or ``STEM<suffix>.ext`` of an image, maybe in folders as the images are.
-        truth: with the images.
-        suffix: see there.
-
-    Raises:
-        InputError: two files belong to one image.
-    """
+    """The image of each file ``STEM<suffix>.ext`` that has one; how many have none is logged."""
     images = {image.file_name: image for image in truth.images}
     files: dict[str, Path] = {}
     for path in paths:
@@ -206,21 +197,15 @@ def _of_images(
         files[name] = path
     matched = match_images(files, images, where=str(folder), required=False)
     if matched and len(matched) < len(files):
+        absent = len(files) - len(matched)
         _logger.warning(
-            "%s: %d of %d files belong to no image of the ground truth",
-            folder,
-            len(files) - len(matched),
-            len(files),
+            "%s: %d of %d files belong to no image of the ground truth", folder, absent, len(files)
         )
     return {files[name]: images[image] for name, image in matched.items()}
 
 
 def _entries(
-    cells: Cells,
-    image: EvaluationImage,
-    class_names: Sequence[str | None],
-    truth: EvaluationSet,
-    path: Path,
+    cells: Cells, image: EvaluationImage, class_names: Sequence[str | None], truth: EvaluationSet, path: Path
 ) -> _Results:
     if len(truth.class_names) == 1:
         class_names = [name or truth.class_names[0] for name in class_names]
@@ -237,15 +222,8 @@ def _entries(
 
 def _without_previews(paths: Sequence[Path]) -> list[Path]:
     """The files without the coloured pictures that lie beside a label image of the same name."""
-    by_name: dict[Path, list[Path]] = {}
-    for path in paths:
-        by_name.setdefault(path.with_suffix(""), []).append(path)
-    return [
-        path
-        for several in by_name.values()
-        for path in several
-        if len(several) == 1 or not _is_coloured(path)
-    ]
+    number = Counter(path.with_suffix("") for path in paths)
+    return [path for path in paths if number[path.with_suffix("")] == 1 or not _is_coloured(path)]
 
 
 def _is_coloured(path: Path) -> bool:
@@ -259,11 +237,9 @@ def _is_coloured(path: Path) -> bool:
 def _read_labels(path: Path) -> Cells:
     labels = read_mask(path, MaskRule("instances")).array
     cells = Cells.from_label_image(labels)
-    if len(cells) == 1:
-        parts = ndimage.label(labels > 0)[1]
-        if parts >= SEMANTIC_PARTS:
-            raise InputError(
-                f"{path}: one label in {parts} separate parts, expected one label per cell; this looks like a mask of "
-                "cell or not, which tools/convert_bccd.py turns into instances"
-            )
+    if len(cells) == 1 and (parts := ndimage.label(labels > 0)[1]) >= SEMANTIC_PARTS:
+        raise InputError(
+            f"{path}: one label in {parts} separate parts, expected one label per cell; this looks like a mask of "
+            "cell or not, which tools/convert_bccd.py turns into instances"
+        )
     return cells

@@ -155,14 +155,8 @@ def image_instances(
         interior: leave out the border.
     """
     matches = [
-        match_cells(
-            overlap,
-            score_threshold,
-            class_index=class_index,
-            interior=interior,
-            iou_threshold=float(threshold),
-        )
-        for threshold in IOU_THRESHOLDS
+        match_cells(overlap, score_threshold, class_index=class_index, interior=interior, iou_threshold=least)
+        for least in IOU_THRESHOLDS.tolist()
     ]
     found = matches[0]
     some = len(found.true) + len(found.false_negatives) > 0
@@ -186,7 +180,8 @@ def instance_metrics(images: Sequence[ImageInstances]) -> InstanceMetrics:
     ]
     first = thresholds[0]
     cells = first.true_positives + first.false_negatives
-    sq = sum(image.iou_sum for image in images) / max(1, first.true_positives) if cells else NO_GROUND_TRUTH
+    iou_sum = sum(image.iou_sum for image in images)
+    sq: Value = iou_sum / max(1, first.true_positives) if cells else NO_GROUND_TRUTH
     pairs = [pair for image in images for pair in image.outlines]
     outlines = [
         mean_value([pair[i] for pair in pairs], NO_MATCH if cells else NO_GROUND_TRUTH) for i in range(3)
@@ -203,9 +198,7 @@ def instance_metrics(images: Sequence[ImageInstances]) -> InstanceMetrics:
         sq if isinstance(sq, str) or isinstance(first.f1, str) else sq * first.f1,
         mean_value([image.aji for image in images if image.aji is not None]),
         mean_value([image.aji_plus for image in images if image.aji_plus is not None]),
-        outlines[0],
-        outlines[1],
-        outlines[2],
+        *outlines,
         thresholds,
     )
 
@@ -215,11 +208,8 @@ def precision_recall_f1(true_positives: int, wrong: int, missed: int) -> tuple[V
     cells, predictions = true_positives + missed, true_positives + wrong
     if cells == 0:
         return NO_GROUND_TRUTH, NO_GROUND_TRUTH, NO_GROUND_TRUTH
-    return (
-        true_positives / max(1, predictions),
-        true_positives / cells,
-        2 * true_positives / (cells + predictions),
-    )
+    f1 = 2 * true_positives / (cells + predictions)
+    return true_positives / max(1, predictions), true_positives / cells, f1
 
 
 def aggregated_jaccard(
