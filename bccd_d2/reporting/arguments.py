@@ -18,35 +18,20 @@ from bccd_d2.reporting.sources import Source, read_run, read_source, source_name
 def add_truth_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the ground truth."""
     add = parser.add_argument_group("ground truth").add_argument
-    add(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="folder that tools/convert_bccd.py wrote (default: the run's)",
-    )
-    add(
-        "--part",
-        nargs="+",
-        metavar="NAME",
-        help="parts of it, one for each file or folder of predictions (default val)",
-    )
+    root_help = "folder that tools/convert_bccd.py wrote (default: the run's)"
+    add("--data-root", type=Path, metavar="DIR", help=root_help)
+    part_help = "parts of it, one for each file or folder of predictions (default val)"
+    add("--part", nargs="+", metavar="NAME", help=part_help)
     add("--truth", type=Path, metavar="JSON", help="a COCO instance file, in place of --data-root and --part")
     add("--images", type=Path, metavar="DIR", help="folder of the images (default: as the ground truth says)")
     suffix_help = (
-        "ends of the names of label images after the image's stem (default: those of Cellpose, StarDist and "
+        "ends of names of label images after the image's stem (default: Cellpose's, StarDist's, InstanSeg's)"
     )
-    add(
-        "--label-suffix",
-        nargs="+",
-        default=LABEL_SUFFIXES,
-        metavar="TEXT",
-        help=f"{suffix_help}InstanSeg)",
+    add("--label-suffix", nargs="+", default=LABEL_SUFFIXES, metavar="TEXT", help=suffix_help)
+    id_help = (
+        "what image_id of COCO results is: ids of the ground truth, or names of images (default: what fits)"
     )
-    add(
-        "--image-ids",
-        choices=IMAGE_IDS,
-        help="what image_id of COCO results is: ids of the ground truth, or names of images (default: what fits)",
-    )
+    add("--image-ids", choices=IMAGE_IDS, help=id_help)
     add("--class-agnostic", action="store_true", help="ignore classes, for predictions without them")
 
 
