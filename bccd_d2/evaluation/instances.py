@@ -183,9 +183,9 @@ def instance_metrics(images: Sequence[ImageInstances]) -> InstanceMetrics:
     iou_sum = sum(image.iou_sum for image in images)
     sq: Value = iou_sum / max(1, first.true_positives) if cells else NO_GROUND_TRUTH
     pairs = [pair for image in images for pair in image.outlines]
-    outlines = [
+    boundary_f1, hausdorff, hausdorff95 = (
         mean_value([pair[i] for pair in pairs], NO_MATCH if cells else NO_GROUND_TRUTH) for i in range(3)
-    ]
+    )
     return InstanceMetrics(
         cells,
         first.true_positives + first.false_positives,
@@ -198,7 +198,9 @@ def instance_metrics(images: Sequence[ImageInstances]) -> InstanceMetrics:
         sq if isinstance(sq, str) or isinstance(first.f1, str) else sq * first.f1,
         mean_value([image.aji for image in images if image.aji is not None]),
         mean_value([image.aji_plus for image in images if image.aji_plus is not None]),
-        *outlines,
+        boundary_f1,
+        hausdorff,
+        hausdorff95,
         thresholds,
     )
 

@@ -161,12 +161,7 @@ class PrecisionRanking:
 
 
 def _interpolated(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over COCO's 101 recalls of the best precision at that recall or a higher one.
-
-    Args:
-        precision: (T, D).
-        recall: (T, D), each row rising.
-    """
+    """Mean over COCO's 101 recalls of the best precision at that recall or a higher one."""
     best = np.zeros((precision.shape[0], precision.shape[1] + 1))
     best[:, :-1] = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     return np.array([row[np.searchsorted(r, RECALLS)].mean() for row, r in zip(best, recall)])

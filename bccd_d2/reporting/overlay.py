@@ -99,14 +99,7 @@ def line_thickness(image: NDArray[np.uint8]) -> int:
 def _draw_legend(
     canvas: NDArray[np.uint8], texts: Sequence[str], colors: Sequence[Color], boxes: NDArray[np.float64]
 ) -> None:
-    """Panel with colour, name and count of each class, in place, in the corner where it covers the least cell area.
-
-    Args:
-        canvas: (height, width, 3) uint8 BGR.
-        texts: by class index.
-        colors: BGR by class index.
-        boxes: (N, 4) xyxy of the cells on the canvas.
-    """
+    """Panel with colour, name and count of each class, in place, in the corner where it covers the least cell area."""
     size = _text_size(canvas)
     font = _font(size)
     line, gap = round(1.45 * size), round(0.5 * size)

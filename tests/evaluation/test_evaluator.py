@@ -108,11 +108,6 @@ def test_a_model_that_predicts_nothing_gets_zero(dataset):
     assert (results["segm"]["AP"], results["bbox"]["AP"], results["instances"]["F1"]) == (0, 0, 0)
 
 
-def test_more_detections_than_the_configuration_says_are_an_error(dataset):
-    with pytest.raises(InputError, match=r"TEST\.DETECTIONS_PER_IMAGE is 1"):
-        run([output([A, B], [0.9, 0.8])], options=EvaluationOptions(max_detections=1))
-
-
 def test_options_come_from_the_configuration():
     cfg = get_bccd_cfg()
     cfg.TEST.DETECTIONS_PER_IMAGE, cfg.TEST.SIZE_EDGES = 300, [30.0, 90.0]

@@ -7,7 +7,6 @@ import pytest
 from matplotlib.colors import to_hex
 
 from bccd_d2.evaluation.bootstrap import HEADLINE, Interval
-from bccd_d2.evaluation.class_table import count_agreement
 from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.error_table import ErrorBin, ErrorTable
 from bccd_d2.evaluation.ranking import PrecisionRecallCurve, Reliability
@@ -77,13 +76,6 @@ def test_splits_are_in_order_and_a_single_group_is_left_out():
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == ["contrast: low (4)", "contrast: medium (4)", "contrast: high (4)"]
     assert sorted({round(bar.get_width(), 2) for bar in axes.patches}) == [0.25, 0.75]
-
-
-def test_bland_altman_draws_difference_over_mean():
-    figure = figures.bland_altman(count_agreement([10, 20], [12, 18]))
-    (points,) = figure.axes[0].collections
-    np.testing.assert_array_equal(points.get_offsets(), [[11, 2], [19, -2]])
-    assert "bias +0.0" in texts(figure)
 
 
 def test_metrics_are_bars_and_intervals_are_whiskers():

@@ -10,15 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import tifffile
 
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.evaluator import find_run
 from bccd_d2.reporting.report import report_run
-from bccd_d2.reporting.sources import read_run, read_source
+from bccd_d2.reporting.sources import read_run
 from tests.html_page import Page
-from tests.reporting.scene import truth, write_scene
+from tests.reporting.scene import write_scene
 from tools.evaluate import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -219,16 +218,6 @@ def test_a_browser_shows_cells_and_changes_images(out):
         assert page.evaluate("document.documentElement.scrollWidth") <= 1200
         browser.close()
     assert problems == []
-
-
-def test_label_images_are_judged_without_classes(scene, tmp_path):
-    for name in ("good", "bad <1>"):
-        tifffile.imwrite(tmp_path / f"{name}_masks.tif", truth().label_image())
-    source = read_source("Val", scene / "annotations" / "instances_val.json", tmp_path, class_agnostic=True)
-    assert source.dataset.class_names == ["cell"]
-    found = [image.predictions.ious(image.truth).diagonal().tolist() for image in source.dataset.images]
-    assert found == [[1.0] * 6] * 2
-    assert source.facts["Predictions"] == str(tmp_path)
 
 
 @pytest.fixture(scope="module")
