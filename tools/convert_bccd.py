@@ -9,17 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from bccd_d2.conversion.arguments import (
-    AUTO,
-    add_annotation_arguments,
-    add_class_arguments,
-    add_file_arguments,
-    add_import_arguments,
-    add_instance_arguments,
-    add_split_arguments,
-    add_workers,
-    conversion_options,
-)
+from bccd_d2.conversion.arguments import AUTO, add_conversion_arguments, add_workers, conversion_options
 from bccd_d2.conversion.box_classes import make_class_source
 from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.convert import convert_dataset
@@ -48,12 +38,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--skip-bad", action="store_true", help="leave out unusable files and list them at the end"
     )
     add_workers(parser)
-    add_file_arguments(parser)
-    add_instance_arguments(parser)
-    add_import_arguments(parser)
-    add_class_arguments(parser)
-    add_annotation_arguments(parser)
-    add_split_arguments(parser)
+    add_conversion_arguments(parser)
     args = parser.parse_args(arguments)
     if args.check and args.to_masks:
         parser.error("--check and --to-masks are two things; give one")

@@ -1,4 +1,4 @@
-"""Command-line options of the conversion, in groups that several commands can share."""
+"""Command-line options of the conversion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from bccd_d2.conversion.importers import FORMATS
 from bccd_d2.conversion.instances import CUT_METHODS, CutRule, InstanceRule
 from bccd_d2.conversion.label_masks import LABEL_FORMATS
 from bccd_d2.conversion.splits import SplitPlan
-from bccd_d2.conversion.unlabelled import UnlabelledRule
 
 AUTO = "auto"
 DEFAULT_SPEC = "kaggle"
@@ -33,8 +32,8 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_file_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what does something with a COCO file instead of converting."""
+def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all options that say how to convert, in groups."""
     group = parser.add_argument_group("instead of converting")
     group.add_argument("--check", type=Path, metavar="JSON", help="list all faults of a COCO instance file")
     group.add_argument(
@@ -43,10 +42,6 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--mask-format", choices=LABEL_FORMATS, default="png", help="for --to-masks (default png)"
     )
-
-
-def add_instance_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what decides how masks become instances."""
     group = parser.add_argument_group("from mask to instances")
     group.add_argument(
         "--spec",
@@ -87,10 +82,6 @@ def add_instance_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help=f"for --cut-touching: peak height or distance in median cell diameters (default {CutRule().distance})",
     )
-
-
-def add_import_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what reads annotations of other tools."""
     group = parser.add_argument_group("annotations of other tools, in place of masks")
     formats = ", ".join(f"{name} ({importer.description})" for name, importer in FORMATS.items())
     group.add_argument(
@@ -104,10 +95,6 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--images", type=Path, metavar="DIR", help="folder of the images (default: that of the annotations)"
     )
-
-
-def add_class_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what decides which class an instance is."""
     group = parser.add_argument_group("classes")
     group.add_argument(
         "--boxes",
@@ -116,10 +103,6 @@ def add_class_arguments(parser: argparse.ArgumentParser) -> None:
         help="annotated boxes with classes: BBBC041's JSON, or a folder of VOC XML or YOLO labels; needs a --spec that "
         "says what their categories mean (default: where the dataset spec says)",
     )
-
-
-def add_annotation_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what decides how instances are written."""
     group = parser.add_argument_group("annotations")
     group.add_argument(
         "--border",
@@ -133,10 +116,6 @@ def add_annotation_arguments(parser: argparse.ArgumentParser) -> None:
         help="write what looks like a cell but has no mask as regions with iscrowd 1",
     )
     group.add_argument("--polygons", action="store_true", help="write polygons in place of run-length codes")
-
-
-def add_split_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what decides which image goes where."""
     group = parser.add_argument_group("train, val and test (random unless one of the first five is given)")
     mode = group.add_mutually_exclusive_group()
     mode.add_argument(
@@ -174,7 +153,7 @@ def add_split_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def conversion_options(args: argparse.Namespace) -> ConversionOptions:
-    """Options from what :func:`add_instance_arguments` and its siblings added.
+    """Options from what :func:`add_conversion_arguments` added.
 
     Raises:
         InputError: a value is out of its range, or the dataset spec cannot be read.
@@ -192,19 +171,14 @@ def conversion_options(args: argparse.Namespace) -> ConversionOptions:
         cut = replace(cut or CutRule(), distance=args.cut_distance)
     rule = AnnotationRule(
         border=args.border,
-        unlabelled=UnlabelledRule() if args.ignore_unlabelled else None,
+        unlabelled=args.ignore_unlabelled,
         polygons=args.polygons,
     )
     spec = replace(spec, instances=replace(spec.instances, cut=cut, **given))
-    return ConversionOptions(spec, rule, split_plan(args))
+    return ConversionOptions(spec, rule, _split_plan(args))
 
 
-def split_plan(args: argparse.Namespace) -> SplitPlan:
-    """The plan that the options of :func:`add_split_arguments` describe.
-
-    Raises:
-        InputError: a value is out of its range.
-    """
+def _split_plan(args: argparse.Namespace) -> SplitPlan:
     common = {"ratios": tuple(args.ratios), "seed": args.seed, "max_images": args.max_images}
     if args.official:
         return SplitPlan("official", **common)
@@ -216,4 +190,4 @@ def split_plan(args: argparse.Namespace) -> SplitPlan:
         return SplitPlan("stain", clusters=args.stain_clusters, **common)
     if args.split_file is not None:
         return SplitPlan("file", path=args.split_file, **common)
-    return SplitPlan("random", **common)
+    return SplitPlan(**common)

@@ -23,7 +23,7 @@ from bccd_d2.conversion.instances import (
     label_classes,
     label_instances,
 )
-from bccd_d2.conversion.unlabelled import UnlabelledRule, find_unlabelled
+from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image, read_image_size, read_orientation
 from bccd_d2.io.mask_checks import fills_image, measure_fit
@@ -42,13 +42,13 @@ class AnnotationRule:
 
     Attributes:
         border: ``ignore`` writes instances that touch the image border with ``iscrowd`` 1.
-        unlabelled: where given, pixels that look like cells but have no mask are written as regions with
+        unlabelled: pixels that look like cells but have no mask are written as regions with
             ``iscrowd`` 1, once for each category.
         polygons: write instances as polygons; regions with ``iscrowd`` stay RLE, as COCO wants them.
     """
 
     border: BorderPolicy = "keep"
-    unlabelled: UnlabelledRule | None = None
+    unlabelled: bool = False
     polygons: bool = False
 
     def __post_init__(self) -> None:
@@ -165,8 +165,8 @@ class Converter(ABC):
         if not annotations:
             counts["images without an instance"] += 1
         counts["instances at the border"] += sum(annotation["border"] for annotation in annotations)
-        if self.rule.unlabelled is not None:
-            found = find_unlabelled(read_image(record.path, "RGB"), labels(), self.rule.unlabelled)
+        if self.rule.unlabelled:
+            found = find_unlabelled(read_image(record.path, "RGB"), labels())
             regions = encode_labels(found)
             annotations += self.ignored_regions(record, regions, "unlabelled")
             counts["unlabelled regions to ignore"] += len(regions)

@@ -7,13 +7,10 @@ cells of the same image, so that stain and illumination need no settings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.errors import InputError
 from bccd_d2.io.background import background_surface
 
 WORKING_DIAMETER = 24
@@ -30,44 +27,26 @@ EDGE_GAP, EDGE_REACH = 0.075, 0.25
 blurred rim of a cell, and before haze has faded."""
 MIN_RING = 5
 """Fewer pixels of such a ring say nothing."""
+MIN_AREA = 0.15
+"""Smallest region, as a share of the image's median cell area; small enough for a cell that is mostly outside."""
+CERTAINTY = 0.5
+"""Where between background (0) and the image's labelled cells (1) the threshold lies."""
+STEP = 0.5
+"""How far a region must step out of what lies just around it, the labelled cells doing so by 1: stained haze and cells
+far out of focus fade into the background."""
 
 
-@dataclass(frozen=True)
-class UnlabelledRule:
-    """What counts as an unlabelled cell.
-
-    Attributes:
-        min_area: smallest region, as a share of the image's median cell area; small enough for a cell that is mostly
-            outside of the image.
-        certainty: 0..1, where between background (0) and the image's labelled cells (1) the threshold lies.
-        edge: 0..1, how far a region must step out of what lies just around it, the labelled cells doing so by 1.
-            Stained haze and cells far out of focus fade into the background; 0 takes them too.
-    """
-
-    min_area: float = 0.15
-    certainty: float = 0.5
-    edge: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_area < 1 or not 0 < self.certainty < 1 or not 0 <= self.edge < 1:
-            raise InputError(f"unlabelled: {self}, expected shares between 0 and 1")
-
-
-def find_unlabelled(
-    image: NDArray[np.uint8], labels: NDArray[np.int32], rule: UnlabelledRule | None = None
-) -> NDArray[np.int32]:
+def find_unlabelled(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray[np.int32]:
     """Regions that look like the labelled cells and are not labelled.
 
     Args:
         image: uint8 (height, width, 3) RGB.
         labels: int32 (height, width) labelled cells, 0 elsewhere.
-        rule: see :class:`UnlabelledRule`.
 
     Returns:
         int32 (height, width): 0, or the number 1..k of a region; never on a labelled pixel. All 0 where the image has
         no labelled cell to learn from.
     """
-    rule = rule or UnlabelledRule()
     areas = np.bincount(labels.ravel())[1:]
     areas = areas[areas > 0]
     if areas.size == 0:
@@ -82,12 +61,12 @@ def find_unlabelled(
     if near.all() or not labelled.any():
         return np.zeros(labels.shape, np.int32)
     contrast = _contrast(small.astype(np.float32), labelled, near)
-    threshold = rule.certainty * float(np.median(contrast[labelled]))
+    threshold = CERTAINTY * float(np.median(contrast[labelled]))
     seen = ((contrast > threshold) & ~near).view(np.uint8)
     candidates = _fill(cv2.morphologyEx(seen, cv2.MORPH_OPEN, _disc(OPENING * diameter * scale)))
     candidates[near] = 0
     count, regions, stats, _ = cv2.connectedComponentsWithStats(candidates, connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] >= rule.min_area * np.median(areas) * scale**2
+    keep = stats[:, cv2.CC_STAT_AREA] >= MIN_AREA * np.median(areas) * scale**2
     keep[0] = False
     clear = ~near & (candidates == 0)
     for region in np.flatnonzero(keep):
@@ -95,7 +74,7 @@ def find_unlabelled(
         reach = round(EDGE_REACH * diameter * scale) + 1
         view = np.s_[max(0, y - reach) : y + h + reach, max(0, x - reach) : x + w + reach]
         step = _step(contrast[view], regions[view] == region, clear[view], diameter * scale)
-        keep[region] = step >= rule.edge * np.median(contrast[labelled])
+        keep[region] = step >= STEP * np.median(contrast[labelled])
     lookup = np.zeros(count, np.int32)
     lookup[keep] = np.arange(1, int(keep.sum()) + 1)
     # What the opening and the rim took from a region comes back as far as it differs from the background.

@@ -17,7 +17,6 @@ from bccd_d2.conversion.convert_image import AnnotationRule
 from bccd_d2.conversion.dataset_spec import DatasetSpec, FolderPair, ImageRecord, read_spec
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.splits import PARTS, SplitPlan, read_splits
-from bccd_d2.conversion.unlabelled import UnlabelledRule
 from bccd_d2.errors import InputError
 from bccd_d2.io.coco_images import check_file
 from bccd_d2.io.masks import MaskRule
@@ -131,7 +130,7 @@ def test_unlabelled_cells_become_regions_to_ignore(tmp_path: Path) -> None:
         write(tmp_path / "data/masks" / f"{n}.png", labelled)
     spec = read_spec("palette")
     spec = replace(spec, mask=replace(spec.mask, values=((0, "background"), (255, "RBC"), (7, "WBC"))))
-    options = ConversionOptions(spec, AnnotationRule(unlabelled=UnlabelledRule()))
+    options = ConversionOptions(spec, AnnotationRule(unlabelled=True))
     summary = convert_dataset(tmp_path / "data", tmp_path / "out", options)
     assert summary.events["unlabelled regions to ignore"] == 3
     regions = [a for a in all_entries(tmp_path / "out", "annotations") if a["iscrowd"]]

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from bccd_d2.conversion.instances import label_instances
-from bccd_d2.conversion.unlabelled import UnlabelledRule, find_unlabelled
-from bccd_d2.errors import InputError
+from bccd_d2.conversion.unlabelled import find_unlabelled
 
 LABELLED = [(60, 60), (150, 50), (240, 70), (70, 170), (170, 150)]
 UNLABELLED = [(0, 250), (300, 160)]
@@ -41,14 +40,6 @@ def test_the_two_unlabelled_cells_are_found(shaded: bool) -> None:
         found = regions == region
         assert np.count_nonzero(found & cell) > 0.9 * np.count_nonzero(cell)
         assert np.count_nonzero(found & ~cell) < 0.35 * np.count_nonzero(cell)
-
-
-def test_size_of_what_counts() -> None:
-    image, mask = smear()
-    labels = label_instances(mask).labels
-    assert find_unlabelled(image, labels, UnlabelledRule(min_area=0.6)).max() == 1  # the border halves one
-    with pytest.raises(InputError, match="unlabelled"):
-        UnlabelledRule(certainty=1.5)
 
 
 def test_without_labelled_cells_there_is_nothing_to_learn_from() -> None:

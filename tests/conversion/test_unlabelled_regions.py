@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from bccd_d2.conversion import unlabelled
 from bccd_d2.conversion.instances import label_instances
-from bccd_d2.conversion.unlabelled import UnlabelledRule, find_unlabelled
-from bccd_d2.errors import InputError
+from bccd_d2.conversion.unlabelled import find_unlabelled
 from tests.audit.scene import PLACES, RADIUS, cells, disc, paint
 
 LEFT_OUT = (165, 140)
@@ -16,7 +16,7 @@ def labelled(mask):
     return np.ascontiguousarray(label_instances(mask).labels)
 
 
-def test_haze_is_not_a_cell_but_is_found_when_edges_do_not_count():
+def test_haze_is_not_a_cell_but_is_found_when_edges_do_not_count(monkeypatch):
     mask = cells()
     image = paint(mask).astype(np.float64)
     rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]]
@@ -24,7 +24,8 @@ def test_haze_is_not_a_cell_but_is_found_when_edges_do_not_count():
     haze = np.exp(-((distance / 45) ** 2))[..., None] * (mask == 0)[..., None]
     image = (image * (1 - 0.75 * haze) + np.array([110, 60, 150]) * 0.75 * haze).astype(np.uint8)
     assert not find_unlabelled(image, labelled(mask)).any()
-    assert find_unlabelled(image, labelled(mask), UnlabelledRule(edge=0)).max() == 1
+    monkeypatch.setattr(unlabelled, "STEP", 0.0)
+    assert find_unlabelled(image, labelled(mask)).max() == 1
 
 
 def test_a_platelet_is_too_small():
@@ -63,8 +64,3 @@ def test_regions_never_touch_labels_and_larger_images_give_the_same_count():
     regions = find_unlabelled(large, labels)
     assert regions.max() == 1
     assert not (labels[regions > 0] > 0).any()
-
-
-def test_an_edge_out_of_range_is_refused():
-    with pytest.raises(InputError, match=r"edge=1.5.*between 0 and 1"):
-        UnlabelledRule(edge=1.5)

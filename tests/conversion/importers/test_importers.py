@@ -408,12 +408,11 @@ def cells(document: dict[str, Any], *, weak: bool = False) -> set[tuple]:
 
 
 @pytest.mark.parametrize("make", [*WITH_BOX.values(), *WITHOUT_BOX.values()], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("named", [False, True], ids=["recognised", "named"])
-def test_a_format_is_read_as_it_was_drawn(tmp_path: Path, make: Callable[[Path], Path], named: bool) -> None:
+def test_a_format_is_read_as_it_was_drawn(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     path = make(tmp_path / "data")
     kind = KINDS.get(make.__name__, make.__name__)
     assert recognise(path) == kind
-    document = convert(path, tmp_path / "out", *(["--from", kind] if named else []))
+    document = convert(path, tmp_path / "out")
     expected = OUTLINED
     if make in (mask_folders, cellpose):
         expected = {(stem, "cell", box, area) for stem, _, box, area in OUTLINED}
