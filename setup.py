@@ -22,6 +22,7 @@ BASE = [
     "matplotlib>=3.8",
     "jinja2>=3.1",
     "tqdm>=4.66",
+    "fsspec>=2023.6",
 ]
 TRAIN = [
     "torch>=2.3",
@@ -32,9 +33,8 @@ TRAIN = [
     # The COCO metrics in a tenth of the time of pycocotools, which takes its place where it is missing (Apache-2.0).
     "timm>=1.0.9",
     "safetensors>=0.4",
-    # Predictions: ImageJ's regions, folders in buckets, the compressions of TIFF.
+    # Predictions: ImageJ's regions, the compressions of TIFF.
     "roifile>=2023.5",
-    "fsspec>=2023.6",
     "imagecodecs>=2023.7",
     # What Detectron2 itself imports at run time.
     "fvcore>=0.1.5.post20221221",
