@@ -1,5 +1,4 @@
 import json
-import math
 
 import pytest
 from detectron2.data import DatasetCatalog
@@ -25,15 +24,15 @@ def test_the_configuration_learns_the_diameter_of_a_cell_unless_it_is_given(tmp_
     root = write_data(tmp_path / "data")
     path = root / "annotations" / "instances_train.json"
     document = json.loads(path.read_text())
-    # Discs of radius 10, 20 and 30; a cut one and a crowd do not count.
-    discs = ((10, 0, False), (20, 0, False), (30, 0, False), (1, 0, True), (1, 1, False))
-    shared = {"image_id": 0, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]], "bbox": [0, 0, 9, 9]}
+    # Squares of 10, 20 and 30 pixels; a cut one and a crowd do not count.
+    squares = ((10, 0, False), (20, 0, False), (30, 0, False), (5, 0, True), (6, 1, False))
+    shared = {"image_id": 0, "category_id": 1}
     document["annotations"] = [
-        {**shared, "id": number, "area": math.pi * radius**2, "iscrowd": crowd, "border": border}
-        for number, (radius, crowd, border) in enumerate(discs, 1)
+        {**shared, "segmentation": [[0, 0, s, 0, s, s, 0, s]], "iscrowd": crowd, "border": border}
+        for s, crowd, border in squares
     ]
     path.write_text(json.dumps(document))
-    assert setup_config(LITE, data_root=str(root)).INPUT.CELL_DIAMETER == 40
+    assert setup_config(LITE, data_root=str(root)).INPUT.CELL_DIAMETER == 22.6  # a disc of 400 pixels
     assert setup_config(LITE, ["INPUT.CELL_DIAMETER", "33.0"], str(root)).INPUT.CELL_DIAMETER == 33
     assert setup_config(LITE, data_root=str(root), training=False).INPUT.CELL_DIAMETER == 0
 
