@@ -82,19 +82,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help=f"for --cut-touching: peak height or distance in median cell diameters (default {CutRule().distance})",
     )
-    group = parser.add_argument_group("annotations of other tools, in place of masks")
-    formats = ", ".join(f"{name} ({importer.description})" for name, importer in FORMATS.items())
-    group.add_argument(
-        "--from",
-        dest="annotation_format",
-        choices=(*FORMATS, AUTO),
-        metavar="FORMAT",
-        help=f"format of the file or folder --root: {formats}; or {AUTO}, to recognise it (default where --root is a "
-        "file, or a folder without masks)",
-    )
-    group.add_argument(
-        "--images", type=Path, metavar="DIR", help="folder of the images (default: that of the annotations)"
-    )
+    add_import_arguments(parser)
     group = parser.add_argument_group("classes")
     group.add_argument(
         "--boxes",
@@ -149,6 +137,23 @@ def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max-images", type=int, metavar="N", help="use at most this many images (default all)"
+    )
+
+
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--from`` and ``--images``, which say how annotations of other tools are read."""
+    group = parser.add_argument_group("annotations of other tools, in place of masks")
+    formats = ", ".join(f"{name} ({importer.description})" for name, importer in FORMATS.items())
+    group.add_argument(
+        "--from",
+        dest="annotation_format",
+        choices=(*FORMATS, AUTO),
+        metavar="FORMAT",
+        help=f"format of the annotations: {formats}; or {AUTO}, to recognise it (default, where there are no "
+        "masks)",
+    )
+    group.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of the images (default: that of the annotations)"
     )
 
 
