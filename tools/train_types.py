@@ -20,6 +20,7 @@ import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are impo
 from bccd_d2.data.type_crops import middle
 from bccd_d2.engine.type_training import TypeResult, TypeTraining, train_types
 from bccd_d2.errors import InputError, run_command
+from bccd_d2.files import shipped_file
 from bccd_d2.modeling.cell_types import fetch_imagenet_weights, save_classifier
 from bccd_d2.reporting.run_figures import save_figure
 from bccd_d2.reporting.type_figures import type_confusion, type_reliability, worst_cells
@@ -35,9 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--config-file", type=Path, required=True, metavar="FILE", help="one of configs/types"
-    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="one of configs/types")
     parser.add_argument(
         "--data-root", type=Path, metavar="DIR", help="parent of the data sets (default: $BCCD_ROOT)"
     )
@@ -56,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(
             "--data-root is not given and BCCD_ROOT is not set; expected the parent of the data sets"
         )
-    training = TypeTraining.read(given.config_file)
+    training = TypeTraining.read(Path(shipped_file(given.config_file)))
     if given.epochs is not None:
         training = replace(training, epochs=given.epochs)
     crops = training.read_crops(root)

@@ -70,7 +70,9 @@ def shipped_model(name: str = SHIPPED_MODEL, folder: Path = WEIGHTS_FOLDER) -> M
     """
     config, weights = folder / f"{name}.yaml", folder / f"{name}.safetensors"
     if not (config.is_file() and weights.is_file()):
-        there = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "none"
+        names = sorted(path.stem for path in folder.glob("*.safetensors"))
+        # Classifiers of cell types lie there too.
+        there = ", ".join(name for name in names if not name.startswith("types_")) or "none"
         raise InputError(
             f"no model {name!r} in {folder} (there: {there}): give --run, or --config-file and --weights"
         )
