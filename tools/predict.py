@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from datetime import date
+from pathlib import Path
 
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
 
@@ -28,6 +30,7 @@ from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER
 from bccd_d2.inference.predictor import check_device
 from bccd_d2.inference.quality import FLAGS
 from bccd_d2.inference.ray_engine import run_job_on_ray
+from bccd_d2.inference.smear_report import REPORT, publish_report, read_fields, render_report
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
 from bccd_d2.io.storage import Storage
 
@@ -64,6 +67,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="types of white cells and shapes of red ones, by the classifiers of a folder (default: weights/)",
     )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help=f"also write {REPORT}: the inputs as the fields of one smear, on two printed pages",
+    )
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there already")
     add_model_arguments(parser)
     add_prediction_arguments(parser)
@@ -86,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
             given.output,
             model_from(given),
             options_from(given),
-            parse_formats(given.formats),
+            parse_formats(given.formats + (",csv" if given.report else "")),
             overwrite=given.overwrite,
             device=given.device,
             max_pixels=given.max_pixels,
@@ -101,7 +109,19 @@ def main(arguments: list[str] | None = None) -> int:
             run_job(job, given.num_gpus)
         for group, found in known_diameters(job).items():
             print(f"{group}: diameter of red cells {found}")
-        return report(collect(job.images, job.outputs, types=bool(job.types)), given.output)
+        summary = collect(job.images, job.outputs, types=bool(job.types))
+        status = report(summary, given.output)
+        if given.report and summary.images:
+            facts = {
+                "date": f"{date.today():%Y-%m-%d}",
+                "model": Path(job.model.weights).stem if given.run is None else str(given.run),
+                "score threshold": f"{given.score_threshold:g}",
+            }
+            fields = read_fields(job.images, job.outputs, given.max_pixels)
+            title = Path(given.input[0]).name or given.input[0]
+            page = render_report(fields, title, facts, summary.failures)
+            print(f"report: {publish_report(page, job.outputs)}")
+        return status
 
 
 def report(summary: BatchSummary, output: str) -> int:

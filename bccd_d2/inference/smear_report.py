@@ -1,0 +1,336 @@
+"""A smear report: counts, sizes, examples and quality of the fields of one smear, an HTML page on two A4 sheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import binomtest, t
+
+from bccd_d2.errors import InputError
+from bccd_d2.inference.measurements import NUCLEATED
+from bccd_d2.inference.outputs import Outputs
+from bccd_d2.inference.quality import FLAGS, Quality
+from bccd_d2.inference.results import Counts, ImageResult, add_counts
+from bccd_d2.io.images import MAX_PIXELS, open_source
+from bccd_d2.io.sources import ImageSource
+from bccd_d2.io.storage import local_copy
+from bccd_d2.reporting.overlay import class_color
+from bccd_d2.reporting.pages import jpeg_uri, render, svg_uri
+
+REPORT = "smear_report.html"
+EXAMPLES = 8
+"""Of each class, drawn at random."""
+_TYPE_EXAMPLES = 3
+_LISTED_FIELDS = 60
+_CROP_DIAMETERS = 1.5
+_CROP_PIXELS = 120
+
+Crops = Callable[[Sequence[tuple[float, float, float]]], list[NDArray[np.uint8]]]
+"""Square parts (RGB) of a field around points: centre x, y and side in pixels."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One image of a smear.
+
+    Attributes:
+        name: of the image.
+        counts: of its cells.
+        quality: of the image.
+        cells: rows of its ``cells.csv``, by column; ``type`` is used where it is there.
+        crops: reads parts of the image.
+    """
+
+    name: str
+    counts: Counts
+    quality: Quality
+    cells: Sequence[Mapping[str, Any]]
+    crops: Crops
+
+
+def field_of(result: ImageResult) -> Field:
+    """A field from a result that is in memory."""
+    columns = {name: column.tolist() for name, column in result.measurements.items()}
+    rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
+    return Field(result.name, result.counts, result.quality, rows, lambda places: crop(result.source, places))
+
+
+def read_fields(
+    images: Sequence[tuple[str | Path, str]], outputs: Outputs, max_pixels: int = MAX_PIXELS
+) -> list[Field]:
+    """The fields of a batch, from its output folder; images without results are left out.
+
+    Args:
+        images: path and name of each file.
+        outputs: where their results are, with format "csv" among them.
+        max_pixels: see :func:`bccd_d2.io.images.open_source`.
+
+    Raises:
+        InputError: a table is not there any more.
+    """
+    fields = []
+    for path, name in images:
+        record = outputs.record(name)
+        if record is None or record["error"] is not None:
+            continue
+        for page, image in enumerate(record["images"]):
+            file = f"csv/{image['name']}.csv"
+            content = outputs.storage.read(file)
+            if content is None:
+                raise InputError(f"{outputs.storage.path(file)} is gone: run the command again")
+            values = image["quality"] | {"flags": tuple(image["quality"]["flags"])}
+            fields.append(
+                Field(
+                    image["name"],
+                    Counts(image["cells"], image["in_frame"], image["area_mm2"]),
+                    Quality(**values),
+                    list(csv.DictReader(io.StringIO(content.decode("utf-8")))),
+                    _file_crops(path, page, max_pixels),
+                )
+            )
+    return fields
+
+
+def crop(source: ImageSource, places: Sequence[tuple[float, float, float]]) -> list[NDArray[np.uint8]]:
+    """Square parts (side, side, 3) RGB around points, moved inwards at the border of the image."""
+    parts = []
+    for x, y, side in places:
+        width, height = min(round(side), source.width), min(round(side), source.height)
+        left = min(max(0, round(x - width / 2)), source.width - width)
+        top = min(max(0, round(y - height / 2)), source.height - height)
+        parts.append(np.ascontiguousarray(source.read(left, top, width, height)[..., ::-1]))
+    return parts
+
+
+def _file_crops(path: str | Path, page: int, max_pixels: int) -> Crops:
+    def read(places: Sequence[tuple[float, float, float]]) -> list[NDArray[np.uint8]]:
+        with local_copy(path) as file, open_source(file, page=page, max_pixels=max_pixels) as source:
+            return crop(source, places)
+
+    return read
+
+
+def render_report(
+    fields: Sequence[Field], title: str, facts: Mapping[str, str], failures: Sequence[str] = ()
+) -> str:
+    """Render the page.
+
+    Args:
+        fields: of the smear; one at least.
+        title: of the page.
+        facts: shown below the title, such as date and model.
+        failures: why files have no results.
+
+    Raises:
+        InputError: there is no field, or an image cannot be read any more.
+    """
+    if not fields:
+        raise InputError("a smear report needs one image with results at least")
+    classes = list(fields[0].counts.cells)
+    colors = ["#{:02x}{:02x}{:02x}".format(*class_color(index)[::-1]) for index in range(len(classes))]
+    total = add_counts(field.counts for field in fields)
+    flags = Counter(flag for field in fields for flag in field.quality.flags)
+    edge = sum(_is_cut(row) for field in fields for row in field.cells)
+    shown = sorted(fields, key=lambda field: not field.quality.flags)[:_LISTED_FIELDS]
+    chosen = {id(field) for field in shown}
+    return render(
+        "bccd_d2.inference",
+        "smear_report.html",
+        {},
+        title=title,
+        facts=facts,
+        classes=list(zip(classes, colors)),
+        total=total,
+        number=len(fields),
+        variation=[_variation(fields, name) for name in classes],
+        ratio=white_to_red(total.cells),
+        area=total.area_mm2,
+        flags=[(flag, FLAGS[flag], count) for flag, count in flags.items()],
+        flagged=sum(bool(field.quality.flags) for field in fields),
+        edge=edge,
+        framed=sum(total.cells.values()) - sum(total.in_frame.values()),
+        empty=[field.name for field in fields if not sum(field.counts.cells.values())],
+        failures=failures,
+        fields=[field for field in fields if id(field) in chosen],
+        sizes=svg_uri(_sizes(fields, classes, colors)),
+        per_field=svg_uri(_per_field(fields, classes, colors)),
+        examples=_examples(fields, classes),
+        types=[(name, _types(fields, name)) for name in classes],
+    )
+
+
+def white_to_red(cells: Mapping[str, int]) -> tuple[int, int, float, float] | None:
+    """White and red cells, and the 95 % interval (Wilson) of red cells for each white one.
+
+    Returns:
+        ``None`` where the classes do not tell them apart, or there are none of both; the upper limit may be infinite.
+    """
+    white = [number for name, number in cells.items() if name.lower() in NUCLEATED]
+    red = [
+        number for name, number in cells.items() if name.lower() in ("rbc", "red blood cell", "erythrocyte")
+    ]
+    if not white or not red or not sum(white) + sum(red):
+        return None
+    low, high = binomial_interval(sum(white), sum(white) + sum(red))
+    return sum(white), sum(red), (1 - high) / high, (1 - low) / low if low > 0 else math.inf
+
+
+def binomial_interval(found: int, of: int) -> tuple[float, float]:
+    """95 % interval of a share, after Wilson (JASA 22, 1927)."""
+    interval = binomtest(found, of).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _variation(fields: Sequence[Field], name: str) -> dict[str, Any]:
+    """Cells of a class per field: mean, deviation, range; and their density with the interval that fields give."""
+    numbers = np.array([field.counts.cells[name] for field in fields], float)
+    areas = [field.counts.area_mm2 for field in fields]
+    found: dict[str, Any] = {
+        "name": name,
+        "cells": int(numbers.sum()),
+        "mean": float(numbers.mean()),
+        "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
+        "low": int(numbers.min()),
+        "high": int(numbers.max()),
+        "density": None,
+        "interval": None,
+    }
+    if all(areas):
+        framed = np.array([field.counts.in_frame[name] for field in fields], float)
+        area = np.array(areas, float)
+        found["density"] = float(framed.sum() / area.sum())
+        if len(fields) > 1:
+            # Of a ratio of sums, by the residuals of the fields (Cochran 1977, section 6.4).
+            residuals = framed - found["density"] * area
+            error = residuals.std(ddof=1) / (np.sqrt(len(fields)) * area.mean())
+            half = float(t.ppf(0.975, len(fields) - 1) * error)
+            found["interval"] = (max(0.0, found["density"] - half), found["density"] + half)
+    return found
+
+
+def _is_cut(row: Mapping[str, Any]) -> bool:
+    return str(row["touches_border"]) in ("True", "1")
+
+
+def _size(row: Mapping[str, Any], unit: str) -> float:
+    return float(row[f"equivalent_diameter_{unit}"] or "nan")
+
+
+def _sizes(fields: Sequence[Field], classes: Sequence[str], colors: Sequence[str]) -> Figure:
+    """Histogram of the diameters of whole cells, in microns where all fields know them."""
+    unit = "um" if all(field.counts.area_mm2 for field in fields) else "px"
+    found = {
+        name: np.array(
+            [_size(row, unit) for field in fields for row in field.cells if row["class"] == name and not _is_cut(row)]
+        )
+        for name in classes
+    }  # fmt: skip
+    figure, axes = _axes(
+        "diameter of a disc of the same area, " + ("µm" if unit == "um" else "pixels"), "cells"
+    )
+    values = np.concatenate(list(found.values()))
+    if not len(values):
+        axes.text(0.5, 0.5, "no whole cells", ha="center", transform=axes.transAxes)
+        return figure
+    edges = np.linspace(0, max(float(np.percentile(values, 99.5)) * 1.1, 1e-3), 41)
+    for (name, sizes), color in zip(found.items(), colors):
+        if len(sizes):
+            label = f"{name}: median {np.median(sizes):.3g}"
+            axes.hist(sizes, edges, color=color, alpha=0.6, label=label)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _per_field(fields: Sequence[Field], classes: Sequence[str], colors: Sequence[str]) -> Figure:
+    figure, axes = _axes("field, in the order of the files", "cells")
+    for name, color in zip(classes, colors):
+        numbers = [field.counts.cells[name] for field in fields]
+        axes.plot(
+            range(1, len(fields) + 1), numbers, ".-", color=color, label=name, linewidth=0.8, markersize=5
+        )
+    flagged = [index for index, field in enumerate(fields, start=1) if field.quality.flags]
+    axes.plot(
+        flagged, [0] * len(flagged), "x", color="#c0392b", markersize=5, label="flagged" if flagged else None
+    )
+    axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(4.6, 2.3), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _examples(fields: Sequence[Field], classes: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Pictures of some whole cells of each class."""
+    return [(name, _pictures(fields, {"class": name}, EXAMPLES)) for name in classes]
+
+
+def _types(fields: Sequence[Field], class_name: str) -> list[dict[str, Any]]:
+    """Types of a class by number of cells, with intervals of their shares and examples; empty where none are told."""
+    found = Counter(
+        row["type"]
+        for field in fields
+        for row in field.cells
+        if row["class"] == class_name and row.get("type")
+    )
+    return [
+        {
+            "name": name,
+            "cells": number,
+            "share": number / found.total(),
+            "interval": binomial_interval(number, found.total()),
+            "pictures": _pictures(
+                fields,
+                {"class": class_name, "type": name},
+                _TYPE_EXAMPLES,
+            ),
+        }
+        for name, number in found.most_common()
+    ]
+
+
+def _pictures(fields: Sequence[Field], wanted: Mapping[str, str], most: int) -> list[str]:
+    """Data URIs of cells drawn at random, the same for the same results; whole ones where there are any."""
+    rows = [
+        (index, row)
+        for index, field in enumerate(fields)
+        for row in field.cells
+        if wanted.items() <= row.items()
+    ]
+    rows = [entry for entry in rows if not _is_cut(entry[1])] or rows
+    if not rows:
+        return []
+    picked = np.random.default_rng(0).permutation(len(rows))[:most]
+    # All examples at one magnification.
+    side = _CROP_DIAMETERS * float(np.percentile([_size(row, "px") for _, row in rows], 90))
+    pictures = []
+    for index, row in sorted((rows[k] for k in picked.tolist()), key=lambda entry: entry[0]):
+        place = (float(row["x_px"]), float(row["y_px"]), max(side, 8.0))
+        pictures += [jpeg_uri(part, _CROP_PIXELS) for part in fields[index].crops([place])]
+    return pictures
+
+
+def publish_report(text: str, outputs: Outputs) -> str:
+    """Write the page into an output folder; its path."""
+    with outputs.storage.staging() as folder:
+        (folder / REPORT).write_text(text, encoding="utf-8")
+        outputs.storage.publish(folder / REPORT, REPORT)
+    return outputs.storage.path(REPORT)
