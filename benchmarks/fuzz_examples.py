@@ -189,7 +189,7 @@ def _examples() -> dict[str, bytes]:
         b"</annotations>",
         "a.roi": ImagejRoi.frompoints(np.array(corners), name="RBC-1").tobytes(),
         "a_seg.npy": seg.getvalue(),
-        "in/a.png": _image("png", colour),
+        "img/a.png": _image("png", colour),
         "in/a.csv": b"id,class,score\n1,RBC,0.5\n2,RBC,0.5\n3,WBC,0.5\n",
         "binary.png": _image("png", mask),
         "palette.png": _image("png", mask, palette=True),

@@ -142,7 +142,7 @@ def read_imported(kind: str) -> Callable[[Path], None]:
 
     def read(path: Path) -> None:
         out = path.parent.parent / "converted"
-        convert_annotations(path.parent, out, kind=kind, images=path.parent, overwrite=True)
+        convert_annotations(path.parent, out, kind=kind, images=path.parent.parent / "img", overwrite=True)
 
     return read
 
@@ -214,7 +214,7 @@ READERS = [
             read_imported(kind),
             (example,),
             structured,
-            ("in/a.png", *more),
+            ("img/a.png", *more),
         )
         for kind, name, example, structured, more in (
             ("coco", "a.json", COCO, _JSON, ()),
