@@ -21,13 +21,17 @@ DEMO_DATA  := $(if $(BCCD_ROOT),,$(DEMO)/smears/.complete)
 DEMO_STEPS ?= 400
 CONFIG     := configs/mask_rcnn_R_18_FPN_lite.yaml
 
-# The shipped model: one on synthetic smears, from it a short and a long run on the real pairs, and the mean of their weights.
-LITE       := output/lite
-LITE_RUNS  := $(LITE)/long $(LITE)/short
-LITE_CFG   := configs/mask_rcnn_slim_FPN_lite.yaml
-LITE_TRAIN := OMP_NUM_THREADS=1 $(BIN)/python tools/train_net.py --config-file $(LITE_CFG) --resume
+# The default model. BCCD_ROOT holds its sources: bccd_with_mask, bccd_with_mask_more, bccd_voc and txl_pbc (docs/model.md).
+# A teacher of one class learns real masks on the pairs; it outlines the annotated boxes of the other sources.
+MODEL       := output/model
+BOXES       := $(MODEL)/converted
+SOURCES     := pairs more voc txl synthetic
+CONVERT     := $(BIN)/python tools/convert_bccd.py --overwrite
+COMPLETE    := $(BIN)/python tools/complete_annotations.py --overwrite --run $(MODEL)/teacher
+TRAIN_MODEL := OMP_NUM_THREADS=1 $(BIN)/python tools/train_net.py --resume
+SOURCE_ROOT  = $(or $(BCCD_ROOT),$(error BCCD_ROOT=DIR: expected the folder of the sources, see docs/model.md))
 
-.PHONY: help setup demo lite test lint bench docs clean
+.PHONY: help setup demo model test lint bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
@@ -72,26 +76,48 @@ $(DEMO)/model/results.json: $(DEMO)/dataset/splits.json
 	$(BIN)/python tools/train_net.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --resume \
 	    OUTPUT_DIR $(DEMO)/model SOLVER.MAX_ITER $(DEMO_STEPS) TEST.EVAL_PERIOD 0
 
-lite: $(LITE_RUNS:%=%/model_final.pth) ## make the shipped model again from the real pairs: BCCD_ROOT=DIR
-	$(BIN)/python tools/pack_model.py --run $(LITE_RUNS) --output $(LITE) --name lite --overwrite
+model: $(MODEL)/smear/model_final.pth ## make the default model again from its sources, some hours: BCCD_ROOT=DIR
+	$(BIN)/python tools/pack_model.py --run $(MODEL)/smear --output $(MODEL) --name smear --overwrite
 
-$(LITE)/dataset/splits.json: | $(READY)
-	$(BIN)/python tools/convert_bccd.py --root "$(or $(BCCD_ROOT),$(error BCCD_ROOT=DIR: expected the folder of the image and mask pairs))" \
-	    --output $(LITE)/dataset --overwrite
+$(BOXES)/pairs/splits.json: | $(READY)
+	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/bccd_with_mask" --spec bbbc041 \
+	    --boxes "$(SOURCE_ROOT)/bccd_with_mask/bbbc041_boxes.json"
 
-$(LITE)/synthetic/dataset/splits.json: | $(READY)
-	$(BIN)/python tools/make_synthetic.py --output $(LITE)/synthetic/smears --images 60 --seed 7 --overwrite
-	$(BIN)/python tools/convert_bccd.py --root $(LITE)/synthetic/smears --output $(LITE)/synthetic/dataset --overwrite
+$(BOXES)/more/splits.json: | $(READY)
+	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/bccd_with_mask_more" --spec bbbc041 --ratios 0.7 0.3 0 \
+	    --boxes "$(SOURCE_ROOT)/bccd_with_mask_more/bbbc041_boxes.json"
 
-$(LITE)/synthetic/model/model_final.pth: $(LITE)/synthetic/dataset/splits.json
-	$(LITE_TRAIN) --data-root $(LITE)/synthetic/dataset OUTPUT_DIR $(LITE)/synthetic/model TEST.EVAL_PERIOD 0 \
-	    SOLVER.MAX_ITER 600 SOLVER.WARMUP_ITERS 50 MODEL_EMA.DECAY 0.99
+$(BOXES)/voc/splits.json: | $(READY)
+	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/bccd_voc" --spec bccd_voc --official
 
-$(LITE)/short/model_final.pth: STEPS := 1600
-$(LITE)/long/model_final.pth: STEPS := 4500
-$(LITE_RUNS:%=%/model_final.pth): $(LITE)/dataset/splits.json $(LITE)/synthetic/model/model_final.pth
-	$(LITE_TRAIN) --data-root $(LITE)/dataset OUTPUT_DIR $(@D) TEST.EVAL_PERIOD 0 SOLVER.MAX_ITER $(STEPS) \
-	    MODEL.WEIGHTS $(LITE)/synthetic/model/model_final.pth DATASETS.TRAIN "('bccd_train','bccd_test')"
+$(BOXES)/txl/splits.json: | $(READY)
+	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/txl_pbc" --spec txl_pbc --official
+
+$(BOXES)/synthetic/splits.json: | $(READY)
+	$(BIN)/python tools/make_synthetic.py --output $(MODEL)/smears --overwrite --variety wide --images 100 --seed 5 \
+	    --size 900x700 --extras mask-classes --platelets-in-mask --test-fraction 0
+	$(CONVERT) --output $(@D) --root $(MODEL)/smears --spec rgb_classes --min-area 10 --ratios 1 0 0
+
+$(MODEL)/teacher-data/splits.json: | $(READY)
+	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/bccd_with_mask"
+
+$(MODEL)/teacher/model_final.pth: $(MODEL)/teacher-data/splits.json
+	$(TRAIN_MODEL) --config-file configs/mask_rcnn_slim_FPN_lite.yaml --data-root $(<D) OUTPUT_DIR $(@D) TEST.EVAL_PERIOD 0
+
+$(MODEL)/sources/%/splits.json: $(BOXES)/%/splits.json $(MODEL)/teacher/model_final.pth
+	$(COMPLETE) --data-root $(<D) --output $(@D) $(COMPLETION_$*)
+	cp $< $@
+
+# What is sure enough to be no background: the pairs lack some cells at the border, the detection set many red cells.
+COMPLETION_pairs     := --ignore-score 0.3
+COMPLETION_more      := --ignore-score 0.3
+COMPLETION_voc       := --outlines --ignore-score 0.1
+COMPLETION_txl       := --outlines
+COMPLETION_synthetic := --outlines
+
+$(MODEL)/smear/model_final.pth: $(SOURCES:%=$(MODEL)/sources/%/splits.json)
+	$(TRAIN_MODEL) --config-file configs/mask_rcnn_slim_FPN_smear.yaml --data-root $(MODEL)/sources \
+	    OUTPUT_DIR $(@D) MODEL.WEIGHTS $(MODEL)/teacher/model_final.pth
 
 # One process per core with one thread each: the tests are small, and threads of several processes fight for the cores.
 test: $(TESTED) ## run the tests

@@ -65,3 +65,9 @@ def bucket():
     yield filesystem
     filesystem.store.clear()
     filesystem.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture(scope="session")
+def real_data_root():
+    """Gives the folder of a real data set by its name; skips the test where it is absent."""
+    return _find_real_data

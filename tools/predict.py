@@ -35,10 +35,10 @@ from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
 from bccd_d2.io.storage import Storage
 
 EXAMPLES = """examples:
-  python tools/predict.py --input smear.png --output predictions [--model classes]
+  python tools/predict.py --input smear.png --output predictions
   python tools/predict.py --run output/lite --input folder/ 'more/**/*.tif' --output results --formats csv,geojson,roi
-  python tools/predict.py --input folder/ --output predictions --diameter auto
-  python tools/predict.py --input folder/ --output predictions --model classes --types
+  python tools/predict.py --input folder/ --output predictions --diameter 75
+  python tools/predict.py --input folder/ --output predictions --types
   python tools/predict.py --input slide.svs --output predictions --mpp 0.25 --formats labels,csv
   python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --num-gpus 4
   python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --engine ray --ray-address auto

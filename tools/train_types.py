@@ -27,7 +27,7 @@ from bccd_d2.reporting.type_figures import type_confusion, type_reliability, wor
 
 EXAMPLES = """examples:
   python tools/train_types.py --config-file configs/types/white.yaml --data-root ../shared/data --output output/types
-  python tools/predict.py --input smears/ --output results --model classes --types output/types
+  python tools/predict.py --input smears/ --output results --types output/types
 """
 
 

@@ -46,9 +46,10 @@ def add_prediction_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--diameter",
         type=_diameter,
+        default=AUTO,
         metavar="PX",
-        help="diameter of a typical cell in the images, which are resized to the size the model was trained at; auto: "
-        "estimate that of the red cells, per folder and image size",
+        help="diameter of a typical red cell in the images, which are resized to the size the model was trained at "
+        "(default auto: estimated per folder and image size, unless microns per pixel are known)",
     )
     group.add_argument(
         "--mpp",

@@ -216,6 +216,8 @@ def with_diameters(job: Job) -> Job:
     manifest = read_manifest(storage) or {}
     known = known_diameters(job)
     predictor = job.load()
+    if not predictor.training_diameter:
+        return job
     estimates: dict[str, DiameterEstimate] = {}
     for group, images in _groups(job.images).items():
         if group not in known:

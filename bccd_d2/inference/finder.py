@@ -267,7 +267,7 @@ class CellFinder:
         options = options or self.options
         if options.scale is not None:
             return Magnification(options.scale, "scale")
-        if options.diameter is not None and not self.training_diameter:
+        if options.diameter not in (None, AUTO) and not self.training_diameter:
             raise InputError(
                 "diameter is given, but INPUT.CELL_DIAMETER of the configuration is 0: set it to the median cell "
                 "diameter of the training images in pixels"
@@ -282,7 +282,7 @@ class CellFinder:
         if self.knows_microns_of(source, options):
             microns = options.microns_per_pixel or source.microns_per_pixel or 0.0
             return Magnification(microns / self._training_microns, "microns")
-        if options.diameter != AUTO:
+        if options.diameter != AUTO or not self.training_diameter:
             return Magnification(1.0)
         estimate = estimate or self.estimate_diameter(source)
         if estimate.diameter is None:

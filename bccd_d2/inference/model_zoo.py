@@ -11,7 +11,7 @@ from bccd_d2.files import shipped_file, shipped_folder
 WEIGHTS_FOLDER = shipped_folder("weights")
 """NAME.yaml is the configuration of NAME.safetensors."""
 
-SHIPPED_MODEL = "lite"
+SHIPPED_MODEL = "smear"
 
 
 @dataclass(frozen=True)

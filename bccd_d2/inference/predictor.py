@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bccd_d2.config import load_config
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.errors import InputError
-from bccd_d2.inference.finder import DEFAULT_OPTIONS, CellFinder, PredictionOptions, detections_in
+from bccd_d2.inference.finder import AUTO, CellFinder, PredictionOptions, detections_in
 from bccd_d2.inference.tta import TestTimeAugmentation, predict_views, views_of
 from bccd_d2.modeling.roi_heads import keep_features_exact
 from bccd_d2.modeling.weights import load_weights
@@ -148,7 +148,7 @@ class BCCDPredictor(CellFinder):
         self,
         config: CfgNode | str | Path,
         weights: str | Path | None = None,
-        options: PredictionOptions = DEFAULT_OPTIONS,
+        options: PredictionOptions | None = None,
         *,
         device: str | None = None,
         cpu_mode: str = "auto",
@@ -158,7 +158,8 @@ class BCCDPredictor(CellFinder):
         Args:
             config: a configuration or its YAML file; that of the training run, which lies beside its checkpoints.
             weights: checkpoint; ``None`` for the configuration's ``MODEL.WEIGHTS``.
-            options: used where a call is given none.
+            options: used where a call is given none; ``None`` estimates the diameter of the red cells for a model that
+                was trained on images of several magnifications, and takes images as they are for others.
             device: such as "cpu" or "cuda:1", in place of ``MODEL.DEVICE``.
             cpu_mode: see :class:`Network`.
             max_detections: that the model returns per image or tile, in place of ``TEST.DETECTIONS_PER_IMAGE``.
@@ -180,6 +181,8 @@ class BCCDPredictor(CellFinder):
         load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS), cfg)
         self.model.eval()
         preprocessor = ImagePreprocessor.from_config(cfg)
+        if options is None:
+            options = PredictionOptions(diameter=AUTO if cfg.INPUT.AUGMENTATION.CELL_DIAMETERS else None)
         super().__init__(
             Network(self.model, half=cfg.SOLVER.AMP.ENABLED, cpu_mode=cpu_mode),
             names,

@@ -50,7 +50,7 @@ class DarkThings:
     class_names: list[str] = field(default_factory=lambda: list(NAMES))
     options: PredictionOptions = DEFAULT_OPTIONS
     seen: list[str] = field(default_factory=list)
-    training_diameter: float = 0.0
+    training_diameter: float = 50.0
 
     def magnification_of(self, source, options=None, estimate=None):
         return Magnification(1.0, "estimated", estimate.diameter) if estimate else Magnification(1.0)

@@ -272,16 +272,16 @@ def test_slides_in_a_folder_are_images_too(folder):
 
 
 def test_which_model_is_taken(tmp_path):
-    for name in ("config.yaml", "model_final.pth", "lite.yaml", "lite.safetensors"):
+    for name in ("config.yaml", "model_final.pth", "smear.yaml", "smear.safetensors"):
         (tmp_path / name).touch()
     run = ModelFiles(str(tmp_path / "config.yaml"), str(tmp_path / "model_final.pth"))
     assert find_model(tmp_path) == run
     assert find_model(tmp_path, weights="detectron2://x.pkl").weights == "detectron2://x.pkl"
     assert find_model(None, run.config, run.weights) == run
     assert shipped_model(folder=tmp_path) == ModelFiles(
-        str(tmp_path / "lite.yaml"), str(tmp_path / "lite.safetensors")
+        str(tmp_path / "smear.yaml"), str(tmp_path / "smear.safetensors")
     )
-    assert find_model(name="classes") == shipped_model("classes") != find_model() == shipped_model("lite")
+    assert find_model(name="smear") == find_model() == shipped_model("smear")
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):
@@ -294,12 +294,12 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
     (tmp_path / "config.yaml").touch()
     with pytest.raises(InputError, match=r"model_final\.pth is not there"):
         find_model(tmp_path)
-    with pytest.raises(InputError, match=r"no model 'lite' in .* \(there: none\): give --run"):
+    with pytest.raises(InputError, match=r"no model 'smear' in .* \(there: none\): give --run"):
         shipped_model(folder=tmp_path)
-    with pytest.raises(InputError, match=r"no model 'large' in .* \(there: classes, lite\)"):
+    with pytest.raises(InputError, match=r"no model 'large' in .* \(there: smear\)"):
         find_model(name="large")
-    with pytest.raises(InputError, match="--model lite: not together with --run"):
-        find_model(tmp_path, name="lite")
+    with pytest.raises(InputError, match="--model smear: not together with --run"):
+        find_model(tmp_path, name="smear")
 
 
 def full_disk(*given):

@@ -50,7 +50,8 @@ def test_the_mask_head_outlines_annotated_boxes(predictor, smear):
     assert np.array_equal(cells.boxes, BOXES)  # as annotated
 
 
-def test_a_box_without_a_cell_becomes_an_ellipse(predictor, smear):
+def test_a_box_without_a_plausible_outline_becomes_an_ellipse(predictor, smear, monkeypatch):
+    monkeypatch.setattr("bccd_d2.inference.completion._SMALLEST_FILL", 1.5)  # no mask is plausible
     empty = np.array([[150.0, 5.0, 190.0, 45.0]])
     cells, failed = outline_boxes(predictor, smear, empty, 1.0)
     assert failed.all()

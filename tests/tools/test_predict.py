@@ -216,7 +216,7 @@ def test_ctrl_c_in_the_middle_of_a_batch(predict, model, images, capsys):
 def test_a_model_that_comes_with_the_repository_is_chosen_by_name(predict, model, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "smear.png"), draw_smear(6, 320, 240).image)
     given = ["--input", str(tmp_path / "smear.png"), "--output", str(tmp_path / "out"), "--formats", "csv"]
-    assert predict.main([*given, "--model", "classes"]) == 0
+    assert predict.main([*given, "--model", "smear"]) == 0
     assert re.search(r"cells in 1 images, \d+ RBC, \d+ WBC, \d+ Platelets: ", capsys.readouterr().out)
-    assert status(predict.main, *given, "--model", "classes", "--run", str(model)) == 1
-    assert "--model classes: not together with --run" in capsys.readouterr().err
+    assert status(predict.main, *given, "--model", "smear", "--run", str(model)) == 1
+    assert "--model smear: not together with --run" in capsys.readouterr().err
