@@ -153,7 +153,10 @@ def _regions(path: Path) -> Iterator[bytes]:
 
 
 def _ring(points: Any) -> NDArray[np.float64]:
-    ring = np.asarray(points, np.float64)[..., :2]
+    try:
+        ring = np.asarray(points, np.float64)[..., :2]
+    except (TypeError, ValueError, IndexError, OverflowError):  # text, a single number, one of 400 digits
+        ring = np.empty((0, 2))
     if ring.ndim != 2 or len(ring) < 3 or not (np.abs(ring) <= MAX_COORDINATE).all():
         raise ValueError(f"ring {str(points)[:60]}, expected three points or more within the image")
     return ring

@@ -99,6 +99,11 @@ def read_annotations(
         if not isinstance(image.name, str) or not image.name:
             raise InputError(f"{image.source}: image {str(image.name)[:40]!r}, expected a file name")
         image.name = found.beside(image.source.parent, image.name)
+        for class_name in {cell.class_name or "" for cell in image.cells}:
+            try:
+                class_name.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(f"{image.source}: class {class_name!r}, expected text in UTF-8") from error
     return kind, found, imported
 
 

@@ -216,6 +216,8 @@ def label_cells(labels: NDArray[np.integer]) -> list[ImportedCell]:
     """One cell for each value above 0 of a label map (height, width)."""
     from scipy.ndimage import find_objects
 
+    if not labels.size:
+        return []
     present, inverse = np.unique(labels, return_inverse=True)
     numbers = inverse.reshape(labels.shape) + (0 if present.size and present[0] == 0 else 1)
     cells = []

@@ -548,6 +548,20 @@ def test_a_file_name_that_is_none_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "image '3', expected a file name")
 
 
+def test_a_class_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = labelme(tmp_path) / "a.json"
+    path.write_text(path.read_text().replace('"WBC"', r'"\ud800"'))
+    refused(tmp_path, r"a\.json: class '\\ud800', expected text in UTF-8")
+
+
+@pytest.mark.parametrize("coordinates", [[7], [[[1, 10**400], [2, 2], [3, 1]]], [["x"]], [[]]])
+def test_outlines_that_are_none_are_refused(tmp_path: Path, coordinates: list) -> None:
+    draw(tmp_path)
+    geometry = {"type": "Polygon", "coordinates": coordinates}
+    dump(tmp_path / "a.geojson", {"type": "Feature", "geometry": geometry, "properties": {}})
+    refused(tmp_path, r"a\.geojson, feature 0: coordinates that are no rings")
+
+
 def test_annotations_of_another_image_are_refused_or_left_out(tmp_path: Path) -> None:
     labelme(tmp_path)
     cv2.imwrite(str(tmp_path / "b.png"), np.zeros((50, 50, 3), np.uint8))
