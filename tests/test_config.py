@@ -34,7 +34,7 @@ def test_every_model_file_is_valid_short_and_described(path):
     assert len(path.read_text().splitlines()) <= 45
 
 
-@pytest.mark.parametrize("path", [LITE, *sorted((ROOT / "weights").glob("*.yaml"))], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [LITE, ROOT / "weights" / "smear.yaml"], ids=lambda p: p.stem)
 def test_a_run_reads_its_own_dump(tmp_path, path):
     cfg = load_config(path)
     # As plain values: YAML has no tuples.

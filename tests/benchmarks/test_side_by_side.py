@@ -283,18 +283,15 @@ def test_the_command_measures_all_and_nothing_twice(root, tmp_path, capsys, monk
 
 def test_own_model_is_evaluated_with_its_averaged_weights(root, tmp_path):
     method = build_own(setting(root), tmp_path)
-    trainer, evaluated = method._trainer, []
-
-    def weights():
-        return next(trainer.model.parameters()).detach().clone()
+    trainer, modes = method._trainer, []
 
     def evaluator(predict):
-        evaluated.append((weights(), trainer.model.training))
+        predict(np.full((HEIGHT, WIDTH, 3), 200, np.uint8))
+        modes.append(trainer.evaluated_model.training)
         return {}
 
     method.train(Budget(1e-6, [1], time.process_time), evaluator)
-    with trainer.ema.applied():
-        averaged = weights()
-    torch.testing.assert_close(evaluated[0][0], averaged)
-    assert not torch.equal(averaged, weights())
-    assert not evaluated[0][1] and trainer.model.training
+    trained, averaged = next(trainer.model.parameters()), next(trainer.evaluated_model.parameters())
+    assert trainer.evaluated_model is trainer.ema.module
+    assert not torch.equal(trained, averaged)
+    assert modes == [False] and trainer.model.training
