@@ -11,7 +11,7 @@ class InputError(ValueError):
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command's ``main`` and leave the process with its status, without a traceback for what users can mend.
+    """Run a command's ``main`` and leave the process with its status, without a traceback for what users can fix.
 
     Args:
         main: returns the exit status, or ``None`` for 0.

@@ -182,7 +182,7 @@ def to_torchvision(
 
 
 class TorchvisionCells(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
-    """Map-style data set of training samples in torchvision's detection format; each access draws anew.
+    """Map-style data set of training samples in torchvision's detection format; each access draws again.
 
     Args:
         dataset_dicts: in Detectron2's format.

@@ -19,7 +19,7 @@ from bccd_d2.errors import InputError
 _logger = logging.getLogger(__name__)
 # Detectron2's writers give the median of as many values.
 _SMOOTHING_WINDOW = 20
-# Iterations are timed anew in every run.
+# Iterations are timed again in every run.
 _NOT_RESUMED = ("time", "data_time")
 # A signal that comes twice within this time, in seconds, is one: a terminal and a parent process may both send it.
 _ONE_SIGNAL = 1.0

@@ -31,7 +31,7 @@ _PACKAGES = (
 
 @contextmanager
 def run_folder(folder: Path) -> Iterator[Path]:
-    """Hold the folder of a run, mended after an earlier run, while the block runs.
+    """Hold the folder of a run, repaired after an earlier run, while the block runs.
 
     Args:
         folder: the run's ``OUTPUT_DIR``; of several processes the first holds it.

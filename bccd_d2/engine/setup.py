@@ -111,7 +111,7 @@ def start_run(cfg: CfgNode, arguments: Namespace) -> None:
     """What Detectron2's ``default_setup`` does, with our log messages, a console for people, and config.yaml whole.
 
     Detectron2 writes config.yaml in place: a run that goes on when the disk is full would leave an empty one, and
-    nobody could load the checkpoints beside it.
+    the checkpoints beside it could not be loaded.
 
     Args:
         cfg: of the run.

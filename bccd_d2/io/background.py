@@ -1,4 +1,4 @@
-"""The background of a smear, the glass behind the cells: its colour, and what differs from it."""
+"""The background of a smear: its colour, and what differs from it."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class BCCDCheckpointer(DetectionCheckpointer):
         if differences:
             self.logger.warning(
                 f"{self._source}: {fitting} tensors loaded. Not loaded, the model's missing ones and those of another "
-                f"shape start anew: {'; '.join(differences)}"
+                f"shape start from random values: {'; '.join(differences)}"
             )
         return None  # nothing left to log
 

@@ -191,7 +191,10 @@ def test_fine_tuning_starts_heads_of_other_classes_anew_and_says_so(tmp_path, ca
         BCCDCheckpointer(model).resume_or_load(str(tmp_path / "other.pth"), resume=False)
     assert torch.equal(model[0].weight, other[0].weight)
     assert torch.equal(model[2].weight, before)
-    assert "start anew: 2 of another shape: 2.weight (3, 4) in the file, (2, 4) here" in caplog.text
+    assert (
+        "start from random values: 2 of another shape: 2.weight (3, 4) in the file, (2, 4) here"
+        in caplog.text
+    )
 
 
 def test_backbones_of_the_model_zoo_fit_by_the_ends_of_their_names(tmp_path, caplog):
