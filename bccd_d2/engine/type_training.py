@@ -29,7 +29,6 @@ from bccd_d2.data.type_crops import (
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.cell_types import TypeMetrics, choose_threshold, fit_temperature, measure_types
 from bccd_d2.files import read_yaml, replacing
-from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.modeling.cell_types import (
     BACKBONE,
     TypeCard,
@@ -38,6 +37,7 @@ from bccd_d2.modeling.cell_types import (
     load_imagenet_weights,
     softmax,
 )
+from bccd_d2.modeling.checkpoint_files import read_checkpoint
 
 _LABEL_SMOOTHING = 0.05
 _WARMUP_SHARE = 0.05
