@@ -34,6 +34,8 @@ _SIDE = 3.0
 _AIM = 0.75
 _STEP = 2.0
 _MIN_SCORE = 0.5
+# A cell's diameter (disc of equal area) relative to the side of its box: 0.86 to 0.90 in five validation sets.
+_DISC = 0.9
 # When a look is believed: so many whole cells, of such mean score, in such sizes (in training diameters), whose
 # diameters have such an interquartile range (of their logarithm).
 _ENOUGH_CELLS = 3
@@ -195,7 +197,7 @@ class DiameterEstimator:
         short, long = sides.min(axis=1), sides.max(axis=1)
         # Long boxes are two cells that overlap: their short side is as wide as one.
         diameters = np.where(long > _LONG * short, short, np.sqrt(short * long))
-        diameters = np.where(halved, np.where(cut, 0, sides).max(axis=1), diameters) / scale
+        diameters = _DISC * np.where(halved, np.where(cut, 0, sides).max(axis=1), diameters) / scale
         usable = halved | ~cut.any(axis=1)
         covered = float((scores * sides.prod(axis=1)).sum() / (part.shape[0] * part.shape[1]))
         return _Look(scale, diameters[usable], scores[usable], covered)
