@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import os
 import sys
 import warnings
@@ -29,6 +30,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _COMPILED_MODULE = "detectron2._C"
+_MODEL_ZOO = "detectron2.model_zoo.model_zoo"
 
 
 def _runs_as_plain_python() -> bool:
@@ -65,6 +67,29 @@ def _missing(name: str) -> Callable[..., NoReturn]:
     return raise_error
 
 
+def _with_pkg_resources(
+    spec: importlib.machinery.ModuleSpec | None,
+) -> importlib.machinery.ModuleSpec | None:
+    """Let the model zoo import ``pkg_resources``, which setuptools 82 dropped; no other module gets to see it."""
+    if spec is None or spec.loader is None:
+        return spec
+    exec_module = spec.loader.exec_module
+
+    def exec_with_stand_in(module: ModuleType) -> None:
+        stand_in = ModuleType("pkg_resources")
+        vars(stand_in)["resource_filename"] = lambda package, name: str(
+            Path(str(sys.modules[package].__file__)).parent / name
+        )
+        sys.modules["pkg_resources"] = stand_in
+        try:
+            exec_module(module)
+        finally:
+            del sys.modules["pkg_resources"]
+
+    spec.loader.exec_module = exec_with_stand_in  # type: ignore[method-assign]
+    return spec
+
+
 class _Detectron2Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Adapts when a submodule of Detectron2 is first imported, and supplies ``detectron2._C`` where there is none."""
 
@@ -82,6 +107,8 @@ class _Detectron2Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         _restore_dropped_names()
         if fullname == _COMPILED_MODULE and importlib.machinery.PathFinder.find_spec(fullname, path) is None:
             return importlib.machinery.ModuleSpec(fullname, self, origin="bccd_d2.compat")
+        if fullname == _MODEL_ZOO and importlib.util.find_spec("pkg_resources") is None:
+            return _with_pkg_resources(importlib.machinery.PathFinder.find_spec(fullname, path))
         return None
 
     def exec_module(self, module: ModuleType) -> None:

@@ -15,6 +15,7 @@ import pytest
 from detectron2.config import CfgNode
 
 from bccd_d2.config import get_bccd_cfg
+from tools import convert_bccd, make_synthetic
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs"
@@ -127,6 +128,46 @@ def python_code() -> str:
 def test_every_page_is_in_the_navigation_of_the_site():
     listed = re.findall(r"[\w/]+\.md", text_of(REPOSITORY / "mkdocs.yml"))
     assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+def test_detectron2s_own_trainer_runs(tmp_path):
+    """The page's two blocks, on three small smears and a model of few channels."""
+    smears, data = tmp_path / "smears", tmp_path / "datasets" / "bccd"
+    make_synthetic.main(f"--output {smears} --images 4 --size 320x240".split())
+    convert_bccd.main(f"--root {smears} --output {data}".split())
+    text = text_of(DOCS / "detectron2.md")
+    settings, code = (
+        re.search(rf"^```{kind}\n(.*?)^```$", text, re.M | re.S)[1] for kind in ("yaml", "python")
+    )
+    tiny = [
+        *("MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "MODEL.RESNETS.RES2_OUT_CHANNELS", 16),
+        *("MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.WIDTH_PER_GROUP", 8),
+        *("MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 16, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16),
+        *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 1),
+        *("SOLVER.MAX_ITER", 2, "SOLVER.STEPS", (), "SOLVER.BASE_LR", 1e-4, "TEST.DETECTIONS_PER_IMAGE", 120),
+    ]
+    (tmp_path / "cells.yaml").write_text(settings)
+    merge = 'cfg.merge_from_file("cells.yaml")\n'
+    code = code.replace(merge, f"{merge}cfg.merge_from_list({tiny})\n")
+    code += """
+import json
+print(json.dumps({kind: found["AP"] for kind, found in trainer.test(cfg, trainer.model).items()}))
+print(json.dumps(trainer.build_evaluator(cfg, "bccd_val")._metadata.thing_dataset_id_to_contiguous_id))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert f"maxDets={120}" in result.stdout
+    average_precision, ids = map(json.loads, result.stdout.splitlines()[-2:])
+    assert all(0 <= average_precision[kind] <= 100 for kind in ("bbox", "segm"))
+    assert ids == {"1": 0}
+    written = json.loads((tmp_path / "output" / "coco_instances_results.json").read_text())
+    assert {found["category_id"] for found in written} == {1}
 
 
 def test_the_walkthrough_runs(tmp_path):

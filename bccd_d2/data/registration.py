@@ -180,7 +180,13 @@ def _register(name: str, json_file: Path, names: Sequence[str] | None = None, re
         return dicts
 
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(json_file=str(json_file), evaluator_type="coco", thing_classes=list(names))
+    MetadataCatalog.get(name).set(
+        json_file=str(json_file),
+        evaluator_type="coco",
+        thing_classes=list(names),
+        # Detectron2's COCOEvaluator compares predictions with the file by its category ids.
+        thing_dataset_id_to_contiguous_id=dict(indices),
+    )
 
 
 def _unlabeled(
