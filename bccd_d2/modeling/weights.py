@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 import yaml
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
+from detectron2.utils.file_io import Detectron2Handler
+from iopath.common.file_io import get_cache_dir
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
@@ -137,10 +140,20 @@ def weights_errors(weights: str) -> Iterator[None]:
     except Exception as error:  # a fetch, an unpickler and a checkpoint reader each raise kinds of their own
         if "://" not in weights:
             raise InputError(f"MODEL.WEIGHTS: {weights} cannot be loaded ({error})") from error
+        address, place = _address_and_place(weights)
         raise InputError(
-            f"MODEL.WEIGHTS: {weights} cannot be downloaded ({error}). Fetch it where there is a network and give the "
-            "file as 'MODEL.WEIGHTS FILE', or train without it: configs/mask_rcnn_R_50_FPN_scratch.yaml"
+            f"MODEL.WEIGHTS: {weights} cannot be downloaded ({error}). Fetch {address} where there is a network and "
+            f"put it at {place}, or anywhere and give it as 'MODEL.WEIGHTS FILE'; or train without it: "
+            "configs/mask_rcnn_R_50_FPN_scratch.yaml"
         ) from error
+
+
+def _address_and_place(weights: str) -> tuple[str, Path]:
+    """Where Detectron2 fetches weights from, and where it keeps what it has fetched."""
+    address = weights
+    if weights.startswith(Detectron2Handler.PREFIX):
+        address = Detectron2Handler.S3_DETECTRON2_PREFIX + weights.removeprefix(Detectron2Handler.PREFIX)
+    return address, Path(get_cache_dir()) / urlparse(address).path.lstrip("/")
 
 
 def load_weights(model: torch.nn.Module, weights: str, config: CfgNode | None = None) -> None:

@@ -2,12 +2,17 @@ import hashlib
 import logging
 import os
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from detectron2 import model_zoo
+from detectron2.config import get_cfg
 from detectron2.layers import Conv2d, get_norm
 from detectron2.modeling import build_model
+from iopath.common import file_io
 from safetensors import safe_open
 
 import bccd_d2.modeling  # noqa: F401  registers this project's backbones and heads
@@ -209,6 +214,67 @@ def test_backbones_of_the_model_zoo_fit_by_the_ends_of_their_names(tmp_path, cap
     assert model["backbone"]["stem"].weight.tolist() == [[3, 3], [3, 3]]
     assert "1 tensors loaded" in caplog.text
     assert "3 missing: backbone.stem.bias, head.bias, head.weight; 1 unexpected: fc1000.bias" in caplog.text
+
+
+ZOO_WEIGHTS = "detectron2://COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl"
+
+
+def write_zoo_weights(path):
+    """A file as Detectron2's zoo has it: names and shapes of its Mask R-CNN R50-FPN of COCO's 80 classes, all 0.5."""
+    cfg = get_cfg()
+    cfg.merge_from_file(model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"))
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        tensors = build_model(cfg).state_dict()
+    arrays = {
+        name: np.full(tensor.shape, 0.5, np.float32)
+        for name, tensor in tensors.items()
+        if not name.startswith("pixel_")
+    }
+    if path.suffix == ".pkl":
+        path.write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}, protocol=2))
+    else:
+        torch.save({"model": {name: torch.from_numpy(array) for name, array in arrays.items()}}, path)
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+def test_weights_of_coco_fit_all_but_the_layers_of_their_classes(tmp_path, caplog, suffix):
+    path = tmp_path / f"model_final_f10217{suffix}"
+    write_zoo_weights(path)
+    options = ["MODEL.WEIGHTS", str(path), "MODEL.ROI_HEADS.NUM_CLASSES", "3", "MODEL.DEVICE", "cpu"]
+    cfg = load_config(REPOSITORY / "configs" / "mask_rcnn_R_50_FPN.yaml", options)
+    model = build_model(cfg)
+    with caplog.at_level(logging.WARNING):
+        BCCDCheckpointer(model).resume_or_load(cfg.MODEL.WEIGHTS, resume=False)
+    own = {
+        f"roi_heads.{layer}.{kind}"
+        for layer in ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
+        for kind in ("weight", "bias")
+    }
+    for name, value in model.state_dict().items():
+        if not name.startswith("pixel_") and "cell_anchors" not in name:
+            assert (value == 0.5).all() == (name not in own), name
+    assert "start from random values: 6 of another shape: roi_heads.box_predictor." in caplog.text
+    assert "missing:" not in caplog.text and "unexpected:" not in caplog.text
+
+
+def test_without_a_network_the_message_says_which_file_belongs_where(tmp_path, monkeypatch):
+    def no_network(*_arguments, **_options):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    monkeypatch.setattr(file_io, "download", no_network)
+    with pytest.raises(InputError) as caught:
+        load_weights(network(), ZOO_WEIGHTS)
+    wanted = re.search(
+        r"Fetch https://\S+/(\S+) where there is a network and put it at (\S+), or", str(caught.value)
+    )
+    assert "no route to host" in str(caught.value)
+    assert wanted[1] == "model_final_f10217.pkl"
+    arrays = {name: tensor.numpy() for name, tensor in network(classes=3).state_dict().items()}
+    Path(wanted[2]).write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}))
+    load_weights(loaded := network(classes=3, width=4), ZOO_WEIGHTS)
+    assert same(loaded, network(classes=3))
 
 
 @pytest.mark.parametrize("resume", [False, True])
