@@ -30,6 +30,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import get_args
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 
@@ -48,7 +49,7 @@ from bccd_d2.config import load_config
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.errors import run_command
 from bccd_d2.inference.finder import PredictionOptions
-from bccd_d2.inference.predictor import BCCDPredictor
+from bccd_d2.inference.predictor import BCCDPredictor, CpuMode
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, write_formats
 from bccd_d2.io.images import open_source
@@ -90,7 +91,7 @@ def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def predictor_of(
-    name: str, run: Path | None, options: PredictionOptions, cpu_mode: str = "auto"
+    name: str, run: Path | None, options: PredictionOptions, cpu_mode: CpuMode = "channels_last"
 ) -> BCCDPredictor:
     """A predictor with the weights of ``run``, or with random ones and 100 detections an image."""
     cfg = configuration(name, run)
@@ -181,9 +182,9 @@ def models_table(smear: SyntheticSmear, rounds: int) -> None:
     }
     times: dict[str, int] = {}
     for name in (R50, LITE):
-        for mode in ("plain", "auto"):
+        for mode in get_args(CpuMode)[:2]:
             predictor = predictor_of(name, None, options, mode)
-            label = f"{name}, cpu_mode {mode}" + f" ({predictor.network.mode})" * (mode == "auto")
+            label = f"{name}, cpu_mode {mode}"
             works[label] = partial(predictor.predict_cells, smear.image)
     with tempfile.TemporaryDirectory() as folder:
         try:

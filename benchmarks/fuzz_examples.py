@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import tempfile
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ from bccd_d2.config import load_config
 from bccd_d2.conversion.splits import splits_hash
 from bccd_d2.data.registration import register_bccd
 from bccd_d2.engine.trainer import BCCDTrainer
+from bccd_d2.inference.outputs import Outputs, record_file
+from bccd_d2.inference.quality import Quality
+from bccd_d2.inference.results import Counts
+from bccd_d2.io.storage import Storage
 
 COCO = "annotations/instances_val.json"
 HEIGHT, WIDTH = 40, 48
@@ -53,19 +58,28 @@ def trainer() -> BCCDTrainer:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(example(name))
     register_bccd(folder, "trained")
-    sets = (
-        "DATASETS.TRAIN",
-        "('trained_val',)",
-        "DATASETS.TEST",
-        "('trained_val',)",
-        "INPUT.CROP.SIZE",
-        "[32,32]",
-    )
-    options = [*soak.OPTIONS.split(), *sets, "MODEL.ROI_HEADS.NUM_CLASSES", "2", "SOLVER.MAX_ITER", "1"]
-    options += ["TEST.EVAL_PERIOD", "0", "TEST.VALIDATION_LOSS_PERIOD", "0", "OUTPUT_DIR", str(folder)]
+    sets = "DATASETS.TRAIN ('trained_val',) DATASETS.TEST ('trained_val',) INPUT.CROP.SIZE [32,32]"
+    keys = "MODEL.ROI_HEADS.NUM_CLASSES 2 SOLVER.MAX_ITER 1 TEST.EVAL_PERIOD 0 TEST.VALIDATION_LOSS_PERIOD 0"
+    options = f"{soak.OPTIONS} {sets} {keys}".split() + ["OUTPUT_DIR", str(folder)]
     made = BCCDTrainer(load_config(soak.CONFIG, options))
     made.train()
     return made
+
+
+def output_of(folder: Path) -> Outputs:
+    """An output folder of a prediction."""
+    return Outputs(Storage(str(folder)), ("csv", "coco"), "k")
+
+
+def _record() -> bytes:
+    """Of an image with one cell."""
+    cells = {"RBC": 1}
+    image = {"name": "a.png", "height": 4, "width": 4, "quality": asdict(Quality())}
+    image["counts"] = asdict(Counts(cells, cells, 1.0))
+    record = {"key": "k", "formats": ["csv", "coco"], "file": "", "results": ["csv/a.png.csv"], "error": None}
+    with tempfile.TemporaryDirectory() as folder:
+        output_of(Path(folder)).write_record("a.png", {**record, "images": [image]})
+        return (Path(folder) / record_file("a.png")).read_bytes()
 
 
 def _image(kind: str, pixels: NDArray, **options: Any) -> bytes:
@@ -73,11 +87,15 @@ def _image(kind: str, pixels: NDArray, **options: Any) -> bytes:
     if kind == "tiff":
         tifffile.imwrite(stream, pixels, **options)
     elif kind == "npy":
-        np.save(stream, pixels)
+        np.save(stream, pixels, allow_pickle=pixels.dtype == object)
     else:
         image = Image.fromarray(pixels)
         (image.convert("P") if options.get("palette") else image).save(stream, kind)
     return stream.getvalue()
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content).encode()
 
 
 def truth_document() -> tuple[dict[str, Any], NDArray[np.uint8]]:
@@ -139,11 +157,6 @@ def _examples() -> dict[str, bytes]:
     digest = splits_hash({"train": ["a", "b"], "val": ["c"], "test": ["d"]})
     rows = "{a: {}, b: {SEED: 3}, c: {evaluate: a}}"
     plan = f"config: a.yaml\noptions: {{SOLVER.MAX_ITER: 3}}\nseeds: [1, 2]\nrows: {rows}\n"
-    counts = {"cells": {"RBC": 1}, "in_frame": {"RBC": 1}, "area_mm2": 1.0}
-    record = {
-        **{"key": "k", "formats": ["csv", "coco"], "file": "", "results": ["csv/a.png.csv"], "error": None},  # noqa: PIE800
-        "images": [{"name": "a.png", "height": 4, "width": 4, **counts}],
-    }
     coco = {**document, "annotations": [{**a, "score": 0.5} for a in document["annotations"]]}
     state = {
         "model": {"a.weight": torch.ones(2, 3), "b": torch.zeros(4)},
@@ -160,35 +173,24 @@ def _examples() -> dict[str, bytes]:
     brush = {"original_width": 48, "original_height": 40, "type": "polygonlabels"}
     brush |= {"value": {"points": corners, "polygonlabels": ["RBC"]}}
     geometry = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
-    seg = io.BytesIO()
-    np.save(seg, np.array({"masks": labels, "filename": "a.png"}, object), allow_pickle=True)
-    imported: dict[str, Any] = {
-        "labelme.json": {
-            "imagePath": "a.png",
-            "imageHeight": 40,
-            "imageWidth": 48,
-            "shapes": [{"label": "RBC", "points": corners, "group_id": 1, "shape_type": "polygon"}],
-        },
-        "label-studio.json": [{"data": {"image": "a.png"}, "annotations": [{"result": [brush]}]}],
-        "via.json": {"a": {"filename": "a.png", "size": 1, "regions": [region]}},
-        "a.geojson": {
-            "type": "Feature",
-            "geometry": geometry,
-            "properties": {"classification": {"name": "RBC"}},
-        },
-    }
+    outline = {"label": "RBC", "points": corners, "group_id": 1, "shape_type": "polygon"}
+    labelme = {"imagePath": "a.png", "imageHeight": 40, "imageWidth": 48, "shapes": [outline]}
+    feature = {"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": "RBC"}}}
     table = io.StringIO()
     header = ["filename", "region_shape_attributes", "region_attributes"]
     csv.writer(table).writerows([header, ["a.png", json.dumps(shape), json.dumps({"class": "RBC"})]])
     return {
-        **{name: json.dumps(content).encode() for name, content in imported.items()},
+        "labelme.json": _json(labelme),
+        "label-studio.json": _json([{"data": {"image": "a.png"}, "annotations": [{"result": [brush]}]}]),
+        "via.json": _json({"a": {"filename": "a.png", "size": 1, "regions": [region]}}),
+        "a.geojson": _json(feature),
         "via.csv": table.getvalue().encode(),
         "yolo.txt": b"0 0.5 0.5 0.4 0.4\n1 0.1 0.1 0.5 0.1 0.5 0.5\n",
         "cvat.xml": b'<annotations><image id="0" name="a.png" width="48" height="40"><polygon label="RBC" '
         b'points="5,5;20,5;20,20"/><mask label="WBC" rle="0,12" left="30" top="20" width="3" height="4"/></image>'
         b"</annotations>",
         "a.roi": ImagejRoi.frompoints(np.array(corners), name="RBC-1").tobytes(),
-        "a_seg.npy": seg.getvalue(),
+        "a_seg.npy": _image("npy", np.array({"masks": labels, "filename": "a.png"}, object)),
         "img/a.png": _image("png", colour),
         "in/a.csv": b"id,class,score\n1,RBC,0.5\n2,RBC,0.5\n3,WBC,0.5\n",
         "binary.png": _image("png", mask),
@@ -208,12 +210,12 @@ def _examples() -> dict[str, bytes]:
         "voc.xml": f"<annotation><size><width>48</width><height>40</height></size>{voc}</annotation>".encode(),
         "train.txt": b"a\nb\n",
         "val.txt": b"c\n",
-        "bbbc041.json": json.dumps(bbbc).encode(),
-        "annotations/instances_val.json": json.dumps(document).encode(),
-        "results.json": json.dumps(results).encode(),
-        "named.json": json.dumps([{**r, "file_name": "a.png"} for r in results]).encode(),
-        "document.json": json.dumps(coco).encode(),
-        "splits.json": json.dumps({**parts, "sha256": digest}).encode(),
+        "bbbc041.json": _json(bbbc),
+        "annotations/instances_val.json": _json(document),
+        "results.json": _json(results),
+        "named.json": _json([{**r, "file_name": "a.png"} for r in results]),
+        "document.json": _json(coco),
+        "splits.json": _json({**parts, "sha256": digest}),
         "table.csv": b"stem,patient\na,1\nb,2\nc,3\nd,1\n",
         "config.yaml": load_config(soak.CONFIG).dump().encode(),
         "short.yaml": f"_BASE_: {soak.CONFIG}\nINPUT: {{SCALE: 0.5}}\nSOLVER: {{MAX_ITER: 5}}\n".encode(),
@@ -224,13 +226,11 @@ def _examples() -> dict[str, bytes]:
         "a.pth": stream.getvalue(),
         "a.safetensors": safetensors_bytes(state["model"], {"config": "x"}),  # type: ignore[arg-type]
         "a.pkl": pickle.dumps(arrays, protocol=2),
-        "run.json": json.dumps(
-            {"seed": 1, "annotations": {"bccd_val": hashlib.sha256(b"c\n").hexdigest()}}
-        ).encode(),
+        "run.json": _json({"seed": 1, "annotations": {"bccd_val": hashlib.sha256(b"c\n").hexdigest()}}),
         "metrics.json": (2 * line).encode(),
-        "scores.json": json.dumps({"bccd_val": {"segm": {"AP": 50.0}}}).encode(),
-        "records/a.png.json": json.dumps(record).encode(),
-        "manifest.json": json.dumps({"config": "1", "options": {"a": 1}}).encode(),
-        "coco/a.png.json": json.dumps(coco).encode(),
+        "scores.json": _json({"bccd_val": {"segm": {"AP": 50.0}}}),
+        "records/a.png.json": _record(),
+        "manifest.json": _json({"config": "1", "options": {"a": 1}}),
+        "coco/a.png.json": _json(coco),
         "csv/a.png.csv": b"image,cell\na.png,1\n",
     }

@@ -2,13 +2,11 @@
 
     python benchmarks/fuzz_readers.py [--minutes 10] [--seed 0] [--output FOLDER] [--readers NAME ...]
 
-Valid files are broken at random: bytes (cut short, flipped, deleted, doubled, zeroed, spliced), values (another
-type, missing, NaN, of 400 digits, negative, endless nesting, names that are no text), and whole files (empty, a
-folder, UTF-16, entity and alias bombs). A reader may take what is left, raise InputError, or pass on an error of the
-file system that names the file.
-Anything else is foreign: another exception, a crash, more than 10 seconds of the processor, or more than 3 GiB of
-memory. Of each foreign exception, told apart by where it was raised, the first input is kept in --output.
-The readers run in forks, so that a crash ends one and not the run. The status is 1 if there was anything foreign.
+Valid files are broken at random: bytes, values, or the whole file (fuzz_mutations.py). A reader may take what is left,
+raise InputError, or pass on an error of the file system that names the file. Anything else is foreign: another
+exception, a crash, more than 10 seconds of the processor, or more than 3 GiB of memory. Of each foreign exception, told
+apart by where it was raised, the first input is kept in --output. The readers run in forks, so that a crash ends one
+and not the run. The status is 1 if there was anything foreign.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import multiprocessing
 import os
 import random
 import resource
@@ -27,8 +26,8 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,10 +44,11 @@ MEMORY = 3 * 2**30
 BATCH_SECONDS = 5.0
 FOLDER_SHARE = 0.005
 """Share of the inputs that are a folder where a file is expected."""
+KINDS = ("read", "InputError", "OSError", "foreign")
 
 
 class Outcome(NamedTuple):
-    """What a reader made of an input: "read", "InputError", "OSError", or "foreign" with where it was raised."""
+    """What a reader made of an input, one of ``KINDS``, and where it was raised if it is foreign."""
 
     kind: str
     detail: str = ""
@@ -56,15 +56,6 @@ class Outcome(NamedTuple):
 
 class TooSlow(BaseException):
     """Raised by the alarm."""
-
-
-@dataclass
-class Tally:
-    """Of one reader: inputs by outcome, foreign ones by place, seconds of the slowest input."""
-
-    outcomes: Counter[str] = field(default_factory=Counter)
-    foreign: Counter[str] = field(default_factory=Counter)
-    slowest: float = 0.0
 
 
 def place(reader: Reader, folder: Path) -> Path:
@@ -95,36 +86,27 @@ def read_input(reader: Reader, path: Path) -> Outcome:
             reader.read(path)
     except InputError:
         return Outcome("InputError")
-    except OSError as error:
-        # A file that is not there or is a folder: the command ends with the system's words and the name.
-        if error.errno is not None and error.filename is not None:
-            return Outcome("OSError")
-        return Outcome("foreign", _where(error))
     except (Exception, TooSlow) as error:
-        return Outcome("foreign", _where(error))
+        # A file that is not there or is a folder: the command ends with the system's words and the name.
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            return Outcome("OSError")
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [frame for frame in frames if "bccd_d2/" in frame.filename]
+        places = dict.fromkeys(f"{Path(f.filename).name}:{f.lineno}" for f in [*ours[-1:], *frames[-1:]])
+        return Outcome("foreign", f"{type(error).__name__} at {', '.join(places)}")
     return Outcome("read")
 
 
-def _where(error: BaseException) -> str:
-    """Kind of an exception and the innermost places of ours and at all."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "bccd_d2/" in frame.filename]
-    places = dict.fromkeys(f"{Path(f.filename).name}:{f.lineno}" for f in [*ours[-1:], *frames[-1:]])
-    return f"{type(error).__name__} at {', '.join(places)}"
+def _raise_too_slow(signum: int, frame: Any) -> None:
+    raise TooSlow
 
 
-def check_examples(readers: list[Reader]) -> None:
-    """Read every valid file once, in this process, which also fills what readers keep for later."""
-    for reader in readers:
-        for name in reader.examples:
-            with tempfile.TemporaryDirectory() as folder:
-                path = place(reader, Path(folder))
-                path.write_bytes(example(name))
-                reader.read(path)
+def _draw(reader: Reader, seed: int, number: int) -> random.Random:
+    return random.Random(f"{seed} {reader.name} {number}")
 
 
-def batch(reader: Reader, seed: int, start: int, until: float, work: Path, report: Path) -> None:
-    """In a fork: inputs number ``start`` and on until the time is up; a line for each goes to ``report``."""
+def serve(connection: Connection, reader: Reader, seed: int, number: int, until: float, work: Path) -> None:
+    """In a fork: inputs from ``number`` on until the time is up; sends each number, and then how it went."""
     with contextlib.suppress(ValueError, OSError):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
@@ -133,129 +115,88 @@ def batch(reader: Reader, seed: int, start: int, until: float, work: Path, repor
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     signal.signal(signal.SIGPROF, _raise_too_slow)
-    number = start
-    with report.open("w", encoding="utf-8") as lines:
-        while number == start or time.monotonic() < until:
-            lines.write(f"{number}\t")
-            lines.flush()
-            folder = work / "input"
-            shutil.rmtree(folder, ignore_errors=True)
-            path = write_input(reader, random.Random(f"{seed} {reader.name} {number}"), folder)
-            started = time.monotonic()
-            signal.setitimer(signal.ITIMER_PROF, SECONDS)
-            outcome = read_input(reader, path)
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            lines.write(f"{outcome.kind}\t{outcome.detail}\t{time.monotonic() - started:.2f}\n")
-            number += 1
+    while True:
+        connection.send((number, None, 0.0))
+        shutil.rmtree(work / "input", ignore_errors=True)
+        path = write_input(reader, _draw(reader, seed, number), work / "input")
+        started = time.monotonic()
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        outcome = read_input(reader, path)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        connection.send((number, outcome, time.monotonic() - started))
+        number += 1
+        if time.monotonic() > until:
+            return
 
 
-def _raise_too_slow(signum: int, frame: Any) -> None:
-    raise TooSlow
-
-
-def run_batch(
-    reader: Reader, seed: int, start: int, seconds: float, work: Path, note: Callable[..., None]
-) -> int:
-    """Run a batch in a fork and ``note`` number, outcome and seconds of each input; returns the next number."""
-    report = work / "report.txt"
-    process = os.fork()
-    if not process:
-        status = 1
-        try:
-            batch(reader, seed, start, time.monotonic() + seconds, work, report)
-            status = 0
-        finally:
-            os._exit(status)
-    deadline = time.monotonic() + seconds + 3 * SECONDS
-    ended, status = os.waitpid(process, os.WNOHANG)
-    while not ended:
-        time.sleep(0.02)
-        if time.monotonic() > deadline:  # it hangs where no alarm reaches it
-            os.kill(process, signal.SIGKILL)
-        ended, status = os.waitpid(process, os.WNOHANG)
-    number = start
-    for line in report.read_text(encoding="utf-8").splitlines():
-        words = line.split("\t")
-        number = int(words[0])
-        if len(words) == 4:
-            note(number, Outcome(words[1], words[2]), float(words[3]))
-        else:
-            note(number, Outcome("foreign", f"ended with {os.waitstatus_to_exitcode(status)}"), 0.0)
-    return number + 1
-
-
-def fuzz(readers: list[Reader], minutes: float, seed: int, out: Path) -> dict[str, Tally]:
-    """All readers by turns until the time is up."""
-    tallies = {reader.name: Tally() for reader in readers}
-    following = dict.fromkeys(tallies, 0)
-    rounds = max(1, round(60 * minutes / BATCH_SECONDS / len(readers)))
-    seconds = 60 * minutes / rounds / len(readers)
-    with tempfile.TemporaryDirectory() as folder:
-        for _, reader in tqdm([(r, reader) for r in range(rounds) for reader in readers], unit="batch"):
-            tally = tallies[reader.name]
-
-            def note(
-                number: int, outcome: Outcome, taken: float, reader: Reader = reader, tally: Tally = tally
-            ) -> None:
-                tally.outcomes[outcome.kind] += 1
-                tally.slowest = max(tally.slowest, taken)
-                if outcome.kind == "foreign":
-                    if outcome.detail not in tally.foreign:
-                        _keep(reader, seed, number, outcome, out)
-                    tally.foreign[outcome.detail] += 1
-
-            following[reader.name] = run_batch(
-                reader, seed, following[reader.name], seconds, Path(folder), note
-            )
-    return tallies
-
-
-def _keep(reader: Reader, seed: int, number: int, outcome: Outcome, out: Path) -> None:
-    """Write an input again, with its neighbours, into a folder of its own."""
-    folder = out / reader.name.replace(" ", "_") / str(number)
-    shutil.rmtree(folder, ignore_errors=True)
-    write_input(reader, random.Random(f"{seed} {reader.name} {number}"), folder)
-    (folder / "OUTCOME.txt").write_text(f"{outcome.detail}\n", encoding="utf-8")
+def outcomes(
+    reader: Reader, seed: int, number: int, seconds: float, work: Path
+) -> Iterator[tuple[int, Outcome, float]]:
+    """Number, outcome and seconds of the inputs of one fork; the last is foreign where the fork died or hung."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    until = time.monotonic() + seconds
+    process = context.Process(target=serve, args=(theirs, reader, seed, number, until, work))
+    process.start()
+    theirs.close()
+    outcome: Outcome | None = None
+    with contextlib.suppress(EOFError):
+        while ours.poll(3 * SECONDS):
+            number, outcome, taken = ours.recv()
+            if outcome is not None:
+                yield number, outcome, taken
+    process.kill()  # it may hang where no alarm reaches it
+    process.join()
+    if outcome is None:
+        yield number, Outcome("foreign", f"ended with {process.exitcode}"), 0.0
 
 
 def main() -> int:
-    """Fuzz and print what came of it."""
+    """Fuzz all readers by turns until the time is up, and print what came of it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--minutes", type=float, default=10, metavar="N", help="of all readers together (default 10)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same inputs, in order")
-    parser.add_argument(
-        "--output", type=Path, default=Path("output/fuzz"), metavar="DIR", help="for inputs to keep"
-    )
     names = [reader.name for reader in READERS]
-    parser.add_argument("--readers", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+    add = parser.add_argument
+    add("--minutes", type=float, default=10, metavar="N", help="of all readers together (default 10)")
+    add("--seed", type=int, default=0, help="the same seed gives the same inputs, in order")
+    add("--output", type=Path, default=Path("output/fuzz"), metavar="DIR", help="for inputs to keep")
+    add("--readers", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     given = parser.parse_args()
-    chosen = [reader for reader in READERS if given.readers is None or reader.name in given.readers]
-    check_examples(chosen)
-    tallies = fuzz(chosen, given.minutes, given.seed, given.output)
-    kinds = ("read", "InputError", "OSError", "foreign")
-    rows: list[list[Any]] = [
-        [
-            name,
-            sum(t.outcomes.values()),
-            *(t.outcomes[kind] for kind in kinds),
-            len(t.foreign),
-            f"{t.slowest:.1f}",
-        ]
-        for name, t in tallies.items()
+    readers = [reader for reader in READERS if given.readers is None or reader.name in given.readers]
+    kinds: dict[str, Counter[str]] = {reader.name: Counter() for reader in readers}
+    foreign: dict[str, Counter[str]] = {reader.name: Counter() for reader in readers}
+    slowest, following = dict.fromkeys(kinds, 0.0), dict.fromkeys(kinds, 0)
+    rounds = max(1, round(60 * given.minutes / BATCH_SECONDS / len(readers)))
+    seconds = 60 * given.minutes / rounds / len(readers)
+    with tempfile.TemporaryDirectory() as folder:
+        for reader in tqdm(readers * rounds, unit="batch"):
+            name = reader.name
+            for number, outcome, taken in outcomes(
+                reader, given.seed, following[name], seconds, Path(folder)
+            ):
+                following[name], slowest[name] = number + 1, max(slowest[name], taken)
+                kinds[name][outcome.kind] += 1
+                if outcome.kind == "foreign":
+                    foreign[name][outcome.detail] += 1
+                    if foreign[name][outcome.detail] == 1:
+                        kept = given.output / name.replace(" ", "_") / str(number)
+                        shutil.rmtree(kept, ignore_errors=True)
+                        write_input(reader, _draw(reader, given.seed, number), kept)
+                        (kept / "OUTCOME.txt").write_text(f"{outcome.detail}\n", encoding="utf-8")
+    rows = [
+        [name, found.total(), *(found[kind] for kind in KINDS), f"{slowest[name]:.1f}"]
+        for name, found in kinds.items()
     ]
-    totals = [sum(row[column] for row in rows) for column in range(1, 7)]
-    headers = ["reader", "inputs", *kinds, "kinds of foreign", "slowest, s"]
-    print(tabulate([*rows, ["all", *totals, ""]], headers=headers, tablefmt="pipe"))
-    for name, tally in tallies.items():
-        for detail, count in tally.foreign.most_common():
+    total = sum(kinds.values(), Counter[str]())
+    rows.append(["all", total.total(), *(total[kind] for kind in KINDS), ""])
+    print(tabulate(rows, headers=["reader", "inputs", *KINDS, "slowest, s"], tablefmt="pipe"))
+    for name, details in foreign.items():
+        for detail, count in details.most_common():
             print(f"{name}: {detail} ({count} times)")
-    if totals[4]:
+    if total["foreign"]:
         print(f"inputs kept in {given.output}", file=sys.stderr)
-    return 1 if totals[4] else 0
+    return 1 if total["foreign"] else 0
 
 
 if __name__ == "__main__":

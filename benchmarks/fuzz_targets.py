@@ -19,7 +19,7 @@ import fuzz_mutations as mutations
 import soak
 import torch
 from detectron2.data import DatasetCatalog
-from fuzz_examples import COCO, trainer, truth_document
+from fuzz_examples import COCO, output_of, trainer, truth_document
 
 from bccd_d2.audit.document import read_annotations
 from bccd_d2.config import load_config
@@ -34,12 +34,12 @@ from bccd_d2.data.registration import median_diameter, register_bccd
 from bccd_d2.engine.ablation import AblationPlan
 from bccd_d2.engine.run_folder import record_run
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.dataset import EvaluationSet, truth_from_coco
 from bccd_d2.evaluation.dataset import read_evaluation_set as read_truth
+from bccd_d2.evaluation.dataset import truth_from_coco
 from bccd_d2.evaluation.external import read_predictions
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.inference.collect import collect
-from bccd_d2.inference.outputs import Outputs, claim_output
+from bccd_d2.inference.outputs import claim_output
 from bccd_d2.io.coco_images import check_file
 from bccd_d2.io.images import open_source, page_count, read_image, read_image_size
 from bccd_d2.io.masks import MaskRule, read_mask
@@ -53,15 +53,10 @@ Structured = Callable[[bytes, random.Random], bytes]
 
 @dataclass(frozen=True)
 class Reader:
-    """Something that reads files.
+    """Something that is given the path of an input (``file`` below a folder of its own) and reads it.
 
-    Attributes:
-        name: for the table.
-        file: path of the input below a folder of its own.
-        read: is given that path.
-        examples: valid inputs, keys of :func:`fuzz_examples.example`.
-        structured: changes what is in an input, beside its bytes.
-        neighbours: files that lie beside it, keys of :func:`fuzz_examples.example` and paths below the folder.
+    ``examples`` are valid inputs and ``neighbours`` files beside the input, keys of :func:`fuzz_examples.example`;
+    ``structured`` changes what is in an input, beside its bytes.
     """
 
     name: str
@@ -119,15 +114,10 @@ def resume(path: Path) -> None:
 
 
 def read_output(path: Path) -> None:
-    """As a batch that goes on and is collected."""
-    outputs = Outputs(Storage(str(path.parent.parent)), ("csv", "coco"), "k")
+    """As a batch that is resumed and collected."""
+    outputs = output_of(path.parent.parent)
     outputs.is_finished("a.png", "a.png")
     collect([("a.png", "a.png")], outputs)
-
-
-def read_config(path: Path) -> None:
-    """A configuration, and what is made of its evaluation."""
-    EvaluationOptions.from_config(load_config(path))
 
 
 def read_class_table(path: Path) -> None:
@@ -165,96 +155,92 @@ def mutate_pickle(content: bytes, draw: random.Random) -> bytes:
     return pickle.dumps(mutations.mutate_tree(pickle.loads(content), draw), protocol=draw.choice((2, 4)))
 
 
-_RULES = (
-    MaskRule(),
-    MaskRule("instances"),
-    MaskRule("instances", channel="rgb"),
-    MaskRule("classes", values=((0, "background"), (255, "RBC"))),
-    MaskRule("classes", colours=(((0, 0, 0), "background"), ((255, 255, 255), "RBC"))),
-)
-_read_mask = each(*(partial(read_mask, rule=rule) for rule in _RULES))
+def read_masks(path: Path) -> None:
+    """By every rule."""
+    rules = (
+        MaskRule(),
+        MaskRule("instances"),
+        MaskRule("instances", channel="rgb"),
+        MaskRule("classes", values=((0, "background"), (255, "RBC"))),
+        MaskRule("classes", colours=(((0, 0, 0), "background"), ((255, 255, 255), "RBC"))),
+    )
+    each(*(partial(read_mask, rule=rule) for rule in rules))(path)
+
+
 _read_image = each(read_image_size, read_image, read_source)
+_JSON, _YAML, _TEXT = mutations.mutate_json, mutations.mutate_yaml, mutations.mutate_text
+_PNG, _TENSORS = mutations.mutate_png, mutations.mutate_safetensors
 _PREDICTED = ("results.json", "named.json", "document.json")
-
-
-def _truth_set() -> EvaluationSet:
-    return truth_from_coco(truth_document()[0])
-
-
-_JSON, _YAML, _LINES = mutations.mutate_json, mutations.mutate_yaml, mutations.mutate_lines
-_MANIFEST = {"config": "1", "options": {"a": 1}}
-
-
-def _labels(path: Path) -> None:
-    write_label_masks(read_coco(path), path.parent / "out")
-
-
-def _record(path: Path) -> None:
-    record_run(path.parent, 1, {"bccd_val": path.parent / "val.txt"}, resumed=True)
-
-
-def _claim(path: Path) -> None:
-    claim_output(Storage(str(path.parent)), _MANIFEST, False)
-
+_IMPORTED: tuple[tuple[str, str, str, Structured | None, tuple[str, ...]], ...] = (
+    ("coco", "a.json", COCO, _JSON, ()),
+    ("yolo", "a.txt", "yolo.txt", _TEXT, ()),
+    ("cvat", "a.xml", "cvat.xml", _TEXT, ()),
+    ("labelme", "a.json", "labelme.json", _JSON, ()),
+    ("label-studio", "a.json", "label-studio.json", _JSON, ()),
+    ("via", "a.json", "via.json", _JSON, ()),
+    ("via", "a.csv", "via.csv", _TEXT, ()),
+    ("geojson", "a.geojson", "a.geojson", _JSON, ()),
+    ("imagej", "a.roi", "a.roi", None, ()),
+    ("cellpose", "a_seg.npy", "a_seg.npy", _TEXT, ()),
+    ("labels", "a.tif", "labels.tif", None, ("in/a.csv",)),
+)
 
 READERS = [
-    Reader("PNG mask", "a.png", _read_mask, ("binary.png", "palette.png", "deep.png"), mutations.mutate_png),
-    Reader("TIFF mask", "a.tif", _read_mask, ("labels.tif", "strips.tif", "float.tif")),
-    Reader("NumPy mask", "a.npy", _read_mask, ("labels.npy", "float.npy"), mutations.mutate_npy),
-    Reader("PNG image", "a.png", _read_image, ("a.png", "deep.png", "palette.png"), mutations.mutate_png),
+    Reader("PNG mask", "a.png", read_masks, ("binary.png", "palette.png", "deep.png"), _PNG),
+    Reader("TIFF mask", "a.tif", read_masks, ("labels.tif", "strips.tif", "float.tif")),
+    Reader("NumPy mask", "a.npy", read_masks, ("labels.npy", "float.npy"), _TEXT),
+    Reader("PNG image", "a.png", _read_image, ("a.png", "deep.png", "palette.png"), _PNG),
     Reader("JPEG or BMP image", "a.jpg", _read_image, ("a.jpg", "a.bmp")),
     Reader("TIFF image", "a.tif", _read_image, ("labels.tif", "strips.tif", "tiles.tif", "float.tif")),
-    Reader("VOC XML", "a.xml", read_voc, ("voc.xml",), mutations.mutate_xml),
+    Reader("VOC XML", "a.xml", read_voc, ("voc.xml",), _TEXT),
     Reader("VOC lists", "train.txt", lambda p: read_image_sets(p.parent), ("train.txt",), None, ("val.txt",)),
     Reader("BBBC041 JSON", "a.json", read_bbbc041, ("bbbc041.json",), _JSON),
     *(
-        Reader(
-            f"{example} imported",
-            f"in/{name}",
-            read_imported(kind),
-            (example,),
-            structured,
-            ("img/a.png", *more),
-        )
-        for kind, name, example, structured, more in (
-            ("coco", "a.json", COCO, _JSON, ()),
-            ("yolo", "a.txt", "yolo.txt", _LINES, ()),
-            ("cvat", "a.xml", "cvat.xml", mutations.mutate_xml, ()),
-            ("labelme", "a.json", "labelme.json", _JSON, ()),
-            ("label-studio", "a.json", "label-studio.json", _JSON, ()),
-            ("via", "a.json", "via.json", _JSON, ()),
-            ("via", "a.csv", "via.csv", _LINES, ()),
-            ("geojson", "a.geojson", "a.geojson", _JSON, ()),
-            ("imagej", "a.roi", "a.roi", None, ()),
-            ("cellpose", "a_seg.npy", "a_seg.npy", mutations.mutate_npy, ()),
-            ("labels", "a.tif", "labels.tif", None, ("in/a.csv",)),
-        )
+        Reader(f"{name} imported", f"in/{file}", read_imported(kind), (name,), change, ("img/a.png", *more))
+        for kind, file, name, change, more in _IMPORTED
     ),
     Reader("COCO, checked", COCO, check_file, (COCO,), _JSON, ("a.png",)),
-    Reader("COCO to label images", COCO, _labels, (COCO,), _JSON),
+    Reader(
+        "COCO to label images",
+        COCO,
+        lambda p: write_label_masks(read_coco(p), p.parent / "out"),
+        (COCO,),
+        _JSON,
+    ),
     Reader("COCO, for training", COCO, read_registered, (COCO,), _JSON, ("a.png",)),
     Reader("COCO, evaluated", COCO, read_truth, (COCO,), _JSON, ("a.png",)),
     Reader("COCO, audited", COCO, lambda p: read_annotations(p.parent), (COCO,), _JSON),
-    Reader("COCO results", "a.json", lambda p: read_predictions(p, _truth_set()), _PREDICTED, _JSON),
+    Reader(
+        "COCO results",
+        "a.json",
+        lambda p: read_predictions(p, truth_from_coco(truth_document()[0])),
+        _PREDICTED,
+        _JSON,
+    ),
     Reader("split JSON", "splits.json", read_splits, ("splits.json",), _JSON),
-    Reader("split table", "table.csv", read_table, ("table.csv",), _LINES),
-    Reader("configuration", "a.yaml", read_config, ("config.yaml", "short.yaml"), _YAML),
+    Reader("split table", "table.csv", read_table, ("table.csv",), _TEXT),
+    Reader(
+        "configuration",
+        "a.yaml",
+        lambda p: EvaluationOptions.from_config(load_config(p)),
+        ("config.yaml", "short.yaml"),
+        _YAML,
+    ),
     Reader("spec", "a.yaml", read_class_table, ("voc.yaml", "masks.yaml"), _YAML),
     Reader("ablation plan", "a.yaml", AblationPlan.read, ("plan.yaml",), _YAML),
     Reader("checkpoint .pth", "a.pth", read_checkpoint, ("a.pth",), mutate_torch),
-    Reader(
-        "checkpoint .safetensors",
-        "a.safetensors",
-        read_checkpoint,
-        ("a.safetensors",),
-        mutations.mutate_safetensors,
-    ),
+    Reader("checkpoint .safetensors", "a.safetensors", read_checkpoint, ("a.safetensors",), _TENSORS),
     Reader("checkpoint .pkl", "a.pkl", read_checkpoint, ("a.pkl",), mutate_pickle),
     Reader("training to resume", "a.pth", resume, ("training.pth",), mutate_torch),
-    Reader("record of a run", "run.json", _record, ("run.json",), _JSON, ("val.txt",)),
     Reader(
-        "metrics.json", "metrics.json", lambda p: read_records(p, "total_loss"), ("metrics.json",), _LINES
+        "record of a run",
+        "run.json",
+        lambda p: record_run(p.parent, 1, {"bccd_val": p.parent / "val.txt"}, resumed=True),
+        ("run.json",),
+        _JSON,
+        ("val.txt",),
     ),
+    Reader("metrics.json", "metrics.json", lambda p: read_records(p, "total_loss"), ("metrics.json",), _TEXT),
     Reader(
         "record of an image",
         "records/a.png.json",
@@ -263,5 +249,11 @@ READERS = [
         _JSON,
         ("coco/a.png.json", "csv/a.png.csv"),
     ),
-    Reader("manifest of a batch", "run.json", _claim, ("manifest.json",), _JSON),
+    Reader(
+        "manifest of a batch",
+        "run.json",
+        lambda p: claim_output(Storage(str(p.parent)), {"config": "1", "options": {"a": 1}}, False),
+        ("manifest.json",),
+        _JSON,
+    ),
 ]

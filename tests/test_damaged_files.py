@@ -137,13 +137,7 @@ FOUND = [
     ("record of a run", b"{}", "expected the record of a run"),
     ("metrics.json", b"{}\n[1]\nx\n", "expected one JSON object with an iteration per line"),
     ("record of an image", b'{"key": "k"}', None),
-    ("record of an image", example("records/a.png.json").replace(b'"file"', b'"x"'), None),
-    (
-        "record of an image",
-        example("records/a.png.json").replace(b'"in_frame": {"RBC"', b'"in_frame": {"x"'),
-        None,
-    ),
-    ("record of an image", example("records/a.png.json").replace(b'"RBC": ', b'"RBC": 1' + b"0" * 400), None),
+    ("record of an image", example("records/a.png.json").replace(b'"RBC": 1', b'"RBC": 2'), None),
     ("manifest of a batch", b"[" * 100_000, "not JSON"),
 ]
 

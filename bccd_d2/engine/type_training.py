@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class TypeTraining:
     learning_rate: float = 1e-3
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path) -> TypeTraining:
         """Read and check a configuration.
 
         Raises:

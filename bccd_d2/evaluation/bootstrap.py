@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationSet, check_detections
@@ -218,3 +219,11 @@ def _same(a: Cells, b: Cells) -> bool:
         and bool((a.windows == b.windows).all() and (a.classes == b.classes).all())
         and all(np.array_equal(x, y) for x, y in zip(a.masks, b.masks))
     )
+
+
+def binomial_interval(cells: int, of: int) -> tuple[float, float]:
+    """Exact 95 % interval of a share in [0, 1] (Clopper and Pearson 1934); (0, 1) where nothing was counted."""
+    if not of:
+        return 0.0, 1.0
+    interval = binomtest(cells, of).proportion_ci(0.95, method="exact")
+    return float(interval.low), float(interval.high)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.predict_file import Predictor
+from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, write_formats
 from bccd_d2.inference.writers.images import overview
@@ -66,7 +66,7 @@ class UploadLimits:
             )
 
 
-def find_cells(path: str | Path, predictor: Predictor, limits: UploadLimits) -> ImageResult:
+def find_cells(path: str | Path, predictor: CellFinder, limits: UploadLimits) -> ImageResult:
     """Find the cells of one file, with its pixels in memory.
 
     Args:
@@ -178,7 +178,7 @@ def import_gradio() -> Any:
     return gradio
 
 
-def build_app(predictor: Predictor, limits: UploadLimits, example: Path | None = None) -> Any:
+def build_app(predictor: CellFinder, limits: UploadLimits, example: Path | None = None) -> Any:
     """The page, a ``gradio.Blocks`` to be launched.
 
     Args:

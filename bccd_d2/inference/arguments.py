@@ -168,16 +168,12 @@ def check_engine(given: Namespace, parser: ArgumentParser) -> None:
 
 
 def model_from(given: Namespace) -> ModelFiles:
-    """The files of the model that was asked for, see :func:`bccd_d2.inference.model_zoo.find_model`."""
+    """The files of the model that was asked for."""
     return find_model(given.run, given.config_file, given.weights, given.model)
 
 
 def options_from(given: Namespace) -> PredictionOptions:
-    """The options that were asked for.
-
-    Raises:
-        InputError: a value is out of range.
-    """
+    """The options that were asked for; an InputError if a value is out of range."""
     return PredictionOptions(
         score_threshold=given.score_threshold,
         tile_size=given.tile,

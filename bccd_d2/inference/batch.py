@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from detectron2.engine import launch
@@ -34,7 +34,7 @@ from bccd_d2.inference.outputs import (
     recorded_results,
     write_manifest,
 )
-from bccd_d2.inference.predict_file import Images, OutputError, keep_inputs, places_of, predict_pending
+from bccd_d2.inference.predict_file import FilePredictor, Images, OutputError, keep_inputs, places_of
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.writers import format_files
 from bccd_d2.io.find_images import SUFFIXES, find_images
@@ -51,17 +51,9 @@ _SAMPLED_IMAGES = 5
 class Job:
     """What a process needs to know to take its share of a batch; can be sent to other processes.
 
-    Attributes:
-        model: to predict with.
-        options: how.
-        outputs: where the results go.
-        images: path and name of every file of the batch.
-        pending: those of them that are not finished.
-        device: "cpu", "cuda", "cuda:1"; ``None`` for what the configuration says.
-        max_pixels: an image that must be decoded whole and claims more is refused.
-        max_detections: in place of ``TEST.DETECTIONS_PER_IMAGE``.
-        diameters: estimates by name of the file, see :func:`estimate_diameters`.
-        types: classifiers of cell types, see :func:`bccd_d2.inference.cell_types.find_classifiers`.
+    ``pending`` are those of ``images`` that are not finished, ``diameters`` the estimates of :func:`with_diameters`,
+    ``types`` the files of classifiers. ``device`` ``None`` is the configuration's, ``max_detections`` ``None`` its
+    ``TEST.DETECTIONS_PER_IMAGE``.
     """
 
     model: ModelFiles
@@ -75,20 +67,8 @@ class Job:
     diameters: Mapping[str, DiameterEstimate] = field(default_factory=dict)
     types: tuple[str, ...] = ()
 
-    def load_typer(self, device: str | None = None) -> CellTyper | None:
-        """What gives the cells types, on ``device`` or else the job's own; ``None`` if no types are asked for.
-
-        Raises:
-            InputError: a classifier cannot be read.
-        """
-        return CellTyper.load(self.types, device or self.device or "cpu") if self.types else None
-
     def load(self, device: str | None = None) -> BCCDPredictor:
-        """The predictor, on ``device`` or else the job's own.
-
-        Raises:
-            InputError: the model cannot be read, or it cannot follow the options.
-        """
+        """The predictor, on ``device`` or else the job's own; an InputError if model and options do not fit."""
         predictor = BCCDPredictor(
             self.model.config,
             self.model.weights,
@@ -96,11 +76,16 @@ class Job:
             device=device or self.device,
             max_detections=self.max_detections,
         )
-        # Once here rather than for every image.
+        # Options that the model cannot follow are refused here, once for all images.
         predictor.magnification_of(
             ArraySource(np.zeros((1, 1, 3), np.uint8)), estimate=DiameterEstimate(None, 0)
         )
         return predictor
+
+    def file_predictor(self, device: str | None = None) -> FilePredictor:
+        """What predicts the files, on ``device`` or else the job's own; an InputError if a model cannot be read."""
+        typer = CellTyper.load(self.types, device or self.device or "cpu") if self.types else None
+        return FilePredictor(self.load(device), self.outputs, self.max_pixels, self.diameters, typer)
 
 
 def prepare_job(
@@ -118,22 +103,13 @@ def prepare_job(
 ) -> Job:
     """Find the images, take the output folder, and see what is left to do.
 
-    Args:
-        inputs: see :func:`bccd_d2.io.find_images.find_images`; results of earlier runs among them are passed by.
-        output: folder of the results, or an address that fsspec knows.
-        model: to predict with.
-        options: how.
-        formats: names in :data:`bccd_d2.inference.writers.FORMATS`.
-        overwrite: predict everything again, and delete what another model has left there.
-        device: see :class:`Job`.
-        max_pixels: see :class:`Job`.
-        max_detections: see :class:`Job`.
-        types: folder of classifiers of cell types; ``None`` for none.
+    ``inputs`` are files, folders, patterns and addresses, see :func:`bccd_d2.io.find_images.find_images`; results of
+    earlier runs among them are passed by. ``output`` is a folder or an address that fsspec knows; ``overwrite``
+    predicts everything again and deletes what another model has left there. ``types`` is a folder of classifiers of
+    cell types.
 
-    Raises:
-        InputError: there are no images, one of them would be written over, the model cannot be read, or the folder
-            holds results of another model.
-        OSError: the folder cannot be written.
+    Raises :class:`InputError` if there are no images, one of them would be written over, the model cannot be read, or
+    the folder holds results of another model; :class:`OSError` if the folder cannot be written.
     """
     storage = Storage(str(output))
     images = _without_results(find_images(inputs, SUFFIXES | SLIDE_SUFFIXES))
@@ -162,9 +138,7 @@ def prepare_job(
 def run_job(job: Job, num_gpus: int = 1) -> None:
     """Predict what is pending, with one process per GPU if there are several.
 
-    Raises:
-        InputError: the model cannot be read.
-        OSError: the results cannot be written.
+    Raises :class:`InputError` if the model cannot be read, :class:`OSError` if the results cannot be written.
     """
     if not job.pending:
         return
@@ -185,18 +159,8 @@ def run_job(job: Job, num_gpus: int = 1) -> None:
 def predict_share(job: Job) -> None:
     """Predict the share of this process of a launch: every n-th image of those pending for n processes."""
     rank, processes = comm.get_rank(), comm.get_world_size()
-    share = replace(job, pending=job.pending[rank::processes])
-    device = f"cuda:{rank}" if processes > 1 else None
-    predictor = share.load(device)
-    predict_pending(
-        share.pending,
-        predictor,
-        share.outputs,
-        max_pixels=share.max_pixels,
-        diameters=share.diameters,
-        typer=share.load_typer(device),
-        show_progress=rank == 0,
-    )
+    predictor = job.file_predictor(f"cuda:{rank}" if processes > 1 else None)
+    predictor.predict_all(job.pending[rank::processes], show_progress=rank == 0)
 
 
 def with_diameters(job: Job) -> Job:
@@ -205,10 +169,6 @@ def with_diameters(job: Job) -> Job:
     Images of one folder and size are taken to be of one magnification: a few of them are looked at, and have one
     estimate. Images at addresses, and those whose microns per pixel are known, are left to
     :meth:`bccd_d2.inference.finder.CellFinder.magnification_of`.
-
-    Raises:
-        InputError: the model cannot be read.
-        OSError: the manifest cannot be written.
     """
     if job.options.diameter != AUTO or job.options.scale is not None:
         return job
@@ -235,18 +195,12 @@ def with_diameters(job: Job) -> Job:
 
 
 def known_diameters(job: Job) -> dict[str, DiameterEstimate]:
-    """The estimates that the manifest of a job holds, by folder and size of the images."""
-    return _read_estimates((read_manifest(job.outputs.storage) or {}).get(DIAMETERS))
-
-
-def _read_estimates(content: Any) -> dict[str, DiameterEstimate]:
-    """Estimates of an earlier run; what cannot be read is estimated again."""
+    """The estimates in a job's manifest by folder and size of the images; what cannot be read is left out."""
+    content = (read_manifest(job.outputs.storage) or {}).get(DIAMETERS)
     estimates = {}
     for group, entry in content.items() if isinstance(content, dict) else ():
-        try:
+        with suppress(TypeError, InputError):
             estimates[group] = DiameterEstimate(**entry)
-        except (TypeError, InputError):
-            continue
     return estimates
 
 
@@ -270,17 +224,18 @@ def _estimate_group(predictor: BCCDPredictor, images: Images, max_pixels: int) -
     chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLED_IMAGES).round().astype(int))
     estimates = []
     for index in chosen.tolist():
-        try:
-            with open_source(images[index][0], max_pixels=max_pixels) as source:
-                if not predictor.knows_microns_of(source):
-                    estimates.append(predictor.estimate_diameter(source))
-        except (InputError, OSError, MemoryError):
-            continue  # reported when it is predicted
+        # What cannot be read is reported when it is predicted.
+        with (
+            suppress(InputError, OSError, MemoryError),
+            open_source(images[index][0], max_pixels=max_pixels) as source,
+        ):
+            if not predictor.knows_microns_of(source):
+                estimates.append(predictor.estimate_diameter(source))
     return combine(estimates) if estimates else None
 
 
 def _without_results(images: Images) -> Images:
-    """Leave out what this command has written before, into whichever folder, where that lies inside an input folder."""
+    """Leave out what this command has written into an input folder before."""
     known: dict[Path, set[Path]] = {}
 
     def results_in(folder: Path) -> set[Path]:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,28 +45,14 @@ _BATCH = 256
 class CellTypes:
     """Types of the N cells of an image.
 
-    Attributes:
-        names: type of each cell; :data:`~bccd_d2.modeling.cell_types.OTHER` where the classifier is not sure, empty
-            where no classifier is for the cell's class.
-        probabilities: (N,) float64 of the most probable type, calibrated; NaN where the name is empty.
-        subtypes: a finer type, as of immature granulocytes; empty where there is none.
+    ``names`` are :data:`~bccd_d2.modeling.cell_types.OTHER` where the classifier is not sure and empty where none is
+    for the cell's class; ``probabilities`` (N,) float64 are those of the most probable type, calibrated, NaN where the
+    name is empty; ``subtypes`` are finer types, as of immature granulocytes, empty where there is none.
     """
 
     names: Sequence[str]
     probabilities: NDArray[np.float64]
     subtypes: Sequence[str]
-
-    @classmethod
-    def empty(cls, number: int) -> Self:
-        """Of cells without a type."""
-        return cls([""] * number, np.full(number, np.nan), [""] * number)
-
-    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> CellTypes:
-        """Those of the chosen cells."""
-        chosen = np.arange(len(self.names))[index]
-        return CellTypes(
-            [self.names[k] for k in chosen], self.probabilities[chosen], [self.subtypes[k] for k in chosen]
-        )
 
 
 def kind_of(class_name: str) -> Kind | None:
@@ -76,11 +61,7 @@ def kind_of(class_name: str) -> Kind | None:
 
 
 def find_classifiers(folder: str | Path, class_names: Sequence[str]) -> list[Path]:
-    """Classifiers in a folder that are for a class of the detector.
-
-    Raises:
-        InputError: there is none, or the detector tells neither white nor red cells apart.
-    """
+    """Classifiers in a folder; an InputError if there is none, or no class of the detector is white or red cells."""
     kinds = {kind_of(name) for name in class_names}
     if not kinds - {None}:
         expected = " or ".join(
@@ -100,11 +81,7 @@ def find_classifiers(folder: str | Path, class_names: Sequence[str]) -> list[Pat
 
 
 class CellTyper:
-    """Gives the cells of an image their types.
-
-    Args:
-        classifiers: one per kind of cell at most.
-    """
+    """Gives the cells of an image their types, with one classifier per kind of cell."""
 
     def __init__(self, classifiers: Sequence[TypeClassifier]) -> None:
         self.classifiers = {classifier.card.kind: classifier for classifier in classifiers}
@@ -113,12 +90,8 @@ class CellTyper:
             raise InputError(f"--types: expected one classifier per kind of cell, found {', '.join(kinds)}")
 
     @classmethod
-    def load(cls, paths: Sequence[str | Path], device: str = "cpu") -> Self:
-        """Read classifiers.
-
-        Raises:
-            InputError: a file is not what it should be.
-        """
+    def load(cls, paths: Sequence[str | Path], device: str = "cpu") -> CellTyper:
+        """Read classifiers; an InputError if a file is not what it should be."""
         return cls([load_classifier(Path(path), device) for path in paths])
 
     def __call__(
@@ -130,47 +103,31 @@ class CellTyper:
         microns_per_pixel: float | None = None,
         diameter_px: float | None = None,
     ) -> CellTypes:
-        """Classify the cells of an image.
-
-        Args:
-            source: the image.
-            cells: of it.
-            class_names: of the detector, by class index.
-            microns_per_pixel: of the image; ``None`` where it is not known.
-            diameter_px: that red cells are known to have; ``None`` to take :func:`red_cell_diameter`.
-        """
-        types = CellTypes.empty(len(cells))
-        diameter = red_cell_diameter(cells, class_names, microns_per_pixel, diameter_px)
+        """Classify the cells of an image by crops whose size goes by :func:`red_cell_diameter`."""
+        names, subtypes = [""] * len(cells), [""] * len(cells)
+        types = CellTypes(names, np.full(len(cells), np.nan), subtypes)
         if not len(cells):
             return types
+        diameter = red_cell_diameter(cells, class_names, microns_per_pixel, diameter_px)
         if diameter is None:
             logging.getLogger(__name__).warning(
                 "%s: too few cells to know their size, so they have no types; give --mpp or --diameter",
                 source.name,
             )
             return types
-        names, subtypes, probabilities = list(types.names), list(types.subtypes), types.probabilities
         kinds = [kind_of(name) for name in class_names]
         for kind, classifier in self.classifiers.items():
             chosen = np.flatnonzero([kinds[index] == kind for index in cells.classes])
             for start in range(0, len(chosen), _BATCH):
                 batch = chosen[start : start + _BATCH]
-                found = classify(classifier, source, cells[batch], diameter)
-                probabilities[batch] = found.probabilities
+                found = _classify(classifier, source, cells[batch], diameter)
+                types.probabilities[batch] = found.probabilities
                 for index, name, subtype in zip(batch.tolist(), found.names, found.subtypes):
                     names[index], subtypes[index] = name, subtype
-        return CellTypes(names, probabilities, subtypes)
+        return types
 
 
-def classify(classifier: TypeClassifier, source: ImageSource, cells: Cells, diameter_px: float) -> CellTypes:
-    """Types of cells that a classifier is for.
-
-    Args:
-        classifier: to ask.
-        source: the image.
-        cells: of it; the middle of each mask's window is the middle of its crop.
-        diameter_px: of a red cell.
-    """
+def _classify(classifier: TypeClassifier, source: ImageSource, cells: Cells, diameter_px: float) -> CellTypes:
     card = classifier.card
     side = card.crop_diameters * diameter_px
     middles = (cells.windows[:, :2] + cells.windows[:, 2:]) / 2
@@ -196,13 +153,10 @@ def red_cell_diameter(
     microns_per_pixel: float | None = None,
     diameter_px: float | None = None,
 ) -> float | None:
-    """Diameter of a red cell of an image, in native pixels: the unit that the size of a crop is given in.
+    """Diameter of a red cell of an image in native pixels, the unit of the size of a crop; ``None`` if not known.
 
     From the microns per pixel; else ``diameter_px``; else the median over red cells that the border does not cut; else,
     on an image with a white cell and next to no red ones, by the size of white cells.
-
-    Returns:
-        ``None`` where nothing of this is known.
     """
     if microns_per_pixel is not None:
         return RED_CELL_UM / microns_per_pixel

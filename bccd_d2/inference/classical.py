@@ -33,18 +33,11 @@ _BLOCK = 256
 
 
 def split_merged(cells: Cells, rule: CutRule = CutRule()) -> Cells:  # noqa: B008  CutRule is frozen
-    """Cut masks that look like several touching cells, by the watershed that cuts annotations.
+    """Cut masks that look like several touching cells, by the watershed that cuts annotations; best score first.
 
     Masks of more than 1.2 median areas (of the cells with a score of at least 0.5) are looked at, see
     :func:`bccd_d2.conversion.instances.cut_touching`. A piece that the network has found as a cell of its own (mask IoU
     above one half) is dropped in favour of that; the others have the class and score of the cut cell.
-
-    Args:
-        cells: of one image.
-        rule: how touching cells are told apart.
-
-    Returns:
-        Cells of the same image, best score first.
     """
     sure = cells.areas[cells.scores >= _SURE_SCORE]
     if not len(sure):
@@ -82,13 +75,8 @@ def split_merged(cells: Cells, rule: CutRule = CutRule()) -> Cells:  # noqa: B00
 def without_overlaps(cells: Cells) -> Cells:
     """Give each pixel to one cell: to that with the best score (Kirillov et al. 2019, "Panoptic Segmentation").
 
-    A cell that keeps less than half of its pixels is dropped: it was a second opinion on cells with better scores.
-
-    Args:
-        cells: of one image.
-
-    Returns:
-        Cells of the same image in the same order, with tight boxes.
+    A cell that keeps less than half of its pixels is dropped: it was a second opinion on cells with better scores. The
+    others keep their order and get tight boxes.
     """
     masks = list(cells.masks)
     visible = np.zeros(len(cells), bool)
@@ -127,16 +115,11 @@ def without_overlaps(cells: Cells) -> Cells:
 def otsu_watershed(
     image: NDArray[np.uint8], rule: InstanceRule = RULE, smoothing: float = SMOOTHING
 ) -> Cells:
-    """Find the cells of one image.
+    """Find the cells of one image (height, width, 3) uint8 BGR, dark on a bright background.
 
-    Args:
-        image: (height, width, 3) uint8, BGR, dark cells on a bright background.
-        rule: how what is dark becomes cells.
-        smoothing: sigma of the blur in native pixels; 0 for none.
-
-    Returns:
-        Cells of class 0 in native pixels. The score is the solidity of the mask (its area over that of its convex
-        hull), because what was cut or grown together badly has notches.
+    ``smoothing`` is the sigma of the blur in native pixels, 0 for none. The cells have class 0 and as score the
+    solidity of the mask (its area over that of its convex hull), because what was cut or grown together badly has
+    notches.
     """
     green = np.ascontiguousarray(image[..., GREEN])
     if smoothing > 0:

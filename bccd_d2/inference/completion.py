@@ -40,17 +40,11 @@ _FEWEST_CELLS = 4
 def outline_boxes(
     predictor: BCCDPredictor, image: NDArray[np.uint8], boxes: NDArray[np.float64], scale: float
 ) -> tuple[Cells, NDArray[np.bool_]]:
-    """Masks of cells whose boxes are known.
+    """Masks of cells whose boxes (N, 4), xyxy in native pixels, are known.
 
-    Args:
-        predictor: its mask head draws them; classes do not matter.
-        image: (H, W, 3) uint8, BGR.
-        boxes: (N, 4) xyxy in native pixels, inside the image.
-        scale: pixels at the magnification of the predictor per native pixel.
-
-    Returns:
-        N cells in native pixels, in the order of the boxes, of which only the largest connected part is kept; and (N,)
-        bool, where the mask head drew no plausible outline and an ellipse in the box takes its place.
+    ``image`` is (H, W, 3) uint8 BGR, ``scale`` the pixels at the predictor's magnification per native pixel; classes do
+    not matter. Returns N cells in native pixels in the order of the boxes, of which only the largest connected part is
+    kept, and (N,) bool: where the mask head drew no plausible outline and an ellipse takes its place.
     """
     height, width = image.shape[:2]
     if not len(boxes):
@@ -99,17 +93,9 @@ def _ellipse(box: NDArray[np.float64]) -> tuple[NDArray[np.bool_], tuple[int, in
 def find_unlabelled(
     predictor: BCCDPredictor, image: NDArray[np.uint8], annotated: Cells, scale: float, min_score: float
 ) -> Cells:
-    """Cells that the model finds and no annotation covers.
+    """Cells that the model finds with ``min_score`` and no annotation covers, without the pixels of annotated cells.
 
-    Args:
-        predictor: of cells of any class.
-        image: (H, W, 3) uint8, BGR.
-        annotated: of the same image.
-        scale: pixels at the magnification of the predictor per native pixel.
-        min_score: of the predictions, in [0, 1].
-
-    Returns:
-        In native pixels, without the pixels of annotated cells.
+    ``image`` is (H, W, 3) uint8 BGR, ``scale`` the pixels at the predictor's magnification per native pixel.
     """
     found = predictor.predict_cells(image, replace(predictor.options, scale=scale, score_threshold=min_score))
     if not len(found):
@@ -144,17 +130,10 @@ def complete_annotations(
 ) -> tuple[dict[str, Any], Counter[str]]:
     """A COCO document with better masks, and regions to ignore where somebody left out cells.
 
-    Args:
-        document: COCO instances, valid; it is left as it is.
-        read: the image of a ``file_name``, (H, W, 3) uint8, BGR.
-        predictor: a model of cells; its classes do not matter.
-        outlines: draw the masks of annotations marked ``weak`` again, from their boxes.
-        ignore_score: predictions from this score on that no annotation covers become regions with ``iscrowd``; ``None``
-            for none.
-
-    Returns:
-        The document, with new annotation ids, and the number of ``outlines``, of ``ellipses`` among them, and of
-        regions to ``ignore``.
+    ``read`` gives the image of a ``file_name``, (H, W, 3) uint8 BGR. ``outlines`` draws the masks of annotations marked
+    ``weak`` again, from their boxes; predictions from ``ignore_score`` on that no annotation covers become regions with
+    ``iscrowd``. Returns a new document with new annotation ids, and the number of ``outlines``, of ``ellipses`` among
+    them, and of regions to ``ignore``.
     """
     by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for annotation in document["annotations"]:
@@ -192,9 +171,8 @@ def _corners(annotations: Sequence[Mapping[str, Any]], image: NDArray[np.uint8])
 
 
 def _box_diameter(annotations: Sequence[Mapping[str, Any]], fewest: int = 1) -> float:
-    """Median diameter of whole cells by their boxes; 0 for fewer than ``fewest``.
-
-    The most frequent class counts, which in a smear are the red cells.
+    """Median diameter of whole cells of the most frequent class (red cells) by their boxes; 0 for fewer than
+    ``fewest``.
     """
     whole = [one for one in annotations if not one.get("iscrowd") and not one.get("border")]
     if len(whole) < fewest:

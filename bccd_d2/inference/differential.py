@@ -1,20 +1,19 @@
 """What the typed cells of a smear come to: the differential count, grades of red cells and their size.
 
 None of this is a diagnosis. Intervals say how far chance alone moves a percentage at the number of cells counted
-(Rümke 1985); they know nothing of a classifier that errs or of a smear that is uneven.
+(Rümke 1985); they do not cover errors of the classifier or an uneven smear.
 """
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-from scipy.stats import binomtest, chi2
+from scipy.stats import chi2
 
+from bccd_d2.evaluation.bootstrap import binomial_interval
 from bccd_d2.inference.cell_types import kind_of
 from bccd_d2.modeling.cell_types import OTHER
 
@@ -57,18 +56,6 @@ COLUMNS = (
 Row = dict[str, str | int | float | None]
 
 
-def binomial_interval(cells: int, of: int) -> tuple[float, float]:
-    """Exact 95 % interval of a share (Clopper and Pearson 1934), as in Rümke's table.
-
-    Returns:
-        In [0, 1]; (0, 1) where nothing was counted.
-    """
-    if not of:
-        return 0.0, 1.0
-    interval = binomtest(cells, of).proportion_ci(0.95, method="exact")
-    return float(interval.low), float(interval.high)
-
-
 def poisson_interval(cells: int) -> tuple[float, float]:
     """Exact 95 % interval of the mean of a count (Garwood 1936)."""
     low = float(chi2.ppf(0.025, 2 * cells)) / 2 if cells else 0.0
@@ -89,13 +76,8 @@ def grade(item: str, percent: float) -> str:
 
 @dataclass
 class Tally:
-    """Typed cells of one or more images, those that the border of an image cuts left out.
-
-    Attributes:
-        types: cells by kind, "white" or "red", and type.
-        subtypes: cells by type and finer type.
-        diameters_px: of red cells.
-        diameters_um: of red cells, where microns are known.
+    """Typed cells of one or more images without those cut by the edge: numbers by kind ("white" or "red") and type, by
+    type and subtype, and the diameters of the red cells, in microns where these are known.
     """
 
     types: dict[str, Counter[str]] = field(default_factory=lambda: {"white": Counter(), "red": Counter()})
@@ -119,14 +101,6 @@ class Tally:
                     self.subtypes[row["type"], row["subtype"]] += 1
 
 
-def read_tally(path: Path) -> Tally:
-    """Count the cells of a table ``cells.csv`` with types."""
-    tally = Tally()
-    with path.open(newline="", encoding="utf-8") as file:
-        tally.add(csv.DictReader(file))
-    return tally
-
-
 def differential(tally: Tally) -> list[Row]:
     """The rows of ``differential.csv``, with :data:`COLUMNS` as keys.
 
@@ -143,11 +117,10 @@ def differential(tally: Tally) -> list[Row]:
         order = [name for name in (*REFERENCE_RANGES, *GRADES) if name in counts]
         for name in [*order, *sorted(set(counts) - set(order) - {OTHER})]:
             if name == ERYTHROBLAST and kind == "white":
-                low, high = (
-                    100 * value / typed if typed else None for value in poisson_interval(counts[name])
-                )
-                value = 100 * counts[name] / typed if typed else None
-                row = _row(kind, name, counts[name], typed, value, "per 100 white cells", low, high)
+                scale = 100 / typed if typed else np.nan
+                low, high = poisson_interval(counts[name])
+                row = _row(kind, name, counts[name], typed, scale * counts[name], "per 100 white cells")
+                row |= {"low_95": scale * low, "high_95": scale * high}
             else:
                 row = _share(kind, name, counts[name], typed)
             if kind == "white" and name in REFERENCE_RANGES:
@@ -170,32 +143,23 @@ def _sizes(tally: Tally) -> list[Row]:
     number, mean, deviation = len(values), float(values.mean()), float(values.std(ddof=1))
     half = 1.96 * deviation / number**0.5
     unit = "um" if micron else "px"
-    variation = 100 * deviation / mean
-    return [
-        _row("red", "mean diameter", number, number, mean, unit, mean - half, mean + half),
-        _row("red", "coefficient of variation of the diameter", number, number, variation, "%", None, None),
-    ]
+    diameter = _row("red", "mean diameter", number, number, mean, unit)
+    variation = _row(
+        "red", "coefficient of variation of the diameter", number, number, 100 * deviation / mean, "%"
+    )
+    return [diameter | {"low_95": mean - half, "high_95": mean + half}, variation]
 
 
 def _share(kind: str, item: str, cells: int, of: int) -> Row:
     low, high = binomial_interval(cells, of)
-    value = 100 * cells / of if of else None
-    return _row(kind, item, cells, of, value, "%", 100 * low, 100 * high)
+    row = _row(kind, item, cells, of, 100 * cells / of if of else None, "%")
+    return row | {"low_95": 100 * low, "high_95": 100 * high}
 
 
-def _row(
-    kind: str,
-    item: str,
-    cells: int,
-    of: int,
-    value: float | None,
-    unit: str,
-    low: float | None,
-    high: float | None,
-) -> Row:
+def _row(kind: str, item: str, cells: int, of: int, value: float | None, unit: str) -> Row:
     row: Row = dict.fromkeys(COLUMNS)
     row |= {"cells_of": kind, "item": item, "cells": cells, "of": of, "value": value, "unit": unit}
-    return row | {"low_95": low, "high_95": high, "note": NOTE}
+    return row | {"note": NOTE}
 
 
 def as_text(rows: Iterable[Row]) -> str:

@@ -47,7 +47,7 @@ _FEWEST_CELLS = 2
 _SURE_CELLS = 8
 # Two looks or images agree if their diameters differ by no more than this factor.
 _AGREEMENT = 1.25
-# Parts are chosen among this many by this many, evenly spread, by how much of them is foreground.
+# Parts are chosen among this many by this many, evenly spread, by how much detail they show.
 _GRID = 5
 _PATCH = 256
 _DETAIL = (0.8, 0.65)
@@ -59,12 +59,9 @@ _PLATELETS = frozenset({"platelet", "platelets", "plt", "thrombocyte", "thromboc
 
 @dataclass(frozen=True)
 class Magnification:
-    """How an image is magnified.
-
-    Attributes:
-        scale: pixels at the training magnification per native pixel.
-        origin: what says so, in words; empty where nothing does and the image stays as it is.
-        diameter: that red cells are taken to have, in native pixels; ``None`` if not known.
+    """How an image is magnified: ``scale`` is pixels at the training magnification per native pixel, ``origin`` what
+    says so in words (empty where the image stays as it is), ``diameter`` that of its red cells in native pixels, if
+    known.
     """
 
     scale: float
@@ -74,12 +71,10 @@ class Magnification:
 
 @dataclass(frozen=True)
 class DiameterEstimate:
-    """The diameter of the red cells of an image, or of several images together.
+    """The median diameter of the red cells of one or more images in native pixels, ``None`` if too few cells were
+    found.
 
-    Attributes:
-        diameter: in native pixels; ``None`` if too few cells were found to say.
-        cells: number of cells that it is the median of.
-        doubt: why the estimate is unsure; empty if it is not.
+    ``cells`` is the number of cells it is the median of; ``doubt`` says why the estimate is unsure, empty if it is not.
     """
 
     diameter: float | None
@@ -90,11 +85,6 @@ class DiameterEstimate:
         number = isinstance(self.diameter, int | float) and 0 < self.diameter < math.inf
         if not (self.diameter is None or number) or not isinstance(self.doubt, str):
             raise InputError(f"diameter: expected a number of pixels above 0, found {self.diameter!r}")
-
-    @property
-    def unsure(self) -> bool:
-        """Whether it should be checked."""
-        return bool(self.doubt)
 
     def __str__(self) -> str:
         if self.diameter is None:
@@ -122,12 +112,8 @@ class _Look:
 
 
 class DiameterEstimator:
-    """Estimates the diameter of red cells.
-
-    Args:
-        detect: the network, see :data:`Detect`.
-        training_diameter: of the red cells of its training images, in pixels.
-        classes: indices of the classes that are red cells; ``None`` for all.
+    """Estimates the diameter of red cells; ``training_diameter`` is that of the training images in pixels, ``classes``
+    are the indices of the classes that are red cells, ``None`` for all.
     """
 
     def __init__(
@@ -145,11 +131,7 @@ class DiameterEstimator:
         ]
 
     def estimate(self, source: ImageSource) -> DiameterEstimate:
-        """Estimate the diameter of the red cells of one image.
-
-        Raises:
-            InputError: the source cannot be decoded.
-        """
+        """Estimate the diameter of the red cells of one image; an InputError if it cannot be decoded."""
         first, second = _places(source)
         best, side = self._search(source, first)
         if len(best.scores) < _FEWEST_CELLS:
@@ -218,7 +200,6 @@ class DiameterEstimator:
 
 
 def _confirmed(look: _Look, other: _Look) -> DiameterEstimate:
-    """What two looks at one image come to."""
     if len(other.scores) < _FEWEST_CELLS:
         return DiameterEstimate(look.diameter, len(look.scores), "few cells")
     if not _agree(look.diameter, other.diameter):
@@ -245,7 +226,7 @@ def combine(estimates: Sequence[DiameterEstimate]) -> DiameterEstimate:
     known = [estimate for estimate in estimates if estimate.diameter is not None]
     if not known:
         return DiameterEstimate(None, 0, "too few cells found")
-    sure = [estimate for estimate in known if not estimate.unsure]
+    sure = [estimate for estimate in known if not estimate.doubt]
     chosen = sure or known
     diameters = [estimate.diameter for estimate in chosen if estimate.diameter is not None]
     if not _agree(min(diameters), max(diameters)):
@@ -266,20 +247,18 @@ def _weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.float64]
 
 
 def _places(source: ImageSource) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Centres (x, y) of the two parts that are looked at: those with most foreground, by Otsu's threshold."""
+    """Centres (x, y) of the two parts that are looked at: those with much detail, but not the most."""
     width, height = min(_PATCH, source.width), min(_PATCH, source.height)
-    corners = {
-        (round(column * (source.width - width) / (_GRID - 1)), round(row * (source.height - height) / (_GRID - 1)))
-        for row in range(_GRID)
-        for column in range(_GRID)
-    }  # fmt: skip
+    steps = np.arange(_GRID) / (_GRID - 1)
+    columns, rows = (
+        sorted({round(step * free) for step in steps.tolist()})
+        for free in (source.width - width, source.height - height)
+    )
     detail = {
         (x, y): float(np.abs(np.diff(source.read(x, y, width, height)[::2, ::2, 1].astype(np.int16))).mean())
-        for x, y in sorted(corners)
+        for x in columns
+        for y in rows
     }
     ordered = sorted(detail, key=lambda corner: detail[corner])
     first, second = (ordered[round(share * (len(ordered) - 1))] for share in _DETAIL)
-    return (
-        (first[0] + width / 2, first[1] + height / 2),
-        (second[0] + width / 2, second[1] + height / 2),
-    )
+    return (first[0] + width / 2, first[1] + height / 2), (second[0] + width / 2, second[1] + height / 2)

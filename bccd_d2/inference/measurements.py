@@ -34,35 +34,24 @@ _BLOCK = 4096
 def measure_cells(
     source: ImageSource, cells: Cells, class_names: Sequence[str], microns_per_pixel: float | None = None
 ) -> Table:
-    """Measure every cell.
+    """Measure every cell; the columns in microns are NaN where ``microns_per_pixel`` is ``None``.
 
-    Args:
-        source: the image of the cells.
-        cells: with a pixel at least each.
-        class_names: by class index.
-        microns_per_pixel: ``None`` where it is not known; the columns in microns are NaN then.
+    One value per cell in each of these columns:
 
-    Returns:
-        One value a cell in each of these columns:
-
-        - ``id``: from 1 on, in the order of ``cells``; the same number in every format; ``class``: the name;
-          ``score``: in [0, 1].
-        - ``x_px``, ``y_px``: centre of gravity; (0, 0) is the upper left corner of the image, so that the centre of
-          its first pixel is (0.5, 0.5).
-        - ``area_px``: number of pixels A; ``equivalent_diameter_px``: that of a disc of this area, 2 sqrt(A / pi).
-        - ``perimeter_px``: length P of the outline, that of holes included, by Crofton's formula in four directions
-          (scikit-image's ``perimeter_crofton``), which is right within 0.1 % on average for round cells, where
-          counting border pixels is 5 % off.
-        - ``circularity``: 4 pi A / P^2; 1 for a disc, 0.79 for a square, but 0.89 by Crofton's formula if its sides
-          lie along the pixels; small cells come out slightly above 1 by chance.
-        - ``eccentricity``: of the ellipse with the same second moments, in [0, 1); 0 for a disc.
-        - ``solidity``: area over that of the convex hull of the pixels' corners, in (0, 1].
-        - ``mean_red`` ... ``std_blue``: levels of the native image inside the mask, in [0, 255].
-        - ``nucleus_fraction``: of cells of the classes :data:`NUCLEATED`, NaN for others: see
-          :func:`nucleus_fraction`; a hint, no measurement of the nucleus.
-        - ``touches_border``: whether the mask comes within :data:`BORDER_MARGIN` pixels of the image's border, so that
-          the cell is perhaps not all there.
-        - ``x_um``, ``y_um``, ``area_um2``, ``equivalent_diameter_um``, ``perimeter_um``: the same in microns.
+    - ``id``: from 1 on, in the order of ``cells``, the same number in every format; ``class``: the name; ``score``: in
+      [0, 1].
+    - ``x_px``, ``y_px``: centre of gravity; (0, 0) is the upper left corner of the image, the centre of its first pixel
+      is (0.5, 0.5).
+    - ``area_px``: number of pixels A; ``equivalent_diameter_px``: that of a disc of this area, 2 sqrt(A / pi).
+    - ``perimeter_px``: length P of the outline, holes included, by Crofton's formula in four directions (scikit-image's
+      ``perimeter_crofton``): right within 0.1 % on average for round cells, where counting border pixels is 5 % off.
+    - ``circularity``: 4 pi A / P^2; 1 for a disc; small cells come out slightly above 1 by chance.
+    - ``eccentricity``: of the ellipse with the same second moments, in [0, 1); 0 for a disc.
+    - ``solidity``: area over that of the convex hull of the pixels' corners, in (0, 1].
+    - ``mean_red`` ... ``std_blue``: levels of the native image inside the mask, in [0, 255].
+    - ``nucleus_fraction``: of the classes :data:`NUCLEATED`, NaN for others, see :func:`nucleus_fraction`.
+    - ``touches_border``: whether the mask comes within :data:`BORDER_MARGIN` pixels of the image's border.
+    - ``x_um``, ``y_um``, ``area_um2``, ``equivalent_diameter_um``, ``perimeter_um``: the same in microns.
     """
     shapes = np.array([_shape(mask) for mask in cells.masks]).reshape(-1, 5)
     area = cells.areas
@@ -101,16 +90,12 @@ def measure_cells(
 
 
 def nucleus_fraction(pixels: NDArray[np.uint8]) -> float:
-    """Share of a cell's pixels that are of the more saturated of two kinds, which Otsu's threshold tells apart.
+    """Share in (0, 1) of a cell's pixels, (N, 3) uint8 BGR, that are of the more saturated of two kinds by Otsu's
+    threshold.
 
     In a smear stained after Romanowsky (Wright, Giemsa) the nucleus is a saturated purple and the cytoplasm pale. This
-    is a hint for the eye: Otsu's threshold divides a cell that shows no nucleus as well.
-
-    Args:
-        pixels: (N, 3) uint8, BGR, of one cell.
-
-    Returns:
-        In (0, 1); NaN where all pixels are equally saturated.
+    is a hint for the eye: Otsu's threshold divides a cell that shows no nucleus as well. NaN where all pixels are
+    alike.
     """
     saturation = cv2.cvtColor(pixels[None], cv2.COLOR_BGR2HSV)[..., 1]
     threshold, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_OTSU)

@@ -16,12 +16,7 @@ SHIPPED_MODEL = "smear"
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model as it lies on disk.
-
-    Attributes:
-        config: YAML file.
-        weights: checkpoint, or an address that Detectron2 fetches.
-    """
+    """YAML file of a model, and its checkpoint or an address that Detectron2 fetches."""
 
     config: str
     weights: str
@@ -33,16 +28,11 @@ def find_model(
     weights: str | Path | None = None,
     name: str | None = None,
 ) -> ModelFiles:
-    """Files of the model to predict with.
+    """Files of the model to predict with: the shipped one of a ``name``, or those of a training run.
 
-    Args:
-        run: OUTPUT_DIR of a training run: its ``config.yaml`` and ``model_final.pth``.
-        config_file: in place of that of ``run``.
-        weights: in place of those of ``run``.
-        name: of a model that comes with bccd_d2, in place of all these.
-
-    Raises:
-        InputError: only one of configuration and weights is given, both a name and files are, or a file is not there.
+    ``run`` is the OUTPUT_DIR with ``config.yaml`` and ``model_final.pth``; ``config_file`` and ``weights`` take their
+    place. Raises :class:`InputError` if only one of these is given without a run, both a name and files are, or a file
+    is not there.
     """
     if run is None and config_file is None and weights is None:
         return shipped_model(name or SHIPPED_MODEL)
@@ -58,16 +48,15 @@ def find_model(
         shipped_file(config_file if config_file is not None else run / "config.yaml"),  # type: ignore[operator]
         shipped_file(weights if weights is not None else run / "model_final.pth"),  # type: ignore[operator]
     )
-    _check(files)
+    if not Path(files.config).is_file():
+        raise InputError(f"{files.config} is not there; expected the configuration of the model")
+    if "://" not in files.weights and not Path(files.weights).is_file():
+        raise InputError(f"{files.weights} is not there; expected the weights of the model")
     return files
 
 
 def shipped_model(name: str = SHIPPED_MODEL, folder: Path = WEIGHTS_FOLDER) -> ModelFiles:
-    """Files of a model that comes with bccd_d2.
-
-    Raises:
-        InputError: it is not there.
-    """
+    """Files of a model that comes with bccd_d2; an InputError if it is not there."""
     config, weights = folder / f"{name}.yaml", folder / f"{name}.safetensors"
     if not (config.is_file() and weights.is_file()):
         names = sorted(path.stem for path in folder.glob("*.safetensors"))
@@ -77,10 +66,3 @@ def shipped_model(name: str = SHIPPED_MODEL, folder: Path = WEIGHTS_FOLDER) -> M
             f"no model {name!r} in {folder} (there: {there}): give --run, or --config-file and --weights"
         )
     return ModelFiles(str(config), str(weights))
-
-
-def _check(files: ModelFiles) -> None:
-    if not Path(files.config).is_file():
-        raise InputError(f"{files.config} is not there; expected the configuration of the model")
-    if "://" not in files.weights and not Path(files.weights).is_file():
-        raise InputError(f"{files.weights} is not there; expected the weights of the model")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.inference.model_zoo import ModelFiles
-from bccd_d2.inference.quality import is_quality
 from bccd_d2.io.storage import Storage, fingerprint
 
 RECORDS = "records"
@@ -45,10 +43,8 @@ _SPEED_OPTIONS = ("batch_size",)
 class Outputs:
     """Where the results of a batch go, and in which formats; can be sent to other processes.
 
-    Attributes:
-        storage: the folder of the results.
-        formats: names in :data:`bccd_d2.inference.writers.FORMATS`.
-        key: of what the results are made with, see :func:`claim_output`.
+    ``formats`` are names in :data:`bccd_d2.inference.writers.FORMATS`; ``key`` says what the results are made with, see
+    :func:`claim_output`.
     """
 
     storage: Storage
@@ -59,6 +55,11 @@ class Outputs:
         """What is known of a file's results; ``None`` if they are not there or made with something else."""
         found = read_record(self.storage, record_file(name))
         return found if found.get("key") == self.key else None
+
+    def write_record(self, name: str, record: Record) -> None:
+        """Write what is known of a file's results, with its own digest: the last that is written of a file."""
+        content = json.dumps({**record, "digest": _record_digest(record)}, ensure_ascii=False)
+        self.storage.write(record_file(name), lambda path: path.write_text(content, encoding="utf-8"))
 
     def is_finished(self, path: str | Path, name: str) -> bool:
         """Whether all results of this very file are there, made with the same model and options."""
@@ -73,17 +74,21 @@ class Outputs:
 
 
 def record_file(name: str) -> str:
-    """Path below the output folder of what is known of an image file's results; it is written last."""
+    """Path below the output folder of what is known of an image file's results."""
     return f"{RECORDS}/{name}.json"
 
 
 def read_record(storage: Storage, file: str) -> Record:
-    """Content of a record; an empty one if it is not there or broken, and then the file is predicted again."""
+    """Content of a record; an empty one if it is not there or not as it was written, so that the file is done again."""
     try:
         found = json.loads(storage.read(file) or b"{}")
-    except (ValueError, RecursionError):
+        return found if found.pop("digest", "") == _record_digest(found) else {}
+    except (ValueError, RecursionError, AttributeError, TypeError):
         return {}
-    return found if _is_record(found) else {}
+
+
+def _record_digest(record: Record) -> str:
+    return _digest(json.dumps(record, sort_keys=True).encode())
 
 
 def recorded_results(storage: Storage) -> Iterator[str]:
@@ -93,45 +98,12 @@ def recorded_results(storage: Storage) -> Iterator[str]:
         yield record
 
 
-def _is_record(found: Any) -> bool:
-    """Whether it has what :func:`bccd_d2.inference.predict_file.predict_one` writes."""
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(key, 0), str | None) for key in ("error", "file")
-    ):
-        return False
-    lists: list[Any] = [found.get(key) for key in ("formats", "results", "images")]
-    if not all(isinstance(entries, list) for entries in lists):
-        return False
-    texts, images = [*lists[0], *lists[1]], lists[2]
-    return all(isinstance(text, str) for text in texts) and all(_is_summary(image) for image in images)
-
-
-def _is_summary(image: Any) -> bool:
-    if not isinstance(image, dict) or not isinstance(image.get("name"), str):
-        return False
-    counts: list[Any] = [image.get("cells"), image.get("in_frame")]
-    if not all(isinstance(count, dict) for count in counts) or counts[0].keys() != counts[1].keys():
-        return False
-    numbers = [number for count in counts for number in count.values()]
-    # JSON may have whole numbers that no float can hold.
-    counted = all(isinstance(number, int) and 0 <= number < 2**53 for number in numbers)
-    lengths = (image.get("area_mm2", ""), image.get("diameter_px"))
-    return (
-        counted
-        and is_quality(image.get("quality"))
-        and isinstance(image.get("diameter_from", ""), str)
-        and all(x is None or (isinstance(x, int | float) and 0 <= x <= sys.float_info.max) for x in lengths)
-    )
-
-
 def describe_run(
     model: ModelFiles, options: PredictionOptions, max_detections: int | None = None
 ) -> dict[str, Any]:
     """What decides about the results: digests of the configuration and the weights, the classes, the options.
 
-    Raises:
-        InputError: the configuration cannot be read.
-        OSError: the weights cannot be read.
+    Raises :class:`InputError` or :class:`OSError` if configuration or weights cannot be read.
     """
     cfg = load_config(model.config)
     sections = {name: cfg[name].clone() for name in _CONFIG_SECTIONS}
@@ -158,19 +130,10 @@ def describe_types(classifiers: Sequence[str]) -> dict[str, str]:
 
 
 def claim_output(storage: Storage, description: Mapping[str, Any], overwrite: bool = False) -> str:
-    """Write down what the results of a folder are made with, and check that nothing else is in it.
+    """Write down what the results of a folder are made with (:func:`describe_run`); a key of that description.
 
-    Args:
-        storage: the folder of the results.
-        description: from :func:`describe_run`.
-        overwrite: forget what the folder says; the caller has removed the results themselves.
-
-    Returns:
-        A short text that is the same for the same description.
-
-    Raises:
-        InputError: the folder holds results of another description.
-        OSError: the folder cannot be written.
+    With ``overwrite`` what the folder says is forgotten; the caller has removed the results. Raises :class:`InputError`
+    if the folder holds results of another description, :class:`OSError` if it cannot be written.
     """
     found = None if overwrite else read_manifest(storage)
     if found is not None and not is_same_run(found, description):
@@ -184,11 +147,7 @@ def claim_output(storage: Storage, description: Mapping[str, Any], overwrite: bo
 
 
 def read_manifest(storage: Storage) -> dict[str, Any] | None:
-    """What :data:`MANIFEST` of an output folder says; ``None`` if it is not there.
-
-    Raises:
-        InputError: it is no JSON object.
-    """
+    """What :data:`MANIFEST` of a folder says, ``None`` if it is not there; an InputError if it is no JSON object."""
     content = storage.read(MANIFEST)
     if content is None:
         return None
@@ -205,16 +164,10 @@ def read_manifest(storage: Storage) -> dict[str, Any] | None:
 def write_manifest(
     storage: Storage, description: Mapping[str, Any], diameters: Mapping[str, Any] | None = None
 ) -> None:
-    """Write :data:`MANIFEST` of an output folder.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write :data:`MANIFEST` of an output folder."""
     content = {**_described(description), **({DIAMETERS: diameters} if diameters else {})}
-    with storage.staging() as folder:
-        staged = folder / MANIFEST
-        staged.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        storage.publish(staged, MANIFEST)
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    storage.write(MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def is_same_run(manifest: Mapping[str, Any], description: Mapping[str, Any]) -> bool:

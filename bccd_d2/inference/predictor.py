@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from bccd_d2.modeling.weights import load_weights
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.detections import Detections
 
-CPU_MODES = ("auto", "plain", "channels_last", "bfloat16")
+CpuMode = Literal["plain", "channels_last", "bfloat16"]
 _LARGEST_BATCH_ON_CUDA = 8
 # Proposals before and after non-maximum suppression where an image shows a few dozen cells: half the time of a small
 # image is spent on the usual thousand.
@@ -35,31 +35,18 @@ _FEW_PROPOSALS = (300, 100)
 
 
 class Network:
-    """A model and how it is run.
+    """A ``GeneralizedRCNN`` in evaluation mode and how it is run.
 
-    Attributes:
-        batch_size: images that go through the model together: 1 on the CPU, which is no faster with more, and at most 8
-            on a GPU, halved whenever its memory does not suffice.
-
-    Args:
-        model: a ``GeneralizedRCNN`` in evaluation mode. Other modes than "plain" change the memory layout of its
-            weights in place, not their values.
-        half: on CUDA, run in float16 where autocast thinks it safe.
-        cpu_mode: on the CPU: "plain", "channels_last" (the same up to rounding), "bfloat16" (channels last with 8-bit
-            mantissas: faster where the CPU has them in hardware, but not the same) or "auto", the fastest that is the
-            same: channels last. See docs/inference.md for what was measured.
-
-    Raises:
-        InputError: the mode is unknown.
+    On CUDA, ``half`` runs it in float16 where autocast thinks it safe. On the CPU, ``cpu_mode`` "channels_last" is the
+    same as "plain" up to rounding, and "bfloat16" (channels last, 8-bit mantissas) is faster where the CPU has it in
+    hardware, but not the same (docs/inference.md); both change the memory layout of the weights in place.
+    ``batch_size`` images go through the model together: 1 on the CPU, which is no faster with more, and at most 8 on a
+    GPU, halved whenever its memory does not suffice.
     """
 
-    def __init__(self, model: Any, *, half: bool = False, cpu_mode: str = "plain") -> None:
-        if cpu_mode not in CPU_MODES:
-            raise InputError(f"cpu_mode: expected one of {', '.join(CPU_MODES)}, found {cpu_mode!r}")
+    def __init__(self, model: Any, *, half: bool = False, cpu_mode: CpuMode = "plain") -> None:
         self.model = model
         self.on_cuda = model.device.type == "cuda"
-        if cpu_mode == "auto":
-            cpu_mode = "channels_last"
         self.mode = "cuda" if self.on_cuda else cpu_mode
         self._half = half
         self.batch_size = _LARGEST_BATCH_ON_CUDA if self.on_cuda else 1
@@ -70,17 +57,9 @@ class Network:
 
     @torch.no_grad()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """Detections of prepared images.
-
-        Args:
-            images: (h, w, 3) uint8, in the size and colour order that the network was trained on; those that are of
-                one size go through it together.
-
-        Returns:
-            One per image, in its pixels.
-        """
+        """Detections of prepared images (h, w, 3) uint8, in the network's size and colour order, each in its pixels."""
         found: list[Detections] = []
-        # A batch is padded to its largest image, and the network sees what lies beside an image: one size per batch.
+        # A batch is padded to its largest image, and the network sees the padding: one size per batch.
         for _, same_size in groupby(images, key=lambda image: image.shape):
             waiting = list(same_size)
             while waiting:
@@ -131,15 +110,16 @@ def detections_of(instances: Instances) -> Detections:
 class BCCDPredictor(CellFinder):
     """Finds the cells of images of any size with a trained model.
 
-    Example:
-
         predictor = BCCDPredictor("output/config.yaml", "output/model_final.pth")
         cells = predictor(cv2.imread("smear.png"))
         print(len(cells), cells.scores, cells.pred_masks.shape)
 
-    Attributes:
-        model: Detectron2's.
-        network: what runs it.
+    ``config`` is a configuration or its YAML file; ``weights``, ``device`` and ``max_detections`` take the place of its
+    ``MODEL.WEIGHTS``, ``MODEL.DEVICE`` and ``TEST.DETECTIONS_PER_IMAGE``. ``options`` are used where a call is given
+    none; ``None`` estimates the diameter of the red cells for a model that was trained on images of several
+    magnifications, and takes images as they are for others. For ``cpu_mode`` see :class:`Network`.
+
+    Raises :class:`InputError` if configuration or checkpoint cannot be read or the device is not there.
     """
 
     network: Network
@@ -151,22 +131,9 @@ class BCCDPredictor(CellFinder):
         options: PredictionOptions | None = None,
         *,
         device: str | None = None,
-        cpu_mode: str = "auto",
+        cpu_mode: CpuMode = "channels_last",
         max_detections: int | None = None,
     ) -> None:
-        """
-        Args:
-            config: a configuration or its YAML file; that of the training run, which lies beside its checkpoints.
-            weights: checkpoint; ``None`` for the configuration's ``MODEL.WEIGHTS``.
-            options: used where a call is given none; ``None`` estimates the diameter of the red cells for a model that
-                was trained on images of several magnifications, and takes images as they are for others.
-            device: such as "cpu" or "cuda:1", in place of ``MODEL.DEVICE``.
-            cpu_mode: see :class:`Network`.
-            max_detections: that the model returns per image or tile, in place of ``TEST.DETECTIONS_PER_IMAGE``.
-
-        Raises:
-            InputError: the configuration or the checkpoint cannot be read, or the device is not there.
-        """
         cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
         cfg.defrost()
         if device is not None:
@@ -197,15 +164,10 @@ class BCCDPredictor(CellFinder):
         )
 
     def __call__(self, image: NDArray[np.uint8], options: PredictionOptions | None = None) -> Instances:
-        """Predict one image, with masks of the image's size.
+        """Predict one image (height, width, 3) uint8, BGR as OpenCV reads it, with masks of the image's size.
 
-        Args:
-            image: (height, width, 3) uint8, BGR as OpenCV reads it.
-            options: in place of the predictor's own.
-
-        Returns:
-            On the CPU, in native pixels, best score first: ``pred_boxes`` (N, 4) xyxy, ``scores`` (N,),
-            ``pred_classes`` (N,) and ``pred_masks`` (N, height, width) bool.
+        Returns on the CPU, in native pixels, best score first: ``pred_boxes`` (N, 4) xyxy, ``scores`` (N,),
+        ``pred_classes`` (N,) and ``pred_masks`` (N, height, width) bool.
         """
         return cells_to_instances(self.predict_cells(image, options))
 
@@ -226,11 +188,7 @@ def _few_proposals(model: Any) -> Iterator[None]:
 
 
 def allow_detections(cfg: CfgNode, number: int) -> None:
-    """Let a model return ``number`` cells per image, and propose no fewer.
-
-    Raises:
-        InputError: the number is not above 0.
-    """
+    """Let a model return ``number`` cells per image, and propose no fewer; an InputError if that is not above 0."""
     if number < 1:
         raise InputError(f"--max-detections: expected 1 or more, found {number}")
     cfg.TEST.DETECTIONS_PER_IMAGE = number
@@ -239,11 +197,7 @@ def allow_detections(cfg: CfgNode, number: int) -> None:
 
 
 def check_device(device: str, given_by: str) -> None:
-    """Refuse a device that this machine does not have.
-
-    Raises:
-        InputError: it is not there, or the text names no device; ``given_by`` is the option that named it.
-    """
+    """Raise :class:`InputError` if a device is not there or is no device; ``given_by`` is the option that named it."""
     try:
         parsed = torch.device(device)
     except RuntimeError as error:
@@ -255,14 +209,11 @@ def check_device(device: str, given_by: str) -> None:
 
 
 class CellModel(torch.nn.Module):
-    """A model as Detectron2's evaluation loop wants it: predicts mapped images as :class:`BCCDPredictor` does.
+    """A ``GeneralizedRCNN`` as Detectron2's evaluation loop wants it: predicts mapped images as :class:`BCCDPredictor`
+    does.
 
     The network runs in its plain mode: evaluation in the middle of a training must not change the layout of its
     weights, and the numbers of a run shall not depend on the CPU it was evaluated on.
-
-    Args:
-        cfg: ``TEST.TTA`` and ``TEST.DETECTIONS_PER_IMAGE`` are read.
-        model: a ``GeneralizedRCNN``, maybe in ``DistributedDataParallel``.
     """
 
     def __init__(self, cfg: CfgNode, model: torch.nn.Module) -> None:
@@ -272,15 +223,10 @@ class CellModel(torch.nn.Module):
         self._most_detections = cfg.TEST.DETECTIONS_PER_IMAGE
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Predict a batch.
+        """Predict dicts with ``image`` ((3, h, w) uint8, prepared), ``height`` and ``width`` of the native image.
 
-        Args:
-            batched_inputs: dicts with ``image`` ((3, h, w) uint8, prepared for the network), ``height`` and ``width``
-                of the native image.
-
-        Returns:
-            Dicts with ``cells`` (``Cells``) and the same as ``instances`` (Detectron2's), in native
-            pixels, best score first.
+        Returns dicts with ``cells`` (``Cells``) and the same as ``instances`` (Detectron2's), in native pixels, best
+        score first.
         """
         network = Network(self.model)
         images = [sample["image"].permute(1, 2, 0).cpu().numpy() for sample in batched_inputs]
@@ -303,12 +249,7 @@ def augmentation_from_config(cfg: CfgNode) -> TestTimeAugmentation | None:
 
 
 def cells_to_instances(cells: Cells) -> Instances:
-    """Detectron2's form of the cells of an image, with masks of the image's size.
-
-    Returns:
-        ``pred_boxes`` (N, 4) float32 xyxy, ``scores`` (N,) float32, ``pred_classes`` (N,) int64 and ``pred_masks``
-        (N, height, width) bool.
-    """
+    """Detectron2's form of the cells of an image on the CPU, as :meth:`BCCDPredictor.__call__` returns it."""
     masks = np.zeros((len(cells), cells.height, cells.width), bool)
     for whole, mask, (x0, y0, x1, y1) in zip(masks, cells.masks, cells.windows):
         whole[y0:y1, x0:x1] = mask

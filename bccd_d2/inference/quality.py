@@ -7,10 +7,8 @@ were measured on three collections of smears of four microscopes (docs/predictio
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -79,7 +77,7 @@ class Quality:
     covered_share: float | None = None
     median_score: float | None = None
     size_ratio: float | None = None
-    flags: tuple[str, ...] = ()
+    flags: Sequence[str] = ()
 
 
 FLAGS = {
@@ -105,17 +103,10 @@ def assess_quality(
     magnification: Magnification | None = None,
     training_diameter: float = 0.0,
 ) -> Quality:
-    """Measure one field and flag what is out of the ordinary.
+    """Measure one field and flag what is out of the ordinary; an InputError if the image cannot be decoded.
 
-    Args:
-        source: the image.
-        cells: that were found in it.
-        red_classes: indices of the classes that are red cells.
-        magnification: that the image was predicted at; ``None`` if not known.
-        training_diameter: of the median cell of the training images, pixels; 0 if not known.
-
-    Raises:
-        InputError: the source cannot be decoded.
+    ``red_classes`` are the indices of the classes that are red cells, ``magnification`` is that of the prediction,
+    ``training_diameter`` that of the median cell of the training images in pixels, 0 if not known.
     """
     diameter, scale = None, 1.0 if magnification is None else magnification.scale
     areas = cells.areas[np.isin(cells.classes, list(red_classes))]
@@ -138,12 +129,7 @@ def assess_quality(
 
 
 def with_flags(quality: Quality, origin: str = "") -> Quality:
-    """The same with its flags, by the limits of this module.
-
-    Args:
-        quality: what was measured.
-        origin: of the magnification, see :class:`bccd_d2.inference.magnification.Magnification`.
-    """
+    """The same with its flags, by the limits of this module and the ``origin`` of the magnification."""
     low, high = SIZE_RATIOS
     raised = {
         "blurred": _below(quality.sharpness, MIN_SHARPNESS),
@@ -156,33 +142,15 @@ def with_flags(quality: Quality, origin: str = "") -> Quality:
         "mostly empty": _below(quality.covered_share, MIN_COVERED_SHARE),
         "low scores": _below(quality.median_score, MIN_MEDIAN_SCORE),
     }
-    values = {name: value for name, value in vars(quality).items() if name != "flags"}
-    return Quality(**values, flags=tuple(name for name in FLAGS if raised[name]))
-
-
-def is_quality(content: Any) -> bool:
-    """Whether it is the JSON of a :class:`Quality`."""
-    names = {field.name for field in fields(Quality)}
-    if not isinstance(content, dict) or content.keys() != names or not isinstance(content["flags"], list):
-        return False
-    numbers = [value for name, value in content.items() if name != "flags"]
-    return all(flag in FLAGS for flag in content["flags"]) and all(
-        x is None or (isinstance(x, int | float) and abs(x) <= sys.float_info.max) for x in numbers
-    )
+    return replace(quality, flags=tuple(name for name in FLAGS if raised[name]))
 
 
 def sharpness(image: NDArray[np.uint8], diameter: float) -> float | None:
-    """Fine over coarse structure of an image, at the scale of its cells.
+    """Fine over coarse structure of a (height, width, 3) uint8 BGR image whose red cells are ``diameter`` pixels wide.
 
     The ratio of two bands of differences of Gaussians of the green channel, the finer one above the noise of cameras.
-    It depends neither on contrast nor on exposure, and falls towards 0.2, whatever the image, when that is blurred.
-
-    Args:
-        image: (height, width, 3) uint8, BGR.
-        diameter: of its red cells, pixels.
-
-    Returns:
-        ``None`` where the image shows no structure.
+    It depends neither on contrast nor on exposure, and falls towards 0.2, whatever the image, when that is blurred;
+    ``None`` where the image shows no structure.
     """
     height, width = scaled_size(image.shape[0], image.shape[1], _DIAMETER / diameter)
     green = resize_image(image, height, width)[..., 1].astype(np.float32)
@@ -194,11 +162,7 @@ def sharpness(image: NDArray[np.uint8], diameter: float) -> float | None:
 def stain_distance(image: NDArray[np.uint8]) -> float | None:
     """Distance of the stained cells' colour, on a background balanced to grey, from the nearest of ``STAIN_COLORS``.
 
-    Args:
-        image: (height, width, 3) uint8, BGR.
-
-    Returns:
-        In CIELAB units, of a* and b*; ``None`` where the image shows no cells.
+    In CIELAB units, of a* and b*, for a (height, width, 3) uint8 BGR image; ``None`` where it shows no cells.
     """
     balanced = apply_gain(image, white_balance_gain(image))
     green = np.ascontiguousarray(balanced[..., 1])

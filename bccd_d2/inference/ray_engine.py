@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bccd_d2.errors import InputError
 from bccd_d2.inference.batch import Job, with_diameters
-from bccd_d2.inference.predict_file import predict_one
+from bccd_d2.inference.predict_file import FilePredictor
 from bccd_d2.io.storage import is_url
 
 RETRIES = 3
@@ -22,31 +22,16 @@ RETRIES = 3
 
 
 class PredictionWorker:
-    """What each worker of the cluster holds: the job, and from its first image on the model.
-
-    Args:
-        job: to work on.
-    """
+    """What each worker of the cluster holds: the job, and from its first image on the model."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._predictor: Any = None
-        self._typer: Any = None
+        self._predictor: FilePredictor | None = None
 
     def predict(self, path: str | Path, name: str) -> None:
-        """Predict one file and write its results, see :func:`bccd_d2.inference.predict_file.predict_one`."""
-        if self._predictor is None:
-            self._predictor = self._job.load()
-            self._typer = self._job.load_typer()
-        predict_one(
-            path,
-            name,
-            self._predictor,
-            self._job.outputs,
-            max_pixels=self._job.max_pixels,
-            estimate=self._job.diameters.get(name),
-            typer=self._typer,
-        )
+        """Predict one file and write its results."""
+        self._predictor = self._predictor or self._job.file_predictor()
+        self._predictor.predict(path, name)
 
 
 def run_job_on_ray(
@@ -56,19 +41,12 @@ def run_job_on_ray(
 
     Every image is a task. A worker that dies is started again and its image tried again, on whichever worker is free;
     after ``RETRIES`` times it counts as not predicted, and the others go on. A path that is no address must mean the
-    same file on every machine of the cluster.
+    same file on every machine of the cluster. ``address`` is that of a running cluster, such as "auto" or
+    "ray://head:10001"; ``None`` starts one here. ``workers`` 0 is as many as the cluster has free CPUs or, with
+    ``gpus_per_worker`` (a share such as 0.5 too), GPUs for.
 
-    Args:
-        job: from :func:`bccd_d2.inference.batch.prepare_job`.
-        address: of a running cluster, such as "auto" or "ray://head:10001"; ``None`` starts one on this machine.
-        workers: processes with one model each; 0 for as many as the cluster has free CPUs or, with ``gpus_per_worker``,
-            GPUs for.
-        gpus_per_worker: share of a GPU that each takes, such as 1 or 0.5.
-
-    Raises:
-        InputError: Ray is not installed or there is no cluster at ``address``, the model cannot be read, or the
-            options do not suit it.
-        OSError: the results cannot be written.
+    Raises :class:`InputError` if Ray, the cluster or the model is not there or the options do not suit the model,
+    :class:`OSError` if the results cannot be written.
     """
     if not job.pending:
         return

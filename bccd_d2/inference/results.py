@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,15 +21,11 @@ from bccd_d2.structures.cells import Cells
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of cells by class of one image, or of several together.
+    """Numbers of cells by class name, of one image or of several together.
 
-    Attributes:
-        cells: by class name, all that were found.
-        in_frame: by class name, those of the unbiased counting frame, see :func:`in_counting_frame`.
-        area_mm2: of the image or images; ``None`` where it is not known.
-        diameter_px: that red cells were taken to have when the image was resized; ``None`` where it is not known.
-        diameter_from: what said so, see :class:`bccd_d2.inference.magnification.Magnification`.
-        flags: what is out of the ordinary about the image, see :class:`bccd_d2.inference.quality.Quality`.
+    ``cells`` are all that were found, ``in_frame`` those that count for a density (:func:`in_counting_frame`),
+    ``area_mm2`` is the area of the images, ``diameter_px`` what red cells were taken to have when the image was resized
+    and ``diameter_from`` what said so (:class:`bccd_d2.inference.magnification.Magnification`); ``None`` if not known.
     """
 
     cells: Mapping[str, int]
@@ -36,33 +33,21 @@ class Counts:
     area_mm2: float | None = None
     diameter_px: float | None = None
     diameter_from: str = ""
-    flags: tuple[str, ...] = ()
 
 
 def in_counting_frame(cells: Cells) -> NDArray[np.bool_]:
-    """Which cells count when the image stands for a part of the smear: not those at its right or lower border.
+    """(N,) bool: the cells that count for a density, without those cut by the right or lower edge of the image.
 
-    Gundersen's unbiased counting frame (Gundersen 1977), which a haemocytometer's rule follows as well: of the cells
-    that the border cuts, those on the left and upper one belong to this field, those on the right and lower one to the
-    next. So each cell of a smear cut into fields belongs to one of them, and the number N over the area of the image,
-    width x height, is an unbiased density, where counting all cells overstates it by about the share
-    (w / width + h / height) for cells of size w x h.
-
-    Returns:
-        (N,) bool.
+    This is the unbiased counting frame (Gundersen 1977), the rule of the haemocytometer: each cell of a smear that is
+    cut into fields belongs to one of them, so that the number over the area of the image is an unbiased density.
+    Counting all cells overstates it by about w / width + h / height for cells of size w x h.
     """
     right, bottom = cells.windows[:, 2], cells.windows[:, 3]
     return (right < cells.width - BORDER_MARGIN) & (bottom < cells.height - BORDER_MARGIN)
 
 
 def count_cells(cells: Cells, class_names: Sequence[str], microns_per_pixel: float | None = None) -> Counts:
-    """Count the cells of one image.
-
-    Args:
-        cells: with a pixel at least each.
-        class_names: by class index.
-        microns_per_pixel: ``None`` where it is not known.
-    """
+    """Count the cells of one image, which have a pixel at least each."""
     found, framed = (
         np.bincount(classes, minlength=len(class_names)).tolist()
         for classes in (cells.classes, cells.classes[in_counting_frame(cells)])
@@ -73,33 +58,24 @@ def count_cells(cells: Cells, class_names: Sequence[str], microns_per_pixel: flo
     return Counts(dict(zip(class_names, found)), dict(zip(class_names, framed)), area)
 
 
-def add_counts(parts: Iterable[Counts]) -> Counts:
+def add_counts(parts: Sequence[Counts]) -> Counts:
     """The counts of several images together; their area is known if that of each is."""
-    cells: dict[str, int] = {}
-    in_frame: dict[str, int] = {}
-    area: float | None = 0.0
+    cells: Counter[str] = Counter()
+    in_frame: Counter[str] = Counter()
     for part in parts:
-        for name in part.cells:
-            cells[name] = cells.get(name, 0) + part.cells[name]
-            in_frame[name] = in_frame.get(name, 0) + part.in_frame[name]
-        area = None if area is None or part.area_mm2 is None else area + part.area_mm2
-    return Counts(cells, in_frame, area)
+        cells.update(part.cells)
+        in_frame.update(part.in_frame)
+    areas = [part.area_mm2 for part in parts if part.area_mm2 is not None]
+    return Counts(cells, in_frame, sum(areas, 0.0) if len(areas) == len(parts) else None)
 
 
 @dataclass(frozen=True)
 class ImageResult:
     """What was found in one image; measured when a writer asks for it.
 
-    Attributes:
-        name: of the image, as the results call it.
-        source: its pixels.
-        cells: with a pixel at least each.
-        class_names: by class index.
-        microns_per_pixel: of the native image; ``None`` where it is not known.
-        colors: BGR by class index, for the formats that carry colours.
-        magnification: that the image was predicted at; ``None`` where it is not known.
-        types: of the cells; ``None`` where they were not asked for.
-        training_diameter: of the median cell of the model's training images, pixels; 0 where it is not known.
+    ``cells`` have a pixel at least each, ``class_names`` and ``colors`` (BGR) are by class index, ``microns_per_pixel``
+    is that of the native image and ``training_diameter`` that of the median cell of the model's training images in
+    pixels; ``None`` and 0 where they are not known.
     """
 
     name: str
@@ -118,10 +94,7 @@ class ImageResult:
 
     @cached_property
     def measurements(self) -> Table:
-        """See :func:`bccd_d2.inference.measurements.measure_cells`; with types, these in three more columns.
-
-        ``type``; ``type_probability`` of it, NaN where a cell has none; ``subtype``.
-        """
+        """Those of :func:`measure_cells`; with types also ``type``, ``type_probability`` and ``subtype``."""
         table = measure_cells(self.source, self.cells, self.class_names, self.microns_per_pixel)
         if self.types is not None:
             table["type"] = np.array(self.types.names, object)

@@ -8,24 +8,30 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from scipy.stats import binomtest, t
+from scipy.stats import t
 
 from bccd_d2.errors import InputError
+from bccd_d2.evaluation.bootstrap import binomial_interval
+from bccd_d2.inference.cell_types import kind_of
+from bccd_d2.inference.collect import image_file
 from bccd_d2.inference.measurements import NUCLEATED
 from bccd_d2.inference.outputs import Outputs
+from bccd_d2.inference.predict_file import Images
 from bccd_d2.inference.quality import FLAGS, Quality
 from bccd_d2.inference.results import Counts, ImageResult, add_counts
 from bccd_d2.io.images import MAX_PIXELS, open_source
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.io.storage import local_copy
 from bccd_d2.reporting.overlay import class_color
-from bccd_d2.reporting.pages import jpeg_uri, render, svg_uri
+from bccd_d2.reporting.pages import chart_axes, jpeg_uri, render, svg_uri
 
 REPORT = "smear_report.html"
 EXAMPLES = 8
@@ -35,21 +41,14 @@ _LISTED_FIELDS = 60
 _CROP_DIAMETERS = 1.5
 _CROP_PIXELS = 120
 
-Crops = Callable[[Sequence[tuple[float, float, float]]], list[NDArray[np.uint8]]]
-"""Square parts (RGB) of a field around points: centre x, y and side in pixels."""
+Place = tuple[float, float, float]
+"""Centre x, y and side of a square in pixels."""
+Crops = Callable[[Sequence[Place]], list[NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
 class Field:
-    """One image of a smear.
-
-    Attributes:
-        name: of the image.
-        counts: of its cells.
-        quality: of the image.
-        cells: rows of its ``cells.csv``, by column; ``type`` is used where it is there.
-        crops: reads parts of the image.
-    """
+    """One image of a smear: ``cells`` are the rows of its ``cells.csv`` by column, ``crops`` reads parts of it."""
 
     name: str
     counts: Counts
@@ -65,43 +64,23 @@ def field_of(result: ImageResult) -> Field:
     return Field(result.name, result.counts, result.quality, rows, lambda places: crop(result.source, places))
 
 
-def read_fields(
-    images: Sequence[tuple[str | Path, str]], outputs: Outputs, max_pixels: int = MAX_PIXELS
-) -> list[Field]:
-    """The fields of a batch, from its output folder; images without results are left out.
+def read_fields(images: Images, outputs: Outputs, max_pixels: int = MAX_PIXELS) -> list[Field]:
+    """The fields of a batch from its output folder, which has format "csv"; images without results are left out.
 
-    Args:
-        images: path and name of each file.
-        outputs: where their results are, with format "csv" among them.
-        max_pixels: see :func:`bccd_d2.io.images.open_source`.
-
-    Raises:
-        InputError: a table is not there any more.
+    Raises :class:`InputError` if a table is not there any more.
     """
     fields = []
     for path, name in images:
         record = outputs.record(name)
-        if record is None or record["error"] is not None:
-            continue
-        for page, image in enumerate(record["images"]):
-            file = f"csv/{image['name']}.csv"
-            content = outputs.storage.read(file)
-            if content is None:
-                raise InputError(f"{outputs.storage.path(file)} is gone: run the command again")
-            values = image["quality"] | {"flags": tuple(image["quality"]["flags"])}
-            fields.append(
-                Field(
-                    image["name"],
-                    Counts(image["cells"], image["in_frame"], image["area_mm2"]),
-                    Quality(**values),
-                    list(csv.DictReader(io.StringIO(content.decode("utf-8")))),
-                    _file_crops(path, page, max_pixels),
-                )
-            )
+        for page, image in enumerate(record["images"] if record and record["error"] is None else ()):
+            rows = list(csv.DictReader(io.StringIO(image_file(outputs, "csv", image["name"]))))
+            counts, quality = Counts(**image["counts"]), Quality(**image["quality"])
+            crops = partial(_read_crops, path, page, max_pixels)
+            fields.append(Field(image["name"], counts, quality, rows, crops))
     return fields
 
 
-def crop(source: ImageSource, places: Sequence[tuple[float, float, float]]) -> list[NDArray[np.uint8]]:
+def crop(source: ImageSource, places: Sequence[Place]) -> list[NDArray[np.uint8]]:
     """Square parts (side, side, 3) RGB around points, moved inwards at the border of the image."""
     parts = []
     for x, y, side in places:
@@ -112,33 +91,25 @@ def crop(source: ImageSource, places: Sequence[tuple[float, float, float]]) -> l
     return parts
 
 
-def _file_crops(path: str | Path, page: int, max_pixels: int) -> Crops:
-    def read(places: Sequence[tuple[float, float, float]]) -> list[NDArray[np.uint8]]:
-        with local_copy(path) as file, open_source(file, page=page, max_pixels=max_pixels) as source:
-            return crop(source, places)
-
-    return read
+def _read_crops(
+    path: str | Path, page: int, max_pixels: int, places: Sequence[Place]
+) -> list[NDArray[np.uint8]]:
+    with local_copy(path) as file, open_source(file, page=page, max_pixels=max_pixels) as source:
+        return crop(source, places)
 
 
 def render_report(
     fields: Sequence[Field], title: str, facts: Mapping[str, str], failures: Sequence[str] = ()
 ) -> str:
-    """Render the page.
+    """Render the page; ``facts`` such as date and model stand below the title, ``failures`` say why files are left out.
 
-    Args:
-        fields: of the smear; one at least.
-        title: of the page.
-        facts: shown below the title, such as date and model.
-        failures: why files have no results.
-
-    Raises:
-        InputError: there is no field, or an image cannot be read any more.
+    Raises :class:`InputError` if there is no field, or an image cannot be read any more.
     """
     if not fields:
         raise InputError("a smear report needs one image with results at least")
     classes = list(fields[0].counts.cells)
     colors = ["#{:02x}{:02x}{:02x}".format(*class_color(index)[::-1]) for index in range(len(classes))]
-    total = add_counts(field.counts for field in fields)
+    total = add_counts([field.counts for field in fields])
     flags = Counter(flag for field in fields for flag in field.quality.flags)
     edge = sum(_is_cut(row) for field in fields for row in field.cells)
     shown = sorted(fields, key=lambda field: not field.quality.flags)[:_LISTED_FIELDS]
@@ -164,31 +135,22 @@ def render_report(
         fields=[field for field in fields if id(field) in chosen],
         sizes=svg_uri(_sizes(fields, classes, colors)),
         per_field=svg_uri(_per_field(fields, classes, colors)),
-        examples=_examples(fields, classes),
+        examples=[(name, _pictures(fields, {"class": name}, EXAMPLES)) for name in classes],
         types=[(name, _types(fields, name)) for name in classes],
     )
 
 
 def white_to_red(cells: Mapping[str, int]) -> tuple[int, int, float, float] | None:
-    """White and red cells, and the 95 % interval (Wilson) of red cells for each white one.
+    """White and red cells, and the 95 % interval of red cells for each white one, whose upper limit may be infinite.
 
-    Returns:
-        ``None`` where the classes do not tell them apart, or there are none of both; the upper limit may be infinite.
+    ``None`` where the classes do not tell them apart, or there are none of both.
     """
     white = [number for name, number in cells.items() if name.lower() in NUCLEATED]
-    red = [
-        number for name, number in cells.items() if name.lower() in ("rbc", "red blood cell", "erythrocyte")
-    ]
+    red = [number for name, number in cells.items() if kind_of(name) == "red"]
     if not white or not red or not sum(white) + sum(red):
         return None
     low, high = binomial_interval(sum(white), sum(white) + sum(red))
     return sum(white), sum(red), (1 - high) / high, (1 - low) / low if low > 0 else math.inf
-
-
-def binomial_interval(found: int, of: int) -> tuple[float, float]:
-    """95 % interval of a share, after Wilson (JASA 22, 1927)."""
-    interval = binomtest(found, of).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _variation(fields: Sequence[Field], name: str) -> dict[str, Any]:
@@ -235,8 +197,9 @@ def _sizes(fields: Sequence[Field], classes: Sequence[str], colors: Sequence[str
         )
         for name in classes
     }  # fmt: skip
-    figure, axes = _axes(
-        "diameter of a disc of the same area, " + ("µm" if unit == "um" else "pixels"), "cells"
+    figure, axes = chart_axes(4.6, 2.3)
+    axes.set(
+        xlabel=f"diameter of a disc of the same area, {'µm' if unit == 'um' else 'pixels'}", ylabel="cells"
     )
     values = np.concatenate(list(found.values()))
     if not len(values):
@@ -246,13 +209,14 @@ def _sizes(fields: Sequence[Field], classes: Sequence[str], colors: Sequence[str
     for (name, sizes), color in zip(found.items(), colors):
         if len(sizes):
             label = f"{name}: median {np.median(sizes):.3g}"
-            axes.hist(sizes, edges, color=color, alpha=0.6, label=label)
+            axes.hist(sizes, edges.tolist(), color=color, alpha=0.6, label=label)
     axes.legend(fontsize=8, frameon=False)
     return figure
 
 
 def _per_field(fields: Sequence[Field], classes: Sequence[str], colors: Sequence[str]) -> Figure:
-    figure, axes = _axes("field, in the order of the files", "cells")
+    figure, axes = chart_axes(4.6, 2.3)
+    axes.set(xlabel="field, in the order of the files", ylabel="cells")
     for name, color in zip(classes, colors):
         numbers = [field.counts.cells[name] for field in fields]
         axes.plot(
@@ -263,24 +227,9 @@ def _per_field(fields: Sequence[Field], classes: Sequence[str], colors: Sequence
         flagged, [0] * len(flagged), "x", color="#c0392b", markersize=5, label="flagged" if flagged else None
     )
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8, frameon=False)
     return figure
-
-
-def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(4.6, 2.3), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlabel=x_label, ylabel=y_label)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _examples(fields: Sequence[Field], classes: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Pictures of some whole cells of each class."""
-    return [(name, _pictures(fields, {"class": name}, EXAMPLES)) for name in classes]
 
 
 def _types(fields: Sequence[Field], class_name: str) -> list[dict[str, Any]]:
@@ -297,11 +246,7 @@ def _types(fields: Sequence[Field], class_name: str) -> list[dict[str, Any]]:
             "cells": number,
             "share": number / found.total(),
             "interval": binomial_interval(number, found.total()),
-            "pictures": _pictures(
-                fields,
-                {"class": class_name, "type": name},
-                _TYPE_EXAMPLES,
-            ),
+            "pictures": _pictures(fields, {"class": class_name, "type": name}, _TYPE_EXAMPLES),
         }
         for name, number in found.most_common()
     ]
@@ -330,7 +275,4 @@ def _pictures(fields: Sequence[Field], wanted: Mapping[str, str], most: int) -> 
 
 def publish_report(text: str, outputs: Outputs) -> str:
     """Write the page into an output folder; its path."""
-    with outputs.storage.staging() as folder:
-        (folder / REPORT).write_text(text, encoding="utf-8")
-        outputs.storage.publish(folder / REPORT, REPORT)
-    return outputs.storage.path(REPORT)
+    return outputs.storage.write(REPORT, lambda path: path.write_text(text, encoding="utf-8"))

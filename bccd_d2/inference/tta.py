@@ -46,13 +46,7 @@ class TestTimeAugmentation:
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an image: resized, then mirrored left to right, then turned.
-
-    Attributes:
-        scale: relative to the image.
-        mirrored: whether left and right change places.
-        turns: by 90 degrees counter-clockwise, 0 to 3.
-    """
+    """A way to look at an image: resized, then mirrored left to right, then turned by 90 degrees counter-clockwise."""
 
     scale: float = 1.0
     mirrored: bool = False
@@ -64,13 +58,7 @@ class View:
         return np.rot90(image[:, ::-1] if self.mirrored else image, self.turns)
 
     def undo(self, detections: Detections, height: int, width: int) -> Detections:
-        """Detections in the view as detections in the image.
-
-        Args:
-            detections: in pixels of what :meth:`apply` returned.
-            height: of the image.
-            width: of the image.
-        """
+        """Detections in pixels of what :meth:`apply` returned, as detections in the image."""
         for _ in range(-self.turns % 4):
             detections = detections.turned()
         if self.mirrored:
@@ -96,25 +84,18 @@ def predict_views(
     width: int,
     most: int,
 ) -> Cells:
-    """Predict an image in several views and merge them, see :func:`merge_views`.
+    """Predict a prepared image (h, w, 3) uint8 in several views and merge them, see :func:`merge_views`.
 
-    Args:
-        run: the network, see :class:`bccd_d2.inference.finder.Detector`.
-        image: (h, w, 3) uint8, prepared for the network.
-        views: what to look at.
-        height: of the native image.
-        width: of the native image.
-        most: how many cells to return, ``TEST.DETECTIONS_PER_IMAGE``.
-
-    Returns:
-        In native pixels, best score first.
+    ``height`` and ``width`` are those of the native image, whose pixels the cells are in; ``most`` are returned, best
+    score first.
     """
     found = run([view.apply(image) for view in views])
     return merge_views([view.undo(seen, height, width) for view, seen in zip(views, found)])[:most]
 
 
 def merge_views(found: Sequence[Detections]) -> Cells:
-    """One cell for all detections of it.
+    """One cell for all detections of it; ``found`` holds those of each view, all in pixels of one image. Best score
+    first.
 
     The detections of all views are taken best score first; each founds a cell and takes from every other view the one
     not yet taken that overlaps it most, if their masks have an IoU of at least 0.5. With members m of scores s_m in V
@@ -122,12 +103,6 @@ def merge_views(found: Sequence[Detections]) -> Cells:
     the same weights (weighted box fusion, Solovyev et al. 2021); score = sum(s_m) / V, so that a view which misses the
     cell counts as 0; class = that with the largest sum of scores. Two detections of one view are never one cell: the
     network has told them apart.
-
-    Args:
-        found: detections of each view, all in pixels of one image.
-
-    Returns:
-        In pixels of the image, best score first; some may have no pixel.
     """
     cells = concatenate([detections.paste() for detections in found])
     view = np.repeat(np.arange(len(found)), [len(detections) for detections in found])

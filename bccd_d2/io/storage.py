@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from bccd_d2.errors import InputError
-from bccd_d2.files import locked
+from bccd_d2.files import locked, naming
 
 # Below an output folder, for files that are not whole yet.
 _PARTIAL = ".partial"
@@ -162,6 +162,13 @@ class Storage:
         else:
             filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
             filesystem.put_file(str(staged), path)
+
+    def write(self, name: str, fill: Callable[[Path], object]) -> str:
+        """Let ``fill`` write a staged file, move it into place and return its :meth:`path`; an OSError says where."""
+        with naming(Path(self.url)), self.staging() as folder:
+            fill(folder / posixpath.basename(name))
+            self.publish(folder / posixpath.basename(name), name)
+        return self.path(name)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

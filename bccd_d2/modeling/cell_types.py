@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import timm
@@ -83,7 +83,7 @@ class TypeCard:
         return tuple(dict.fromkeys(self.groups.get(name, name) for name in self.types))
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path) -> TypeCard:
         """Read ``NAME.yaml``.
 
         Raises:

@@ -64,10 +64,8 @@ def chosen_options(args: argparse.Namespace, base: EvaluationOptions | None) -> 
 
 
 def read_run_sources(run: Path, args: argparse.Namespace) -> tuple[list[Source], EvaluationOptions, str]:
-    """Sources, options and configuration of a run; of the parts those of ``--part``, if given.
-
-    Raises:
-        InputError: ``--truth`` is given, or see :func:`bccd_d2.reporting.sources.read_run`.
+    """Sources of a run (of ``--part``, if given), evaluation options and configuration; an InputError if ``--truth`` is
+    given.
     """
     if args.truth is not None:
         raise InputError(
@@ -79,11 +77,7 @@ def read_run_sources(run: Path, args: argparse.Namespace) -> tuple[list[Source],
 
 
 def read_prediction_sources(predictions: Sequence[Path], args: argparse.Namespace) -> list[Source]:
-    """Files or folders of predictions, each with its part.
-
-    Raises:
-        InputError: the ground truth is not named, or there are not as many parts as predictions.
-    """
+    """Files or folders of predictions, each with its part; an InputError if truth or parts do not fit them."""
     if (args.data_root is None) == (args.truth is None):
         raise InputError("no ground truth: give --data-root (and --part), or --truth")
     if args.truth is not None:

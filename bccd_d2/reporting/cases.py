@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.taxonomy import BINS, CORRECT, IGNORED, ImageErrors
 from bccd_d2.io.images import read_image
-from bccd_d2.reporting.evaluation_figures import BIN_COLORS
 from bccd_d2.reporting.pages import Outline, jpeg_uri, number, outline_path, svg_picture
 from bccd_d2.reporting.sources import EvaluatedPart
+from bccd_d2.reporting.wording import BIN_COLORS
 from bccd_d2.structures.cells import Cells
 
 SIDE, LONGEST, THUMBNAIL = 1000, 1100, 150
@@ -134,12 +134,7 @@ def case_figures(parts: Sequence[EvaluatedPart]) -> Iterator[tuple[str, Figure]]
 
 
 def case_grid(cases: Sequence[Case], title: str) -> Figure:
-    """Images in two columns, true cells dashed and predictions solid, in the colour of their error bin.
-
-    Args:
-        cases: at least one.
-        title: of the figure.
-    """
+    """One image or more in two columns, true cells dashed and predictions solid, in the colour of their error bin."""
     columns = min(2, len(cases))
     rows = -(-len(cases) // columns)
     height, width = cases[0].image.shape[:2]

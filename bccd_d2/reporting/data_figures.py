@@ -37,10 +37,8 @@ CLASS_RGB = [tuple(level / 255 for level in color[::-1]) for color in CLASS_COLO
 
 
 def draw_instances(image: np.ndarray, labels: np.ndarray, fill: float = 0.35) -> np.ndarray:
-    """Tint and outline every instance in a colour of its own, and regions to ignore in grey.
-
-    Returns:
-        (H, W, 3) uint8 **RGB**, as matplotlib shows it.
+    """Tint and outline every instance in a colour of its own, and regions to ignore in grey; **RGB**, as matplotlib
+    shows it.
     """
     canvas = np.ascontiguousarray(image[..., ::-1])
     width = max(1, round(max(image.shape[:2]) / 600))
@@ -82,15 +80,7 @@ def split_grid(
     part: str,
     counts: Mapping[str, tuple[int, int]],
 ) -> Figure:
-    """Images of one part of the split with their annotated cells; the title gives the size of every part.
-
-    Args:
-        images: of the part.
-        labels: label map of each.
-        names: of each.
-        part: its name.
-        counts: (images, cells) of each part.
-    """
+    """Images of one part of the split with their annotated cells; the title gives (images, cells) of every part."""
     columns = min(4, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(3.6 * columns, 3.0 * rows + 0.8), layout="constrained")
@@ -113,11 +103,8 @@ def reinhard_preview(
 ) -> Figure:
     """Images before and after stain normalization, and the mean colours of all images around the target.
 
-    Args:
-        rows: name, image, its foreground on white and the normalized image, of some images.
-        before: statistics of every image of the data set.
-        after: the same after normalization.
-        target: of the normalization.
+    ``rows`` are name, image, its foreground on white and the normalized image of some images; ``before`` and ``after``
+    the statistics of every image.
     """
     figure = Figure(figsize=(16, 3.0 * len(rows) + 0.6), layout="constrained")
     halves = figure.add_gridspec(1, 2, width_ratios=[3.1, 1])
@@ -166,14 +153,8 @@ def patch_preview(
     patch_labels: Sequence[np.ndarray],
     name: str,
 ) -> Figure:
-    """Training crops beside the image they come from.
-
-    Args:
-        image: native.
-        windows: (x, y, width, height) of each crop, native pixels.
-        patches: each crop, network pixels.
-        patch_labels: label map of each.
-        name: of the image.
+    """Training crops beside their native image; ``windows`` (x, y, width, height) are in native, ``patches`` in network
+    pixels.
     """
     columns = -(-len(patches) // 2)
     figure = Figure(figsize=(7 + 2.4 * columns, 5.6), layout="constrained")
@@ -200,12 +181,7 @@ def patch_preview(
 def augmentation_preview(
     original: tuple[np.ndarray, np.ndarray], rows: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, str]]]
 ) -> Figure:
-    """One crop, and random augmentations of it by each preset.
-
-    Args:
-        original: crop and label map.
-        rows: augmented crop, label map and names of the transforms, by preset.
-    """
+    """One crop with its label map, and random augmentations of it with the names of the transforms, by preset."""
     columns = 1 + max(len(draws) for draws in rows.values())
     figure = Figure(figsize=(2.3 * columns, 2.6 * len(rows) + 0.7), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -227,10 +203,7 @@ def dataset_item(
 ) -> Figure:
     """One training sample as the network gets it: image, masks, boxes and classes, and the arrays that hold them.
 
-    Args:
-        image: (3, h, w) float RGB in [0, 1].
-        target: see :func:`bccd_d2.data.loader.to_torchvision`.
-        class_names: by class index, without background.
+    ``image`` is (3, h, w) float RGB in [0, 1], ``target`` that of :func:`bccd_d2.data.loader.to_torchvision`.
     """
     figure = Figure(figsize=(15, 5.2), layout="constrained")
     plain, drawn, text = figure.subplots(1, 3, width_ratios=[1, 1, 1.0])
@@ -268,13 +241,10 @@ def dataset_item(
 def anchor_preview(
     image: NDArray[np.uint8], boxes: NDArray[np.float64], anchors: Mapping[str, Anchors], threshold: float
 ) -> Figure:
-    """Annotated boxes and, dashed in the colour of its level, the anchor that overlaps each most.
+    """Annotated boxes (N, 4) xyxy and, dashed in the colour of its level, the anchor that overlaps each most.
 
-    Args:
-        image: resized as the network sees it.
-        boxes: (N, 4) xyxy, in its pixels.
-        anchors: one panel each, by its name.
-        threshold: boxes whose best anchor has a lower IoU are red.
+    ``image`` and boxes are in network pixels; each set of anchors gets a panel. Boxes whose best IoU is below
+    ``threshold`` are red.
     """
     height, width = image.shape[:2]
     figure = Figure(figsize=(8 * len(anchors), 8 * height / width + 1.2), layout="constrained")

@@ -14,34 +14,11 @@ from bccd_d2.evaluation.evaluate import HEADLINE
 from bccd_d2.evaluation.instances import InstanceMetrics
 from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS
 from bccd_d2.evaluation.ranking import PrecisionRecallCurve, Reliability
-from bccd_d2.evaluation.taxonomy import (
-    BORDER,
-    CORRECT,
-    DUPLICATE,
-    HALLUCINATED,
-    IGNORED,
-    MISCLASSIFIED,
-    MISSED,
-    OVER,
-    POOR,
-    UNDER,
-)
+from bccd_d2.evaluation.taxonomy import CORRECT, IGNORED
 from bccd_d2.reporting.pages import chart_axes, with_grid
 from bccd_d2.reporting.sources import EvaluatedPart
+from bccd_d2.reporting.wording import BIN_COLORS
 
-BIN_COLORS: Mapping[str, str] = {
-    CORRECT: "#1fb866",
-    UNDER: "#e6007e",
-    OVER: "#0aa5e0",
-    MISCLASSIFIED: "#7a3fd0",
-    POOR: "#e09600",
-    DUPLICATE: "#8b5a2b",
-    HALLUCINATED: "#ff4a1c",
-    MISSED: "#111111",
-    BORDER: "#7f8790",
-    IGNORED: "#aab0b9",
-}
-"""Colour of each error bin in all figures and on the page; strong on pink and purple stain."""
 REGION_TITLES = {"all": "whole image", "interior": "without the border"}
 LINES = ("#3b4d8f", "#d97706", "#2c9c5a", "#c2188b", "#0a84d8", "#6b7280")
 SPLIT_ORDER = ("small", "low", "touching", "near", "medium", "apart", "large", "high")
@@ -103,12 +80,7 @@ def _say(axes: Axes, text: str) -> None:
 def precision_recall_curves(
     curves: Mapping[str, PrecisionRecallCurve], score_threshold: float | None = None
 ) -> Figure:
-    """Precision over recall, one line a name; the best threshold and the one in use are marked.
-
-    Args:
-        curves: by name, for example a class.
-        score_threshold: the one in use; ``None`` marks none.
-    """
+    """Precision over recall, one line per name; the best threshold and, if given, the one in use are marked."""
     figure, axes = chart_axes()
     drawn = 0
     for color, (name, curve) in zip(np.resize(LINES, len(curves)), curves.items()):
@@ -161,11 +133,8 @@ def reliability_curve(reliability: Reliability) -> Figure:
 
 
 def confusion_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
-    """Counts of annotated against predicted class, coloured by the share of the row.
-
-    Args:
-        confusion: (C + 1, C + 1), rows annotated, columns predicted; the last of each means no cell.
-        class_names: C of them.
+    """Counts of annotated (rows) against predicted class, (C + 1, C + 1), the last meaning no cell; coloured by share
+    of the row.
     """
     counts = np.asarray(confusion, float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -17,13 +17,7 @@ from bccd_d2.structures.cells import Cells
 Color = tuple[int, int, int]
 
 # BGR. Told apart by people with any kind of colour vision (Okabe and Ito 2008), and from pink and purple stain.
-CLASS_COLORS: tuple[Color, ...] = (
-    (115, 158, 0),
-    (178, 114, 0),
-    (0, 228, 240),
-    (0, 94, 213),
-    (233, 180, 86),
-)
+CLASS_COLORS: tuple[Color, ...] = ((115, 158, 0), (178, 114, 0), (0, 228, 240), (0, 94, 213), (233, 180, 86))
 
 # Pictures below this side are too small for an outline of more than one pixel.
 _THUMBNAIL = 400
@@ -51,16 +45,9 @@ def draw_cells(
 ) -> NDArray[np.uint8]:
     """Outline and tint every cell in its class's colour, and count each class in the emptiest corner.
 
-    Args:
-        image: (height, width, 3) uint8, BGR; the cells' image, or that image resized.
-        cells: what is drawn.
-        class_names: by class index.
-        colors: BGR by class index.
-        fill: opacity of the tint in [0, 1].
-        microns_per_pixel: of the cells' image; adds a scale bar.
-
-    Returns:
-        A new (height, width, 3) uint8 BGR image.
+    ``image`` is (height, width, 3) uint8 BGR, that of the cells or that resized; a new one is returned. ``colors``
+    (BGR) are by class index, ``fill`` is the opacity of the tint in [0, 1]; ``microns_per_pixel`` of the cells' image
+    adds a scale bar.
     """
     scale = image.shape[1] / cells.width
     tint, lines = image.copy(), []

@@ -44,16 +44,10 @@ def join(parts: Sequence[str]) -> str:
 
 
 def render(package: str, template: str, filters: dict[str, Any], **values: Any) -> str:
-    """Render a template of ``package``; text is escaped, a name without a value is an error.
+    """Render a template of a package's folder ``templates``; text is escaped, a name without a value is an error.
 
     Templates may include those of ``bccd_d2.reporting`` and use the functions ``count`` and ``join`` and the filter
     ``number``.
-
-    Args:
-        package: with a folder ``templates``.
-        template: name of the file in that folder.
-        filters: by name, beside ``number``.
-        values: that the template refers to.
     """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("bccd_d2.reporting")]),
@@ -82,14 +76,10 @@ def svg_picture(
     longest: int,
     view: tuple[int, int, int, int] | None = None,
 ) -> Markup:
-    """An ``<svg>`` of an image, embedded as JPEG, with outlines.
+    """An ``<svg>`` of a (height, width, 3) uint8 RGB image, embedded as JPEG of at most ``longest`` pixels a side.
 
-    Args:
-        image: (height, width, 3) uint8, RGB.
-        outlines: the last is drawn on top.
-        title: for screen readers.
-        longest: side in pixels that the JPEG may have; a larger image is shrunk.
-        view: x, y, width, height of the part to show, in pixels of the image; ``None`` shows all.
+    The last outline is drawn on top; ``title`` is for screen readers; ``view`` (x, y, width, height) shows only that
+    part.
     """
     x, y, width, height = view or (0, 0, image.shape[1], image.shape[0])
     svg = Element(

@@ -35,15 +35,10 @@ _DRAWS = 6
 
 
 class DataPreviews:
-    """Draws the figures of a data set.
+    """Draws the figures of the first of ``DATASETS.TRAIN``, which is registered; ``image`` is the index of the one
+    shown alone.
 
-    Args:
-        cfg: with registered data sets; the first of ``DATASETS.TRAIN`` is shown.
-        image: index of the training image in the figures of one image.
-        seed: of random crops and transforms.
-
-    Raises:
-        InputError: there is no such image.
+    Raises :class:`InputError` if there is no such image.
     """
 
     def __init__(self, cfg: CfgNode, image: int = 0, seed: int = 0) -> None:

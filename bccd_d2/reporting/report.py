@@ -18,11 +18,11 @@ from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, markdown_table
 from bccd_d2.evaluation.taxonomy import BORDER, CORRECT
 from bccd_d2.files import staged_output
 from bccd_d2.reporting.cases import SHOWN, Shown, case_figures, shown_cases
-from bccd_d2.reporting.evaluation_figures import BIN_COLORS, metrics_bar, part_figures
+from bccd_d2.reporting.evaluation_figures import metrics_bar, part_figures
 from bccd_d2.reporting.pages import render, svg_uri
 from bccd_d2.reporting.run_figures import save_figure
 from bccd_d2.reporting.sources import EvaluatedPart, evaluate_sources, read_run
-from bccd_d2.reporting.wording import BIN_WORDS, figure, percent, summary_sentences
+from bccd_d2.reporting.wording import BIN_COLORS, BIN_WORDS, figure, percent, summary_sentences
 
 PAGE_FILE, METRICS_FILE, CELLS_FILE, TABLE_FILE = "report.html", "metrics.json", "cells.csv", "results.md"
 FIGURE_FOLDER = "viz"
@@ -49,16 +49,9 @@ def write_report(
 ) -> None:
     """Write ``report.html``, ``metrics.json``, ``cells.csv``, ``results.md`` and the figures in ``viz/``.
 
-    Args:
-        parts: of one model; the summary of the page describes the last.
-        out: folder; the files appear together at the end or, on any failure, not at all.
-        title: what was evaluated.
-        config: of the model, as text for the page.
-        shown: number of images per part on the page.
-        overwrite: replace an earlier report.
-
-    Raises:
-        InputError: there is no part, two have one name, a report exists, or an image cannot be read.
+    The files appear together at the end or, on any failure, not at all. ``parts`` are of one model; the summary of the
+    page describes the last, and ``shown`` images of each are on it. Raises :class:`InputError` if there is no part, two
+    have one name, a report exists and ``overwrite`` is not set, or an image cannot be read.
     """
     keys = [part.key for part in parts]
     if not parts or len(set(keys)) < len(keys):
@@ -138,14 +131,8 @@ def render_page(
     title: str,
     config: str | None = None,
 ) -> str:
-    """Render the page, an HTML document that refers to no other file.
-
-    Args:
-        parts: at least one; the summary describes the last.
-        charts: title and data URI of each chart, by key of the part.
-        cases: the images to show, by key of the part.
-        title: what was evaluated.
-        config: of the model, shown as it is.
+    """Render the page, an HTML document that refers to no other file; charts (title, data URI) and cases are by key of
+    the part.
     """
     main = parts[-1]
     return render(

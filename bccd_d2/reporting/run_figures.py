@@ -20,16 +20,8 @@ DPI = 110
 
 
 def draw_run(run: Path) -> list[Path]:
-    """Evaluate a run and draw its figures into ``run/viz``.
-
-    Args:
-        run: ``OUTPUT_DIR`` of tools/train_net.py.
-
-    Returns:
-        The files.
-
-    Raises:
-        InputError: the run was not evaluated, or its data are missing.
+    """Evaluate a run and draw its figures into ``run/viz``; an InputError if it was not evaluated or its data are
+    missing.
     """
     sources, options, _ = read_run(run)
     parts = evaluate_sources(sources, options)
@@ -49,10 +41,8 @@ def run_figures(run: Path, parts: Sequence[EvaluatedPart]) -> Iterator[tuple[str
 def read_records(metrics_file: Path, key: str) -> list[dict[str, Any]]:
     """Records of Detectron2's metrics.json that hold ``key``, one per iteration, in order.
 
-    After a resumed run the later record of an iteration counts. An unfinished last line is ignored.
-
-    Raises:
-        InputError: a line is no such record.
+    After a resumed run the later record of an iteration counts; an unfinished last line is ignored. Raises
+    :class:`InputError` if a line is no such record.
     """
     by_iteration = {}
     try:
@@ -73,9 +63,7 @@ def training_loss(
 ) -> Figure:
     """Total training loss, its parts and the validation loss over the iterations; below, the learning rate.
 
-    Args:
-        records: those of metrics.json with ``total_loss``, in order.
-        validation: those with ``validation/total_loss``, in order.
+    ``records`` are those of metrics.json with ``total_loss``, ``validation`` those with ``validation/total_loss``.
     """
     iterations = [record["iteration"] for record in records]
     names = sorted({key for record in records for key in record if key.startswith("loss_")})

@@ -18,13 +18,7 @@ from bccd_d2.evaluation.options import EvaluationOptions
 
 @dataclass(frozen=True)
 class Source:
-    """Truth and predictions of one part of a data set, and where they come from.
-
-    Attributes:
-        name: of the part, for example ``"Val"``.
-        dataset: truth and predictions.
-        facts: file names and their SHA-256, by what they are called on the page.
-    """
+    """Truth and predictions of one part of a data set, such as "Val", and file names and their SHA-256 (``facts``)."""
 
     name: str
     dataset: EvaluationSet
@@ -59,19 +53,10 @@ def read_source(
     image_ids: ImageIds | None = None,
     class_agnostic: bool = False,
 ) -> Source:
-    """Read truth and predictions.
+    """Read truth (COCO instance JSON) and predictions, see :func:`bccd_d2.evaluation.external.read_predictions`.
 
-    Args:
-        name: of the part.
-        truth_file: COCO instance JSON.
-        predictions: see :func:`bccd_d2.evaluation.external.read_predictions`, as of the next three.
-        image_root: folder of the images; ``None``: the one that the truth names.
-        label_suffixes: of label images.
-        image_ids: what ``image_id`` of COCO results is.
-        class_agnostic: ignore the classes of both.
-
-    Raises:
-        InputError: one of them cannot be read, or they do not belong together.
+    ``image_root`` is the folder of the images, if not that which the truth names. Raises :class:`InputError` if one
+    cannot be read or they do not belong together.
     """
     truth = read_evaluation_set(truth_file, image_root=image_root)
     dataset = read_predictions(
@@ -100,17 +85,11 @@ def read_run(
     image_root: Path | None = None,
     class_agnostic: bool = False,
 ) -> tuple[list[Source], EvaluationOptions, str]:
-    """Sources, evaluation options and configuration (YAML) of a training run.
+    """Sources, evaluation options and configuration (YAML) of a training run, whose OUTPUT_DIR is ``run``.
 
-    Args:
-        run: ``OUTPUT_DIR`` of tools/train_net.py.
-        data_root: folder that tools/convert_bccd.py wrote; ``None``: that of the run's configuration.
-        parts: of those that it was evaluated on; ``None`` for all.
-        image_root: see :func:`read_source`.
-        class_agnostic: likewise.
-
-    Raises:
-        InputError: the run was not evaluated on such a part, or see :func:`bccd_d2.evaluation.evaluator.find_run`.
+    ``data_root`` is the converted data set, if not that of the configuration; ``parts`` some of those that it was
+    evaluated on, ``None`` for all. Raises :class:`InputError` if it was not evaluated on such a part, or see
+    :func:`bccd_d2.evaluation.evaluator.find_run`.
     """
     # Imported here: the configuration of a run needs Detectron2 and torch, external predictions do not.
     from bccd_d2.evaluation.evaluator import find_run

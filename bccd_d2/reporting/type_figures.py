@@ -14,13 +14,7 @@ _COLUMNS = 8
 
 
 def type_confusion(metrics: TypeMetrics, types: Sequence[str], title: str) -> Figure:
-    """Number of cells by true and predicted type, coloured by the share of the row, with recall and precision.
-
-    Args:
-        metrics: of K types.
-        types: their names.
-        title: of the figure.
-    """
+    """Number of cells by true and predicted type, coloured by the share of the row, with recall and precision."""
     counts = metrics.confusion
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.4 + 0.55 * len(types)
@@ -48,13 +42,8 @@ def _percent(value: float) -> str:
 def type_reliability(
     confidence: NDArray[np.float64], right: NDArray[np.bool_], ece: float, title: str
 ) -> Figure:
-    """Share of cells that are right against the mean probability of their type, by bins of equal width.
-
-    Args:
-        confidence: (N,) probability of the predicted type.
-        right: (N,).
-        ece: expected calibration error.
-        title: of the figure.
+    """Share of cells that are ``right`` (N,) against the mean ``confidence`` (N,) of their type, by bins of equal
+    width.
     """
     number, mean, share = calibration_bins(confidence, right)
     figure = Figure(figsize=(4.4, 4.2), layout="constrained")
@@ -78,12 +67,7 @@ def worst_cells(
 ) -> Figure:
     """Contact sheet of the cells whose true type is least probable, worst first.
 
-    Args:
-        crops: (N, side, side, 3) uint8 BGR.
-        probabilities: (N, K).
-        labels: (N,) true types.
-        types: names of the K types.
-        most: number of cells that are shown.
+    ``crops`` are (N, side, side, 3) uint8 BGR, ``probabilities`` (N, K), ``labels`` (N,) true types.
     """
     order = np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")[:most]
     rows = -(-len(order) // _COLUMNS)

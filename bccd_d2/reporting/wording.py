@@ -82,6 +82,19 @@ BIN_WORDS: Mapping[str, BinWords] = {
     ),
 }
 """All bins but "correct" and "ignored"."""
+BIN_COLORS: Mapping[str, str] = {
+    CORRECT: "#1fb866",
+    UNDER: "#e6007e",
+    OVER: "#0aa5e0",
+    MISCLASSIFIED: "#7a3fd0",
+    POOR: "#e09600",
+    DUPLICATE: "#8b5a2b",
+    HALLUCINATED: "#ff4a1c",
+    MISSED: "#111111",
+    BORDER: "#7f8790",
+    IGNORED: "#aab0b9",
+}
+"""Colour of each error bin in all figures and on the page; strong on pink and purple stain."""
 
 
 def figure(value: Value | None, decimals: int = 3) -> str:
@@ -201,11 +214,7 @@ def verdict(found: Difference) -> str:
 
 
 def comparison_table(found: Mapping[str, Mapping[str, Difference]]) -> str:
-    """Markdown table with one row per metric.
-
-    Args:
-        found: by region and name, see :func:`bccd_d2.evaluation.bootstrap.compare_runs`.
-    """
+    """Markdown table with one row per region and metric of :func:`bccd_d2.evaluation.bootstrap.compare_runs`."""
     rows = []
     for region, metrics in found.items():
         for name, one in metrics.items():

@@ -223,13 +223,12 @@ def test_an_input_is_never_written_over(folder, own, file):
 
 
 def test_overwriting_deletes_no_input_that_a_record_lists(folder):
-    finish(prepare(folder, "in"))
-    record = folder / "in" / "records" / "0.png.json"
-    content = json.loads(record.read_text())
-    content["results"].append("1.png")
-    record.write_text(json.dumps(content))
-    inputs = sorted((folder / "in").glob("?.png"))
     job = prepare(folder, "in")
+    finish(job)
+    record = job.outputs.record("0.png")
+    job.outputs.write_record("0.png", record | {"results": [*record["results"], "2.png"]})
+    (folder / "in" / "run.json").unlink()
+    inputs = sorted((folder / "in").glob("?.png"))
     prepare_job(inputs[2:], folder / "in", job.model, PredictionOptions(0.7), ("csv",), overwrite=True)
     assert (folder / "in" / "2.png").exists()
 

@@ -4,12 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.inference.magnification import (
-    DiameterEstimate,
-    DiameterEstimator,
-    combine,
-    red_cell_classes,
-)
+from bccd_d2.inference.magnification import DiameterEstimate, DiameterEstimator, combine, red_cell_classes
 from bccd_d2.io.sources import ArraySource
 
 TRAINING = 40.0
@@ -78,7 +73,7 @@ def field(diameter, side=None, gap=1.3, white=()):
 def test_discs_of_any_size_are_measured(diameter, parts):
     found = DiameterEstimator(DiscDetector(parts), TRAINING).estimate(field(diameter))
     assert found.diameter == pytest.approx(diameter, rel=0.1)
-    assert not found.unsure
+    assert not found.doubt
     assert found.cells >= 8
 
 
@@ -100,7 +95,7 @@ def test_white_cells_do_not_count_where_the_classes_tell():
     source = field(40, 600, gap=1.9, white=range(0, 200, 2))
     one = DiameterEstimator(DiscDetector(), TRAINING, classes=[0]).estimate(source)
     assert one.diameter == pytest.approx(40, rel=0.06)
-    assert not one.unsure
+    assert not one.doubt
 
 
 def test_an_image_without_cells_has_no_diameter():
@@ -117,7 +112,7 @@ def test_few_cells_are_unsure():
         cv2.circle(image, centre, 20, (RED, RED, RED), cv2.FILLED)
     found = DiameterEstimator(DiscDetector(), TRAINING).estimate(ArraySource(image))
     assert found.diameter == pytest.approx(40, rel=0.08)
-    assert found.unsure and "few cells" in str(found)
+    assert found.doubt and "few cells" in str(found)
 
 
 def test_two_looks_that_disagree_are_unsure():

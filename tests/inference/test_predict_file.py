@@ -18,7 +18,7 @@ from bccd_d2.inference import predict_file
 from bccd_d2.inference.collect import collect
 from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.inference.outputs import Outputs
-from bccd_d2.inference.predict_file import OutputError, predict_one, predict_pending
+from bccd_d2.inference.predict_file import FilePredictor, OutputError
 from bccd_d2.io.find_images import find_images
 from bccd_d2.io.storage import Storage
 from tests.inference.drawn_cells import DarkThings
@@ -50,7 +50,7 @@ def run(folder, out, predictor=None):
     predictor = predictor or DarkThings()
     images = find_images([folder])
     pending = [image for image in images if not out.is_finished(*image)]
-    predict_pending(pending, predictor, out)
+    FilePredictor(predictor, out).predict_all(pending)
     return collect(images, out), [name.rsplit("/", 1)[-1] for name in predictor.seen]
 
 
@@ -115,7 +115,7 @@ def test_broken_files_are_listed_and_do_not_stop_the_others(folder):
 def test_a_decompression_bomb_is_one_bad_file(folder):
     cv2.imwrite(str(folder / "bomb.png"), smear(size=(200, 200)))
     images, out = find_images([folder]), outputs(folder)
-    predict_pending(images, DarkThings(), out, max_pixels=15_000)
+    FilePredictor(DarkThings(), out, max_pixels=15_000).predict_all(images)
     summary = collect(images, out)
     assert summary.images == 3
     assert "bomb.png: 200x200 pixels" in summary.failures[0]
@@ -242,7 +242,7 @@ def test_a_bucket_works_as_a_folder_does(folder, bucket):
     bucket.pipe_file("/bucket/in/broken.png", b"no image")
     out = Outputs(Storage("memory://bucket/out"), ("coco", "csv"), "model 1")
     images = find_images(["memory://bucket/in"])
-    predict_pending(images, DarkThings(), out)
+    FilePredictor(DarkThings(), out).predict_all(images)
     summary = collect(images, out)
     assert "memory:///bucket/in/broken.png" in summary.failures[0]
     for name in ("cells.csv", "counts.csv", "coco/a.png.json"):
@@ -252,12 +252,12 @@ def test_a_bucket_works_as_a_folder_does(folder, bucket):
 
 def test_outputs_can_be_sent_to_other_processes_and_records_say_what_was_done(folder):
     out = pickle.loads(pickle.dumps(outputs(folder)))
-    record = predict_one(folder / "a.png", "a.png", DarkThings(), out)
+    record = FilePredictor(DarkThings(), out).predict(folder / "a.png", "a.png")
     assert record["results"] == ["coco/a.png.json", "csv/a.png.csv"]
     assert record["error"] is None
-    assert record["images"][0]["cells"] == {"RBC": 1, "WBC": 1, "Platelet": 0}
+    assert record["images"][0]["counts"]["cells"] == {"RBC": 1, "WBC": 1, "Platelet": 0}
     assert out.record("a.png") == record
-    record = predict_one(folder / "absent.png", "absent.png", DarkThings(), out)
+    record = FilePredictor(DarkThings(), out).predict(folder / "absent.png", "absent.png")
     assert "absent.png" in record["error"]
 
 

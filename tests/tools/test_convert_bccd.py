@@ -99,10 +99,7 @@ def test_the_command_line_overrules_the_spec(root: Path, tmp_path: Path, run: Ru
     spec.write_text("instances: {min_area: 5, connectivity: 4}\n", encoding="utf-8")
     run("--root", root, "--output", tmp_path / "out", "--spec", spec, "--min-area", 50, "--max-images", 4)
     written = read_coco(tmp_path / "out" / annotation_file("train"))["info"]["options"]
-    assert (written["spec"]["instances"]["min_area"], written["spec"]["instances"]["connectivity"]) == (
-        50,
-        4,
-    )
+    assert (written["spec"]["instances"]["min_area"], written["spec"]["instances"]["connectivity"]) == (50, 4)
     assert written["split"]["max_images"] == 4
 
 

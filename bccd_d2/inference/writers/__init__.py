@@ -32,10 +32,8 @@ DEFAULT_FORMATS = ("coco", "overlay", "csv")
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """Formats of a comma-separated list, each once, in the order of :data:`FORMATS`.
-
-    Raises:
-        InputError: a name is unknown, or there is none.
+    """Formats of a comma-separated list, each once, in the order of :data:`FORMATS`; an InputError for unknown ones or
+    none.
     """
     given = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in given if name not in FORMATS]
@@ -50,13 +48,8 @@ def format_files(name: str, formats: Iterable[str]) -> list[str]:
 
 
 def write_formats(result: ImageResult, folder: Path, formats: Iterable[str]) -> list[Path]:
-    """Write one image's results below ``folder``, each file whole or not at all; files that are there are replaced.
-
-    Returns:
-        What was written, as :func:`format_files` names it.
-
-    Raises:
-        OSError: a file cannot be written.
+    """Write one image's results below ``folder``, each file whole or not at all; the paths, as :func:`format_files`
+    names them.
     """
     written = []
     for key in formats:

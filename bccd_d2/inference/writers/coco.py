@@ -13,11 +13,10 @@ from bccd_d2.inference.results import ImageResult
 def coco_dataset(result: ImageResult) -> dict[str, Any]:
     """A COCO data set of one image whose annotations have scores; what reads annotations reads it.
 
-    Returns:
-        ``images`` (one, with id 1), ``categories`` (ids from 1 on, in the order of the class names) and
-        ``annotations``: ``id``, ``image_id``, ``category_id``, ``bbox`` (xywh, native pixels, the detector's),
-        ``area`` (pixels of the mask), ``iscrowd`` (0), ``score``, ``segmentation`` (compressed RLE at native size),
-        and for cells that have a type ``attributes``: ``type``, ``type_probability``, ``subtype``.
+    Holds ``images`` (one, with id 1), ``categories`` (ids from 1 on, in the order of the class names) and
+    ``annotations``: ``id``, ``image_id``, ``category_id``, ``bbox`` (xywh, native pixels, the detector's), ``area``
+    (pixels of the mask), ``iscrowd`` (0), ``score``, ``segmentation`` (compressed RLE at native size), and for cells
+    that have a type ``attributes``: ``type``, ``type_probability``, ``subtype``.
     """
     cells = result.cells
     annotations = [
@@ -65,16 +64,7 @@ def write_coco(result: ImageResult, path: Path) -> None:
 
 
 def results_entries(dataset: Mapping[str, Any], image_id: int) -> Iterator[dict[str, Any]]:
-    """Entries of a COCO results list, with the names of image and class added.
-
-    Args:
-        dataset: of one image, as :func:`coco_dataset` makes it.
-        image_id: of the image in the list.
-
-    Yields:
-        One dict per cell: ``image_id``, ``file_name``, ``category_id``, ``category``, ``bbox``, ``score`` and
-        ``segmentation`` of :func:`coco_dataset`, and its ``attributes`` where there are some.
-    """
+    """Entries of a COCO results list from a :func:`coco_dataset`, with ``file_name`` and ``category`` (name) added."""
     names = {category["id"]: category["name"] for category in dataset["categories"]}
     for annotation in dataset["annotations"]:
         yield {

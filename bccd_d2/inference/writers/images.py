@@ -39,8 +39,7 @@ _PALETTE = np.array(
 def write_label_image(result: ImageResult, path: Path) -> None:
     """Write a tiled TIFF of the image's size: 0 for the background, i for the cell with ``id`` i.
 
-    16 bits a pixel, 32 from the 65536th cell on. Where cells overlap, the pixel is that of the one with the better
-    score. The resolution is written where microns per pixel are known.
+    16 bits per pixel, 32 from the 65536th cell on; where cells overlap, the pixel is that of the better score.
     """
     cells = result.cells
     dtype = np.uint16 if len(cells) <= np.iinfo(np.uint16).max else np.uint32

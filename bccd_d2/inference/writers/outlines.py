@@ -30,9 +30,9 @@ _LARGEST_CORNER = 60_535
 def geojson_features(result: ImageResult) -> Iterator[dict[str, Any]]:
     """One feature per cell: a detection object of QuPath, of class ``CLASS``, or ``CLASS: TYPE`` where it has a type.
 
-    The geometry is a Polygon with its holes, or a MultiPolygon where the mask has several parts, along the edges of
-    the mask's pixels: (0, 0) is the upper left corner of the image, y points down. Measurements that are not known
-    are left out. Ids are the same whenever the same image is predicted.
+    The geometry is a Polygon with its holes, or a MultiPolygon where the mask has several parts, along the edges of the
+    mask's pixels: (0, 0) is the upper left corner of the image, y points down. Measurements that are not known are left
+    out. Ids are the same whenever the same image is predicted.
     """
     table = {name: column.tolist() for name, column in result.measurements.items()}
     for index, (mask, window) in enumerate(zip(result.cells.masks, result.cells.windows.tolist())):
@@ -52,10 +52,7 @@ def geojson_features(result: ImageResult) -> Iterator[dict[str, Any]]:
             "properties": {
                 "objectType": "detection",
                 "name": f"{category} {number}",
-                "classification": {
-                    "name": category,
-                    "color": list(cell_color(result, index))[::-1],
-                },
+                "classification": {"name": category, "color": list(cell_color(result, index))[::-1]},
                 "measurements": measurements,
             },
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -32,26 +33,23 @@ ALL_CLASSES, ALL_IMAGES = "all", "all images"
 
 
 def write_cells(result: ImageResult, path: Path) -> None:
-    """Write the measurements of each cell as CSV in UTF-8, the image's name in the first column.
-
-    Columns are those of :func:`bccd_d2.inference.measurements.measure_cells`; what is not known is an empty field.
-    """
+    """Write the columns of :func:`bccd_d2.inference.measurements.measure_cells` after one of the image's name."""
     table = result.measurements
     rows = zip(*(column.tolist() for column in table.values()))
     write_csv(path, ["image", *table], ([result.name, *row] for row in rows))
 
 
 def write_label_classes(result: ImageResult, path: Path) -> None:
-    """Write id, class and score of each cell as CSV: what a label image does not hold."""
+    """Write id, class and score of each cell: what a label image does not hold."""
     table = result.measurements
     columns = ["id", "class", "score"]
     write_csv(path, columns, zip(*(table[name].tolist() for name in columns)))
 
 
-def count_rows(image: str, counts: Counts) -> list[list[str | int | float | None]]:
+def count_rows(image: str, counts: Counts, flags: Sequence[str] = ()) -> list[list[str | int | float | None]]:
     """One row per class and one for all classes, in the order of :data:`COUNT_COLUMNS`.
 
-    Shares are of all cells, the differential count; ``None`` where nothing was counted or the area is not known.
+    Shares are of all cells; ``None`` where nothing was counted or the area is not known.
     """
     totals = (sum(counts.cells.values()), sum(counts.in_frame.values()))
     classes = [(name, number, counts.in_frame[name]) for name, number in counts.cells.items()]
@@ -67,7 +65,7 @@ def count_rows(image: str, counts: Counts) -> list[list[str | int | float | None
             framed / counts.area_mm2 if counts.area_mm2 else None,
             counts.diameter_px,
             counts.diameter_from,
-            "; ".join(counts.flags),
+            "; ".join(flags),
         ]
         for name, number, framed in [*classes, (ALL_CLASSES, *totals)]
     ]
