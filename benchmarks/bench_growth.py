@@ -1,6 +1,6 @@
 """How cost grows with the work: conversion, a training step, evaluation and prediction at 1, 4 and 16 times as much.
 
-    python benchmarks/bench_growth.py [--images 2] [--size 800x600] [--rounds 3]
+    python benchmarks/bench_growth.py [--images 2] [--size 800 600] [--rounds 3]
 
 Two series of synthetic smears: 1, 4 and 16 times as many images of one size ("more images"), and the same number of
 images of 1, 4 and 16 times the area and number of cells ("more cells"). The reference is linear growth from the
@@ -175,20 +175,12 @@ def main(arguments: list[str] | None = None) -> None:
         "--images", type=int, default=2, metavar="N", help="of the smallest set (default %(default)s)"
     )
     parser.add_argument(
-        "--size",
-        default="800x600",
-        metavar="WIDTHxHEIGHT",
-        help="of its images, pixels (default %(default)s)",
+        "--size", type=int, nargs=2, default=(800, 600), metavar=("WIDTH", "HEIGHT"), help="of its images"
     )
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement (default %(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="of the smears (default %(default)s)")
     options = parser.parse_args(arguments)
-    sides = options.size.split("x")
-    if len(sides) != 2 or not all(side.isdecimal() for side in sides):
-        raise InputError(f"--size: expected WIDTHxHEIGHT, e.g. 800x600, found {options.size!r}")
-    if options.rounds < 1:
-        raise InputError(f"--rounds: expected a number from 1 on, found {options.rounds}")
-    width, height = map(int, sides)
+    width, height = options.size
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -1,18 +1,14 @@
-"""How long a prediction takes, against torchvision and Cellpose, and where its time goes.
+"""How long a prediction takes, against torchvision, and where its time goes.
 
     python benchmarks/bench_inference.py                                # all tables, networks with random weights
     python benchmarks/bench_inference.py --run output/lite --only stages slide
     python benchmarks/bench_inference.py --only slide --slide-side 20000
-    PYTHONPATH=FOLDER_OF_CELLPOSE_3 python benchmarks/bench_inference.py --only models
 
 The image is a synthetic smear of 1600x1200 with about 80 cells. Random weights cost what trained ones do once the
 number of detections is fixed: the score threshold is 0 and every network returns its 100 best. Runs are interleaved,
 so that a busy machine slows all alike, and the ratios are what counts; "CPU s" is what all threads together worked.
 
-1. models: one image in memory to masks of the image's size (torchvision) or of the cells' (ours). Cellpose at 30
-   pixels a cell, the size its U-Net was trained at. Version 3 (cyto3) is what a user without a GPU would run: network
-   and flow dynamics, the latter on the true flows, because random ones do not gather to cells. Of version 4 (SAM
-   ViT-L) one tile of 256x256 is timed and multiplied by the number of tiles.
+1. models: one image in memory to masks of the image's size (torchvision) or of the cells' (ours).
 2. stages: decode, prepare, network, pasting, writing. Pasting and writing take the cells that were drawn, and with
    --run the cells that were found. Detectron2's own pasting into the whole image stands beside ours.
 3. slide: a tiled TIFF against the 1600x1200 image, per megapixel, and the peak memory beyond that of the loaded model.
@@ -61,7 +57,6 @@ from bccd_d2.synthetic import SyntheticSmear, draw_smear
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 LITE, R50 = "mask_rcnn_R_18_FPN_lite.yaml", "mask_rcnn_R_50_FPN.yaml"
 DETECTIONS = 100
-CELLPOSE_DIAMETER = 30
 RED_CELL_DIAMETER = 100
 MASK_SIDE = 28
 
@@ -135,69 +130,22 @@ def torchvision_work(image: NDArray[np.uint8]) -> Callable[[], object]:
     return work
 
 
-def cellpose_works(smear: SyntheticSmear, folder: Path) -> dict[str, tuple[Callable[[], object], int]]:
-    """What Cellpose does with the image, and how often it does it."""
-    from cellpose import dynamics
-
-    try:
-        from cellpose.resnet_torch import CPnet
-    except ImportError:
-        from cellpose.vit import CPSAM
-
-        sides = (round(side * CELLPOSE_DIAMETER / RED_CELL_DIAMETER) for side in smear.image.shape[:2])
-        tiles = int(np.prod([max(1, int(np.ceil(1.2 * side / 256))) for side in sides]))
-        network, tile = CPSAM(dtype=torch.float32).eval(), torch.rand(1, 3, 256, 256)
-        return {
-            f"Cellpose 4 (SAM ViT-L), network, {tiles} tiles": (
-                torch.no_grad()(partial(network, tile)),
-                tiles,
-            )
-        }
-    from cellpose.models import CellposeModel
-
-    CPnet([2, 32, 64, 128, 256], 3, sz=3).save_model(str(folder / "random"))
-    model = CellposeModel(gpu=False, pretrained_model=str(folder / "random"))
-    cpu = torch.device("cpu")
-    share = CELLPOSE_DIAMETER / RED_CELL_DIAMETER
-    small = cv2.resize(smear.instances, None, fx=share, fy=share, interpolation=cv2.INTER_NEAREST)
-    _, inside, *flows = dynamics.labels_to_flows([small.astype(np.int32)], device=cpu)[0].astype(np.float32)
-    # The network says five times the unit vectors, and logits.
-    gathered = 5 * np.stack(flows), np.where(inside > 0.5, np.float32(6), np.float32(-6))
-
-    def work() -> None:
-        model.eval(
-            smear.image, channels=[0, 0], diameter=RED_CELL_DIAMETER, compute_masks=False, resample=False
-        )
-        masks = dynamics.resize_and_compute_masks(*gathered, device=cpu, resize=smear.image.shape[:2])
-        assert len(np.unique(masks)) > 20
-
-    return {"Cellpose 3 (U-Net of cyto3), network and dynamics": (work, 1)}
-
-
 def models_table(smear: SyntheticSmear, rounds: int) -> None:
     """Seconds an image of each model."""
     options = PredictionOptions(score_threshold=0.0)
     works: dict[str, Callable[[], object]] = {
         "torchvision maskrcnn_resnet50_fpn": torchvision_work(smear.image)
     }
-    times: dict[str, int] = {}
     for name in (R50, LITE):
         for mode in get_args(CpuMode)[:2]:
             predictor = predictor_of(name, None, options, mode)
             label = f"{name}, cpu_mode {mode}"
             works[label] = partial(predictor.predict_cells, smear.image)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            for name, (work, number) in cellpose_works(smear, Path(folder)).items():
-                works[name], times[name] = work, number
-        except ImportError as error:
-            print(f"Cellpose is left out: {error}")
-        seconds = interleaved(works, rounds)
+    seconds = interleaved(works, rounds)
     reference = seconds["torchvision maskrcnn_resnet50_fpn"]
     print("\n| 1600x1200, 100 detections | s | CPU s | CPU time against torchvision |\n|---|---:|---:|---:|")
     for name, (clock, cpu) in seconds.items():
-        factor = times.get(name, 1)
-        print(f"| {name} | {factor * clock:.2f} | {factor * cpu:.2f} | {factor * cpu / reference[1]:.2f} |")
+        print(f"| {name} | {clock:.2f} | {cpu:.2f} | {cpu / reference[1]:.2f} |")
 
 
 def drawn_detections(smear: SyntheticSmear) -> Detections:

@@ -3,14 +3,12 @@
     python benchmarks/bench_outputs.py
 
 The usual ways: scikit-image's regionprops_table on a label image with the same properties; pycocotools on masks of the
-image's size. Each time is CPU time, the least of three runs.
+image's size. Each time is CPU time, the least of four runs.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import bccd_d2  # noqa: F401  prepares Detectron2 before it is imported
 
 import cv2  # isort: skip
 import numpy as np
+from bench_conversion import best_time
 from pycocotools import mask as coco_mask
 from skimage.measure import regionprops_table
 from tabulate import tabulate
@@ -48,16 +47,6 @@ def drawn() -> ImageResult:
     return ImageResult("smear.png", ArraySource(image), cells, ["RBC", "WBC", "Platelet"])
 
 
-def least(run: Callable[[], object]) -> float:
-    """CPU seconds of the fastest of three runs."""
-    seconds = []
-    for _ in range(3):
-        started = time.process_time()
-        run()
-        seconds.append(time.process_time() - started)
-    return min(seconds)
-
-
 def main() -> None:
     """Measure and print."""
     cv2.setNumThreads(1)
@@ -68,20 +57,22 @@ def main() -> None:
     pairs = [
         (
             "measurements",
-            least(lambda: measure_cells(result.source, cells, result.class_names)),
-            least(lambda: regionprops_table(labels, image, properties=PROPERTIES)),
+            best_time(lambda: measure_cells(result.source, cells, result.class_names)),
+            best_time(lambda: regionprops_table(labels, image, properties=PROPERTIES)),
         ),
         (
             "run-length codes",
-            least(cells.rles),
-            least(lambda: [coco_mask.encode(np.asfortranarray(mask.view(np.uint8))) for mask in masks]),
+            best_time(cells.rles),
+            best_time(lambda: [coco_mask.encode(np.asfortranarray(mask.view(np.uint8))) for mask in masks]),
         ),
     ]
     rows = [[name, f"{ours:.3f}", f"{usual:.3f}", f"{usual / ours:.1f}"] for name, ours, usual in pairs]
     print(tabulate(rows, headers=["", "here (s)", "usual way (s)", "ratio"], tablefmt="pipe"))
     _ = result.measurements  # so that the formats below are timed without it
     with tempfile.TemporaryDirectory() as folder:
-        rows = [[key, f"{least(partial(write_formats, result, Path(folder), [key])):.3f}"] for key in FORMATS]
+        rows = [
+            [key, f"{best_time(partial(write_formats, result, Path(folder), [key])):.3f}"] for key in FORMATS
+        ]
     print("\n" + tabulate(rows, headers=["format", "writing (s)"], tablefmt="pipe"))
 
 

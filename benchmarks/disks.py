@@ -2,10 +2,10 @@
 
     python benchmarks/disks.py [--work FOLDER]
 
-Conversion, training and prediction write to a tmpfs that is too small, whose size then grows until they can go on; to
-one that is mounted read-only; and to a folder that another process holds. They must end with status 1 and one
-line that names the folder, print no traceback, leave nothing half-written, and go on to what an undisturbed run comes
-to. Needs the right to mount. The status is 1 if anything was not as it should be.
+Conversion, training and prediction write to a tmpfs that is too small, whose size then grows until they can resume; to
+one that is mounted read-only; and to a folder that another process holds. They must end with status 1 and one line that
+names the folder, print no traceback, leave nothing half-written, and come to what an undisturbed run comes to. Needs
+the right to mount. The status is 1 if anything was not as it should be.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,66 +29,32 @@ from bccd_d2.errors import InputError, run_command
 from bccd_d2.files import locked
 from bccd_d2.synthetic import SyntheticSet, write_synthetic_set
 
-PREDICT = soak.REPOSITORY / "tools" / "predict.py"
+# Files that begin so hold neither times nor paths.
 SAME_BYTES = (
-    "annotations",
-    "splits",
-    "results",
-    "last_checkpoint",
-    "predictions",
-    "cells",
-    "counts",
-    "coco",
-    "csv",
+    *("annotations", "splits", "results", "last_checkpoint"),
+    *("predictions", "cells", "counts", "coco", "csv"),
 )
-"""Files that begin so hold neither times nor paths."""
 # As many as fill a small disk, and each large enough for the shipped model to find cells in.
 SMEARS = SyntheticSet(images=12, width=400, height=320)
+
+Result = tuple[int, str]
+"""Status and what was printed."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One of the commands.
+    """A script of tools/, arguments before the output, and kB of a disk too small for anything, for all, or enough."""
 
-    Attributes:
-        name: for the table.
-        script: of tools/.
-        arguments: given the output folder.
-        sizes: of the disk, in kB: too small for anything, for all of it, and large enough.
-    """
-
-    name: str
-    script: Path
-    arguments: Callable[[Path], list[str]]
+    script: str
+    arguments: list[str]
     sizes: tuple[int, int, int]
 
-    def run(self, out: Path) -> tuple[int, str]:
-        """Run it to its end: status and what it printed."""
-        command = [sys.executable, str(self.script), *self.arguments(out)]
+    def run(self, out: Path) -> Result:
+        """Run it to its end."""
+        script = str(soak.REPOSITORY / "tools" / f"{self.script}.py")
+        command = [sys.executable, script, *self.arguments, str(out)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return done.returncode, done.stdout
-
-
-@dataclass
-class Report:
-    """What was seen: rows of the table, and what was not as it should be."""
-
-    rows: list[list[Any]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-
-    def refused(self, task: Task, where: str, out: Path, result: tuple[int, str], left: str) -> None:
-        """Note a run that had to end with status 1 and a line that names the folder."""
-        status, text = result
-        errors = [line for line in text.splitlines() if line.startswith("error: ")]
-        line = errors[-1] if errors else text[-300:]
-        self.rows.append([task.name, where, status, line.replace(str(out), "OUT"), left])
-        if status != 1 or "Traceback" in text or len(errors) != 1 or str(out) not in line:
-            self.faults.append(f"{task.name}, {where}: status {status}\n{text}")
-
-    def expect(self, good: bool, what: str) -> None:
-        """Note a fault unless ``good``."""
-        if not good:
-            self.faults.append(what)
 
 
 @contextmanager
@@ -119,50 +85,53 @@ def left_in(folder: Path) -> list[str]:
 
 def same_results(one: Path, other: Path) -> bool:
     """Whether two folders hold the same files, checkpoints and results bit for bit."""
-    if left_in(one) != left_in(other):
-        return False
-    for name in left_in(one):
-        if name.endswith(".pth"):
-            states = [{**soak.read_checkpoint(folder / name), "config": ""} for folder in (one, other)]
-            if not soak.same(*states):
-                return False
-        elif name.startswith(SAME_BYTES) and (one / name).read_bytes() != (other / name).read_bytes():
-            return False
-    return True
+    compared = [name for name in left_in(one) if name.endswith(".pth") or name.startswith(SAME_BYTES)]
+    return left_in(one) == left_in(other) and all(
+        soak.same_files(one / name, other / name) for name in compared
+    )
 
 
-def try_task(task: Task, work: Path, report: Report) -> None:
-    """Everything with one command."""
-    undisturbed = work / "undisturbed" / "out"
-    status, text = task.run(undisturbed)
-    report.expect(status == 0, f"{task.name}, undisturbed: status {status}\n{text}")
-    out = work / "disk" / "out"
-    with disk(work / "disk", task.sizes[0]) as remount:
-        report.refused(task, f"{task.sizes[0]} kB", out, task.run(out), ", ".join(left_in(work / "disk")))
-        remount(f"size={task.sizes[1]}k")
-        report.refused(
-            task, f"{task.sizes[1]} kB", out, task.run(out), f"{len(left_in(work / 'disk'))} files"
-        )
-        tally = soak.Tally()
-        soak.check_files(work / "disk", tally, task.name)
-        report.faults += tally.faults
-        report.expect(
-            not any(work.glob("disk/out/**/*partial*/*")), f"{task.name}: unfinished files are left"
-        )
-        remount(f"size={task.sizes[2]}k")
+def try_task(task: Task, work: Path, rows: list[list[Any]], faults: list[str]) -> None:
+    """Everything with one command; adds to the rows of the table and to what was not as it should be."""
+
+    def expect(good: bool, what: str, text: str = "") -> None:
+        if not good:
+            faults.append(f"{task.script}, {what}\n{text}")
+
+    def refused(where: str, out: Path) -> None:
+        """It ends with status 1 and a line that names the folder."""
         status, text = task.run(out)
-        report.rows.append(
-            [task.name, f"{task.sizes[2]} kB, going on", status, "", f"{len(left_in(out))} files"]
-        )
-        report.expect(status == 0, f"{task.name}, going on: status {status}\n{text}")
-        report.expect(same_results(out, undisturbed), f"{task.name}: not what an undisturbed run comes to")
+        errors = [line for line in text.splitlines() if line.startswith("error: ")]
+        line = errors[-1] if errors else text[-300:]
+        rows.append([task.script, where, status, line.replace(str(out), "OUT")])
+        expect(status == 1 and "Traceback" not in text and len(errors) == 1 and str(out) in line, where, text)
+
+    def resumes(where: str, out: Path) -> None:
+        status, text = task.run(out)
+        rows.append([task.script, where, status, ""])
+        expect(status == 0, where, text)
+
+    undisturbed, out = work / "undisturbed" / "out", work / "disk" / "out"
+    resumes("undisturbed", undisturbed)
+    small, larger, enough = task.sizes
+    with disk(work / "disk", small) as remount:
+        refused(f"{small} kB", out)
+        remount(f"size={larger}k")
+        refused(f"{larger} kB", out)
+        tally = soak.Tally()
+        soak.check_files(work / "disk", tally, task.script)
+        faults += tally.faults
+        expect(not any(work.glob("disk/out/**/*partial*/*")), "unfinished files are left")
+        remount(f"size={enough}k")
+        resumes(f"{enough} kB, resumed", out)
+        expect(same_results(out, undisturbed), "not what an undisturbed run comes to")
         remount("ro")
-        report.refused(task, "read-only", out, task.run(out), f"{len(left_in(out))} files")
-        report.expect(same_results(out, undisturbed), f"{task.name}: changed on a read-only disk")
+        refused("read-only", out)
+        expect(same_results(out, undisturbed), "changed on a read-only disk")
     out = work / "shared" / "out"
     with locked(out, "this script"):
-        report.refused(task, "in use by another process", out, task.run(out), "")
-    report.expect(not out.exists(), f"{task.name}: something is left in a folder that another process held")
+        refused("in use by another process", out)
+    expect(not out.exists(), "something is left in a folder that another process held")
 
 
 def main() -> int:
@@ -170,46 +139,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="an empty folder to work in (default: a temporary one)"
-    )
+    parser.add_argument("--work", type=Path, metavar="DIR", help="an empty folder (default: a temporary one)")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     work = given.work or Path(tempfile.mkdtemp(prefix="disks-"))
     smears, few, data = work / "smears", work / "few", work / "data"
     write_synthetic_set(smears, SMEARS)
     write_synthetic_set(few, soak.SMEARS)
-    converted = soak.conversion(work, few, real=True)
-    report = Report()
-    soak.finish(converted, tally := soak.Tally(), "data")
-    report.faults += tally.faults
-    options = [*soak.OPTIONS.split(), "SOLVER.CHECKPOINT_PERIOD", "1"]
-    training = [
-        "--config-file",
-        str(soak.CONFIG),
-        "--data-root",
-        str(data),
-        "--resume",
-        *options,
-        "OUTPUT_DIR",
-    ]
-    conversion = ["--root", str(smears), "--overwrite"]
-    images = str(max(smears.rglob("original"), key=lambda folder: len(list(folder.iterdir()))))
+    images = max(smears.rglob("original"), key=lambda folder: len(list(folder.iterdir())))
+    training = f"--config-file {soak.CONFIG} --data-root {data} --resume {soak.OPTIONS} OUTPUT_DIR"
     tasks = [
-        Task("convert", soak.CONVERT, lambda out: [*conversion, "--output", str(out)], (8, 40, 4000)),
-        Task("train", soak.TRAIN, lambda out: [*training, str(out)], (8, 14000, 80000)),
-        Task("predict", PREDICT, lambda out: ["--input", images, "--output", str(out)], (8, 800, 40000)),
+        Task("convert_bccd", f"--root {smears} --overwrite --output".split(), (8, 40, 4000)),
+        Task("train_net", training.split(), (8, 14000, 80000)),
+        Task("predict", f"--input {images} --output".split(), (8, 800, 40000)),
     ]
+    rows: list[list[Any]] = []
+    faults: list[str] = []
+    status, text = Task("convert_bccd", f"--root {few} --output".split(), (0, 0, 0)).run(data)
+    if status:
+        raise InputError(f"the data of the training cannot be converted: {text}")
     for task in tasks:
-        (work / task.name).mkdir(exist_ok=True)
-        try_task(task, work / task.name, report)
-    headers = ["command", "folder", "status", "what it says", "what is left"]
-    print(tabulate(report.rows, headers=headers, tablefmt="pipe"))
-    print(f"{len(report.faults)} faults")
-    print("\n".join(report.faults))
-    if not report.faults:
+        (work / task.script).mkdir(exist_ok=True)
+        try_task(task, work / task.script, rows, faults)
+    print(tabulate(rows, headers=["command", "folder", "status", "what it says"], tablefmt="pipe"))
+    print("\n".join([f"{len(faults)} faults", *faults]))
+    if not faults:
         shutil.rmtree(work)
-    return 1 if report.faults else 0
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

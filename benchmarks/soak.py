@@ -1,16 +1,15 @@
-"""Kill conversions and trainings at random moments, let them go on, and compare what comes out with undisturbed ones.
+"""Kill conversions and trainings at random moments, resume them, and compare the results with undisturbed ones.
 
-    python benchmarks/soak.py [--rounds 100] [--command-rounds 10] [--seed 0] [--work FOLDER]
+    python benchmarks/soak.py [--rounds 100] [--seed 0] [--work FOLDER]
 
-In each round a conversion of synthetic smears is killed and repeated, and a training on it is killed once or twice,
-resumed with --resume each time. The signal is SIGKILL, SIGTERM or SIGINT; the moment is drawn evenly from the time an
-undisturbed one takes, or is that at which files are being written. After each kill every file that a reader would read
-must load; what comes out at the end must be that of the undisturbed ones, bit for bit: annotations, splits, all of the
-final checkpoint, the best one, the metrics.
+In each round a conversion of synthetic smears is killed and repeated, and a training on it is killed once or twice and
+resumed. The signal is SIGKILL, SIGTERM or SIGINT; the moment is drawn evenly from the time an undisturbed one takes, or
+is that at which files are being written. After each kill every file that a reader would read must load; at the end
+annotations, splits, results and all of the final and best checkpoints must be those of the undisturbed ones, bit for
+bit. The status is 1 if anything was not as it should be.
 
 Importing torch and Detectron2 takes longer than the training itself. So the processes are forks of this one, which has
-imported everything and run nothing, and run the commands' scripts from there; --command-rounds of the rounds
-start real commands instead, with a loader process of their own. The status is 1 if anything was not as it should be.
+imported everything and run nothing, and run the commands' scripts from there.
 """
 
 from __future__ import annotations
@@ -62,22 +61,20 @@ OPTIONS = """
     TEST.VALIDATION_LOSS_PERIOD 2 TEST.VALIDATION_LOSS_CROPS 2
 """
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+# Status after a signal, beside 0 of a process that had ended before: SIGTERM ends a conversion as Ctrl-C does.
 EXPECTED = {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 130, 143}, signal.SIGINT: {-2, 130}}
-"""Status after a signal, beside that of a process that had ended before: SIGTERM ends a conversion as Ctrl-C does."""
-READERS: dict[str, Callable[[Path], Any]] = {
-    ".json": read_json,
-    ".yaml": load_config,
-    ".pth": read_checkpoint,
-}
-CHECKPOINTS = ("model_final", "model_final_raw", "model_best")
-POLL = 0.001
+SAME = (
+    *(f"data/{name}" for name in ("annotations/instances_train.json", "annotations/instances_val.json")),
+    *("data/splits.json", "run/results.json", "run/model_final.pth", "run/model_final_raw.pth"),
+    "run/model_best.pth",
+)
 
 
 @dataclass
 class Tally:
     """What happened."""
 
-    kills: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    kills: Counter[tuple[str, str]] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     files: int = 0
     rounds: int = 0
@@ -85,27 +82,17 @@ class Tally:
 
 @dataclass(frozen=True)
 class Command:
-    """A script of tools/ with its arguments, started as a command where ``real``, else as a fork of this process.
-
-    ``unfinished`` is a pattern of what is there, below the folder of the round, while it writes; ``state`` puts into
-    words what is there.
-    """
+    """A script of tools/; ``unfinished`` is a pattern of what is below ``folder`` while it writes."""
 
     script: Path
     arguments: list[str]
     folder: Path
     unfinished: str
-    state: Callable[[Path], str]
-    real: bool
 
     @property
     def log(self) -> Path:
         """What it prints."""
         return self.folder / f"{self.script.stem}.txt"
-
-    def is_writing(self) -> bool:
-        """Whether there are unfinished files now."""
-        return any(self.folder.glob(self.unfinished))
 
     def start(self) -> int:
         """Start it; returns the number of the process."""
@@ -114,6 +101,7 @@ class Command:
         process = os.fork()
         if process:
             return process
+        status = 0
         try:
             os.setpgid(0, 0)  # Ctrl-C is for the soak alone
             signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
@@ -121,10 +109,7 @@ class Command:
             os.dup2(output, 1)
             os.dup2(output, 2)
             sys.argv = [str(self.script), *self.arguments]
-            if self.real:
-                os.execv(sys.executable, [sys.executable, *sys.argv])
             runpy.run_path(str(self.script), run_name="__main__")
-            status = 0
         except SystemExit as error:
             status = int(error.code or 0)
         except BaseException:
@@ -135,8 +120,7 @@ class Command:
 
     def kill(self, signum: int, is_time: Callable[[float], bool]) -> int:
         """Start it and send a signal as soon as ``is_time``, told the seconds since, says so; its status."""
-        process, started = self.start(), time.monotonic()
-        sent = False
+        process, started, sent = self.start(), time.monotonic(), False
         while True:
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:
@@ -144,59 +128,25 @@ class Command:
             if not sent and is_time(time.monotonic() - started):
                 os.kill(process, signum)
                 sent = True
-            time.sleep(POLL)
+            time.sleep(0.001)
 
 
-def conversion_state(folder: Path) -> str:
-    """What a killed conversion has left, in words."""
-    files = [*(folder / "data").glob("annotations/*.json"), *(folder / "data").glob("splits.json")]
-    if files:
-        return "everything was in place" if len(files) == 4 else "some files were in place"
-    return (
-        "files were being written" if [*(folder / "data").glob(".unfinished-*/*")] else "nothing was written"
-    )
-
-
-def training_state(folder: Path) -> str:
-    """What a killed training has left, in words."""
-    run = folder / "run"
-    if [*run.glob(".*.partial.pth")]:
-        return "a checkpoint was being written"
-    if (run / "model_final_raw.pth").is_file():
-        return "everything was in place"
-    return "between checkpoints" if (run / "last_checkpoint").is_file() else "before the first checkpoint"
-
-
-def conversion(folder: Path, smears: Path, real: bool) -> Command:
+def conversion(folder: Path, smears: Path) -> Command:
     """Of the smears to ``folder``/data."""
-    arguments = [
-        "--root",
-        str(smears),
-        "--output",
-        str(folder / "data"),
-        "--overwrite",
-        "--workers",
-        "2" if real else "1",
-    ]
-    return Command(CONVERT, arguments, folder, "data/.unfinished-*/*", conversion_state, real)
+    arguments = f"--root {smears} --output {folder / 'data'} --overwrite --workers 1".split()
+    return Command(CONVERT, arguments, folder, "data/.unfinished-*/*")
 
 
-def training(folder: Path, real: bool) -> Command:
-    """On ``folder``/data into ``folder``/run, going on where there is something to go on from."""
-    options = [*OPTIONS.split(), "DATALOADER.NUM_WORKERS", str(int(real)), "OUTPUT_DIR", str(folder / "run")]
-    arguments = [
-        "--config-file",
-        str(CONFIG),
-        "--data-root",
-        str(folder / "data"),
-        "--resume",
-        *map(str, options),
-    ]
-    return Command(TRAIN, arguments, folder, "run/.model_*.partial.pth", training_state, real)
+def training(folder: Path) -> Command:
+    """On ``folder``/data into ``folder``/run, resumed where there is something to resume."""
+    arguments = f"--config-file {CONFIG} --data-root {folder / 'data'} --resume {OPTIONS}".split()
+    arguments += ["DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", str(folder / "run")]
+    return Command(TRAIN, arguments, folder, "run/.model_*.partial.pth")
 
 
 def read_any(path: Path) -> None:
     """Read a file as its readers do; raises what they raise."""
+    readers: dict[str, Callable[[Path], Any]] = {".json": read_json, ".yaml": load_config}
     if path.name == "metrics.json" and path.parents[1].name != "inference":
         read_records(path, "total_loss")
     elif path.parent.name == "annotations":
@@ -204,8 +154,8 @@ def read_any(path: Path) -> None:
             raise ValueError("; ".join(faults))
     elif path.name == "last_checkpoint":
         read_checkpoint(path.parent / path.read_text(encoding="utf-8"))
-    elif path.suffix in READERS:
-        READERS[path.suffix](path)
+    elif path.suffix in (".json", ".yaml", ".pth"):
+        readers.get(path.suffix, read_checkpoint)(path)
 
 
 def check_files(folder: Path, tally: Tally, where: str) -> None:
@@ -221,18 +171,19 @@ def check_files(folder: Path, tally: Tally, where: str) -> None:
 
 def disturb(command: Command, seconds: float, draw: random.Random, tally: Tally, where: str) -> None:
     """Kill a command at a random moment, or the next time that it writes, and look at what it leaves."""
-    signum = draw.choice(SIGNALS)
-    moment = draw.uniform(0, 1.05 * seconds)
+    signum, moment = draw.choice(SIGNALS), draw.uniform(0, 1.05 * seconds)
     watch = draw.random() < 0.5
-    status = command.kill(
-        signum, lambda passed: passed > moment and (not watch or passed > seconds or command.is_writing())
-    )
-    name = command.script.stem
-    signal_name = signal.Signals(signum).name if status else "ended before"
-    tally.kills[name, signal_name, command.state(command.folder)] += 1
+
+    def is_time(passed: float) -> bool:
+        writing = passed > seconds or any(command.folder.glob(command.unfinished))
+        return passed > moment and (writing or not watch)
+
+    status = command.kill(signum, is_time)
+    name, signal_name = command.script.stem, signal.Signals(signum).name if status else "ended before"
+    tally.kills[name, signal_name] += 1
     if status and status not in EXPECTED[signum]:
         tally.faults.append(f"{where}: {name} ended with status {status} after {signal_name}")
-    if not command.real and "Traceback" in command.log.read_text(encoding="utf-8", errors="replace"):
+    if "Traceback" in command.log.read_text(encoding="utf-8", errors="replace"):
         tally.faults.append(f"{where}: {name} printed a traceback")
     check_files(command.folder, tally, where)
 
@@ -248,6 +199,14 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def same_files(one: Path, other: Path) -> bool:
+    """Equal files; checkpoints but for their configuration, which names folders and loader processes."""
+    if one.suffix != ".pth":
+        return one.read_bytes() == other.read_bytes()
+    states = [{**read_checkpoint(path), "config": ""} for path in (one, other)]
+    return same(*states)
+
+
 def finish(command: Command, tally: Tally, where: str) -> float:
     """Let a command run to its end; the seconds."""
     started = time.monotonic()
@@ -257,55 +216,31 @@ def finish(command: Command, tally: Tally, where: str) -> float:
     return time.monotonic() - started
 
 
-def compare(folder: Path, reference: Path, tally: Tally, where: str) -> None:
-    """Note what is not as in the undisturbed run."""
-    for part in ("annotations/instances_train.json", "annotations/instances_val.json", "splits.json"):
-        if (folder / "data" / part).read_bytes() != (reference / "data" / part).read_bytes():
-            tally.faults.append(f"{where}: data/{part} differs")
-    for name in CHECKPOINTS:
-        if not (folder / "run" / f"{name}.pth").is_file():
-            tally.faults.append(f"{where}: run/{name}.pth is missing")
-            continue
-        one, other = (read_checkpoint(place / "run" / f"{name}.pth") for place in (folder, reference))
-        # The configuration names folders and loader processes.
-        if not same({**one, "config": ""}, {**other, "config": ""}):
-            tally.faults.append(f"{where}: run/{name}.pth differs")
-    if (folder / "run/results.json").read_bytes() != (reference / "run/results.json").read_bytes():
-        tally.faults.append(f"{where}: run/results.json differs")
-
-
-def soak(work: Path, rounds: int, command_rounds: int, seed: int, tally: Tally) -> None:
+def soak(work: Path, rounds: int, seed: int, tally: Tally) -> None:
     """All rounds; the folder of one with a fault is kept."""
     draw = random.Random(seed)
-    smears = work / "smears"
+    smears, reference = work / "smears", work / "reference"
     write_synthetic_set(smears, SMEARS)
-    reference = work / "reference"
     reference.mkdir()
-    seconds: dict[tuple[bool, str], float] = {}
-    for real in (False, *([True] if command_rounds else [])):
-        shutil.rmtree(reference / "run", ignore_errors=True)
-        # The conversion twice, and the second counts: the first is several times as long.
-        convert = conversion(reference, smears, real)
-        for command in (convert, convert, training(reference, real)):
-            seconds[real, command.script.stem] = finish(command, tally, "undisturbed")
+    # The conversion twice, and the second counts: the first is several times as long.
+    commands = [conversion(reference, smears)] * 2 + [training(reference)]
+    _, converting, learning = (finish(command, tally, "undisturbed") for command in commands)
     if tally.faults:
         return
-    print(
-        "undisturbed:", {f"{s}{' as a command' if r else ''}": round(t, 1) for (r, s), t in seconds.items()}
-    )
+    print(f"undisturbed: conversion {converting:.1f} s, training {learning:.1f} s")
     for number in tqdm(range(rounds), unit="round"):
-        # Spread evenly over the rounds.
-        real = (number + 1) * command_rounds // rounds > number * command_rounds // rounds
         where, folder, before = f"round {number}", work / f"round{number}", len(tally.faults)
         folder.mkdir()
-        command = conversion(folder, smears, real)
-        disturb(command, seconds[real, CONVERT.stem], draw, tally, where)
+        command = conversion(folder, smears)
+        disturb(command, converting, draw, tally, where)
         finish(command, tally, where)
-        command = training(folder, real)
+        command = training(folder)
         for _ in range(draw.randint(1, 2)):
-            disturb(command, seconds[real, TRAIN.stem], draw, tally, where)
+            disturb(command, learning, draw, tally, where)
         finish(command, tally, where)
-        compare(folder, reference, tally, where)
+        for name in SAME:
+            if not (folder / name).is_file() or not same_files(folder / name, reference / name):
+                tally.faults.append(f"{where}: {name} is missing or differs")
         tally.rounds += 1
         if len(tally.faults) == before:
             shutil.rmtree(folder)
@@ -317,12 +252,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=100, metavar="N")
-    command_help = "rounds with real commands, several times as long (default %(default)s)"
-    parser.add_argument("--command-rounds", type=int, default=10, metavar="N", help=command_help)
     parser.add_argument("--seed", type=int, default=0, help="of moments and signals")
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="an empty folder to work in (default: a temporary one)"
-    )
+    parser.add_argument("--work", type=Path, metavar="DIR", help="an empty folder (default: a temporary one)")
     given = parser.parse_args()
     # A fork has none of its parent's threads, so the parent must not have started any.
     tqdm.monitor_interval = 0
@@ -334,14 +265,13 @@ def main() -> int:
         runpy.run_path(str(script), run_name="imported")
     work = given.work or Path(tempfile.mkdtemp(prefix="soak-"))
     work.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
     tally = Tally()
     with suppress(KeyboardInterrupt):  # what was seen until then is printed
-        soak(work, given.rounds, given.command_rounds, given.seed, tally)
+        soak(work, given.rounds, given.seed, tally)
     rows = [(*what, count) for what, count in sorted(tally.kills.items())]
-    print(tabulate(rows, headers=["command", "signal", "when it came", "times"], tablefmt="pipe"))
-    print(f"{tally.rounds} rounds, {sum(tally.kills.values())} kills, {tally.files} files read after them, "
-          f"{len(tally.faults)} faults, {(time.monotonic() - started) / 60:.0f} minutes")  # fmt: skip
+    print(tabulate(rows, headers=["command", "signal", "times"], tablefmt="pipe"))
+    kills = sum(tally.kills.values())
+    print(f"{tally.rounds} rounds, {kills} kills, {tally.files} files read, {len(tally.faults)} faults")
     print("\n".join(tally.faults))
     if not tally.faults:
         shutil.rmtree(work, ignore_errors=True)

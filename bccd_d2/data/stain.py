@@ -12,7 +12,7 @@ only the foreground is moved, with a gradual transition: the map that brings cel
 far outside the range it was fitted on, to arbitrary tints.
 
 The work is done in OpenCV's 8-bit CIELAB with one lookup table a channel, on the pixels that change. Against
-the same steps in float64 this costs two thirds of a grey level on average (benchmarks/bench_stain.py).
+the same steps in float64 this costs two thirds of a grey level on average.
 
 The random transform moves each crop to a target drawn around the configured one. Tellez et al., "Quantifying the
 effects of data augmentation and stain color normalization in convolutional neural networks for computational

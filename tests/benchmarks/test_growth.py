@@ -3,7 +3,7 @@
 import pytest
 
 from bccd_d2.errors import InputError
-from benchmarks.bench_growth import draw, main, measured, row
+from benchmarks.bench_growth import draw, measured, row
 
 
 def test_growth_is_compared_with_linear():
@@ -21,8 +21,3 @@ def test_a_stage_is_measured_in_a_process_of_its_own(tmp_path):
     assert 0 < seconds < 60 and 0 <= megabytes < 1000
     with pytest.raises(InputError, match="conversion: its process ended without a result"):
         measured("conversion", tmp_path / "nowhere", data, rounds=1)
-
-
-def test_a_size_that_is_none_is_named():
-    with pytest.raises(InputError, match="--size: expected WIDTHxHEIGHT"):
-        main(["--size", "big"])
