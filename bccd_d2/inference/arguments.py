@@ -20,7 +20,7 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--model",
         metavar="NAME",
-        help="a shipped model: lite finds cells of one class, classes tells RBC, WBC and platelets apart",
+        help=f"a shipped model, such as {SHIPPED_MODEL}",
     )
     group.add_argument(
         "--run",
@@ -45,7 +45,7 @@ def add_prediction_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--diameter",
-        type=_diameter,
+        type=diameter,
         default=AUTO,
         metavar="PX",
         help="diameter of a typical red cell in the images, which are resized to the size the model was trained at "
@@ -112,7 +112,8 @@ def add_prediction_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _diameter(text: str) -> float | Literal["auto"]:
+def diameter(text: str) -> float | Literal["auto"]:
+    """A number of pixels, or "auto"."""
     if text == AUTO:
         return AUTO
     try:

@@ -59,10 +59,16 @@ def shipped_model(name: str = SHIPPED_MODEL, folder: Path = WEIGHTS_FOLDER) -> M
     """Files of a model that comes with bccd_d2; an InputError if it is not there."""
     config, weights = folder / f"{name}.yaml", folder / f"{name}.safetensors"
     if not (config.is_file() and weights.is_file()):
-        names = sorted(path.stem for path in folder.glob("*.safetensors"))
-        # Classifiers of cell types lie there too.
-        there = ", ".join(name for name in names if not name.startswith("types_")) or "none"
+        there = ", ".join(model_names(folder)) or "none"
         raise InputError(
             f"no model {name!r} in {folder} (there: {there}): give --run, or --config-file and --weights"
         )
     return ModelFiles(str(config), str(weights))
+
+
+def model_names(folder: Path = WEIGHTS_FOLDER) -> list[str]:
+    """Names of the models that come with bccd_d2."""
+    names = sorted(path.stem for path in folder.glob("*.safetensors"))
+    return [
+        name for name in names if not name.startswith("types_")
+    ]  # classifiers of cell types lie there too

@@ -19,6 +19,7 @@ from bccd_d2.inference.outputs import Outputs, Record
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import FORMATS, format_files, write_formats
 from bccd_d2.io.images import MAX_PIXELS, open_source, page_count
+from bccd_d2.io.sources import ImageSource
 from bccd_d2.io.storage import Storage, fingerprint, is_url, local_copy
 
 Images = Sequence[tuple[str | Path, str]]
@@ -57,63 +58,86 @@ class FilePredictor:
                 self.predict(path, name, show)
 
     def predict(self, path: str | Path, name: str, progress: Progress | None = None) -> Record:
-        """Predict all images of one file and write their results, then the record, which is returned.
-
-        ``name`` is that of the image in the results; the pages of a file get ``.page001`` and so on. The record holds
-        ``key``, ``formats``, ``file`` (fingerprint), ``results`` (paths below the output folder), ``images`` (``name``,
-        ``height``, ``width``, ``counts``, ``quality``), ``seconds`` and ``error``: why the file could not be read,
-        else ``None``. Raises :class:`OutputError` if the results cannot be written.
-        """
-        started = time.perf_counter()
-        outputs, previous = self.outputs, self.outputs.record(name)
-        # Formats of an earlier run are written again rather than left to grow old.
-        formats = [
-            key for key in FORMATS if key in outputs.formats or (previous and key in previous["formats"])
-        ]
-        record: Record = {"key": outputs.key, "formats": formats, "file": None, "results": [], "images": []}
-        record["error"] = None
-        with _output_errors(outputs), outputs.storage.staging() as folder:
-            try:
-                record["file"] = fingerprint(path)
-                for result in self._results(path, name, progress):
-                    files = format_files(result.name, formats)
-                    keep_inputs(outputs.storage, [(path, name)], files)
-                    with _output_errors(outputs):
-                        write_formats(result, folder, formats)
-                        for file in files:
-                            outputs.storage.publish(folder / file, file)
-                    record["results"] += files
-                    record["images"].append(_summary(result))
-            except OutputError:
-                raise
-            except (InputError, OSError, MemoryError) as error:
-                record["error"] = _message(path, error)
-            record["seconds"] = round(time.perf_counter() - started, 3)
-            outputs.write_record(name, record)
-        return record
+        """Predict all images of one file and write their results, see :func:`write_results`."""
+        return write_results(path, name, self._results(path, name, progress), self.outputs)
 
     def _results(self, path: str | Path, name: str, progress: Progress | None) -> Iterator[ImageResult]:
         """The result of each image of a file, its source open."""
-        predictor, names = self.predictor, self.predictor.class_names
+        given = {"progress": progress, "estimate": self.diameters.get(name), "typer": self.typer}
         with local_copy(path) as file:
             pages = page_count(file)
             for page in range(pages):
                 with open_source(file, page=page, max_pixels=self.max_pixels) as source:
-                    magnification = predictor.magnification_of(source, estimate=self.diameters.get(name))
-                    options = replace(predictor.options, scale=magnification.scale)
-                    cells = predictor.predict_source(source, options, progress=progress)
-                    microns = predictor.options.microns_per_pixel or source.microns_per_pixel
-                    given = {"microns_per_pixel": microns, "diameter_px": magnification.diameter}
-                    yield ImageResult(
-                        name if pages == 1 else f"{name}.page{page + 1:03d}",
-                        source,
-                        cells,
-                        names,
-                        microns,
-                        magnification=magnification,
-                        types=None if self.typer is None else self.typer(source, cells, names, **given),
-                        training_diameter=predictor.training_diameter,
-                    )
+                    image = name if pages == 1 else f"{name}.page{page + 1:03d}"
+                    yield predict_image(source, image, self.predictor, **given)  # type: ignore[arg-type]
+
+
+def predict_image(
+    source: ImageSource,
+    name: str,
+    predictor: CellFinder,
+    *,
+    progress: Progress | None = None,
+    estimate: DiameterEstimate | None = None,
+    typer: CellTyper | None = None,
+) -> ImageResult:
+    """Predict one image at the magnification that the predictor's options or ``estimate`` come to.
+
+    ``source`` must stay open while the result is measured.
+    """
+    magnification = predictor.magnification_of(source, estimate=estimate)
+    options = replace(predictor.options, scale=magnification.scale)
+    cells = predictor.predict_source(source, options, progress=progress)
+    names, microns = predictor.class_names, predictor.options.microns_per_pixel or source.microns_per_pixel
+    types = None
+    if typer is not None:
+        diameter = magnification.diameter
+        types = typer(source, cells, names, microns_per_pixel=microns, diameter_px=diameter)
+    return ImageResult(
+        name,
+        source,
+        cells,
+        names,
+        microns,
+        magnification=magnification,
+        types=types,
+        training_diameter=predictor.training_diameter,
+    )
+
+
+def write_results(path: str | Path, name: str, results: Iterable[ImageResult], outputs: Outputs) -> Record:
+    """Write the results of all images of one file, each whole or not at all, then the record, which is returned.
+
+    ``name`` is that of the image in the results; the pages of a file have ``.page001`` and so on added. ``results`` are
+    made while they are written. The record holds ``key``, ``formats``, ``file`` (fingerprint), ``results`` (paths below
+    the output folder), ``images`` (``name``, ``height``, ``width``, ``counts``, ``quality``), ``seconds`` and
+    ``error``: why the file could not be read, else ``None``. Raises :class:`OutputError` if it cannot be written.
+    """
+    started = time.perf_counter()
+    previous = outputs.record(name)
+    # Formats of an earlier run are written again rather than left to grow old.
+    formats = [key for key in FORMATS if key in outputs.formats or (previous and key in previous["formats"])]
+    record: Record = {"key": outputs.key, "formats": formats, "file": None, "results": [], "images": []}
+    record["error"] = None
+    with _output_errors(outputs), outputs.storage.staging() as folder:
+        try:
+            record["file"] = fingerprint(path)
+            for result in results:
+                files = format_files(result.name, formats)
+                keep_inputs(outputs.storage, [(path, name)], files)
+                with _output_errors(outputs):
+                    write_formats(result, folder, formats)
+                    for file in files:
+                        outputs.storage.publish(folder / file, file)
+                record["results"] += files
+                record["images"].append(_summary(result))
+        except OutputError:
+            raise
+        except (InputError, OSError, MemoryError) as error:
+            record["error"] = _message(path, error)
+        record["seconds"] = round(time.perf_counter() - started, 3)
+        outputs.write_record(name, record)
+    return record
 
 
 def _summary(result: ImageResult) -> dict[str, Any]:
