@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import importlib
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from functools import partial
 
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.errors import InputError, as_called, run_command
+
+
+class CommandParser(ArgumentParser):
+    """The parser of a tool, whose help calls the tools as they are called here."""
+
+    def __init__(self, description: str | None, examples: str | None = None) -> None:
+        super().__init__(
+            description=description, epilog=examples, formatter_class=RawDescriptionHelpFormatter
+        )
+
+    def format_help(self) -> str:
+        """The help."""
+        return as_called(super().format_help())
 
 
 def _run(tool: str, function: str = "main") -> None:

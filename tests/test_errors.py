@@ -1,6 +1,6 @@
 import pytest
 
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.errors import InputError, as_called, run_command
 
 
 def raising(error: BaseException):
@@ -30,3 +30,11 @@ def test_how_commands_end(main, status, message, capsys):
 def test_a_fault_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_command(raising(ZeroDivisionError()))
+
+
+def test_tools_are_named_as_they_are_called(monkeypatch):
+    text = "python tools/train_net.py --config-file a.yaml; see tools/fit_stain.py"
+    monkeypatch.setattr("sys.argv", ["tools/predict.py"])
+    assert as_called(text) == text
+    monkeypatch.setattr("sys.argv", ["/venv/bin/bccd-predict"])
+    assert as_called(text) == "bccd-train --config-file a.yaml; see python -m bccd_d2.tools.fit_stain"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bccd_d2.commands import CommandParser
 from bccd_d2.engine.ablation import AblationPlan, ablation_table, difference_table, run_ablation
 from bccd_d2.errors import run_command
 from bccd_d2.files import replacing
@@ -19,15 +20,15 @@ def _named_folder(text: str) -> tuple[str, Path]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the plan and write RESULTS.md beside the trainings."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(__doc__)
     parser.add_argument(
         "--plan", type=Path, required=True, metavar="YAML", help="for example configs/ablations/stain.yaml"
     )
     parser.add_argument(
-        "--data-root", type=Path, required=True, metavar="DIR", help="what tools/convert_bccd.py wrote"
+        "--data-root", type=Path, required=True, metavar="DIR", help="folder that tools/convert_bccd.py wrote"
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="one folder a row and seed goes there"
+        "--output", type=Path, required=True, metavar="DIR", help="gets one folder per row and seed"
     )
     parser.add_argument(
         "--also-evaluate", type=_named_folder, action="append", default=[], metavar="NAME=DIR",

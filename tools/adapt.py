@@ -13,6 +13,7 @@ from pathlib import Path
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
 
 # isort: split
+from bccd_d2.commands import CommandParser
 from bccd_d2.conversion.arguments import AUTO, add_import_arguments
 from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.engine.adapt import adapt
@@ -28,9 +29,7 @@ EXAMPLES = """examples:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, EXAMPLES)
     parser.add_argument(
         "--corrected",
         type=Path,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bccd_d2.audit.run import JSON_FILE, PAGE_FILE, STAIN_CLUSTERS, AuditOptions, audit_dataset
+from bccd_d2.commands import CommandParser
 from bccd_d2.conversion.arguments import add_workers
 from bccd_d2.conversion.dataset_spec import known_specs, read_spec
 from bccd_d2.conversion.instances import MIN_AREA
@@ -16,7 +17,7 @@ from bccd_d2.errors import run_command
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog="docs/audit.md explains the numbers.")
+    parser = CommandParser(__doc__, "docs/audit.md explains the numbers.")
     add = parser.add_argument
     root_help = "folder with the data, searched at every depth"
     add("--root", type=Path, required=True, metavar="DIR", help=root_help)

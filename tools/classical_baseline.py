@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bccd_d2.commands import CommandParser
 from bccd_d2.conversion.convert import annotation_file
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.dataset import read_evaluation_set
@@ -27,9 +28,7 @@ EXAMPLES = """examples:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, EXAMPLES)
     add = parser.add_argument
     add(
         "--data-root", type=Path, required=True, metavar="DIR", help="folder that tools/convert_bccd.py wrote"

@@ -10,6 +10,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from bccd_d2.commands import CommandParser
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.bootstrap import compare_runs
 from bccd_d2.evaluation.options import EvaluationOptions
@@ -41,9 +42,7 @@ def read(path: Path, args: argparse.Namespace) -> tuple[dict[str, Source], Evalu
 
 def main(arguments: list[str] | None = None) -> None:
     """Compare the parts that both have."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, EXAMPLES)
     parser.add_argument("a", type=Path, metavar="A", help="the reference")
     parser.add_argument(
         "b", type=Path, metavar="B", help="compared with A: positive differences mean that B is better"

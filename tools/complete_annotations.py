@@ -1,13 +1,12 @@
 """Complete the annotations of a converted data set with a trained model.
 
 --outlines draws the masks of annotated boxes (annotations marked "weak") with the model's mask head, which learned real
-masks. --ignore-score marks what the model finds and nobody annotated as regions to ignore, so that training does not
+masks. --ignore-score marks cells that the model finds and no annotation covers as regions to ignore, so that training does not
 take them for background. The new annotations name the same images; no image is copied.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from bccd_d2.commands import CommandParser
 from bccd_d2.data.registration import PARTS, annotation_file
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.files import write_json
@@ -38,11 +38,9 @@ EXAMPLE = """example:
 
 def main(arguments: list[str] | None = None) -> None:
     """Write the completed parts."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, EXAMPLE)
     parser.add_argument(
-        "--data-root", type=Path, required=True, metavar="DIR", help="what tools/convert_bccd.py wrote"
+        "--data-root", type=Path, required=True, metavar="DIR", help="folder that tools/convert_bccd.py wrote"
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder of the completed data set"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import inspect
 from pathlib import Path
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 from bccd_d2 import config
+from bccd_d2.commands import CommandParser
 from bccd_d2.errors import run_command
 from bccd_d2.files import replacing
 
@@ -57,7 +57,7 @@ def reference_page() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(__doc__)
     parser.add_argument(
         "--output", type=Path, default=Path("docs/configuration.md"), help="default: docs/configuration.md"
     )

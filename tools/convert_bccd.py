@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from bccd_d2.commands import CommandParser
 from bccd_d2.conversion.arguments import AUTO, add_conversion_arguments, add_workers, conversion_options
 from bccd_d2.conversion.box_classes import make_class_source
 from bccd_d2.conversion.classes import ClassTable
@@ -25,7 +26,7 @@ from bccd_d2.structures.coco import read_coco
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog="docs/conversion.md says more.")
+    parser = CommandParser(__doc__, "docs/conversion.md says more.")
     parser.add_argument(
         "--root",
         type=Path,
@@ -41,7 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_conversion_arguments(parser)
     args = parser.parse_args(arguments)
     if args.check and args.to_masks:
-        parser.error("--check and --to-masks are two things; give one")
+        parser.error("--check: not together with --to-masks")
     if args.to_masks and not args.output:
         parser.error("--to-masks needs --output")
     if not (args.check or args.to_masks) and not (args.root and args.output):
@@ -103,13 +104,13 @@ def check(args: argparse.Namespace) -> int:
     """Print all faults; status 1 if there are any."""
     faults, root = check_file(args.check, args.root)
     print("\n".join(faults))
-    images = "images looked at too" if root else "images not looked at; --root says where they are"
+    images = "images checked too" if root else "images not checked; --root says where they are"
     print(f"{args.check}: {len(faults) or 'no'} faults ({images})", file=sys.stderr)
     return 1 if faults else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line says."""
+    """Convert, check, or write label images."""
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.check:

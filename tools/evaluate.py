@@ -10,6 +10,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from bccd_d2.commands import CommandParser
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.external import read_predictions
 from bccd_d2.evaluation.options import plain
@@ -38,9 +39,7 @@ EXAMPLES = """examples:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, EXAMPLES)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", type=Path, metavar="DIR", help="OUTPUT_DIR of tools/train_net.py, evaluated")
     prediction_help = (

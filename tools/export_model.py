@@ -1,6 +1,6 @@
 """Write a trained model as one file that runs without Detectron2: ONNX for onnxruntime, or TorchScript.
 
-The file is run against the model it came from before it is left behind, on images of several sizes. Examples:
+The file is compared with the model on images of several sizes, and kept only if both agree. Examples:
 
     python tools/export_model.py --run output --output cells.onnx
     python tools/export_model.py --run output --output cells.ts --check smears/1.png smears/2.png
@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
+from bccd_d2.commands import CommandParser
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.inference.export import export_model
@@ -21,9 +22,7 @@ from bccd_d2.io.images import read_image
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     parser.add_argument(
         "--run",
         type=Path,
@@ -55,7 +54,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Export, and print how far the file is from the model."""
+    """Export, and print the largest differences between file and model."""
     options = parse(arguments)
     if options.output.exists() and not options.overwrite:
         raise InputError(f"{options.output} exists; give --overwrite to replace it, or another --output")

@@ -8,11 +8,11 @@ cells. Include the file beside a model's, later ones winning:
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from tqdm import tqdm
 
+from bccd_d2.commands import CommandParser
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.stain import ReinhardNormalizer, median_target
 from bccd_d2.errors import run_command
@@ -34,7 +34,7 @@ INPUT:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure every image, write the median."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = CommandParser(__doc__)
     parser.add_argument(
         "--input",
         nargs="+",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 
+from bccd_d2.commands import CommandParser
 from bccd_d2.errors import run_command
 from bccd_d2.synthetic.files import EXTRAS, TEST_FRACTION, SyntheticSet, write_synthetic_set
 from bccd_d2.synthetic.slide import CELL_DIAMETER
@@ -26,7 +27,7 @@ def _extras(text: str) -> tuple[str, ...]:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(__doc__)
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder for the set")
     add("--images", type=int, required=True, metavar="N", help="number of images")

@@ -10,10 +10,10 @@ each of them (docs/experiments.md), and as fast. Examples:
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
+from bccd_d2.commands import CommandParser
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.modeling.weights import pack_model
@@ -21,9 +21,7 @@ from bccd_d2.modeling.weights import pack_model
 
 def main(arguments: list[str] | None = None) -> None:
     """Pack, and print size and hash."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     run_help = "OUTPUT_DIR of a training run; the configuration is that of the first"
     parser.add_argument("--run", type=Path, nargs="+", required=True, metavar="DIR", help=run_help)
     weights_help = "checkpoints, in place of model_final.pth of each run"

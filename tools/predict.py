@@ -14,6 +14,7 @@ import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are impo
 
 import torch  # isort: skip
 
+from bccd_d2.commands import CommandParser
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.inference.arguments import (
     add_engine_arguments,
@@ -47,9 +48,7 @@ EXAMPLES = """examples:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, EXAMPLES)
     parser.add_argument(
         "--input",
         nargs="+",
@@ -65,7 +64,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         nargs="?",
         const=WEIGHTS_FOLDER,
         metavar="DIR",
-        help="types of white cells and shapes of red ones, by the classifiers of a folder (default: weights/)",
+        help="types of white cells and shapes of red cells, by the classifiers of a folder (default: the shipped ones)",
     )
     parser.add_argument(
         "--report",

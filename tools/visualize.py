@@ -18,6 +18,7 @@ import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 # isort: split
 from tqdm import tqdm
 
+from bccd_d2.commands import CommandParser
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import run_command
 from bccd_d2.evaluation.evaluate import headline_table
@@ -28,9 +29,7 @@ from bccd_d2.reporting.sources import EvaluatedPart, evaluate_sources, read_run
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config-file", type=Path, metavar="FILE", help="YAML of configs/")
