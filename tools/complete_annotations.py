@@ -1,8 +1,8 @@
 """Complete the annotations of a converted data set with a trained model.
 
 --outlines draws the masks of annotated boxes (annotations marked "weak") with the model's mask head, which learned real
-masks. --ignore-score marks cells that the model finds and no annotation covers as regions to ignore, so that training does not
-take them for background. The new annotations name the same images; no image is copied.
+masks. --ignore-score marks cells that the model finds and no annotation covers as regions to ignore, so that training
+does not take them for background. The new annotations name the same images; no image is copied.
 """
 
 from __future__ import annotations

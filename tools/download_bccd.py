@@ -43,8 +43,8 @@ def take_inventory(root: Path) -> tuple[list[str], bool]:
 def download(out: Path, fetch: Callable[[str], str] | None = None) -> None:
     """Fetch the data set from Kaggle into ``out``, which is whole afterwards or not there.
 
-    ``fetch`` gives the folder of a data set by its name, by default by kagglehub, which resumes in its own cache. Raises :class:`InputError` if ``out`` exists, kagglehub is not installed, or the
-    data set cannot be fetched.
+    ``fetch`` gives the folder of a data set by its name, by default with kagglehub, which resumes in its own cache.
+    Raises :class:`InputError` if ``out`` exists, kagglehub is not installed, or the data set cannot be fetched.
     """
     if out.exists():
         raise InputError(
@@ -62,8 +62,8 @@ def download(out: Path, fetch: Callable[[str], str] | None = None) -> None:
     except Exception as error:  # kagglehub, requests and Kaggle's own client each raise kinds of their own
         raise InputError(
             f"{KAGGLE_HANDLE} cannot be fetched from Kaggle ({type(error).__name__}: {error}). Needed are a network "
-            "and, where Kaggle asks for it, a token (KAGGLE_USERNAME and KAGGLE_KEY, or ~/.kaggle/kaggle.json); or fetch "
-            "the archive with a browser, unpack it, and give its folder to tools/convert_bccd.py --root"
+            "and, where Kaggle asks for it, a token (KAGGLE_USERNAME and KAGGLE_KEY, or ~/.kaggle/kaggle.json); or "
+            "fetch the archive with a browser, unpack it, and give its folder to tools/convert_bccd.py --root"
         ) from error
     unfinished = out.with_name(f".{out.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -9,17 +9,12 @@ import side_by_side
 import torch
 from baselines import detectron2_methods, torchvision_method
 from baselines.detectron2_methods import (
-    FROM_SCRATCH,
-    ZOO,
     build_own,
-    build_small_stock,
-    build_tutorial,
-    tutorial_config,
 )
 from baselines.evaluator import Evaluator
 from baselines.method import Budget, Point, Setting
-from baselines.results import Result, quality_over_time, results_table
-from baselines.torchvision_method import TorchvisionMaskRCNN, build_model, rate_factor
+from baselines.results import Result, results_table
+from baselines.torchvision_method import TorchvisionMaskRCNN, build_model
 
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
@@ -73,14 +68,6 @@ def test_moments_that_are_none_are_refused(moments):
         Budget(10, moments, Clock())
 
 
-def test_torchvision_s_rate_follows_the_share():
-    assert rate_factor(0) == pytest.approx(0.001)
-    assert rate_factor(0.05) == pytest.approx(0.5005)
-    assert rate_factor(0.1) == rate_factor(0.61) == 1
-    assert rate_factor(0.62) == pytest.approx(0.1)
-    assert rate_factor(1) == pytest.approx(0.01)
-
-
 METRICS = {
     "AP": 0.5,
     "AP low": 0.4,
@@ -124,16 +111,6 @@ def test_the_table_has_the_last_point_and_says_what_each_method_is():
     assert "- **trained**: two crops." in lines
 
 
-def test_the_plot_has_a_line_a_method_in_minutes():
-    ap, f1 = quality_over_time(results(), "training, minutes").axes
-    assert ap.get_title() == "mask AP" and f1.get_xlabel() == "training, minutes"
-    classical, trained, lost = ap.get_lines()
-    assert list(classical.get_ydata()) == [0.5, 0.5] and classical.get_linestyle() == "--"
-    np.testing.assert_allclose(trained.get_xydata(), [(0.25, 0.25), (1, 0.5)])
-    assert len(lost.get_xydata()) == 0
-    assert [text.get_text() for text in ap.figure.legends[0].get_texts()] == ["classical", "trained", "lost"]
-
-
 def test_a_result_is_read_back_with_the_same_settings_only(tmp_path):
     result = Result("a", "b", 5, {"minutes": 1.0}, [Point(1.5, 2, METRICS)], "nan")
     assert Result.read(tmp_path, {"minutes": 1.0}) is None
@@ -168,18 +145,6 @@ def test_the_truth_is_perfect_and_nothing_is_worth_nothing(root):
         Evaluator(root, "test")
 
 
-def test_the_tutorial_s_configuration(tmp_path):
-    scratch = tutorial_config(3, None)
-    assert (ZOO / FROM_SCRATCH).is_file()
-    assert scratch.MODEL.RESNETS.NORM == "GN" and scratch.MODEL.BACKBONE.FREEZE_AT == 0
-    assert scratch.MODEL.WEIGHTS == "" and scratch.SOLVER.BASE_LR == 0.0025
-    assert scratch.MODEL.ROI_HEADS.NUM_CLASSES == 3 and scratch.TEST.DETECTIONS_PER_IMAGE == 500
-    tuned = tutorial_config(1, tmp_path / "coco.pkl")
-    assert tuned.MODEL.RESNETS.NORM == "FrozenBN" and tuned.SOLVER.BASE_LR == 0.00025
-    assert str(tmp_path / "coco.pkl") == tuned.MODEL.WEIGHTS and tuned.SOLVER.STEPS == ()
-    assert tuned.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE == 128 and tuned.SOLVER.IMS_PER_BATCH == 2
-
-
 def test_torchvision_takes_weights_that_fit_and_says_when_none_does(tmp_path, capsys):
     # ImageNet's names for the backbone; heads of 91 classes, and the name that layers of old files had.
     weight = torch.full((64, 3, 7, 7), 0.5)
@@ -198,15 +163,6 @@ def test_torchvision_takes_weights_that_fit_and_says_when_none_does(tmp_path, ca
     torch.save({"other": weight}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"other\.pth: no tensor in it fits"):
         build_model(1, tmp_path / "other.pth")
-
-
-def test_detectron2_starts_from_weights(root, tmp_path):
-    weight = torch.full((64, 3, 7, 7), 0.5)
-    torch.save({"model": {"backbone.bottom_up.stem.conv1.weight": weight}}, tmp_path / "coco.pth")
-    method = build_tutorial(setting(root, detectron2_weights=tmp_path / "coco.pth"), tmp_path)
-    stem = method._trainer.model.backbone.bottom_up.stem.conv1
-    torch.testing.assert_close(stem.weight.data, weight)
-    assert "from coco.pth, SGD at a constant 0.00025" in method.recipe
 
 
 def test_torchvision_s_masks_lie_in_the_native_image(root, tmp_path):
@@ -233,24 +189,6 @@ def test_torchvision_s_masks_lie_in_the_native_image(root, tmp_path):
     assert seen[0].mean((1, 2)).tolist() == [1, 0, 0]
     assert cells.windows.tolist() == [[10, 20, 30, 40]] and cells.masks[0].all()
     assert cells.classes.tolist() == [0] and cells.scores.tolist() == [0.75]
-
-
-def test_detectron2_s_rate_follows_the_share(root, tmp_path):
-    clock, rates = Clock(), []
-    method = build_small_stock(setting(root), tmp_path)
-    trainer = method._trainer
-    trainer.run_step = lambda: (
-        rates.append(trainer.optimizer.param_groups[0]["lr"]),
-        trainer.storage.put_scalar("total_loss", 1.0),
-        setattr(clock, "now", clock.now + 0.5),
-    )
-    method.train(Budget(10, [1], clock), lambda predict: {})
-    # A tenth of warm-up, then 0.01 until 7/9, 0.001 until 25/27.
-    assert len(rates) == 20
-    assert rates[0] == pytest.approx(1e-5) and rates[1] == pytest.approx(0.005005, rel=1e-3)
-    np.testing.assert_allclose(rates[2:16], 0.01)
-    np.testing.assert_allclose(rates[16:19], 0.001)
-    np.testing.assert_allclose(rates[19], 0.0001)
 
 
 def command(root, out, *more):

@@ -41,10 +41,6 @@ def test_specks_are_dropped_and_pale_middles_filled():
     assert area == pytest.approx(np.pi * 50**2, rel=0.05)
 
 
-def test_an_empty_field_gives_few_scores_and_no_error():
-    assert len(otsu_watershed(np.full((50, 60, 3), 200, np.uint8))) <= 1
-
-
 HEIGHT, WIDTH = 100, 200
 
 
@@ -99,11 +95,3 @@ def test_a_cell_that_is_mostly_behind_another_is_dropped():
     strong, hidden, far = disc(60, 50, 20), disc(63, 52, 18), disc(150, 50, 20)
     found = without_overlaps(cells([hidden, strong, far], [0.6, 0.9, 0.5]))
     assert found.scores.tolist() == [0.9, 0.5]
-
-
-def test_a_dropped_cell_takes_no_pixels():
-    strong, hidden, third = disc(60, 50, 20), disc(68, 50, 14), disc(95, 50, 20)
-    assert (hidden & ~strong).sum() < hidden.sum() / 2
-    assert (hidden & third & ~strong).any()
-    found = without_overlaps(cells([strong, hidden, third], [0.9, 0.8, 0.7]))
-    assert found.areas.tolist() == [strong.sum(), (third & ~strong).sum()]

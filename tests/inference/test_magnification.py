@@ -77,14 +77,6 @@ def test_discs_of_any_size_are_measured(diameter, parts):
     assert found.cells >= 8
 
 
-def test_an_image_at_the_training_magnification_takes_two_small_looks():
-    detector = DiscDetector()
-    DiameterEstimator(detector, TRAINING).estimate(field(TRAINING, 1200))
-    # Three training diameters at three quarters of their size, and once more at another scale.
-    assert detector.looks[0] == (120, 120)
-    assert len(detector.looks) == 2
-
-
 def test_cells_that_the_part_cuts_do_not_bias_the_median():
     # Most discs that a part shows are cut at this gap.
     found = DiameterEstimator(DiscDetector(), TRAINING).estimate(field(60, gap=1.1))

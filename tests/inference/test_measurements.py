@@ -68,15 +68,6 @@ def test_levels_are_those_of_the_pixels_inside_the_mask():
     assert [table[f"std_{c}"][0] for c in ("red", "green", "blue")] == [10, 0, 10]
 
 
-def test_microns():
-    assert np.isnan(measured(disc(40))["area_um2"])
-    cell = measured(disc(40), microns_per_pixel=0.5)
-    assert cell["area_um2"] == cell["area_px"] / 4
-    assert (cell["x_um"], cell["y_um"]) == (50.25, 40.25)
-    assert cell["equivalent_diameter_um"] == cell["equivalent_diameter_px"] / 2
-    assert cell["perimeter_um"] == cell["perimeter_px"] / 2
-
-
 def test_the_nucleus_of_a_white_cell_is_its_saturated_part():
     image = np.full((60, 60, 3), (210, 200, 205), np.uint8)
     image[15:35, 15:25] = (150, 40, 110)

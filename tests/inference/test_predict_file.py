@@ -1,6 +1,5 @@
 """One file that cannot be read, a disk that is full, Ctrl-C: what is finished stays, and is not done again."""
 
-import errno
 import json
 import pickle
 import resource
@@ -14,7 +13,6 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference import predict_file
 from bccd_d2.inference.collect import collect
 from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.inference.outputs import Outputs
@@ -165,25 +163,6 @@ def test_ctrl_c_leaves_what_is_finished_and_the_rerun_does_the_rest(folder):
     same = {name: content for name, content in tree(whole / "out").items() if not name.startswith("records/")}
     after = tree(folder.parent / "out")
     assert {name: after[name] for name in same} == same
-
-
-def test_a_full_disk_ends_the_batch_with_what_is_finished(folder, monkeypatch):
-    out = outputs(folder)
-    write = predict_file.write_formats
-
-    def full_after_one(result, *arguments):
-        if result.name == "b.png":
-            raise OSError(errno.ENOSPC, "No space left on device", "coco/b.png.json")
-        return write(result, *arguments)
-
-    monkeypatch.setattr(predict_file, "write_formats", full_after_one)
-    with pytest.raises(
-        OutputError, match=r"results cannot be written .*No space left.*the same command resumes"
-    ):
-        run(folder, out)
-    assert sorted(tree(folder.parent / "out")) == ["coco/a.png.json", "csv/a.png.csv", "records/a.png.json"]
-    monkeypatch.undo()
-    assert run(folder, out)[1] == ["b.png", "c.png"]
 
 
 def test_files_that_may_not_grow_further(folder):

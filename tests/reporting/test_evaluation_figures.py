@@ -13,7 +13,7 @@ from bccd_d2.evaluation.ranking import PrecisionRecallCurve, Reliability
 from bccd_d2.evaluation.taxonomy import BINS, ImageErrors
 from bccd_d2.reporting import evaluation_figures as figures
 from bccd_d2.reporting.cases import Case, case_grid
-from bccd_d2.reporting.evaluation_figures import BIN_COLORS
+from bccd_d2.reporting.wording import BIN_COLORS
 from bccd_d2.structures.cells import Cells
 
 

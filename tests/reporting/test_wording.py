@@ -11,10 +11,9 @@ from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.evaluation.taxonomy import BINS
 from bccd_d2.reporting.cases import choose, ranking
-from bccd_d2.reporting.evaluation_figures import BIN_COLORS
 from bccd_d2.reporting.report import render_page
 from bccd_d2.reporting.sources import EvaluatedPart, Source
-from bccd_d2.reporting.wording import BIN_WORDS, comparison_table, summary_sentences, verdict
+from bccd_d2.reporting.wording import BIN_COLORS, BIN_WORDS, comparison_table, summary_sentences, verdict
 from bccd_d2.structures.cells import Cells
 from tests.html_page import Page
 from tests.reporting.scene import HEIGHT, NAMES, WIDTH, flawed, square, truth

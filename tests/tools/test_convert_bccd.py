@@ -66,7 +66,7 @@ def test_convert_check_and_masks(root: Path, tmp_path: Path, run: Run) -> None:
     assert "train: 8 images, 16 annotations" in said
     assert "36 components, 24 instances; dropped as specks: 12" in said
     train = tmp_path / "out" / annotation_file("train")
-    assert "no faults (images looked at too)" in run("--check", train)
+    assert "no faults (images checked too)" in run("--check", train)
     masks = tmp_path / "masks"
     assert "8 label images" in run("--to-masks", train, "--output", masks, "--mask-format", "tif")
     assert len(list(masks.glob("*.tif"))) == 8
@@ -153,7 +153,7 @@ def test_faults_of_a_file_are_all_listed(root: Path, tmp_path: Path, run: Run) -
     assert "repaired as it was read: 1 areas that are missing or differ from the outline's" in said
     assert "iscrowd 2, expected 0 or 1" in said
     assert "unknown category_id 9" in said
-    assert "2 faults (images looked at too)" in said
+    assert "2 faults (images checked too)" in said
     path.write_text("[1, 2", encoding="utf-8")
     assert "not JSON" in run("--check", path, status=1)
     assert "no such file" in run("--check", tmp_path / "absent.json", status=1)

@@ -204,12 +204,6 @@ def test_predict_writes_coco_results_and_overlays(folder):
     assert (output / "predictions.json").read_bytes() == written
 
 
-def test_weights_that_are_not_there_are_one_clear_line(folder, tmp_path):
-    arguments = ["--config-file", LITE, "--data-root", folder / "dataset", "OUTPUT_DIR", tmp_path]
-    error = run("train_net.py", *arguments, "MODEL.WEIGHTS", "absent.pth", status=1).stderr.splitlines()[-1]
-    assert error.startswith("error: MODEL.WEIGHTS: absent.pth cannot be loaded")
-
-
 def test_weights_that_cannot_be_downloaded_say_what_to_do(folder, tmp_path):
     config = REPOSITORY / "configs" / "mask_rcnn_R_50_FPN.yaml"
     weights = "http://127.0.0.1:9/model_final_f10217.pkl"
@@ -220,31 +214,18 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(folder, tmp_path):
     assert "configs/mask_rcnn_R_50_FPN_scratch.yaml" in error
 
 
-@pytest.mark.parametrize(
-    "tool",
-    [
-        "classical_baseline.py",
-        "compare_runs.py",
-        "convert_bccd.py",
-        "evaluate.py",
-        "install_detectron2.py",
-        "make_synthetic.py",
-        "predict.py",
-        "train_net.py",
-        "visualize.py",
-    ],
-)
-def test_every_command_has_help(tool):
+@pytest.mark.parametrize("tool", ["evaluate.py", "install_detectron2.py", "train_net.py"])
+def test_commands_have_help(tool):
     out = run(tool, "--help").stdout
     assert "usage:" in out
     assert len(out.splitlines()) > 6
 
 
-def test_commands_without_their_arguments_say_which(tmp_path):
+def test_commands_without_their_arguments_say_which(folder, tmp_path):
     assert "--config-file is needed" in run("train_net.py", status=2).stderr
     many = run("train_net.py", "--config-file", LITE, "--num-gpus", 99, status=1).stderr
     assert "error: --num-gpus 99: this machine has" in many
     half = run("predict.py", "--input", "x", "--output", tmp_path, "--weights", "x.pth", status=1).stderr
     assert "give both --config-file and --weights, or --run" in half
-    missing = run("visualize.py", "--run", tmp_path, status=1).stderr
-    assert "config.yaml is not there" in missing
+    number = run("visualize.py", "--run", folder / "model", "--image", 99, status=1).stderr
+    assert "--image 99: bccd_train has images 0 to" in number

@@ -113,12 +113,6 @@ def test_weights_that_would_run_code_are_refused(predict, model, images, tmp_pat
     assert status(predict.main, *arguments(images, model)) == 0
 
 
-def test_weights_of_another_model_are_refused(predict, model, images, tmp_path, capsys):
-    torch.save({"model": {"fc.weight": torch.zeros(3, 4)}}, tmp_path / "foreign.pth")
-    assert status(predict.main, *arguments(images, model, "--weights", tmp_path / "foreign.pth")) == 1
-    assert "foreign.pth: no tensor in it fits this model" in capsys.readouterr().err
-
-
 def test_options_the_model_cannot_follow_are_refused_once(predict, model, images, capsys):
     assert status(predict.main, *arguments(images, model, "--mpp", "0.1")) == 1
     error = capsys.readouterr().err.splitlines()[-1]
@@ -131,16 +125,12 @@ def test_options_the_model_cannot_follow_are_refused_once(predict, model, images
     [
         (["--formats", "png"], 1, "formats: expected some of coco,labels"),
         (["--score-threshold", "2"], 1, "score_threshold: expected a number from 0 to 1"),
-        (["--weights", "absent.pth"], 1, "absent.pth is not there"),
-        (["--device", "cuda:7"], 1, "--device cuda:7: this machine has"),
         (["--device", "gpu"], 1, "--device: expected cpu, cuda or cuda:N, found 'gpu'"),
         (
             ["--diameter", "automatic"],
             2,
             "--diameter: expected a number of pixels or auto, found 'automatic'",
         ),
-        (["--num-gpus", "99"], 1, "--num-gpus 99: this machine has"),
-        (["--num-gpus", "0"], 2, "--num-gpus: expected 1 or more"),
         (["--num-gpus", "2", "--device", "cpu"], 2, "--device: not together with --num-gpus"),
     ],
 )
@@ -168,13 +158,6 @@ def test_no_cells_is_said(predict, model, images, capsys):
     captured = capsys.readouterr()
     assert "0 cells in 3 images" in captured.out
     assert "no cells were found: is the score threshold too high" in captured.err
-
-
-def test_an_output_that_cannot_be_written(predict, model, images, capsys):
-    (images.parent / "out").write_text("a file")
-    assert status(predict.main, *arguments(images, model)) == 1
-    assert "Not a directory" in capsys.readouterr().err
-    assert (images.parent / "out").read_text() == "a file"
 
 
 def test_ctrl_c_in_the_middle_of_a_batch(predict, model, images, capsys):
