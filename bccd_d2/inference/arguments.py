@@ -16,100 +16,48 @@ DEFAULT_SCORE_THRESHOLD = 0.5
 
 def add_model_arguments(parser: ArgumentParser) -> None:
     """Add the options that choose the model and its device."""
-    group = parser.add_argument_group(f"model (without these, the shipped model {SHIPPED_MODEL})")
-    group.add_argument(
-        "--model",
-        metavar="NAME",
-        help=f"a shipped model, such as {SHIPPED_MODEL}",
-    )
-    group.add_argument(
-        "--run",
-        type=Path,
-        metavar="DIR",
-        help="OUTPUT_DIR of a training run: its config.yaml and model_final.pth",
-    )
-    group.add_argument("--config-file", metavar="FILE", help="configuration, in place of that of --run")
-    group.add_argument("--weights", metavar="FILE", help="checkpoint, in place of that of --run")
-    group.add_argument("--device", help="cpu, cuda, cuda:1 (default: the configuration's MODEL.DEVICE)")
+    group = parser.add_argument_group(f"model (default: the shipped model {SHIPPED_MODEL})")
+    add = group.add_argument
+    add("--model", metavar="NAME", help=f"a shipped model, such as {SHIPPED_MODEL}")
+    run_help = "OUTPUT_DIR of a training run: its config.yaml and model_final.pth"
+    add("--run", type=Path, metavar="DIR", help=run_help)
+    add("--config-file", metavar="FILE", help="configuration, in place of that of --run")
+    add("--weights", metavar="FILE", help="checkpoint, in place of that of --run")
+    add("--device", help="cpu, cuda, cuda:1 (default: the configuration's MODEL.DEVICE)")
 
 
 def add_prediction_arguments(parser: ArgumentParser) -> None:
     """Add what :class:`bccd_d2.inference.finder.PredictionOptions` holds."""
-    group = parser.add_argument_group("prediction")
-    group.add_argument(
-        "--score-threshold",
-        type=float,
-        default=DEFAULT_SCORE_THRESHOLD,
-        metavar="S",
-        help="leave out cells below this score (default %(default)s)",
+    add, defaults = parser.add_argument_group("prediction").add_argument, DEFAULT_OPTIONS
+    score_help = "leave out cells below this score (default %(default)s)"
+    add("--score-threshold", type=float, default=DEFAULT_SCORE_THRESHOLD, metavar="S", help=score_help)
+    diameter_help = (
+        "diameter of a typical red cell in the images, which are resized to the size the model was trained at "
+        "(default auto: estimated per folder and image size, unless microns per pixel are known)"
     )
-    group.add_argument(
-        "--diameter",
-        type=diameter,
-        default=AUTO,
-        metavar="PX",
-        help="diameter of a typical red cell in the images, which are resized to the size the model was trained at "
-        "(default auto: estimated per folder and image size, unless microns per pixel are known)",
+    add("--diameter", type=diameter, default=AUTO, metavar="PX", help=diameter_help)
+    microns_help = (
+        "microns per pixel of the images, in place of what their files say: they are resized to what the model was "
+        "trained at, and measures are given in microns too"
     )
-    group.add_argument(
-        "--mpp",
-        type=float,
-        metavar="UM",
-        help="microns per pixel of the images, in place of what their files say: they are resized to what the model "
-        "was trained at, and measures are given in microns too",
-    )
-    group.add_argument(
-        "--scale",
-        type=float,
-        metavar="F",
-        help="factor to resize the images by, in place of what --diameter or --mpp come to; 1 keeps them as they are",
-    )
-    group.add_argument(
-        "--tile",
-        type=int,
-        default=DEFAULT_OPTIONS.tile_size,
-        metavar="PX",
-        help="side of the tiles of large images (default %(default)s)",
-    )
-    group.add_argument(
-        "--overlap",
-        type=int,
-        default=DEFAULT_OPTIONS.overlap,
-        metavar="PX",
-        help="overlap of the tiles, more than the largest cell (default %(default)s)",
-    )
-    group.add_argument(
-        "--max-detections",
-        type=int,
-        metavar="N",
-        help="cells that the model may find in one image or tile (default: the configuration's "
-        "TEST.DETECTIONS_PER_IMAGE)",
-    )
-    group.add_argument(
-        "--batch-size",
-        type=int,
-        default=DEFAULT_OPTIONS.batch_size,
-        metavar="N",
-        help="tiles that go through the network together (default: what fits the memory)",
-    )
-    group.add_argument(
-        "--max-pixels",
-        type=int,
-        default=MAX_PIXELS,
-        metavar="N",
-        help="refuse images of more pixels that must be decoded whole (default %(default)s)",
-    )
-    group.add_argument(
+    add("--mpp", type=float, metavar="UM", help=microns_help)
+    scale_help = "factor to resize the images by, in place of --diameter and --mpp; 1 keeps them as they are"
+    add("--scale", type=float, metavar="F", help=scale_help)
+    tile_help = "side of the tiles of large images (default %(default)s)"
+    add("--tile", type=int, default=defaults.tile_size, metavar="PX", help=tile_help)
+    overlap_help = "overlap of the tiles, more than the largest cell (default %(default)s)"
+    add("--overlap", type=int, default=defaults.overlap, metavar="PX", help=overlap_help)
+    most_help = "most cells in one image or tile (default: the configuration's TEST.DETECTIONS_PER_IMAGE)"
+    add("--max-detections", type=int, metavar="N", help=most_help)
+    batch_help = "tiles that go through the network together (default: what fits the memory)"
+    add("--batch-size", type=int, default=defaults.batch_size, metavar="N", help=batch_help)
+    pixel_help = "refuse images of more pixels that must be decoded whole (default %(default)s)"
+    add("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=pixel_help)
+    add(
         "--tta", action="store_true", help="predict flipped and turned images too and merge the masks; slower"
     )
-    group.add_argument(
-        "--split-touching", action="store_true", help="cut masks that look like several touching cells"
-    )
-    group.add_argument(
-        "--no-overlap",
-        action="store_true",
-        help="give each pixel to one cell at most, that with the better score",
-    )
+    add("--split-touching", action="store_true", help="cut masks that look like several touching cells")
+    add("--no-overlap", action="store_true", help="give each pixel to the cell with the best score alone")
 
 
 def diameter(text: str) -> float | Literal["auto"]:
@@ -124,33 +72,16 @@ def diameter(text: str) -> float | Literal["auto"]:
 
 def add_engine_arguments(parser: ArgumentParser) -> None:
     """Add the options that distribute the images."""
-    group = parser.add_argument_group("engine")
-    group.add_argument("--num-gpus", type=int, default=1, metavar="N", help="one process per GPU (default 1)")
-    group.add_argument(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        help="local: processes of this machine (default); ray: workers of a Ray cluster",
-    )
-    group.add_argument(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="of a running cluster, such as auto (default: one is started here)",
-    )
-    group.add_argument(
-        "--ray-workers",
-        type=int,
-        default=0,
-        metavar="N",
-        help="each with a model of its own (default: as many as fit)",
-    )
-    group.add_argument(
-        "--ray-gpus",
-        type=float,
-        default=0,
-        metavar="G",
-        help="GPUs, or share of one, that a worker takes (default 0)",
-    )
+    add = parser.add_argument_group("engine").add_argument
+    add("--num-gpus", type=int, default=1, metavar="N", help="one process per GPU (default 1)")
+    engine_help = "local: processes of this machine (default); ray: workers of a Ray cluster"
+    add("--engine", choices=("local", "ray"), default="local", help=engine_help)
+    address_help = "of a running cluster, such as auto (default: one is started here)"
+    add("--ray-address", metavar="ADDRESS", help=address_help)
+    worker_help = "each with a model of its own (default: as many as fit)"
+    add("--ray-workers", type=int, default=0, metavar="N", help=worker_help)
+    gpu_help = "GPUs, or share of one, that a worker takes (default 0)"
+    add("--ray-gpus", type=float, default=0, metavar="G", help=gpu_help)
 
 
 def check_engine(given: Namespace, parser: ArgumentParser) -> None:

@@ -7,8 +7,10 @@ were measured on three collections of smears of four microscopes (docs/predictio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -130,17 +132,18 @@ def assess_quality(
 
 def with_flags(quality: Quality, origin: str = "") -> Quality:
     """The same with its flags, by the limits of this module and the ``origin`` of the magnification."""
-    low, high = SIZE_RATIOS
+    # A comparison with what is not known is false.
+    q = SimpleNamespace(**{k: math.nan if v is None else v for k, v in vars(quality).items()})
     raised = {
-        "blurred": _below(quality.sharpness, MIN_SHARPNESS),
-        "overexposed": _above(quality.clipped_share, MAX_CLIPPED_SHARE),
-        "underexposed": _below(quality.background_level, MIN_BACKGROUND_LEVEL),
-        "unusual stain": _above(quality.stain_distance, MAX_STAIN_DISTANCE),
+        "blurred": q.sharpness < MIN_SHARPNESS,
+        "overexposed": q.clipped_share > MAX_CLIPPED_SHARE,
+        "underexposed": q.background_level < MIN_BACKGROUND_LEVEL,
+        "unusual stain": q.stain_distance > MAX_STAIN_DISTANCE,
         "magnification unsure": origin.startswith(("estimated, unsure", "not estimated")),
-        "unusual cell size": _below(quality.size_ratio, low) or _above(quality.size_ratio, high),
-        "crowded": _above(quality.covered_share, MAX_COVERED_SHARE),
-        "mostly empty": _below(quality.covered_share, MIN_COVERED_SHARE),
-        "low scores": _below(quality.median_score, MIN_MEDIAN_SCORE),
+        "unusual cell size": q.size_ratio < SIZE_RATIOS[0] or q.size_ratio > SIZE_RATIOS[1],
+        "crowded": q.covered_share > MAX_COVERED_SHARE,
+        "mostly empty": q.covered_share < MIN_COVERED_SHARE,
+        "low scores": q.median_score < MIN_MEDIAN_SCORE,
     }
     return replace(quality, flags=tuple(name for name in FLAGS if raised[name]))
 
@@ -188,11 +191,3 @@ def _blocks(source: ImageSource) -> Iterator[NDArray[np.uint8]]:
 def _median(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.median(known)) if known else None
-
-
-def _below(value: float | None, limit: float) -> bool:
-    return value is not None and value < limit
-
-
-def _above(value: float | None, limit: float) -> bool:
-    return value is not None and value > limit

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from bccd_d2.evaluation.class_table import CountAgreement
 from bccd_d2.evaluation.error_table import ErrorTable
@@ -133,30 +135,43 @@ def reliability_curve(reliability: Reliability) -> Figure:
 
 
 def confusion_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
-    """Counts of annotated (rows) against predicted class, (C + 1, C + 1), the last meaning no cell; coloured by share
-    of the row.
-    """
+    """Counts of annotated (rows) against predicted class, (C + 1, C + 1), the last meaning no cell."""
     counts = np.asarray(confusion, float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shares[-1] = 0  # predictions without a cell have no share of a row
     number = len(counts)
     figure = Figure(figsize=(5.6, 1.6 + 0.75 * number), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), value in np.ndenumerate(counts):
-        if row == column == number - 1:
-            text = ""  # neither annotated nor predicted: not countable
-        else:
-            text = f"{value:,.0f}\n{shares[row, column]:.0%}" if row < number - 1 else f"{value:,.0f}"
-        axes.text(
-            column, row, text, ha="center", va="center", fontsize=10,
-            color="white" if shares[row, column] > 0.6 else "black",
-        )  # fmt: skip
+    draw_matrix(
+        axes,
+        shares,
+        lambda row, column: (
+            f"{counts[row, column]:,.0f}" + (f"\n{shares[row, column]:.0%}" if row < number - 1 else "")
+        ),
+        fontsize=10,
+        aspect="auto",
+    )
+    axes.texts[-1].set_text("")  # neither annotated nor predicted: not countable
     axes.set_xticks(range(number), [*class_names, "not found"])
     axes.set_yticks(range(number), [*class_names, "no cell there"])
     axes.set(xlabel="predicted", ylabel="annotated")
-    axes.spines[:].set_visible(False)
     return figure
+
+
+def draw_matrix(
+    axes: Axes,
+    shares: NDArray[np.float64],
+    text: Callable[[int, int], str],
+    *,
+    fontsize: int,
+    aspect: Literal["auto", "equal"] = "equal",
+) -> None:
+    """A matrix coloured by shares in [0, 1], with ``text`` of row and column in each field."""
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect=aspect)
+    for (row, column), share in np.ndenumerate(shares):
+        color, style = "white" if share > 0.6 else "black", {"ha": "center", "va": "center"}
+        axes.text(column, row, text(row, column), fontsize=fontsize, color=color, **style)
+    axes.spines[:].set_visible(False)
 
 
 def error_bars(errors: ErrorTable) -> Figure:

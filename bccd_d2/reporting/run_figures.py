@@ -14,6 +14,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
 from bccd_d2.reporting.cases import case_figures
 from bccd_d2.reporting.evaluation_figures import metrics_bar
+from bccd_d2.reporting.pages import with_grid
 from bccd_d2.reporting.sources import EvaluatedPart, evaluate_sources, read_run
 
 DPI = 110
@@ -81,9 +82,8 @@ def training_loss(
     loss_axes.legend(ncols=3, frameon=False)
     rate_axes.plot(iterations, [r.get("lr", np.nan) for r in records], color="tab:gray")
     rate_axes.set(xlabel="iteration", ylabel="learning rate")
-    for axes in (loss_axes, rate_axes):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+    with_grid(loss_axes)
+    with_grid(rate_axes)
     return figure
 
 

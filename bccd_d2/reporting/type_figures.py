@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bccd_d2.evaluation.cell_types import TypeMetrics, calibration_bins
+from bccd_d2.reporting.evaluation_figures import draw_matrix
 
 _COLUMNS = 8
 
@@ -20,18 +21,13 @@ def type_confusion(metrics: TypeMetrics, types: Sequence[str], title: str) -> Fi
     side = 2.4 + 0.55 * len(types)
     figure = Figure(figsize=(side + 1.2, side), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            color = "white" if shares[row, column] > 0.6 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color=color)
+    draw_matrix(axes, shares, lambda row, column: str(counts[row, column] or ""), fontsize=9)
     precisions = [f"{name} ({_percent(value)})" for name, value in zip(types, metrics.precision)]
     recalls = [f"{name} ({_percent(value)})" for name, value in zip(types, metrics.recall)]
     axes.set_xticks(range(len(types)), precisions, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(types)), recalls)
     axes.set(xlabel="predicted (precision)", ylabel="true (recall)")
     axes.set_title(f"{title}\naccuracy {metrics.accuracy:.3f}, macro F1 {metrics.macro_f1:.3f}", fontsize=11)
-    axes.spines[:].set_visible(False)
     return figure
 
 
