@@ -101,13 +101,6 @@ def test_a_process_that_ends_with_bad_input_ends_the_batch_with_its_message(fold
         run_job(prepare(folder), 2)
 
 
-def test_a_finished_batch_needs_no_model(folder):
-    finish(prepare(folder))
-    Loaded.devices = []
-    finish(prepare(folder, batch_size=4))
-    assert Loaded.devices == []
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -262,12 +255,6 @@ def test_images_of_one_folder_and_size_share_an_estimate(folder, caplog):
         finish(prepare(folder, diameter="auto", formats=("csv",)))
         counts = pd.read_csv(folder / "out" / "counts.csv").set_index(["image", "class"])
         assert counts.loc[("0.png", "RBC"), "diameter_px"] == 50
-
-
-def test_slides_in_a_folder_are_images_too(folder):
-    (folder / "in" / "slide.svs").write_bytes(b"x")
-    (folder / "in" / "notes.txt").write_bytes(b"x")
-    assert [name for _, name in prepare(folder).images][-1] == "slide.svs"
 
 
 def test_which_model_is_taken(tmp_path):

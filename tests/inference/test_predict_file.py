@@ -139,32 +139,6 @@ def test_a_further_format_makes_the_images_anew_and_keeps_the_earlier_ones(folde
     assert run(folder, outputs(folder, ("coco", "geojson", "csv")))[1] == []
 
 
-class Interrupted(DarkThings):
-    """Ctrl-C while the second image is predicted."""
-
-    def predict_source(self, source, options=None, *, progress=None):
-        if len(self.seen) == 1:
-            raise KeyboardInterrupt
-        return super().predict_source(source, options, progress=progress)
-
-
-def test_ctrl_c_leaves_what_is_finished_and_the_rerun_does_the_rest(folder):
-    out = outputs(folder)
-    with pytest.raises(KeyboardInterrupt):
-        run(folder, out, Interrupted())
-    assert sorted(tree(folder.parent / "out")) == ["coco/a.png.json", "csv/a.png.csv", "records/a.png.json"]
-    _, seen = run(folder, out)
-    assert seen == ["b.png", "c.png"]
-    whole = folder.parent / "whole"
-    (whole / "in").mkdir(parents=True)
-    for path in folder.iterdir():
-        path.rename(whole / "in" / path.name)
-    run(whole / "in", outputs(whole / "in"))
-    same = {name: content for name, content in tree(whole / "out").items() if not name.startswith("records/")}
-    after = tree(folder.parent / "out")
-    assert {name: after[name] for name in same} == same
-
-
 def test_files_that_may_not_grow_further(folder):
     noise = np.random.default_rng(0).integers(150, 255, (100, 120, 3), np.uint8)
     cv2.imwrite(str(folder / "b.png"), noise)
@@ -238,15 +212,6 @@ def test_outputs_can_be_sent_to_other_processes_and_records_say_what_was_done(fo
     assert out.record("a.png") == record
     record = FilePredictor(DarkThings(), out).predict(folder / "absent.png", "absent.png")
     assert "absent.png" in record["error"]
-
-
-def test_a_fault_of_ours_is_not_taken_for_a_bad_image(folder):
-    class Faulty(DarkThings):
-        def predict_source(self, source, options=None, *, progress=None):
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run(folder, outputs(folder), Faulty())
 
 
 def test_an_image_that_needs_too_much_memory_is_one_bad_file(folder):

@@ -148,22 +148,6 @@ def test_a_source_that_knows_its_microns_is_resized_when_the_training_data_do(
         assert predictor.magnification_of(source, PredictionOptions(scale=1.0)).scale == 1
 
 
-@pytest.mark.parametrize(
-    ("option", "key"), [("diameter", "CELL_DIAMETER"), ("microns_per_pixel", "MICRONS_PER_PIXEL")]
-)
-def test_a_size_that_the_training_does_not_know_is_an_error(predictor, smear, monkeypatch, option, key):
-    monkeypatch.setattr(predictor, "training_diameter", 0.0)
-    with pytest.raises(InputError, match=f"{option} is given, but INPUT.{key} of the configuration is 0"):
-        predictor.predict_cells(smear, PredictionOptions(**{option: 3.0}))
-
-
-def test_the_score_threshold(predictor, smear):
-    scores = predictor.predict_cells(smear).scores
-    threshold = float(np.median(scores))
-    found = predictor.predict_cells(smear, PredictionOptions(score_threshold=threshold))
-    assert found.scores.tolist() == scores[scores >= threshold].tolist()
-
-
 def test_views_go_through_tiles_too(predictor, smear):
     options = PredictionOptions(tile_size=160, overlap=64, augmentation=TestTimeAugmentation(rot90=False))
     cells = predictor.predict_cells(smear, options)

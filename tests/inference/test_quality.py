@@ -99,7 +99,7 @@ def test_scores_and_sizes(smear):
 
 @pytest.mark.parametrize(
     ("origin", "unsure"),
-    [("", False), ("estimated", False), ("estimated, unsure: few cells", True), ("not estimated: few", True)],
+    [("estimated", False), ("estimated, unsure: few cells", True)],
 )
 def test_estimated_magnification(smear, origin, unsure):
     image, cells = smear

@@ -74,14 +74,6 @@ def test_shares_and_density():
     assert rows[3] == ["a.png", "all", 4, 1, 3, 1, pytest.approx(0.04), pytest.approx(75), None, "", ""]
 
 
-def test_an_image_without_cells_has_no_shares():
-    rows = count_rows("a.png", count_cells(squares(), ["cell"]))
-    assert rows == [
-        ["a.png", "cell", 0, None, 0, None, None, None, None, "", ""],
-        ["a.png", "all", 0, None, 0, None, None, None, None, "", ""],
-    ]
-
-
 def test_counts_add_up_and_the_area_only_if_all_are_known():
     one, two = Counts({"a": 1}, {"a": 1}, 0.5), Counts({"a": 2}, {"a": 0}, 0.25)
     assert add_counts([one, two]) == Counts({"a": 3}, {"a": 1}, 0.75)

@@ -50,14 +50,6 @@ def test_nothing_to_draw_is_said():
     assert "no predictions" in texts(figures.reliability_curve(none))
 
 
-def test_reliability_leaves_out_empty_bins():
-    found = Reliability([0, 0.5, 1], [0, 4], [None, 0.8], [None, 0.75], 0.05)
-    above, below = figures.reliability_curve(found).axes
-    assert [list(line.get_xydata()[0]) for line in above.lines[1:]] == [[0.8, 0.75]]
-    assert [bar.get_height() for bar in below.patches] == [0, 4]
-    assert above.get_title() == "expected calibration error 0.050"
-
-
 def test_confusion_shows_counts_and_shares_of_the_row():
     shown = texts(figures.confusion_matrix([[8, 1, 1], [0, 0, 0], [5, 0, 0]], ["RBC", "WBC"]))
     assert {"8\n80%", "1\n10%", "5", "not found", "no cell there"} <= set(shown)

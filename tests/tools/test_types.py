@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import json
-import re
 
 import cv2
 import numpy as np
@@ -145,29 +144,3 @@ def test_every_output_holds_the_types(folder, capsys):
             )
         )
     assert caught.value.code == 1
-
-
-def test_types_need_a_model_that_tells_cells_apart(folder, tmp_path, capsys):
-    run = tmp_path / "run"
-    run.mkdir()
-    write_tiny_run(run)
-    text = re.sub(
-        r"CLASS_NAMES: \[.*?\]|CLASS_NAMES:(\n  - .*)+",
-        "CLASS_NAMES: ['cell']",
-        (run / "config.yaml").read_text(),
-    )
-    (run / "config.yaml").write_text(text)
-    given = [
-        "--input",
-        REPOSITORY / "docs/images",
-        "--output",
-        tmp_path / "out",
-        "--run",
-        run,
-        "--types",
-        folder / "out",
-    ]
-    with pytest.raises(SystemExit) as caught:
-        run_command(lambda: command("predict")(list(map(str, given))))
-    assert caught.value.code == 1
-    assert "--types: the model finds cell" in capsys.readouterr().err

@@ -53,19 +53,6 @@ def pixels_inside(geometry, height, width):
     return shapely.contains_xy(geometry, x, y)
 
 
-def test_coco_data_set(folder, result):
-    coco = COCO(str(folder / "coco" / f"{result.name}.json"))
-    assert coco.loadImgs(1)[0] == {"id": 1, "file_name": result.name, "height": 150, "width": 200}
-    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == ["RBC", "WBC", "Platelet"]
-    annotations = coco.loadAnns(coco.getAnnIds())
-    for index, annotation in enumerate(annotations):
-        np.testing.assert_array_equal(coco.annToMask(annotation), result.cells.full_mask(index))
-        assert annotation["category_id"] == result.cells.classes[index] + 1
-        assert annotation["area"] == result.cells.areas[index]
-    assert annotations[0]["bbox"] == [10, 20, 30, 30]
-    assert [annotation["score"] for annotation in annotations] == [0.9, 0.8, 0.7, 0.95]
-
-
 def test_label_image(folder, result):
     with tifffile.TiffFile(folder / "labels" / f"{result.name}.tif") as file:
         labels = file.asarray()
