@@ -52,11 +52,12 @@ def download(out: Path, fetch: Callable[[str], str] | None = None) -> None:
         )
     if fetch is None:
         try:
-            from kagglehub import dataset_download as fetch
+            import kagglehub
         except ImportError as error:
             raise InputError(
                 "fetching from Kaggle needs the package kagglehub: pip install -e '.[kaggle]'"
             ) from error
+        fetch = kagglehub.dataset_download
     try:
         source = Path(fetch(KAGGLE_HANDLE))
     except Exception as error:  # kagglehub, requests and Kaggle's own client each raise kinds of their own
