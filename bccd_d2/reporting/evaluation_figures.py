@@ -169,8 +169,9 @@ def draw_matrix(
     """A matrix coloured by shares in [0, 1], with ``text`` of row and column in each field."""
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect=aspect)
     for (row, column), share in np.ndenumerate(shares):
-        color, style = "white" if share > 0.6 else "black", {"ha": "center", "va": "center"}
-        axes.text(column, row, text(row, column), fontsize=fontsize, color=color, **style)
+        color = "white" if share > 0.6 else "black"
+        label = text(row, column)
+        axes.text(column, row, label, fontsize=fontsize, color=color, ha="center", va="center")
     axes.spines[:].set_visible(False)
 
 
