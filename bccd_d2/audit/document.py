@@ -38,13 +38,8 @@ class Annotations:
 
 
 def read_annotations(folder: Path | str) -> Annotations:
-    """Read the COCO files of a conversion.
-
-    Args:
-        folder: output folder of tools/convert_bccd.py, or its folder ``annotations``.
-
-    Raises:
-        InputError: there is no such file, one is no valid COCO document, or an image is in two parts.
+    """Read the COCO files of a conversion in its output folder, or the folder ``annotations`` there. Raises
+    InputError where there are none, one is no valid COCO document, or an image is in two parts.
     """
     folder = Path(folder)
     inner = folder / "annotations"
@@ -85,17 +80,9 @@ def build_document(
 ) -> dict[str, Any]:
     """Put everything together, as valid JSON; docs/audit.md lists its keys.
 
-    Args:
-        name: what the data set is called.
-        measures: one per image.
-        issues: one per image, in the same order.
-        similar: pairs by position in ``measures``.
-        groups: stain group by stem.
-        mask_classes: names of the classes that masks hold, numbered from 1.
-        annotations: output of a conversion of the images.
-        faults: of files that could not be used.
-        options: of the audit, for the reader's information.
-        worst: number of images to name.
+    ``measures`` and ``issues`` are one per image, in the same order; ``similar`` holds pairs by position among
+    them, ``groups`` the stain group by stem, ``mask_classes`` the names of classes that masks hold, numbered from
+    1; ``worst`` is the number of images to name.
     """
     if annotations is not None:
         part_of = {m.stem: annotations.parts.get(m.file_name, UNUSED) for m in measures}

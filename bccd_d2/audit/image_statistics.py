@@ -67,36 +67,26 @@ def _compactness(inside: NDArray[np.uint8], area: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class ColourStatistics:
-    """CIELAB colours (L* 0..100, a* and b* signed) of one image; NaN where there are no such pixels.
+    """CIELAB colours (L* 0..100, a* and b* signed) of one image; NaN where there are no such pixels."""
 
-    Attributes:
-        cell_mean: float64 (3,), of the labelled pixels.
-        cell_std: float64 (3,).
-        background_mean: float64 (3,), of pixels that neither have a label nor look like an unlabelled cell.
-        background_std: float64 (3,).
-        separation: Youden's index (Cancer 3, 1950) of the best colour threshold between labelled pixels and all
-            others: 1 if cells and only cells are labelled, near 0 if the mask is independent of the image.
-        strengths: float64 (labels.max() + 1,), by label, where the mean colour of the instance lies between the
-            background around it (0) and the typical cell (1).
-    """
-
-    cell_mean: NDArray[np.float64]
-    cell_std: NDArray[np.float64]
+    cell_mean: NDArray[np.float64]  # float64 (3,), of the labelled pixels
+    cell_std: NDArray[np.float64]  # float64 (3,)
+    # float64 (3,), of pixels that neither have a label nor look like an unlabelled cell
     background_mean: NDArray[np.float64]
-    background_std: NDArray[np.float64]
+    background_std: NDArray[np.float64]  # float64 (3,)
+    # Youden's index (Cancer 3, 1950) of the best colour threshold between labelled pixels and all others: 1 if
+    # cells and only cells are labelled, near 0 if the mask is independent of the image.
     separation: float
+    # float64 (labels.max() + 1,), by label, where the mean colour of the instance lies between the background
+    # around it (0) and the typical cell (1)
     strengths: NDArray[np.float64]
 
 
 def colour_statistics(
     image: NDArray[np.uint8], labels: NDArray[np.int32], unlabelled: NDArray[np.int32]
 ) -> ColourStatistics:
-    """Measure the colours of one image.
-
-    Args:
-        image: uint8 (height, width, 3) RGB.
-        labels: int32 (height, width), labelled cells, 0 elsewhere.
-        unlabelled: int32 (height, width), not 0 on regions that look like a cell and have no label.
+    """Measure the colours of one image, uint8 (height, width, 3) RGB. ``labels`` and ``unlabelled``, int32 (height,
+    width), are not 0 on labelled cells and on regions that look like a cell and have no label.
     """
     step = max(1, int(np.sqrt(labels.size / SAMPLED_PIXELS)))
     sample = np.ascontiguousarray(image[::step, ::step]).astype(np.float32) / 255

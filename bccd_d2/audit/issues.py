@@ -94,12 +94,7 @@ def typical_areas(measures: Sequence[ImageMeasures]) -> list[float]:
 
 
 def find_issues(measures: ImageMeasures, typical_area: float) -> ImageIssues:
-    """Find the issues of one image.
-
-    Args:
-        measures: of the image.
-        typical_area: see :func:`typical_areas`.
-    """
+    """Find the issues of one image; ``typical_area`` as from :func:`typical_areas`."""
     misfit = measures.colours.separation < MISFIT_SEPARATION
     issues: list[Issue] = []
     if not misfit:  # under a wrong mask no rule about colour holds

@@ -95,10 +95,8 @@ def measure_pair(pair: ImageMaskPair, root: Path, spec: DatasetSpec) -> ImageMea
 
 
 def examine_pair(pair: ImageMaskPair, spec: DatasetSpec) -> Examined:
-    """Read one pair, label its cells, and find specks and unlabelled cells.
-
-    Raises:
-        InputError: image or mask cannot be used, or their sizes differ.
+    """Read one pair, label its cells, and find specks and unlabelled cells. Raises InputError where image or mask
+    cannot be used, or their sizes differ.
     """
     image = read_image(pair.image, "RGB")
     content = read_pair_mask(pair, image.shape[:2], spec.mask)

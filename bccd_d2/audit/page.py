@@ -19,11 +19,8 @@ BAR, MARK = "#7f8dc4", "#e8462b"
 
 
 def render_page(document: Mapping[str, Any], pictures: Mapping[str, Pictures]) -> str:
-    """Render the page.
-
-    Args:
-        document: see :func:`bccd_d2.audit.document.build_document`.
-        pictures: by stem, of the images that are shown.
+    """Render the page of a document (:func:`bccd_d2.audit.document.build_document`) with the pictures of images by
+    stem.
     """
     images = {image["stem"]: image for image in document["images"]}
     outlined = {stem: drawn.outlined for stem, drawn in pictures.items() if drawn.outlined}
@@ -61,13 +58,8 @@ def _charts(document: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def histogram(found: Mapping[str, Any], x_label: str, y_label: str, marks: Mapping[str, float]) -> Figure:
-    """A histogram with vertical lines.
-
-    Args:
-        found: ``edges``, ``counts`` and ``beyond`` (number of values above the last edge).
-        x_label: with unit.
-        y_label: what is counted.
-        marks: value of each line, by its label.
+    """A histogram of ``edges``, ``counts`` and ``beyond`` (number of values above the last edge), with vertical
+    lines at ``marks``, their values by label.
     """
     figure, axes = chart_axes(5.6, 2.6)
     axes.set(xlabel=x_label, ylabel=y_label)

@@ -55,13 +55,7 @@ class Pictures:
 def picture_orders(
     pairs: Sequence[ImageMaskPair], issues: Sequence[ImageIssues], document: Mapping[str, Any]
 ) -> list[PictureOrder]:
-    """What to draw, by image: the worst images, examples of each kind of issue, stains and similar images.
-
-    Args:
-        pairs: that were measured.
-        issues: of each.
-        document: see :func:`bccd_d2.audit.document.build_document`.
-    """
+    """What to draw, by image: the worst images, examples of each kind of issue, stains and similar images."""
     worst = set(document["worst"])
     similar = [pair["images"] for pair in document["similar"]["pairs"][:SHOWN_PAIRS]]
     plain = {stem for stems in similar for stem in stems} | {group["example"] for group in document["stains"]}

@@ -32,21 +32,14 @@ IMAGES_PER_CLUSTER = 4
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """Options of an audit.
+    """Options of an audit."""
 
-    Attributes:
-        spec: layout of the data, meaning of the masks, how instances are made.
-        worst: number of images to show.
-        stain_clusters: number of groups of similar stain; ``None``: 8, fewer for few images.
-        max_images: limit of the number of images, taken at even distances.
-        name: of the data set, for the page; ``None``: that of its folder.
-    """
-
+    # Layout of the data, meaning of the masks, how instances are made.
     spec: DatasetSpec = field(default_factory=DatasetSpec)
-    worst: int = 12
-    stain_clusters: int | None = None
-    max_images: int | None = None
-    name: str | None = None
+    worst: int = 12  # number of images to show
+    stain_clusters: int | None = None  # number of groups of similar stain; ``None``: 8, fewer for few images
+    max_images: int | None = None  # limit of the number of images, taken at even distances
+    name: str | None = None  # of the data set, for the page; ``None``: that of its folder
 
     def __post_init__(self) -> None:
         for name, least in (("worst", 0), ("stain_clusters", 2), ("max_images", 1)):
@@ -64,21 +57,11 @@ def audit_dataset(
     workers: int = 1,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Audit all pairs below ``root``; write ``out/audit.html`` and ``out/audit.json``.
+    """Audit all pairs below ``root``; write ``out/audit.html`` and ``out/audit.json``, whose content is returned.
+    Both appear together at the end or, on any failure, not at all.
 
-    Args:
-        root: data root, see :func:`bccd_d2.conversion.dataset_spec.find_pairs`.
-        out: output folder; both files appear together at the end or, on any failure, not at all.
-        options: see :class:`AuditOptions`.
-        coco: output folder of tools/convert_bccd.py, for parts and classes.
-        workers: processes.
-        overwrite: replace an earlier audit.
-
-    Returns:
-        The content of the JSON.
-
-    Raises:
-        InputError: there is no usable pair, or the output exists. Single bad files are listed instead.
+    ``coco`` is the output folder of tools/convert_bccd.py, for parts and classes. Raises InputError if there is no
+    usable pair, or the output exists; single bad files are listed instead.
     """
     root, out, options = Path(root), Path(out), options or AuditOptions()
     with staged_output(out, [PAGE_FILE, JSON_FILE], overwrite=overwrite) as staging:

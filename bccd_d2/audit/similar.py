@@ -1,9 +1,9 @@
 """Images that show the same field of view, or overlapping ones.
 
-Every image becomes a small picture in grey of what stands out in it, without light and stain. Two such pictures are
-compared by correlation: directly in the eight ways an image can be turned and mirrored, which finds copies,
-re-encoded, recoloured and augmented files, and at every shift at once by way of Fourier, which finds fields of
-view that overlap. The peak of the latter is about the share of the field that two images have in common.
+Every image becomes a small grey picture of what stands out in it, without light and stain. Two such pictures are
+compared by correlation: directly in the eight ways an image can be turned and mirrored, which finds copies, and at
+every shift at once by way of Fourier, which finds fields of view that overlap; its peak is about the share that two
+images have in common.
 """
 
 from __future__ import annotations
@@ -61,10 +61,8 @@ class SimilarPair:
 
 
 def fingerprint(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What is compared of an image: float32 (32, 32), mean 0 and length 1; all 0 where the image shows nothing.
-
-    Args:
-        image: uint8 (height, width, 3) RGB.
+    """What is compared of an image, uint8 (height, width, 3) RGB: float32 (32, 32), mean 0 and length 1; all 0
+    where the image shows nothing.
     """
     small = cv2.resize(image, (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -79,11 +77,8 @@ def fingerprint(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def find_similar(fingerprints: Sequence[NDArray[np.float32]], *, progress: bool = False) -> list[SimilarPair]:
-    """All pairs of images that show the same field or overlapping ones, the most similar first.
-
-    Args:
-        fingerprints: one an image, from :func:`fingerprint`.
-        progress: show a bar.
+    """All pairs of images, by their :func:`fingerprint`, that show the same field or overlapping ones, the most
+    similar first.
     """
     if len(fingerprints) < 2:
         return []

@@ -166,11 +166,8 @@ def _copies(document: Mapping[str, Any]) -> str:
 
 
 def set_findings(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Findings about images, files and the split, from the document.
-
-    Returns:
-        For each ``kind``, ``title``, ``count``, ``of`` (the unit of the count), ``meaning`` and ``advice``. Findings
-        about the split are left out if there is none.
+    """Findings about images, files and the split, from the document: ``kind``, ``title``, ``count``, ``of`` (the
+    unit of the count), ``meaning`` and ``advice`` of each. Findings about the split are left out if there is none.
     """
     images, pairs, groups = document["images"], document["similar"]["pairs"], document["stains"]
     of_images = f"{number(len(images))} images"

@@ -158,11 +158,7 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def conversion_options(args: argparse.Namespace) -> ConversionOptions:
-    """Options from what :func:`add_conversion_arguments` added.
-
-    Raises:
-        InputError: a value is out of its range, or the dataset spec cannot be read.
-    """
+    """Options from what :func:`add_conversion_arguments` added; raises InputError for a value out of its range."""
     spec = read_spec(args.spec or DEFAULT_SPEC)
     given = {
         name: getattr(args, name)

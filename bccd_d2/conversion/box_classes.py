@@ -39,18 +39,9 @@ MIN_REST = 0.25
 def make_class_source(
     spec: DatasetSpec, root: Path | str, boxes: Path | str | None = None
 ) -> ClassSource | None:
-    """Make the class source for a data set.
-
-    Args:
-        spec: its section ``classes`` says what the categories of the boxes mean.
-        root: root of the data, where ``classes: boxes`` of the dataset spec is looked for.
-        boxes: file or folder of the boxes, in place of that.
-
-    Returns:
-        ``None`` where the dataset spec has no such section: classes come from the masks, or all is one class.
-
-    Raises:
-        InputError: boxes without a table, a table without boxes, or either of them broken.
+    """Make the class source for a data set below ``root``, as the section ``classes`` of its spec says; ``boxes``
+    overrules the place of the boxes in it. ``None`` where there is no such section: classes come from the masks, or
+    all is one class. Raises InputError for boxes without a table, a table without boxes, or either of them broken.
     """
     if spec.classes is None:
         if boxes is not None:
@@ -89,11 +80,8 @@ class NamedBoxes(NamedTuple):
 
 
 def named_boxes(file: BoxFile, table: ClassTable, image: ImageRecord) -> NamedBoxes:
-    """Find the boxes of an image, fit them to it and look up their classes.
-
-    Raises:
-        InputError: the boxes are broken or belong to another image; a category is not listed; or there are none and
-            the table calls that an error.
+    """Find the boxes of an image, fit them to it and look up their classes. Raises InputError where boxes are
+    broken, of another image, of a category that is not listed, or absent and the table calls that an error.
     """
     found = file.find(image)
     if found is None:
@@ -115,15 +103,10 @@ def named_boxes(file: BoxFile, table: ClassTable, image: ImageRecord) -> NamedBo
 
 @dataclass(frozen=True)
 class BoxClasses:
-    """Class source: the class of a component is that of the box that claims it.
+    """Class source: the class of a component is that of the box that claims it."""
 
-    Attributes:
-        boxes: the boxes of all images.
-        table: what their categories mean, and what becomes of what does not fit.
-    """
-
-    boxes: BoxFile
-    table: ClassTable
+    boxes: BoxFile  # the boxes of all images
+    table: ClassTable  # what their categories mean, and what becomes of what does not fit
 
     @property
     def categories(self) -> list[dict[str, Any]]:
@@ -136,11 +119,7 @@ class BoxClasses:
         return {"source": "boxes", "weak": self.table.without_component == WEAK, **self.table.as_dict()}
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
-        """Classes of the components in ``labels``, int32 (height, width), labels 1..n without gaps.
-
-        Raises:
-            InputError: the boxes of this image are broken, absent, or of a category that the table does not list.
-        """
+        """See :meth:`ClassSource.__call__`; labels run from 1 without gaps."""
         named = named_boxes(self.boxes, self.table, image)
         work = _Assigner(labels, self.table, named)
         work.take_boxes(image)
@@ -154,14 +133,10 @@ class PointClasses:
 
     A component without a point becomes what the table says of components without box; one with points of several
     classes is ignored where the table says so of shared components, and else has the class of most of them.
-
-    Attributes:
-        folder: of files ``STEM.txt`` with a line ``x y class`` for each cell, in pixels.
-        table: what the classes mean.
     """
 
-    folder: Path
-    table: ClassTable
+    folder: Path  # of files ``STEM.txt`` with a line ``x y class`` for each cell, in pixels
+    table: ClassTable  # what the classes mean
 
     @property
     def categories(self) -> list[dict[str, Any]]:
@@ -174,11 +149,7 @@ class PointClasses:
         return {"source": "points", "weak": False, **self.table.as_dict()}
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
-        """Classes of the components in ``labels``, int32 (height, width), labels 1..n without gaps.
-
-        Raises:
-            InputError: the points of this image are broken, absent, or of a class that the table does not list.
-        """
+        """See :meth:`ClassSource.__call__`; labels run from 1 without gaps."""
         result = ClassAssignment(labels, {})
         found = file_of(image, self.folder, ".txt")
         if found is None:

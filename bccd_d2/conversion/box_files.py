@@ -28,12 +28,9 @@ YOLO_REACH = 0.5
 
 @dataclass(frozen=True)
 class VocFolder:
-    """A folder of VOC annotations, one ``STEM.xml`` per image.
+    """A folder of VOC annotations, one ``STEM.xml`` per image."""
 
-    Attributes:
-        folder: where the files lie; those of images whose stem carries a folder (``train/0001``) in such folders.
-    """
-
+    # Where the files lie; those of images whose stem carries a folder (``train/0001``) in such folders.
     folder: Path
 
     def __post_init__(self) -> None:
@@ -43,24 +40,16 @@ class VocFolder:
             )
 
     def find(self, image: ImageRecord) -> ImageBoxes | None:
-        """Boxes of the image, ``None`` where it has no file.
-
-        Raises:
-            InputError: there is one file for a stem that several images share; or see :func:`read_voc`.
+        """Boxes of the image, ``None`` where it has no file. Raises InputError for a file whose stem several images
+        share, or as :func:`read_voc`.
         """
         path = file_of(image, self.folder, ".xml")
         return None if path is None else read_voc(path)
 
 
 def read_xml(path: Path, expected: str) -> Element:
-    """Root of an XML file.
-
-    Args:
-        path: of the file.
-        expected: what messages call the file.
-
-    Raises:
-        InputError: the file is empty, no XML, or declares entities (which can expand to gigabytes).
+    """Root of an XML file, which messages call ``expected``. Raises InputError for a file that is empty, no XML, or
+    declares entities (which can expand to gigabytes).
     """
     if path.stat().st_size == 0:
         raise InputError(f"{path}: empty file, expected {expected}")
@@ -78,12 +67,9 @@ def read_xml(path: Path, expected: str) -> Element:
 
 
 def read_voc(path: Path | str) -> ImageBoxes:
-    """Read one VOC annotation.
+    """Read one VOC annotation; raises InputError for anything else.
 
     VOC counts pixels from 1 and includes the last one; the boxes returned count from 0 and are half-open.
-
-    Raises:
-        InputError: see :func:`read_xml`; or the file has another shape than VOC.
     """
     path = Path(path)
     root = read_xml(path, "a VOC annotation")
@@ -126,22 +112,15 @@ def _voc_size(root: Element, path: Path) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Bbbc041Boxes:
-    """Boxes of BBBC041 by the stem (the UUID) of their image.
+    """Boxes of BBBC041 by the stem (the UUID) of their image."""
 
-    Attributes:
-        path: where they were read from.
-        by_stem: all boxes.
-    """
-
-    path: Path
-    by_stem: Mapping[str, ImageBoxes] = field(repr=False)
+    path: Path  # where they were read from
+    by_stem: Mapping[str, ImageBoxes] = field(repr=False)  # all boxes
 
     @classmethod
     def read(cls, path: Path | str) -> Bbbc041Boxes:
         """Read one JSON file, or all of a folder (the original comes as ``training.json`` and ``test.json``).
-
-        Raises:
-            InputError: see :func:`read_bbbc041`; or there is no file, or two name the same image.
+        Raises InputError as :func:`read_bbbc041`, or where there is no file, or two name the same image.
         """
         path = Path(path)
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]
@@ -160,10 +139,8 @@ class Bbbc041Boxes:
         return _read_once, (self.path,)
 
     def find(self, image: ImageRecord) -> ImageBoxes | None:
-        """Boxes of the image, ``None`` where the file has no entry for it.
-
-        Raises:
-            InputError: several images of the data set share the stem.
+        """Boxes of the image, ``None`` where there is no entry for it. Raises InputError if several images share
+        the stem.
         """
         stem = Path(image.stem).name
         boxes = self.by_stem.get(stem)
@@ -178,16 +155,14 @@ def _read_once(path: Path) -> Bbbc041Boxes:
 
 
 def read_bbbc041(path: Path | str) -> dict[str, ImageBoxes]:
-    """Read boxes by stem of the image from a list with one entry per image::
+    """Read boxes by stem of the image from BBBC041's list with one entry per image::
 
         [{"image": {"pathname": "/images/UUID.png", "shape": {"r": 1200, "c": 1600, "channels": 3}},
           "objects": [{"bounding_box": {"minimum": {"r": 0, "c": 0}, "maximum": {"r": 98, "c": 101}},
                        "category": "red blood cell"}]}]
 
     The maximum of a box is taken as the first row and column after it: boxes at the border reach the image's size.
-
-    Raises:
-        InputError: there is no such file, it is no JSON, has another shape, or holds one image twice.
+    Raises InputError for another file, or one that holds an image twice.
     """
     path = Path(path)
     try:
@@ -235,22 +210,17 @@ def _bbbc041_entry(source: str, entry: Any, image: Mapping[str, Any], where: str
 
 @dataclass(frozen=True)
 class YoloLabels:
-    """Label files of a YOLO data set, one ``STEM.txt`` per image.
+    """Label files of a YOLO data set, one ``STEM.txt`` per image."""
 
-    Attributes:
-        names: name by class number, from the data set's own list; without one, numbers stand for themselves.
-        folder: where the files lie; ``None`` for YOLO's own places, ``labels`` in place of the last ``images`` in the
-            image's path, or beside the image.
-    """
-
+    # Name by class number, from the data set's own list; without one, numbers stand for themselves.
     names: Mapping[int, str] = field(default_factory=dict)
+    # Where the files lie; ``None`` for YOLO's own places, ``labels`` in place of the last ``images`` in the image's
+    # path, or beside the image.
     folder: Path | None = None
 
     def find(self, image: ImageRecord) -> ImageBoxes | None:
-        """Boxes of the image, those around the outline where a line is one; ``None`` where it has no file.
-
-        Raises:
-            InputError: see :func:`read_yolo`; or a class has no name.
+        """Boxes of the image, those around the outline where a line is one; ``None`` where it has no file. Raises
+        InputError as :func:`read_yolo`, or where a class has no name.
         """
         path = yolo_label_file(image.path) if self.folder is None else file_of(image, self.folder, ".txt")
         if path is None:
@@ -281,13 +251,9 @@ def yolo_label_file(image: Path) -> Path | None:
 
 
 def read_yolo(path: Path) -> list[tuple[int, list[float]]]:
-    """Class number and coordinates of each line of a YOLO label file.
-
-    The coordinates are shares of the image's sides: ``cx cy w h`` of a box, or ``x0 y0 x1 y1 ...`` of an outline. An
-    odd last number is a score, which is dropped.
-
-    Raises:
-        InputError: a line is neither, or its coordinates lie far outside of the image.
+    """Class number and coordinates of each line of a YOLO label file, as shares of the image's sides: ``cx cy w h``
+    of a box, or ``x0 y0 x1 y1 ...`` of an outline. An odd last number is a score, which is dropped. Raises
+    InputError for another line, or coordinates far outside of the image.
     """
     rows = []
     for line_number, line in enumerate(read_lines(path, "YOLO labels"), start=1):
@@ -316,10 +282,8 @@ def read_yolo(path: Path) -> list[tuple[int, list[float]]]:
 
 
 def yolo_class(names: Mapping[int, str], number: int, path: Path) -> str:
-    """Name of a class, or its number as text where the data set has no list of names.
-
-    Raises:
-        InputError: the list of names ends before the number.
+    """Name of a class, or its number as text where the data set has no list of names; raises InputError where that
+    lacks it.
     """
     if names and number not in names:
         raise InputError(f"{path}: class {number}, expected one of {', '.join(map(str, sorted(names)))}")
@@ -327,10 +291,8 @@ def yolo_class(names: Mapping[int, str], number: int, path: Path) -> str:
 
 
 def read_yolo_names(root: Path) -> dict[int, str]:
-    """Names of the classes from the first of :data:`YOLO_NAMES` in ``root``, its ``labels`` or the folder above.
-
-    Raises:
-        InputError: the file names no classes.
+    """Names of the classes from the first of :data:`YOLO_NAMES` in ``root``, its ``labels`` or the folder above;
+    none where there is no such file. Raises InputError for one that names no classes.
     """
     for folder in (root, root / "labels", root.parent):
         for name in YOLO_NAMES:
@@ -361,10 +323,8 @@ def yolo_points(values: list[float]) -> tuple[list[float], list[float]]:
 
 
 def read_points(path: Path) -> list[tuple[float, float, str]]:
-    """x and y in pixels and the class of each line ``x y class``, with spaces or commas between.
-
-    Raises:
-        InputError: a line has another shape.
+    """x and y in pixels and the class of each line ``x y class``, with spaces or commas between; raises InputError
+    for another line.
     """
     points = []
     for number, line in enumerate(read_lines(path, "points"), start=1):

@@ -31,22 +31,17 @@ BEYOND = 1.2
 
 @dataclass
 class BoxMatch:
-    """Boxes joined with components.
+    """Boxes joined with components."""
 
-    Attributes:
-        claimed: component claimed by each box, int32 (n,), 0 for none.
-        inside: share of the claimed component that lies in the box, float64 (n,), 0 for none.
-        areas: pixels of each label from 0, int64.
-        fill: share of the box's inscribed ellipse that components meant by the box fill, float64 (n,).
-        by_component: boxes that claim each component.
-        pieces: box by component, for components that no box claims but that lie inside a box.
-    """
-
-    claimed: NDArray[np.int32]
-    inside: NDArray[np.float64]
+    claimed: NDArray[np.int32]  # component claimed by each box, int32 (n,), 0 for none
+    inside: NDArray[
+        np.float64
+    ]  # share of the claimed component that lies in the box, float64 (n,), 0 for none
+    # Share of the box's inscribed ellipse that components meant by the box fill, float64 (n,).
     fill: NDArray[np.float64]
-    areas: NDArray[np.int64]
-    by_component: dict[int, list[int]] = field(default_factory=dict)
+    areas: NDArray[np.int64]  # pixels of each label from 0, int64
+    by_component: dict[int, list[int]] = field(default_factory=dict)  # boxes that claim each component
+    # Box by component, for components that no box claims but that lie inside a box.
     pieces: dict[int, int] = field(default_factory=dict)
 
     def is_one_cell(self, component: int) -> bool:
@@ -56,12 +51,7 @@ class BoxMatch:
 
 
 def match_boxes(labels: NDArray[np.integer], boxes: ImageBoxes) -> BoxMatch:
-    """Join boxes with the components of a label map.
-
-    Args:
-        labels: (height, width), 0 for background.
-        boxes: boxes inside the image, see :func:`bccd_d2.conversion.boxes.fit_boxes`.
-    """
+    """Join boxes inside the image with the components of a (height, width) label map, 0 for background."""
     areas = np.bincount(labels.ravel(order="K"), minlength=1)
     claimed = np.zeros(len(boxes), np.int32)
     inside = np.zeros(len(boxes))
@@ -109,22 +99,14 @@ def inscribed_ellipse(height: int, width: int) -> NDArray[np.bool_]:
 def cut_by_boxes(
     inside: NDArray[np.bool_], boxes: NDArray, method: str = "nearest", min_rest: float = np.inf
 ) -> NDArray[np.int32]:
-    """Cut a component into one connected piece a box, and what lies beyond the boxes.
+    """Cut a component, bool (height, width), into one connected piece a box, and what lies beyond the boxes.
 
-    Args:
-        inside: bool (height, width), the component.
-        boxes: (n, 4) x0, y0, x1, y1 in pixels of ``inside``, half-open.
-        method: ``nearest``: a pixel belongs to the box whose centre is nearest, in half sides of that box, along a way
-            inside the component. ``watershed``: pieces grow from seeds in the boxes down the distance to the
-            background (Vincent and Soille 1991), so they meet at necks, where there are any.
-        min_rest: a part outside all boxes of at least this many pixels becomes a piece of its own.
-
-    Returns:
-        int32 (height, width), 0 outside, 1..n for the boxes in their order, then the rest. A box whose seeds are
-        all taken by its neighbours may come out empty.
-
-    Raises:
-        ValueError: there is no such method.
+    ``boxes`` are (n, 4) x0, y0, x1, y1 in pixels of ``inside``, half-open. By ``nearest`` a pixel belongs to the
+    box whose centre is nearest, in half sides of that box, along a way inside the component; by ``watershed``
+    pieces grow from seeds in the boxes down the distance to the background (Vincent and Soille 1991), so they meet
+    at necks. A part outside all boxes of at least ``min_rest`` pixels becomes a piece of its own. Returns int32
+    (height, width), 0 outside, 1..n for the boxes in their order, then the rest; a box whose seeds are all taken by
+    its neighbours may come out empty.
     """
     if method not in CUT_METHODS:
         raise ValueError(f"method {method!r}, expected one of {', '.join(CUT_METHODS)}")

@@ -20,21 +20,15 @@ MAX_COORDINATE = 1 << 24
 
 @dataclass(frozen=True)
 class ImageBoxes:
-    """The boxes of one image as a file gives them.
+    """The boxes of one image as a file gives them."""
 
-    Attributes:
-        source: the file, for messages.
-        corners: int64 (n, 4), x0, y0, x1, y1 in pixels of the native image, half-open: a box that covers the whole
-            image is 0, 0, width, height.
-        names: category of each box in the words of the file.
-        difficult: bool (n,), boxes that their annotator was not sure of.
-        size: (height, width) of the image according to the file, ``None`` where it does not say.
-    """
-
-    source: str
+    source: str  # the file, for messages
+    # int64 (n, 4), x0, y0, x1, y1 in pixels of the native image, half-open: a box that covers the whole image is 0,
+    # 0, width, height
     corners: NDArray[np.int64]
-    names: tuple[str, ...]
-    difficult: NDArray[np.bool_]
+    names: tuple[str, ...]  # category of each box in the words of the file
+    difficult: NDArray[np.bool_]  # bool (n,), boxes that their annotator was not sure of
+    # (height, width) of the image according to the file, ``None`` where it does not say
     size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -78,10 +72,8 @@ def make_boxes(
 
 
 def fit_boxes(boxes: ImageBoxes, image: ImageRecord) -> FittedBoxes:
-    """Clip boxes to the image and drop those that nothing can be seen in.
-
-    Raises:
-        InputError: the file speaks of an image of another size, so it is not this image's.
+    """Clip boxes to the image and drop those that nothing can be seen in. Raises InputError if the file speaks of
+    an image of another size.
     """
     if boxes.size is not None and boxes.size != (image.height, image.width):
         raise InputError(
@@ -112,11 +104,7 @@ def shared_stem_error(image: ImageRecord, source: str) -> InputError:
 
 
 def parse_coordinate(value: Any, where: str) -> float:
-    """A finite number of a sensible size from JSON or XML text.
-
-    Raises:
-        InputError: it is not.
-    """
+    """A finite number of a sensible size from JSON or text; raises InputError for anything else."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):

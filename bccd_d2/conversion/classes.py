@@ -37,24 +37,20 @@ OUTCOMES = {
 
 @dataclass
 class ClassAssignment:
-    """What a class source says about one image.
+    """What a class source says about one image."""
 
-    Attributes:
-        labels: int32 (height, width) label map; the one given, or a changed copy where the source split or joined
-            components or added regions.
-        category_ids: category id by label.
-        ignored: labels written with ``iscrowd`` 1; those without a category id once for each category. Labels that
-            are in neither are not written.
-        weak: labels written with ``"weak": true``, because their outline was guessed from a box.
-        counts: what happened, by name ("components without box", ...), summed and logged by the conversion.
-        boxes: ``[x, y, width, height]`` in pixels by label, where it is written in place of the box around the mask.
-    """
-
+    # int32 (height, width) label map; the one given, or a changed copy where the source split or joined components
+    # or added regions
     labels: NDArray[np.int32]
-    category_ids: dict[int, int]
+    category_ids: dict[int, int]  # category id by label
+    # Labels written with ``iscrowd`` 1; those without a category id once for each category. Labels that are in
+    # neither are not written.
     ignored: set[int] = field(default_factory=set)
+    # Labels written with ``"weak": true``, because their outline was guessed from a box.
     weak: set[int] = field(default_factory=set)
+    # What happened, by name ("components without box", ...), summed and logged by the conversion.
     counts: Counter[str] = field(default_factory=Counter)
+    # ``[x, y, width, height]`` in pixels by label, where it is written in place of the box around the mask
     boxes: dict[int, list[int]] = field(default_factory=dict)
 
 
@@ -70,10 +66,8 @@ class ClassSource(Protocol):
         """Settings to be kept in the JSON's ``info``; plain JSON values."""
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
-        """Classes of the instances in ``labels``, int32 (height, width), 0 for background.
-
-        Raises:
-            InputError: what the source knows of this image cannot be used; the image counts as bad input.
+        """Classes of the instances in ``labels``, int32 (height, width), 0 for background. Raises InputError where
+        what the source knows of this image cannot be used; the image counts as bad input.
         """
 
 
@@ -100,42 +94,38 @@ class SingleClass:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """The section ``classes`` of a data set's YAML.
+    """The section ``classes`` of a data set's YAML."""
 
-    Attributes:
-        format: how the boxes are written, ``voc``, ``bbbc041`` or ``yolo``; or ``points``, files ``STEM.txt`` with
-            a line ``x y class`` for each cell, in pixels.
-        boxes: where they lie, seen from the root of the data or a folder below it; the command's ``--boxes`` overrules
-            it. For ``yolo`` the default is ``labels`` in place of ``images`` in the path of the image, or beside it.
-        categories: class by category of the box file (by class number where a YOLO set has no list of names);
-            ``ignore`` makes an ignore region (``iscrowd``) of what lies in the box, ``drop`` forgets the box. A
-            category that is not listed is an error.
-        default: class of instances that no box tells anything about.
-        shared: what becomes of a component that several boxes claim, or that reaches far out of its only box:
-            ``nearest`` or ``watershed`` cut it, see :func:`bccd_d2.conversion.box_splitting.cut_by_boxes`; ``whole``
-            keeps it as one instance, with the class of the box that it fills best; ``ignore``.
-        pieces: what becomes of further components inside a box that has its cell: ``join`` adds them to that cell,
-            ``keep`` makes each an instance of the box's class; ``ignore``.
-        without_box: what becomes of a component that no box claims: ``keep`` as ``default``, ``ignore`` or ``drop``.
-        without_component: what becomes of a box with no component: ``drop``, ``ignore`` (its pixels become an ignore
-            region, as far as no instance has them), or ``weak`` (a mask is guessed from the image, see
-            :mod:`bccd_d2.conversion.weak_masks`, and where that fails, as ``ignore``).
-        difficult: what becomes of boxes that a VOC file flags as difficult: as ``ignore`` or ``drop`` in
-            ``categories``, or ``keep`` to take them for what they are called.
-        image_without_boxes: an image that the boxes do not know of at all is an ``error``, or has none (``keep``).
-        order: classes that come first, in this order, whether or not a category stands for them.
-    """
-
+    # How the boxes are written, ``voc``, ``bbbc041`` or ``yolo``; or ``points``, files ``STEM.txt`` with a line ``x
+    # y class`` for each cell, in pixels.
     format: str
+    # Class by category of the box file (by class number where a YOLO set has no list of names); ``ignore`` makes an
+    # ignore region (``iscrowd``) of what lies in the box, ``drop`` forgets the box. A category that is not listed
+    # is an error.
     categories: Mapping[str, str]
+    # Where they lie, seen from the root of the data or a folder below it; the command's ``--boxes`` overrules it.
+    # For ``yolo`` the default is ``labels`` in place of ``images`` in the path of the image, or beside it.
     boxes: str | None = None
-    default: str = "cell"
+    default: str = "cell"  # class of instances that no box tells anything about
+    # What becomes of a component that several boxes claim, or that reaches far out of its only box: ``nearest`` or
+    # ``watershed`` cut it, see :func:`bccd_d2.conversion.box_splitting.cut_by_boxes`; ``whole`` keeps it as one
+    # instance, with the class of the box that it fills best; ``ignore``.
     shared: str = "nearest"
+    # What becomes of further components inside a box that has its cell: ``join`` adds them to that cell, ``keep``
+    # makes each an instance of the box's class; ``ignore``.
     pieces: str = "join"
+    # What becomes of a component that no box claims: ``keep`` as ``default``, ``ignore`` or ``drop``.
     without_box: str = "keep"
+    # What becomes of a box with no component: ``drop``, ``ignore`` (its pixels become an ignore region, as far as
+    # no instance has them), or ``weak`` (a mask is guessed from the image, see
+    # :mod:`bccd_d2.conversion.weak_masks`, and where that fails, as ``ignore``).
     without_component: str = DROP
+    # What becomes of boxes that a VOC file flags as difficult: as ``ignore`` or ``drop`` in ``categories``, or
+    # ``keep`` to take them for what they are called.
     difficult: str = IGNORE
+    # An image that the boxes do not know of at all is an ``error``, or has none (``keep``).
     image_without_boxes: str = "error"
+    # Classes that come first, in this order, whether or not a category stands for them.
     order: tuple[str, ...] = ()
     class_ids: Mapping[str, int] = field(init=False)
 
@@ -160,10 +150,8 @@ class ClassTable:
 
     @classmethod
     def from_mapping(cls, content: Any, order: Iterable[str] = ()) -> ClassTable:
-        """Make a table of what stands in the YAML; ``order`` as the attribute.
-
-        Raises:
-            InputError: it is no mapping, or a key or value is not one a table has.
+        """Make a table of what stands in the YAML. Raises InputError where it is no mapping, or a key or value is
+        not one a table has.
         """
         known = [f.name for f in fields(cls) if f.init and f.name != "order"]
         if not isinstance(content, Mapping):
@@ -190,15 +178,8 @@ class ClassTable:
         return [{"id": number, "name": name} for name, number in self.class_ids.items()]
 
     def class_of(self, category: str, difficult: bool, source: str) -> str:
-        """Class name, ``ignore`` or ``drop``.
-
-        Args:
-            category: of a box, in the words of its file.
-            difficult: whether the file flags the box as difficult.
-            source: name of the file, for messages.
-
-        Raises:
-            InputError: the table does not list the category.
+        """Class name, ``ignore`` or ``drop`` for a category in the words of ``source``, a file, that may flag the
+        box as ``difficult``. Raises InputError for a category that the table does not list.
         """
         if category not in self.categories:
             listed = ", ".join(map(repr, self.categories))

@@ -50,40 +50,28 @@ FEWEST = 2
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What a user may choose; written to the JSON's ``info``.
+    """What a user may choose; written to the JSON's ``info``."""
 
-    Attributes:
-        spec: layout of the data, meaning of the masks, how instances are made.
-        annotations: how instances are written.
-        split: how images are divided.
-    """
-
+    # Layout of the data, meaning of the masks, how instances are made.
     spec: DatasetSpec = field(default_factory=DatasetSpec)
-    annotations: AnnotationRule = field(default_factory=AnnotationRule)
-    split: SplitPlan = field(default_factory=SplitPlan)
+    annotations: AnnotationRule = field(default_factory=AnnotationRule)  # how instances are written
+    split: SplitPlan = field(default_factory=SplitPlan)  # how images are divided
 
 
 @dataclass
 class ConversionSummary:
-    """What came out.
+    """What came out."""
 
-    Attributes:
-        images: by part.
-        instances: by part, regions to ignore included.
-        counts: what became of the components of all masks.
-        events: whatever else is worth counting, by name.
-        faults: of files that were left out.
-        doubts: names of the images by what speaks against their masks.
-        per_image: number of annotations of each image.
-    """
-
-    images: Counter[str] = field(default_factory=Counter)
-    instances: Counter[str] = field(default_factory=Counter)
-    counts: InstanceCounts = field(default_factory=InstanceCounts)
-    events: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
+    images: Counter[str] = field(default_factory=Counter)  # by part
+    instances: Counter[str] = field(default_factory=Counter)  # by part, regions to ignore included
+    counts: InstanceCounts = field(
+        default_factory=InstanceCounts
+    )  # what became of the components of all masks
+    events: Counter[str] = field(default_factory=Counter)  # whatever else is worth counting, by name
+    faults: list[str] = field(default_factory=list)  # of files that were left out
+    # Names of the images by what speaks against their masks.
     doubts: dict[str, list[str]] = field(default_factory=dict)
-    per_image: list[int] = field(default_factory=list)
+    per_image: list[int] = field(default_factory=list)  # number of annotations of each image
 
 
 def annotation_file(part: str) -> str:
@@ -101,21 +89,12 @@ def convert_dataset(
     overwrite: bool = False,
     skip_bad: bool = False,
 ) -> ConversionSummary:
-    """Convert all pairs below ``root`` to COCO JSON and a split.
+    """Convert all pairs below ``root`` to ``out/annotations/instances_{train,val,test}.json`` and
+    ``out/splits.json``, which appear together at the end or, on any failure, not at all.
 
-    Written are ``out/annotations/instances_{train,val,test}.json`` and ``out/splits.json``.
-
-    Args:
-        root: data root, see :func:`bccd_d2.conversion.dataset_spec.find_pairs`.
-        out: output folder; its files appear together at the end or, on any failure, not at all.
-        options: see :class:`ConversionOptions`.
-        class_source: tells the class of each instance; the masks' own classes, or one class ``cell``, where absent.
-        workers: processes.
-        overwrite: replace an earlier output.
-        skip_bad: leave out files that cannot be used and list them in the summary, instead of raising.
-
-    Raises:
-        InputError: bad input, see the message.
+    ``class_source`` tells the class of each instance; without it the masks do, or all are ``cell``. With
+    ``skip_bad`` files that cannot be used are left out and listed in the summary; without, they raise InputError,
+    as any bad input does.
     """
     root, options = Path(root), options or ConversionOptions()
     spec = options.spec
@@ -149,20 +128,8 @@ def convert_pairs(
     overwrite: bool,
     skip_bad: bool,
 ) -> ConversionSummary:
-    """Convert the pairs that ``find`` returns, as :func:`convert_dataset` does.
-
-    Args:
-        converter: makes annotations of a pair.
-        out: output folder.
-        find: finds the pairs; what it appends to the list it is given is left out, without a list it raises.
-        options: see :class:`ConversionOptions`; its split is used, all of it goes to ``info``.
-        source: where classes come from, for ``info``.
-        workers: as for :func:`convert_dataset`, like those that follow.
-        overwrite: likewise.
-        skip_bad: likewise.
-
-    Raises:
-        InputError: bad input, see the message.
+    """Convert the pairs that ``find`` returns, as :func:`convert_dataset` does. ``find`` appends to the list it is
+    given what it leaves out; without a list it raises. ``source`` says in ``info`` where classes come from.
     """
     root = converter.root
     summary = ConversionSummary()

@@ -38,18 +38,17 @@ BORDER_POLICIES: tuple[BorderPolicy, ...] = get_args(BorderPolicy)
 
 @dataclass(frozen=True)
 class AnnotationRule:
-    """How instances are written.
+    """How instances are written."""
 
-    Attributes:
-        border: ``ignore`` writes instances that touch the image border with ``iscrowd`` 1.
-        unlabelled: pixels that look like cells but have no mask are written as regions with
-            ``iscrowd`` 1, once for each category.
-        polygons: write instances as polygons; regions with ``iscrowd`` stay RLE, as COCO wants them.
-    """
-
-    border: BorderPolicy = "keep"
+    border: BorderPolicy = (
+        "keep"  # ``ignore`` writes instances that touch the image border with ``iscrowd`` 1
+    )
+    # Pixels that look like cells but have no mask are written as regions with ``iscrowd`` 1, once for each
+    # category.
     unlabelled: bool = False
-    polygons: bool = False
+    polygons: bool = (
+        False  # write instances as polygons; regions with ``iscrowd`` stay RLE, as COCO wants them
+    )
 
     def __post_init__(self) -> None:
         if self.border not in BORDER_POLICIES:
@@ -69,15 +68,10 @@ class ConvertedImage:
 
 @dataclass(frozen=True)
 class Converter(ABC):
-    """Converts images one by one; picklable, for worker processes.
+    """Converts images one by one; picklable, for worker processes."""
 
-    Attributes:
-        root: folder that file names are relative to.
-        rule: how annotations are written.
-    """
-
-    root: Path
-    rule: AnnotationRule = field(default_factory=AnnotationRule)
+    root: Path  # folder that file names are relative to
+    rule: AnnotationRule = field(default_factory=AnnotationRule)  # how annotations are written
 
     @property
     def categories(self) -> list[dict[str, Any]]:
@@ -91,15 +85,8 @@ class Converter(ABC):
 
     @abstractmethod
     def convert(self, number: int, pair: ImageMaskPair, compare: bool = False) -> ConvertedImage:
-        """Convert one pair.
-
-        Args:
-            number: image id.
-            pair: the image, with its mask or annotations.
-            compare: whether the mask is compared with what the image shows, which takes time.
-
-        Raises:
-            InputError: image or mask cannot be used.
+        """Convert one pair, with ``number`` for an image id; ``compare`` says whether the mask is compared with
+        what the image shows, which takes time. Raises InputError where image or mask cannot be used.
         """
 
     def __call__(self, item: tuple[Any, ...]) -> ConvertedImage | str:
@@ -174,14 +161,11 @@ class Converter(ABC):
 
 @dataclass(frozen=True)
 class ImageConverter(Converter):
-    """Converts images with their masks.
+    """Converts images with their masks."""
 
-    Attributes:
-        spec: what the masks mean and how instances are made of them.
-        class_source: tells the class of each instance; ``None`` takes the classes of the mask, or one class ``cell``.
-    """
-
+    # What the masks mean and how instances are made of them.
     spec: DatasetSpec = field(default_factory=DatasetSpec)
+    # Tells the class of each instance; ``None`` takes the classes of the mask, or one class ``cell``.
     class_source: ClassSource | None = None
 
     def __post_init__(self) -> None:
@@ -231,11 +215,7 @@ class ImageConverter(Converter):
     def _doubts(
         self, pair: ImageMaskPair, labels: NDArray[np.int32], encoded: list[EncodedInstance], compare: bool
     ) -> list[str]:
-        """What speaks against the mask being that of its image, in words that many images can share.
-
-        Raises:
-            InputError: the background is taken for a cell.
-        """
+        """What speaks against the mask being that of its image, in words that many images can share."""
         orientation = read_orientation(pair.image)
         unturned = orientation != 1 and pair.mask != pair.image and read_orientation(pair.mask) == 1
         background = [i for i in encoded if fills_image(i.bbox, i.area, *labels.shape)]
@@ -271,15 +251,8 @@ class ImageConverter(Converter):
 
 
 def read_pair_mask(pair: ImageMaskPair, size: tuple[int, int], rule: MaskRule) -> MaskContent:
-    """Read the mask of a pair.
-
-    Args:
-        pair: where it lies.
-        size: height and width of the image.
-        rule: meaning of the mask's pixels.
-
-    Raises:
-        InputError: the mask cannot be used, or has another size than its image.
+    """Read the mask of a pair; raises InputError if it cannot be used, or has another (height, width) than its
+    image.
     """
     content = read_mask(pair.mask, rule)
     if content.array.shape != size:

@@ -59,40 +59,26 @@ YAML_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 @dataclass(frozen=True)
 class ImageMaskPair:
-    """One image with the mask drawn for it.
+    """One image with the mask drawn for it."""
 
-    Attributes:
-        stem: what names the pair everywhere else (splits, class sources): the part of the file name that image and
-            mask share, with the folder in front (``train/0001``) where several folders hold the same.
-        image: path of the image file.
-        mask: path of the mask file; the image itself in a data set without masks.
-        part: the official part it lies in (``train``, ``val`` or ``test``), ``None`` in a flat layout.
-    """
-
+    # What names the pair everywhere else (splits, class sources): the part of the file name that image and mask
+    # share, with the folder in front (``train/0001``) where several folders hold the same.
     stem: str
     image: Path
-    mask: Path
+    mask: Path  # the image itself in a data set without masks
+    # The official part it lies in (``train``, ``val`` or ``test``), ``None`` in a flat layout.
     part: str | None = None
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image as the conversion knows it.
+    """One image as the conversion knows it."""
 
-    Attributes:
-        id: COCO image id.
-        stem: the pair's name, see :class:`ImageMaskPair`.
-        file_name: POSIX path relative to the data root.
-        path: where the file lies.
-        height: in pixels, native.
-        width: in pixels, native.
-    """
-
-    id: int
-    stem: str
-    file_name: str
+    id: int  # COCO image id
+    stem: str  # the pair's name, see :class:`ImageMaskPair`
+    file_name: str  # POSIX path relative to the data root
     path: Path
-    height: int
+    height: int  # native pixels
     width: int
 
     @property
@@ -103,20 +89,14 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class FolderPair:
-    """Where images and their masks lie, seen from a common parent folder.
+    """Where images and their masks lie, seen from a common parent folder."""
 
-    Attributes:
-        image: folder of the images, ``.`` for the parent itself; ``{part}`` stands for train, val or test.
-        mask: folder of the masks; ``None`` where there are none, only images.
-        image_glob: file names of the images with one ``*``; what it stands for is the stem. Without an extension
-            every image format is taken.
-        mask_glob: the same for masks, for instance ``*_mask.png``.
-    """
-
-    image: str
-    mask: str | None = None
+    image: str  # folder of the images, ``.`` for the parent itself; ``{part}`` stands for train, val or test
+    mask: str | None = None  # folder of the masks; ``None`` where there are none, only images
+    # File names of the images with one ``*``; what it stands for is the stem. Without an extension every image
+    # format is taken.
     image_glob: str = "*"
-    mask_glob: str = "*"
+    mask_glob: str = "*"  # the same for masks, for instance ``*_mask.png``
 
     def __post_init__(self) -> None:
         for key, value in (("image_glob", self.image_glob), ("mask_glob", self.mask_glob)):
@@ -135,29 +115,22 @@ DEFAULT_FOLDERS = (FolderPair("original", "mask"), FolderPair("images", "masks")
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set's layout and the meaning of its masks.
-
-    Attributes:
-        description: in words.
-        folders: where images and masks lie.
-        mask: what the pixels of a mask mean.
-        instances: how instances are made of it.
-        classes: classes from boxes, as they stand in the file, see :class:`bccd_d2.conversion.classes.ClassTable`.
-        annotates: how each class is annotated: ``complete``, ``partly`` (cells without annotation are not background)
-            or ``none``; these classes are listed in the JSON in this order, those that are not complete in
-            ``info.unlabeled_categories`` too, which tells a training not to learn from their absence.
-        unlabeled_sizes: smallest and largest size, in pixels, of such cells; for ``info.unlabeled_sizes``.
-        image_sets: folder with the lists of the official split, seen from the root or a folder below it; without it,
-            folders named train and test tell the official part.
-    """
+    """A data set's layout and the meaning of its masks."""
 
     description: str = "two-valued masks, as in the Kaggle set 'BCCD Dataset with mask'"
-    folders: tuple[FolderPair, ...] = DEFAULT_FOLDERS
-    mask: MaskRule = field(default_factory=MaskRule)
-    instances: InstanceRule = field(default_factory=InstanceRule)
+    folders: tuple[FolderPair, ...] = DEFAULT_FOLDERS  # where images and masks lie
+    mask: MaskRule = field(default_factory=MaskRule)  # what the pixels of a mask mean
+    instances: InstanceRule = field(default_factory=InstanceRule)  # how instances are made of it
+    # Classes from boxes, as they stand in the file, see :class:`bccd_d2.conversion.classes.ClassTable`.
     classes: Mapping[str, Any] | None = None
+    # Folder with the lists of the official split, seen from the root or a folder below it; without it, folders
+    # named train and test tell the official part.
     image_sets: str | None = None
+    # How each class is annotated: ``complete``, ``partly`` (cells without annotation are not background) or
+    # ``none``; these classes are listed in the JSON in this order, those that are not complete in
+    # ``info.unlabeled_categories`` too, which tells a training not to learn from their absence.
     annotates: Mapping[str, str] = field(default_factory=dict)
+    # Smallest and largest size, in pixels, of such cells; for ``info.unlabeled_sizes``.
     unlabeled_sizes: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -197,10 +170,8 @@ def known_specs() -> list[str]:
 
 
 def read_spec(name: str | Path) -> DatasetSpec:
-    """Read a dataset spec by the name of a file in ``configs/datasets`` or by path.
-
-    Raises:
-        InputError: there is no such file, it is no YAML, or a key or value is not one a dataset spec has.
+    """Read a dataset spec by the name of a file in ``configs/datasets`` or by path. Raises InputError where there
+    is no such file, it is no YAML, or a key or value is not one a dataset spec has.
     """
     path = Path(name)
     if path.suffix.lower() not in (".yaml", ".yml"):
@@ -288,18 +259,13 @@ def find_pairs(
     faults: list[str] | None = None,
     folders: tuple[FolderPair, ...] = DEFAULT_FOLDERS,
 ) -> list[ImageMaskPair]:
-    """Find every image/mask pair below ``root``, sorted by stem whatever the order of the file system.
+    """Find every image/mask pair below ``root``, at every depth, sorted by stem whatever the order of the file
+    system.
 
-    Args:
-        root: folder to search, itself included, at every depth.
-        faults: where given, an image without mask, a mask without image or a stem that occurs twice is described
-            here and left out instead of raising.
-        folders: what to look for: by default folders ``original`` and ``mask`` (or ``images`` and ``masks``) side by
-            side. Case is ignored in folder names and extensions. Where several of them name the same folder of
-            images, the first that finds something there counts.
-
-    Raises:
-        InputError: ``root`` is no folder, holds no pair, or (without ``faults``) a file has no partner.
+    ``folders`` says what to look for; case is ignored in folder names and extensions, and where several of them
+    name the same folder of images, the first that finds something there counts. Raises InputError where there is no
+    pair, and for an image without mask, a mask without image or a stem that occurs twice; with ``faults`` these are
+    described there and left out.
     """
     root = Path(root)
     if not root.is_dir():
@@ -335,10 +301,8 @@ def find_pairs(
 
 
 def find_below(root: Path, path: str) -> Path:
-    """The file or folder ``path`` in ``root`` or in the one folder below it that has it.
-
-    Raises:
-        InputError: there is none, or there are several.
+    """The file or folder ``path`` in ``root`` or in the one folder below it that has it; raises InputError unless
+    there is one.
     """
     if (root / path).exists():
         return root / path
@@ -454,10 +418,8 @@ def _problem(stem: str, images: list[Path], masks: list[Path]) -> str | None:
 
 
 def with_unique_stems(pairs: list[ImageMaskPair], root: Path) -> list[ImageMaskPair]:
-    """Put the folder in front of stems that several folders share, and sort.
-
-    Raises:
-        InputError: stems are not unique even so.
+    """Put the folder in front of stems that several folders share, and sort. Raises InputError if stems are not
+    unique even so.
     """
     counts = Counter(pair.stem for pair in pairs)
     named = []

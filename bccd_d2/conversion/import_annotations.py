@@ -49,15 +49,10 @@ class AnnotatedImage(ImageMaskPair):
 
 @dataclass(frozen=True)
 class AnnotationConverter(Converter):
-    """Converts annotated images.
+    """Converts annotated images."""
 
-    Attributes:
-        classes: names in the order of the category ids from 1.
-        min_area: cells of fewer pixels are dropped.
-    """
-
-    classes: tuple[str, ...] = ()
-    min_area: int = 1
+    classes: tuple[str, ...] = ()  # names in the order of the category ids from 1
+    min_area: int = 1  # cells of fewer pixels are dropped
 
     @property
     def class_names(self) -> list[str]:
@@ -65,11 +60,7 @@ class AnnotationConverter(Converter):
         return list(self.classes)
 
     def convert(self, number: int, pair: ImageMaskPair, compare: bool = False) -> ConvertedImage:
-        """See :meth:`bccd_d2.conversion.convert_image.Converter.convert`; there is nothing to compare.
-
-        Raises:
-            InputError: the image cannot be read or has another size than its annotations say.
-        """
+        """See :meth:`bccd_d2.conversion.convert_image.Converter.convert`; there is nothing to compare."""
         assert isinstance(pair, AnnotatedImage)
         record = self.record(number, pair)
         said = pair.annotations.size
@@ -186,22 +177,13 @@ def convert_annotations(
     overwrite: bool = False,
     skip_bad: bool = False,
 ) -> ConversionSummary:
-    """Convert annotations of another tool to what :func:`bccd_d2.conversion.convert.convert_dataset` writes.
+    """Convert annotations of another tool, a file or a folder of files, to what
+    :func:`bccd_d2.conversion.convert.convert_dataset` writes.
 
-    Args:
-        path: annotation file, or a folder of such files.
-        out: output folder; its files appear together at the end or, on any failure, not at all.
-        options: how annotations are written and images are divided.
-        kind: format, one of :data:`bccd_d2.conversion.importers.FORMATS`; recognised where not given.
-        images: folder of the images, where they are not beside the annotations.
-        table: what the class names stand for; without it they stay, and cells without a class are ``cell``.
-        min_area: cells of fewer pixels are dropped.
-        workers: as for ``convert_dataset``, like those that follow.
-        overwrite: likewise.
-        skip_bad: likewise.
-
-    Raises:
-        InputError: bad input, see the message.
+    ``kind`` is one of :data:`bccd_d2.conversion.importers.FORMATS`, recognised where not given; ``images`` the
+    folder of the images where they are not beside the annotations; ``table`` what the class names stand for
+    (without it they stay, and cells without a class are ``cell``). Cells of fewer than ``min_area`` pixels are
+    dropped.
     """
     path, options = Path(path), options or ConversionOptions()
     known = options.spec

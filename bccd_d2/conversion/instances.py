@@ -1,9 +1,8 @@
-"""From a semantic mask to one label a cell, at the mask's native size.
+"""From a semantic mask to one label a cell, at the mask's native size: shrinking a mask first welds touching cells
+together, which only a line of 1 to 3 pixels keeps apart.
 
-Masks are labelled before anything is resized: touching cells are kept apart by a line of 1 to 3 pixels, and
-shrinking the mask first welds them together. Components that hold several cells are split by a watershed on the
-distance transform (Vincent and Soille 1991) with h-maxima (Soille 2003) as markers; lengths are given in units of the
-image's median cell diameter, so that one setting serves every magnification.
+Components that hold several cells are split by a watershed on the distance transform (Vincent and Soille 1991) with
+h-maxima (Soille 2003) as markers, in units of the image's median cell diameter.
 """
 
 from __future__ import annotations
@@ -33,16 +32,12 @@ MIN_PIECE = 0.25
 
 @dataclass(frozen=True)
 class CutRule:
-    """How touching cells are told apart.
+    """How touching cells are told apart."""
 
-    Attributes:
-        method: ``h-maxima``: a cell is a peak of the distance map that rises by ``distance`` above the
-            saddle to any higher one. ``min-distance``: peaks are at least ``distance`` apart.
-        distance: in median cell diameters of the image.
-    """
-
+    # ``h-maxima``: a cell is a peak of the distance map that rises by ``distance`` above the saddle to any higher
+    # one. ``min-distance``: peaks are at least ``distance`` apart
     method: CutMethod = "h-maxima"
-    distance: float = 0.01
+    distance: float = 0.01  # in median cell diameters of the image
 
     def __post_init__(self) -> None:
         if self.method not in CUT_METHODS:
@@ -53,21 +48,13 @@ class CutRule:
 
 @dataclass(frozen=True)
 class InstanceRule:
-    """How instances are made of a mask.
+    """How instances are made of a mask."""
 
-    Attributes:
-        min_area: instances of fewer pixels are dropped as specks.
-        min_area_relative: so are those of less than this share of the image's median instance area.
-        connectivity: 4 or 8; pixels that touch by a corner only belong together under 8.
-        fill_holes: background enclosed by one instance is added to it up to this many pixels.
-        cut: how touching cells are cut apart; ``None`` leaves them together.
-    """
-
-    min_area: int = MIN_AREA
-    min_area_relative: float = 0.0
-    connectivity: int = 8
-    fill_holes: int = 0
-    cut: CutRule | None = None
+    min_area: int = MIN_AREA  # instances of fewer pixels are dropped as specks
+    min_area_relative: float = 0.0  # so are those of less than this share of the image's median instance area
+    connectivity: int = 8  # 4 or 8; pixels that touch by a corner only belong together under 8
+    fill_holes: int = 0  # background enclosed by one instance is added to it up to this many pixels
+    cut: CutRule | None = None  # how touching cells are cut apart; ``None`` leaves them together
 
     def __post_init__(self) -> None:
         if self.min_area < 1:
@@ -128,14 +115,8 @@ def label_instances(
 
 
 def label_classes(classes: NDArray[np.uint8], rule: InstanceRule) -> LabelledInstances:
-    """Label the components of each class of a semantic mask; classes that touch stay apart.
-
-    Args:
-        classes: uint8 (height, width), 0 for background, 1..k for classes.
-        rule: see :class:`InstanceRule`.
-
-    Returns:
-        As :func:`label_instances`; :func:`class_of_labels` tells the class of each label.
+    """Label the components of each class of a semantic mask, uint8 (height, width) with 0 for background; classes
+    that touch stay apart. :func:`class_of_labels` tells the class of each label.
     """
     present = np.flatnonzero(np.bincount(classes.ravel(), minlength=1))
     labels = np.zeros(classes.shape, np.int32)
@@ -159,14 +140,9 @@ def class_of_labels(labels: NDArray[np.int32], classes: NDArray[np.uint8]) -> di
 
 
 def clean_instances(labels: NDArray, rule: InstanceRule) -> LabelledInstances:
-    """Fill holes, drop specks, cut touching cells and number what is left.
+    """Fill holes, drop specks, cut touching cells and number what is left by ascending original label.
 
-    Args:
-        labels: (height, width) integers of any kind, 0 for background, each other value one instance.
-        rule: see :class:`InstanceRule`; ``connectivity`` tells which background counts as enclosed.
-
-    Returns:
-        As :func:`label_instances`, numbered by ascending original label.
+    ``labels`` holds (height, width) integers of any kind, 0 for background, each other value one instance.
     """
     runs = find_runs(labels)
     present, inverse = np.unique(runs.values, return_inverse=True)
@@ -233,16 +209,10 @@ def _fill_holes(labels: NDArray[np.int32], rule: InstanceRule) -> tuple[NDArray[
 def cut_touching(
     labels: NDArray[np.int32], rule: CutRule, median_area: float
 ) -> tuple[NDArray[np.int32], int, int]:
-    """Cut labels that look like several cells.
+    """Cut labels, int32 (height, width) 1..n without gaps, that look like several cells.
 
-    Args:
-        labels: int32 (height, width), 0 for background, labels 1..n without gaps.
-        rule: see :class:`CutRule`.
-        median_area: of one cell, in pixels; the median diameter is that of a disc of this area.
-
-    Returns:
-        ``(labels, cut, added)``: a map in which the first piece of a cut label keeps it and the others are
-        numbered from n + 1, how many labels were cut, and how many labels that added.
+    ``median_area`` is that of one cell in pixels. Returns a map in which the first piece of a cut label keeps it
+    and the others are numbered from n + 1, how many labels were cut, and how many labels that added.
     """
     labels = np.ascontiguousarray(labels)
     areas = np.bincount(labels.ravel(), minlength=1)

@@ -30,13 +30,9 @@ MAX_16_BIT = 65535
 def label_map(annotations: list[dict[str, Any]], height: int, width: int) -> tuple[NDArray[np.uint32], int]:
     """Draw instances as labels 1, 2, ... in the order given; regions with ``iscrowd`` get a number but no pixels.
 
-    Where instances overlap, the smaller one is drawn above the larger, so that none disappears below another.
-
-    Returns:
-        ``(labels, overlaps)``: uint32 (height, width), and how many pixels belong to more than one instance.
-
-    Raises:
-        InputError: a segmentation cannot be decoded; the message names the annotation's id. Or the image is too large.
+    Where instances overlap, the smaller one is drawn above the larger. Returns uint32 (height, width), and how many
+    pixels belong to more than one instance. Raises InputError for a segmentation that cannot be decoded, or an
+    image that is too large.
     """
     try:
         flat = np.zeros(width * height, np.uint32)  # column by column, as run-length codes count
@@ -63,23 +59,13 @@ def _pixels(segmentation: Any, height: int, width: int) -> NDArray[np.int64]:
 def write_label_masks(
     document: Mapping[str, Any], out: Path, kind: LabelFormat = "png", *, overwrite: bool = False
 ) -> int:
-    """Write one label image for each image of a COCO document, and a table of what the labels are.
+    """Write one label image for each image of a COCO document, and a table of what the labels are; returns how
+    many.
 
-    The images are 16-bit (a TIFF with more than 65535 instances 32-bit), named by the stem of ``file_name``; where two
-    images have the same stem, by the whole path with ``_`` for ``/``. ``labels.csv`` gives for each label the
-    annotation's id, category, area and whether it is a region to ignore, which is not drawn.
-
-    Args:
-        document: a COCO instance document, see :func:`bccd_d2.structures.coco.read_coco`.
-        out: folder to write to; its files appear together or not at all.
-        kind: ``png`` or ``tif``.
-        overwrite: replace files that exist.
-
-    Returns:
-        Number of label images written.
-
-    Raises:
-        InputError: a file exists, a PNG would need more than 65535 labels, or the document is malformed.
+    The images are 16-bit (a TIFF with more than 65535 instances 32-bit), named by the stem of ``file_name``; where
+    two images have the same stem, by the whole path with ``_`` for ``/``. ``labels.csv`` gives for each label the
+    annotation's id, category, area and whether it is a region to ignore, which is not drawn. Raises InputError if a
+    file exists or a PNG would need more than 65535 labels.
     """
     if kind not in LABEL_FORMATS:
         raise InputError(f"label format {kind!r}, expected {' or '.join(LABEL_FORMATS)}")

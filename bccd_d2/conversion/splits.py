@@ -36,29 +36,19 @@ STEM_COLUMNS = ("stem", "file_name", "filename", "image", "name")
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How images are divided into train, val and test.
+    """How images are divided into train, val and test."""
 
-    Attributes:
-        mode: ``random``; ``official``: the folders train/ and test/ (and val/, or else a share of train);
-            ``prefix``: by what stands before ``separator`` in the stem; ``table``: by a column of a CSV file;
-            ``stain``: by clusters of alike stain; ``file``: as a split file says.
-        ratios: shares of train, val and test.
-        seed: another seed, another split.
-        max_images: use no more than this many images.
-        separator: for ``prefix``.
-        path: of the CSV file for ``table``, of the split file for ``file``.
-        column: of the CSV file.
-        clusters: number of stain clusters.
-    """
-
+    # ``random``; ``official``: the folders train/ and test/ (and val/, or else a share of train); ``prefix``: by
+    # what stands before ``separator`` in the stem; ``table``: by a column of a CSV file; ``stain``: by clusters of
+    # alike stain; ``file``: as a split file says
     mode: SplitMode = "random"
-    ratios: tuple[float, float, float] = (0.70, 0.15, 0.15)
-    seed: int = 42
-    max_images: int | None = None
-    separator: str = "_"
-    path: str | None = None
-    column: str | None = None
-    clusters: int = 8
+    ratios: tuple[float, float, float] = (0.70, 0.15, 0.15)  # shares of train, val and test
+    seed: int = 42  # another seed, another split
+    max_images: int | None = None  # use no more than this many images
+    separator: str = "_"  # for ``prefix``
+    path: str | None = None  # of the CSV file for ``table``, of the split file for ``file``
+    column: str | None = None  # of the CSV file
+    clusters: int = 8  # number of stain clusters
 
     def __post_init__(self) -> None:
         if len(self.ratios) != len(PARTS) or min(self.ratios) < 0 or abs(sum(self.ratios) - 1) > 1e-6:
@@ -88,17 +78,9 @@ def plan_split(
     workers: int = 1,
     faults: list[str] | None = None,
 ) -> PlannedSplit:
-    """Divide pairs as the plan says; pairs that are in no part are not used.
-
-    Args:
-        pairs: all there are.
-        plan: see :class:`SplitPlan`.
-        mask_rule: how masks are read; for stain clusters only.
-        workers: processes; for stain clusters only.
-        faults: where given, a file that cannot be read for its stain is described here and its pair is not used.
-
-    Raises:
-        InputError: the plan does not fit the pairs.
+    """Divide pairs as the plan says; pairs that are in no part are not used. ``mask_rule`` and ``workers`` are for
+    stain clusters, like ``faults``, which takes what is said of files that cannot be read for their stain. Raises
+    InputError where the plan does not fit the pairs.
     """
     if plan.mode == "file":
         return _from_file(pairs, plan)
@@ -280,13 +262,8 @@ def write_splits(path: Path | str, split: PlannedSplit, options: Mapping[str, An
 
 
 def read_splits(path: Path | str) -> Splits:
-    """Read a split file: ours, or lists of ``[image path, mask path]`` as in the report's ``bccd_splits_100.json``.
-
-    Paths are those of another machine; their stems are taken.
-
-    Raises:
-        InputError: no JSON, a part that is missing or no list of stems or paths, a stem in two places, or a hash that
-            does not agree with the lists.
+    """Read a split file: ours, or lists of ``[image path, mask path]`` of another machine, of which the stems are
+    taken. Raises InputError for any other file, a stem in two places, or a hash that does not agree with the lists.
     """
     document = read_json(path)
     splits: Splits = {}
@@ -325,13 +302,8 @@ def _stem(entry: Any, path: Path | str, part: str) -> str:
 
 
 def read_image_sets(folder: Path | str) -> dict[str, str]:
-    """Official part of each stem from VOC's lists ``train.txt``, ``val.txt`` and ``test.txt``.
-
-    Args:
-        folder: usually ``ImageSets/Main``; one stem per line, which may hold spaces. A list may be absent.
-
-    Raises:
-        InputError: there is no list, none names an image, a list is not UTF-8, or a stem is in two lists.
+    """Official part of each stem from VOC's lists ``train.txt``, ``val.txt`` and ``test.txt`` (one may be absent),
+    with one stem per line. Raises InputError where none names an image, or a stem is in two.
     """
     part_of: dict[str, str] = {}
     for part in PARTS:

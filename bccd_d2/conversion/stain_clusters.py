@@ -24,15 +24,9 @@ SIZE_DISTANCE = 1000.0
 
 
 def stain_features(image: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Colour of the background and of the cells of one image.
-
-    Args:
-        image: uint8 (height, width, 3) RGB.
-        foreground: uint8 (height, width), not 0 on cells.
-
-    Returns:
-        float64 (6,): median CIELAB (L*, a*, b*) of background and of cells; where an image has only one of them, that
-        one twice.
+    """Median CIELAB (L*, a*, b*) of background and of cells of an image, float64 (6,); where it has only one of
+    them, that one twice. ``image`` is uint8 (height, width, 3) RGB, ``foreground`` uint8 (height, width), not 0 on
+    cells.
     """
     height, width = foreground.shape
     scale = min(1.0, LONG_SIDE / max(height, width))
@@ -49,18 +43,12 @@ def stain_features(image: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> N
 def cluster_stains(
     features: Mapping[str, NDArray[np.float64]], sizes: Mapping[str, tuple[int, int]], count: int
 ) -> dict[str, str]:
-    """Group images by stain with Ward's method (1963), which needs no random start.
+    """Group images by stain with Ward's method (1963), which needs no random start; returns the group (``stain 1``,
+    ``stain 2``, ... in the order of their first stem) by stem.
 
-    Args:
-        features: by stem, from :func:`stain_features`.
-        sizes: (height, width) by stem; images of different size are never in one group while ``count`` allows it.
-        count: number of groups; fewer come out where there are fewer different images.
-
-    Returns:
-        Name of the group (``stain 1``, ``stain 2``, ... in the order of their first stem) by stem.
-
-    Raises:
-        InputError: ``count`` is below 2.
+    ``features`` come from :func:`stain_features`; images whose ``sizes`` (height, width) differ are never in one
+    group while ``count`` allows it. Fewer groups come out where there are fewer different images. Raises InputError
+    for ``count`` below 2.
     """
     # Imported here because SciPy takes longer to load than the rest of the command.
     from scipy.cluster.hierarchy import fcluster, linkage

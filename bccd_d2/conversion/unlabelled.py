@@ -37,15 +37,10 @@ far out of focus fade into the background."""
 
 
 def find_unlabelled(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Regions that look like the labelled cells and are not labelled.
+    """Regions that look like the labelled cells and are not labelled: int32 (height, width), 0 or the number 1..k
+    of a region, never on a labelled pixel; all 0 where the image has no labelled cell to learn from.
 
-    Args:
-        image: uint8 (height, width, 3) RGB.
-        labels: int32 (height, width) labelled cells, 0 elsewhere.
-
-    Returns:
-        int32 (height, width): 0, or the number 1..k of a region; never on a labelled pixel. All 0 where the image has
-        no labelled cell to learn from.
+    ``image`` is uint8 (height, width, 3) RGB, ``labels`` int32 (height, width), 0 where there is no cell.
     """
     areas = np.bincount(labels.ravel())[1:]
     areas = areas[areas > 0]

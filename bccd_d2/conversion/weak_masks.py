@@ -54,12 +54,10 @@ class _Boxes(NamedTuple):
 def guess_masks(
     image: NDArray[np.uint8], corners: NDArray[np.int64], taken: NDArray[np.bool_] | None = None
 ) -> GuessedMasks:
-    """Guess the mask of the cell in each box.
+    """Guess the mask of the cell in each box of an image, uint8 (height, width, 3) RGB.
 
-    Args:
-        image: uint8 (height, width, 3) RGB.
-        corners: int64 (n, 4) x0, y0, x1, y1 in pixels, half-open, inside the image.
-        taken: bool (height, width), pixels that belong to other cells.
+    ``corners`` is int64 (n, 4) x0, y0, x1, y1 in pixels, half-open, inside the image; ``taken`` bool (height,
+    width), pixels that belong to other cells.
     """
     height, width = image.shape[:2]
     labels = np.zeros((height, width), np.int32)

@@ -41,15 +41,11 @@ def contrast_threshold(contrast: NDArray[np.float32]) -> float:
 def background_surface(
     colours: NDArray[np.float32], background: NDArray[np.bool_], degree: int = 2
 ) -> NDArray[np.float32]:
-    """Colour of the background everywhere, behind the cells too: the light of a microscope falls off to the corners.
+    """Colour of the background everywhere, behind the cells too: the light of a microscope falls off to the
+    corners.
 
-    Args:
-        colours: float32 (height, width, channels).
-        background: bool (height, width), the pixels to fit.
-        degree: of the polynomial in x and y, least squares.
-
-    Returns:
-        float32 (height, width, channels).
+    A polynomial in x and y is fitted by least squares to the pixels of ``colours``, float32 (height, width,
+    channels), where ``background`` is true; returned is an array like ``colours``.
     """
     height, width = background.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)

@@ -20,9 +20,8 @@ _FOLDERS = ("", "images", "images/{part}", "{part}", "data", "JPEGImages", "img"
 
 
 def image_path(root: Path, name: str) -> Path:
-    """Path of the image ``name`` below ``root``.
-
-    Systems write accents in one character (NFC) or in two (NFD, macOS); the file that is there is taken.
+    """Path of the image ``name`` below ``root``; of a name with accents in NFC and in NFD (macOS) the file that is
+    there.
     """
     path = root / name
     if not name.isascii() and not path.is_file():
@@ -32,14 +31,9 @@ def image_path(root: Path, name: str) -> Path:
 
 
 def image_root(document: Mapping[str, Any], path: Path) -> Path:
-    """Folder that ``file_name`` is relative to.
-
-    As ``info.image_root`` says, seen from the folder above annotations/; or else where :func:`find_image_folder` finds
-    the images; or else the folder above that of the JSON.
-
-    Args:
-        document: that :func:`bccd_d2.structures.coco.read_coco` has read from ``path``.
-        path: of the JSON.
+    """Folder that ``file_name`` of a sound document read from ``path`` is relative to: as ``info.image_root`` says,
+    seen from the folder above annotations/; or where :func:`find_image_folder` finds the images; or the folder
+    above that of the JSON.
     """
     above = path.parent.parent
     written = (document.get("info") or {}).get("image_root")
@@ -47,14 +41,8 @@ def image_root(document: Mapping[str, Any], path: Path) -> Path:
 
 
 def find_image_folder(document: Any, path: Path) -> Path | None:
-    """Folder that the file names of a COCO document are relative to, in the layouts of common tools.
-
-    Args:
-        document: that was read from ``path``, sound or not.
-        path: of the JSON.
-
-    Returns:
-        The first folder that holds the first image, ``None`` where none does.
+    """The first folder in the layouts of common tools that holds the first image of a COCO document, sound or not,
+    that was read from ``path``; ``None`` where none does.
     """
     images = document.get("images") if isinstance(document, Mapping) else None
     first = images[0] if isinstance(images, list) and images else None
@@ -72,17 +60,9 @@ def find_image_folder(document: Any, path: Path) -> Path | None:
 
 
 def check_file(path: Path, root: Path | None = None) -> tuple[list[str], Path | None]:
-    """All faults of a COCO instance file that reading it does not repair, those of its image files included.
-
-    Args:
-        path: of the JSON.
-        root: folder that ``file_name`` is relative to; where not given, as :func:`image_root` finds it.
-
-    Returns:
-        ``(faults, root)``; the folder is ``None`` where it is not known and the images were not looked at.
-
-    Raises:
-        InputError: there is no such file or it holds no JSON.
+    """All faults of a COCO instance file that reading it does not repair, those of its image files included, and
+    the folder of these; ``None`` where it is not known and the images were not looked at. Raises InputError where
+    there is no JSON.
     """
     document, repairs, faults = repair_coco(read_json(path))
     log_repairs(path, repairs)

@@ -50,11 +50,7 @@ _JPEG_TAIL = 4096
 
 
 def read_head(path: Path) -> bytes:
-    """The first bytes of a file, as far as signatures go.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """The first bytes of a file, as far as signatures go."""
     with path.open("rb") as file:
         return file.read(_HEAD)
 
@@ -82,9 +78,8 @@ def microscope_format(path: Path, head: bytes) -> str | None:
 
 @contextmanager
 def image_errors(path: Path) -> Iterator[None]:
-    """Turn what libraries raise for a broken image into one error that names the file.
-
-    Errors of the file system (no such file, no permission, no space) pass unchanged.
+    """Turn what libraries raise for a broken image into an InputError that names the file; errors of the file
+    system (no such file, no permission, no space) pass unchanged.
     """
     try:
         yield
@@ -101,11 +96,8 @@ def image_errors(path: Path) -> Iterator[None]:
 
 
 def looks_complete(path: Path, kind: str | None) -> bool:
-    """Whether the file certainly goes to its end; ``False`` if that is not known.
-
-    Args:
-        path: of the file.
-        kind: its format as Pillow names it.
+    """Whether a file of the format ``kind``, as Pillow names it, certainly goes to its end; ``False`` if that is
+    not known.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -118,9 +110,8 @@ def looks_complete(path: Path, kind: str | None) -> bool:
 
 
 def png_chunks(file: BinaryIO, size: int) -> Iterator[tuple[bytes, bool, bytes]]:
-    """Name of each chunk of a PNG of ``size`` bytes, whether the file holds all of it, and its first four bytes.
-
-    Nothing comes after one that the file does not hold. The last one of a whole PNG is ``IEND``.
+    """Name of each chunk of a PNG of ``size`` bytes, whether the file holds all of it, and its first four bytes, up
+    to ``IEND`` or to the first that the file does not hold.
     """
     file.seek(len(PNG_SIGNATURE))
     while len(head := file.read(8)) == 8:

@@ -30,19 +30,13 @@ _WILDCARDS = "*?["
 def find_images(
     inputs: Sequence[str | Path], suffixes: Collection[str] = SUFFIXES
 ) -> list[tuple[Path | str, str]]:
-    """Image files named by ``inputs``.
+    """Path (or address) of each image named by ``inputs``, and its name for the results.
 
-    Args:
-        inputs: files, folders that are searched at every depth, and patterns with ``*``, ``**`` or ``?`` that files
-            are taken by; each on this machine or an address that fsspec knows, such as ``s3://bucket/folder``.
-        suffixes: of the files that are taken from a folder, in lower case.
-
-    Returns:
-        Path (or address) of each image, and its name for the results: its file name, or its POSIX path below the
-        folder it was found in, which for a pattern is the part before its first wildcard. Sorted within each input.
-
-    Raises:
-        InputError: an input is not there, nothing was found, or two images have one name.
+    Inputs are files, folders that are searched at every depth for ``suffixes`` (lower case), and patterns with
+    ``*``, ``**`` or ``?``; each on this machine or an address that fsspec knows, such as ``s3://bucket/folder``.
+    The name is the POSIX path below the folder that was searched, of a pattern below the part before its first
+    wildcard. Sorted within each input. Raises InputError if an input is not there, nothing was found, or two images
+    have one name.
     """
     found: dict[str, Path | str] = {}
     for given in inputs:
@@ -59,21 +53,15 @@ def find_images(
 
 
 def is_clutter(path: PurePath | str) -> bool:
-    """Whether a path is what systems leave in folders: hidden files, ``._name``, ``__MACOSX``, ``Thumbs.db``.
-
-    Args:
-        path: relative to the folder that is searched.
+    """Whether a path, relative to the folder searched, is what systems leave: hidden files, ``._name``,
+    ``__MACOSX``, ``Thumbs.db``.
     """
     return any(part.startswith(".") or part.lower() in _CLUTTER for part in PurePath(path).parts)
 
 
 def report_passed_by(names: Iterable[PurePath | str], suffixes: Collection[str], where: str) -> None:
-    """Log one line about files of a folder that could be images and are not read, by suffix.
-
-    Args:
-        names: of all its files, relative to it.
-        suffixes: of the files that are read, in lower case.
-        where: what the line calls the folder.
+    """Log one line about files ``where`` that could be images and are not read, by suffix; ``suffixes`` are those
+    that are.
     """
     passed = Counter(
         suffix

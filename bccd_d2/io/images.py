@@ -46,21 +46,12 @@ _PILLOW_LIMIT = threading.Lock()
 
 
 def read_image(path: str | Path, image_format: Literal["BGR", "RGB"] | str = "BGR") -> NDArray[np.uint8]:
-    """Read an image at native size, turned upright as its EXIF orientation says.
+    """Read an image (of several pages the first) at native size, turned upright as its EXIF orientation says:
+    (height, width, 3) uint8 in the colour order ``image_format``, "BGR" or "RGB".
 
-    More than eight bits are scaled as :mod:`bccd_d2.io.levels` says. What is unusual about the levels is logged as a
-    warning, once a file.
-
-    Args:
-        path: as for :func:`open_source`; of several pages the first is read.
-        image_format: "BGR" or "RGB".
-
-    Returns:
-        (height, width, 3) uint8.
-
-    Raises:
-        InputError: the file is empty, cut short or no image, or the format is unknown.
-        OSError: the file cannot be read.
+    More than eight bits are scaled as :mod:`bccd_d2.io.levels` says. What is unusual about the levels is logged,
+    once a file. Raises InputError for a file that is empty, cut short or no image, OSError for one that cannot be
+    read.
     """
     if image_format not in ("BGR", "RGB"):
         raise InputError(f"INPUT.FORMAT is {image_format!r}; expected BGR or RGB")
@@ -81,10 +72,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
     """``(height, width)`` in pixels, as :func:`read_image` reads it.
 
     Only the header is decoded, but a file that was cut short is noticed: PNG by its chunks, JPEG by its end marker,
-    TIFF by the places of its strips, others by decoding them.
-
-    Raises:
-        InputError: the file is empty, truncated or no image.
+    TIFF by the places of its strips, others by decoding them. Raises InputError as :func:`read_image`.
     """
     if _kind(path) != "picture":
         with open_source(path, measure=False) as source:
@@ -107,10 +95,8 @@ def exif_orientation(image: Image.Image) -> int:
 
 
 def read_orientation(path: Path) -> int:
-    """EXIF or TIFF orientation of an image file by which it is turned as it is read; 1 is upright.
-
-    Raises:
-        InputError: the file is no image.
+    """EXIF or TIFF orientation by which an image file is turned as it is read; 1 is upright. Raises InputError for
+    a file that is no image.
     """
     kind = _kind(path)
     if kind == "picture":
@@ -125,20 +111,13 @@ def read_orientation(path: Path) -> int:
 def open_source(
     path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS, measure: bool = True
 ) -> ImageSource:
-    """Open an image file; formats are known by content, not by name.
+    """Open a PNG, JPEG, BMP, JPEG 2000, WebP or TIFF, or a whole slide that OpenSlide reads (extra ``slides``),
+    known by content and not by name.
 
-    Args:
-        path: PNG, JPEG, BMP, JPEG 2000, WebP, TIFF, or a whole slide that OpenSlide reads (extra ``slides``).
-        page: of a TIFF of several pages, from 0 on; see :func:`page_count`.
-        max_pixels: a file (of a TIFF, a strip or tile) that must be decoded whole and claims more pixels is refused.
-        measure: find black and white of a TIFF of more than eight bits; else only its size is known.
-
-    Returns:
-        A source to be closed after use; whole slides and TIFF are read on demand.
-
-    Raises:
-        InputError: the file is empty, cut short, no image, too large, or has no such page.
-        OSError: the file cannot be read.
+    Whole slides and TIFF are read on demand; close the source after use. ``page`` counts the images of a TIFF from
+    0, see :func:`page_count`. What must be decoded whole (of a TIFF, a strip or tile) is refused above
+    ``max_pixels``. Without ``measure`` only the size of a TIFF of more than eight bits is known. Raises InputError
+    for a file that is empty, cut short, no image, too large, or has no such page.
     """
     path = Path(path)
     kind = _kind(path)
@@ -158,11 +137,8 @@ def open_source(
 
 
 def page_count(path: str | Path) -> int:
-    """How many images a file holds: the pages of a TIFF (levels of a pyramid are one image), otherwise 1.
-
-    Raises:
-        InputError: the file is a broken TIFF.
-        OSError: the file cannot be read.
+    """How many images a file holds: the pages of a TIFF (levels of a pyramid are one image), otherwise 1. Raises
+    InputError for a broken TIFF.
     """
     path = Path(path)
     if _kind(path) != "tiff":
@@ -200,10 +176,7 @@ def _read_picture(path: Path) -> NDArray[np.uint8]:
 
 
 def _decode(path: Path) -> tuple[NDArray[Any], int | None]:
-    """(height, width, 3) BGR as stored, and the bits of the camera where the file declares them.
-
-    OpenCV decodes a PNG in three quarters of the time that Pillow takes.
-    """
+    """(height, width, 3) BGR as stored, and the bits of the camera where the file declares them."""
     encoded = np.fromfile(path, np.uint8)
     chunks = []
     if encoded[: len(PNG_SIGNATURE)].tobytes() == PNG_SIGNATURE:

@@ -1,9 +1,8 @@
 """The one rule for levels: which stored numbers are black and white, and how they become eight bits.
 
-Images of eight bits are left as they are. Cameras of 10, 12 or 14 bits write their levels into 16-bit files unchanged,
-so the file's own 65,535 would turn such an image almost black. White is the largest level of the smallest camera depth
-that holds the image. Unlike percentiles this depends on the camera and not on what the image shows, so colours stay
-comparable. A share of the pixels at either end does not count, so that hot pixels change nothing.
+Cameras of 10, 12 or 14 bits write their levels into 16-bit files unchanged. So white is the largest level of the
+smallest camera depth that holds the image; unlike percentiles this depends on the camera and not on what the image
+shows, so colours stay comparable. A share of the pixels at either end does not count: hot pixels change nothing.
 """
 
 from __future__ import annotations
@@ -42,21 +41,13 @@ _warned: set[str] = set()
 
 @dataclass(frozen=True)
 class Levels:
-    """What the stored levels of an image mean.
+    """What the stored levels of an image mean."""
 
-    Attributes:
-        black: level of no light.
-        white: level of full brightness.
-        low: darkest level of the image, few pixels aside.
-        high: brightest level of the image, few pixels aside.
-        note: what to tell the user about them; empty where they are usual.
-    """
-
-    black: float
-    white: float
-    low: float
-    high: float
-    note: str = ""
+    black: float  # level of no light
+    white: float  # level of full brightness
+    low: float  # darkest level of the image, few pixels aside
+    high: float  # brightest level of the image, few pixels aside
+    note: str = ""  # what to tell the user about them; empty where they are usual
 
     @property
     def warning(self) -> str:
@@ -71,15 +62,9 @@ class Levels:
 
 
 def find_levels(pixels: NDArray[Any], name: str = "image", declared_bits: int | None = None) -> Levels:
-    """Black and white of an image.
-
-    Args:
-        pixels: of any shape and number type; the image or an even sample of it.
-        name: what messages call it.
-        declared_bits: of the camera, where the file declares them; ``None`` where it does not.
-
-    Raises:
-        InputError: floating-point levels of which nothing says what is full brightness.
+    """Black and white of an image, from ``pixels`` of any shape and number type, all or an even sample.
+    ``declared_bits`` are the camera's, where the file declares them. Raises InputError for floating-point levels of
+    which nothing says what is full brightness.
     """
     if pixels.dtype == np.bool_:
         return Levels(0, 1, 0, 1)
@@ -111,10 +96,8 @@ def find_levels(pixels: NDArray[Any], name: str = "image", declared_bits: int | 
 def agree(own: Levels, others: Iterable[Levels]) -> Levels:
     """``own`` with the white of its data set, so that an image a little darker is not shown four times as bright.
 
-    Args:
-        own: of one image.
-        others: of images of the same folder, size and type. Those count that an unbroken row of exposures joins to it;
-            so the same scene from a camera of another depth does not.
+    Of ``others``, images of the same folder, size and type, those count that an unbroken row of exposures joins to
+    it; so the same scene from a camera of another depth does not.
     """
     if own.white - own.black < 255:  # fractions, which know no camera
         return own

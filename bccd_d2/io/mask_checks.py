@@ -25,16 +25,13 @@ _CLEARLY = 0.2
 
 @dataclass(frozen=True)
 class MaskFit:
-    """How well a mask lies on what its image shows.
+    """How well a mask lies on what its image shows."""
 
-    Attributes:
-        fit: share of the mask that Otsu's foreground covers, less that of the rest (Youden, "Index for rating
-            diagnostic tests", Cancer 3, 1950): 1 for a perfect mask, 0 for one of another image, -1 for an inverted
-            one; not a number where the mask is empty or full.
-        turned: the same of the mask turned as the image is turned by its orientation; not a number where it is not.
-    """
-
+    # Share of the mask that Otsu's foreground covers, less that of the rest (Youden, "Index for rating diagnostic
+    # tests", Cancer 3, 1950): 1 for a perfect mask, 0 for one of another image, -1 for an inverted one; not a
+    # number where the mask is empty or full.
     fit: float
+    # The same of the mask turned as the image is turned by its orientation; not a number where it is not.
     turned: float
 
     @property
@@ -54,13 +51,8 @@ class MaskFit:
 
 
 def fills_image(bbox: Sequence[float], area: float, height: int, width: int) -> bool:
-    """Whether an instance covers most of an image and touches all its sides, as a background does.
-
-    Args:
-        bbox: ``[x, y, width, height]`` in pixels, tight.
-        area: in pixels.
-        height: of the image.
-        width: of the image.
+    """Whether an instance with the tight ``bbox`` [x, y, width, height] covers most of an image and touches all its
+    sides, as a background does.
     """
     return list(bbox) == [0, 0, width, height] and area > _MOST * height * width
 
@@ -75,12 +67,8 @@ def is_background(mask: NDArray[np.bool_]) -> bool:
 
 
 def measure_fit(image: NDArray[np.uint8], mask: NDArray[np.bool_], orientation: int = 1) -> MaskFit:
-    """Compare a mask with the foreground of its image.
-
-    Args:
-        image: uint8 (height, width, 3) RGB, upright.
-        mask: bool (height, width).
-        orientation: EXIF orientation by which the image was turned.
+    """Compare a bool (height, width) mask with the foreground of its image, uint8 (height, width, 3) RGB, upright,
+    that was turned by the EXIF ``orientation``.
     """
     height, width = mask.shape
     scale = min(1.0, _LONG_SIDE / max(height, width))

@@ -13,21 +13,13 @@ EDGE_REACH = 5
 def nearest_class(
     pixels: NDArray, listed: NDArray, meaning: NDArray[np.uint8], tolerance: float
 ) -> tuple[NDArray[np.uint8], int, str]:
-    """Class of each pixel.
+    """Class of each pixel, uint8 (height, width), the number of pixels beyond the tolerance, and the commonest
+    value among these in words.
 
-    A pixel within ``tolerance`` of a listed value has its class. Any other is an edge pixel: it gets the class that is
-    nearest in value among those that occur in its 5x5 neighbourhood. Without that limit the anti-aliased edge of a
-    white cell on black passes through grey, and every cell gets a rim of whatever class is grey.
-
-    Args:
-        pixels: (height, width) or (height, width, channels).
-        listed: (n, channels) values that are known, one or three channels.
-        meaning: uint8 (n,) class of each listed value.
-        tolerance: largest difference per channel from a listed value.
-
-    Returns:
-        ``(classes, unlisted, commonest)``: uint8 (height, width), the number of pixels beyond the tolerance, and the
-        commonest value among them in words (empty if there is none).
+    A pixel within ``tolerance`` (per channel) of a value ``listed``, (n, 1 or 3), has its ``meaning``, uint8 (n,).
+    Any other is an edge pixel: it gets the class that is nearest in value among those in its 5x5 neighbourhood.
+    Without that limit the anti-aliased edge of a white cell on black passes through grey, and every cell gets a rim
+    of whatever class is grey.
     """
     height, width = pixels.shape[:2]
     # Few distinct values stand for millions of pixels: everything is decided once a value.

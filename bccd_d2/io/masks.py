@@ -31,29 +31,23 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class MaskRule:
-    """What the pixels of a mask mean.
+    """What the pixels of a mask mean."""
 
-    Attributes:
-        kind: ``binary``: cell or not. ``classes``: each value or colour is a class. ``instances``: each value is a
-            cell, 0 is background. ``none``: there are no masks, only images.
-        threshold: binary only: values above it are cells; ``None`` wants masks of exactly two values.
-        invert: binary only: the dark value is the cells.
-        channel: ``red``, ``green``, ``blue`` or ``alpha``; ``None`` takes the one channel there is, or equal ones;
-            ``rgb`` (instances only) makes each colour one cell, black being background.
-        values: classes by grey value or palette index, ``(value, class name)``.
-        colours: classes by RGB colour, ``((red, green, blue), class name)``.
-        tolerance: how far a pixel may be from the values or colours listed, per channel in units of the mask. Pixels
-            further away are anti-aliased edges or noise of a JPEG and get the nearest class.
-        max_unlisted: largest share of such pixels; a mask with more has other values than the rule says.
-    """
-
+    # ``binary``: cell or not. ``classes``: each value or colour is a class. ``instances``: each value is a cell, 0
+    # is background. ``none``: there are no masks, only images
     kind: MaskKind = "binary"
+    # Binary only: values above it are cells; ``None`` wants masks of exactly two values.
     threshold: float | None = None
-    invert: bool = False
+    invert: bool = False  # binary only: the dark value is the cells
+    # ``red``, ``green``, ``blue`` or ``alpha``; ``None`` takes the one channel there is, or equal ones; ``rgb``
+    # (instances only) makes each colour one cell, black being background
     channel: str | None = None
-    values: tuple[tuple[int, str], ...] = ()
-    colours: tuple[tuple[Colour, str], ...] = ()
+    values: tuple[tuple[int, str], ...] = ()  # (grey value or palette index, class name)
+    colours: tuple[tuple[Colour, str], ...] = ()  # ((red, green, blue), class name)
+    # How far a pixel may be from the values or colours listed, per channel in units of the mask. Pixels further
+    # away are anti-aliased edges or noise of a JPEG and get the nearest class.
     tolerance: float = 0
+    # Largest share of such pixels; a mask with more has other values than the rule says.
     max_unlisted: float = 0
 
     def __post_init__(self) -> None:
@@ -93,10 +87,8 @@ class MaskContent(NamedTuple):
 
 
 def read_mask(path: Path, rule: MaskRule | None = None) -> MaskContent:
-    """Read a mask file (PNG, JPEG, BMP, TIFF or ``.npy``) as the rule says.
-
-    Raises:
-        InputError: the file is empty, truncated or no image, or its values are not those the rule expects.
+    """Read a mask file (PNG, JPEG, BMP, TIFF or ``.npy``) as the rule says. Raises InputError for a file that is
+    empty, truncated, no image, or has other values than the rule expects.
     """
     rule = rule or MaskRule()
     if rule.kind == "none":
@@ -120,11 +112,7 @@ def read_mask(path: Path, rule: MaskRule | None = None) -> MaskContent:
 
 
 def _load(path: Path, *, colour: bool) -> NDArray:
-    """Pixels as stored, (height, width) or (height, width, channels) in RGBA order, turned as EXIF says.
-
-    ``colour`` decides what a palette image gives: its colours, or its indices. Of ImageJ's inverting lookup tables, in
-    which 255 is shown black, it is always the indices, which is what ImageJ counts.
-    """
+    """Pixels as stored, (height, width) or (height, width, channels) in RGBA order, turned as EXIF says."""
     if path.stat().st_size == 0:
         raise InputError(f"{path}: empty file, expected a mask")
     if path.suffix.lower() == ".npy":

@@ -32,13 +32,8 @@ def is_whole_slide(path: Path) -> bool:
 
 
 class SlideSource(ImageSource):
-    """Level 0 of a whole slide. What was not scanned has the slide's background colour.
-
-    Args:
-        path: the file, or for MIRAX the ``.mrxs`` beside its folder.
-
-    Raises:
-        InputError: OpenSlide is not installed or cannot read the file.
+    """Level 0 of a whole slide; what was not scanned has the slide's background colour. Raises InputError where
+    OpenSlide is not installed or cannot read the file, for MIRAX the ``.mrxs`` beside its folder.
     """
 
     def __init__(self, path: Path) -> None:

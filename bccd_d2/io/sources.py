@@ -21,35 +21,20 @@ _SAMPLED_PIXELS = 250_000
 
 
 class ImageSource(ABC):
-    """An image that is read region by region, in native pixels, upright as its EXIF orientation says.
-
-    Attributes:
-        name: what messages call it.
-        height: in native pixels.
-        width: in native pixels.
-        microns_per_pixel: as the file says; ``None`` where it says nothing.
+    """An image ``height`` by ``width`` that is read region by region, in native pixels, upright as its EXIF
+    orientation says. ``name`` is what messages call it; ``microns_per_pixel`` is ``None`` where the file says
+    nothing.
     """
 
-    name: str
-    height: int
-    width: int
-    microns_per_pixel: float | None = None
+    name: str  # what messages call it
+    height: int  # in native pixels
+    width: int  # in native pixels
+    microns_per_pixel: float | None = None  # as the file says; ``None`` where it says nothing
 
     @abstractmethod
     def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """A region inside the image.
-
-        Args:
-            x: left column.
-            y: upper row.
-            width: columns.
-            height: rows.
-
-        Returns:
-            (height, width, 3) uint8, BGR.
-
-        Raises:
-            InputError: this part of the file cannot be decoded.
+        """A region inside the image, (height, width, 3) uint8 BGR, from its left column ``x`` and upper row ``y``.
+        Raises InputError where this part of the file cannot be decoded.
         """
 
     def close(self) -> None:  # noqa: B027  most sources hold no file open
@@ -65,16 +50,7 @@ class ImageSource(ABC):
 
 
 class ArraySource(ImageSource):
-    """An image that is in memory.
-
-    Args:
-        image: (height, width, 3) uint8, BGR.
-        name: what messages call it.
-        microns_per_pixel: ``None`` if not known.
-
-    Raises:
-        ValueError: the image is of another shape or type.
-    """
+    """An image in memory, (height, width, 3) uint8 BGR; raises ValueError for any other array."""
 
     def __init__(
         self, image: NDArray[np.uint8], name: str = "image", microns_per_pixel: float | None = None
@@ -96,18 +72,12 @@ class ArraySource(ImageSource):
 def sample_blocks(
     height: int, width: int, read: Callable[[int, int, int, int], NDArray[Any]]
 ) -> Iterator[NDArray[Any]]:
-    """Pixels spread evenly over an image of any size, row of blocks by row of blocks.
+    """Pixels spread evenly over an image of any size, row of blocks by row of blocks, a quarter of a million at
+    most.
 
     Up to 6144x6144 pixels all blocks together are every n-th row and column of the image, as
-    :meth:`bccd_d2.data.stain.ReinhardNormalizer.statistics` takes of a whole one; of larger ones some blocks are read.
-
-    Args:
-        height: of the image.
-        width: of the image.
-        read: called with x, y, width and height; gives (height, width, channels).
-
-    Yields:
-        (rows, columns, channels), not more than a quarter of a million pixels in all.
+    :meth:`bccd_d2.data.stain.ReinhardNormalizer.statistics` takes of a whole one; of larger ones some blocks are
+    read. ``read`` is called with x, y, width and height and gives (height, width, channels).
     """
     ys, xs = _block_starts(height), _block_starts(width)
     covered = min(height, len(ys) * _BLOCK) * min(width, len(xs) * _BLOCK)

@@ -27,10 +27,8 @@ def is_url(path: str | Path) -> bool:
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of an address or a path of this machine, and the path on it.
-
-    Raises:
-        InputError: no package for this kind of address is installed.
+    """The fsspec file system of an address or a path of this machine, and the path on it. Raises InputError where
+    no package for this kind of address is installed.
     """
     if not is_url(url):
         return LocalFileSystem(), Path(url).absolute().as_posix()
@@ -42,12 +40,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def local_copy(path: str | Path) -> Iterator[Path]:
-    """A path on this machine with the content of ``path``: itself, or a copy that is deleted again.
-
-    Image readers need files they can move about in; a copy serves every kind of address.
-
-    Raises:
-        OSError: the file cannot be read.
+    """A path on this machine with the content of ``path``: itself, or a copy that is deleted again, as image
+    readers need a file they can move about in.
     """
     if not is_url(path):
         yield Path(path)
@@ -66,11 +60,7 @@ def local_copy(path: str | Path) -> Iterator[Path]:
 
 
 def fingerprint(path: str | Path) -> str:
-    """Size and time of the last change of a file in words; another text means another file.
-
-    Raises:
-        OSError: the file is not there.
-    """
+    """Size and time of the last change of a file in words; another text means another file."""
     filesystem, remote = open_filesystem(str(path))
     size = filesystem.info(remote)["size"]
     try:
@@ -86,12 +76,9 @@ class Storage:
 
     A file is written on this machine first and moved into place; on an object store the upload is that move, since
     nothing is seen there before it is whole.
-
-    Attributes:
-        url: of the folder: a path, or an address that fsspec knows.
     """
 
-    url: str
+    url: str  # of the folder: a path, or an address that fsspec knows
 
     def _locate(self, name: str) -> tuple[Any, str]:
         filesystem, root = open_filesystem(self.url)
@@ -134,11 +121,7 @@ class Storage:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A new folder on this machine for files that :meth:`publish` moves; it is deleted with what is left in it.
-
-        Raises:
-            OSError: the folder of this storage cannot be written.
-        """
+        """A new folder on this machine for files that :meth:`publish` moves; it is deleted with what is left in it."""
         root = self.local_root
         if root is not None:
             # On the same disk, so that moving is one step that either happens or not.
@@ -150,11 +133,7 @@ class Storage:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, staged: Path, name: str) -> None:
-        """Move a staged file into place; what was there is replaced.
-
-        Raises:
-            OSError: it cannot be written there.
-        """
+        """Move a staged file into place; what was there is replaced."""
         filesystem, path = self._locate(name)
         if isinstance(filesystem, LocalFileSystem):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -172,11 +151,7 @@ class Storage:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder, so that no second process writes to it; object stores know no such thing.
-
-        Raises:
-            InputError: another process holds it.
-        """
+        """Hold the folder, so that no second process writes to it (InputError); object stores know no such thing."""
         root = self.local_root
         with locked(root, "--output") if root is not None else nullcontext():
             yield

@@ -22,12 +22,9 @@ RGB_ADVICE = "save it as RGB (Fiji: Image > Type > RGB Color), or the channel th
 def tiff_images(file: tifffile.TiffFile, name: str) -> list[list[Any]]:
     """The images of a TIFF at full size, each as the pages that hold its planes.
 
-    Reduced copies, masks and a slide's label are left out. Three channels that lie in pages of their own (axis C of
-    OME-TIFF and ImageJ) are one image of three planes: red, green and blue. Depths, times and pages of unknown meaning
-    are images of their own.
-
-    Raises:
-        InputError: there is another number of channels.
+    Reduced copies, masks and a slide's label are left out. Three channels in pages of their own (axis C of OME-TIFF
+    and ImageJ) are one image of three planes: red, green and blue; another number of channels raises InputError.
+    Depths, times and pages of unknown meaning are images of their own.
     """
     series = file.series
     if any(getattr(file, kind, False) for kind in _WHOLE_SLIDES):

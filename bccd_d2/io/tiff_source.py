@@ -36,22 +36,12 @@ _ALPHA = (1, 2)
 class TiffSource(ImageSource):
     """One image of a TIFF: strips or tiles, any compression that ``imagecodecs`` knows, 1 to 32 bits.
 
-    Grey, RGB, palette, YCbCr (JPEG) and CMYK; an alpha channel is dropped. Three samples that no tag calls RGB, in one
-    page or in three, are red, green and blue.
-
-    Args:
-        path: the file.
-        page: index into :func:`bccd_d2.io.tiff_layout.tiff_images`.
-        max_pixels: a strip or tile of more pixels is refused.
-        measure: find ``levels``, on an even sample of the image.
-
-    Attributes:
-        orientation: by which it is turned, as in EXIF.
-        levels: what samples of more than eight bits mean, else ``None``.
-        levels_declared: whether the file says how many bits its camera has.
-
-    Raises:
-        InputError: the file is broken or cut short, has no such page, or a kind of pixels that is not read.
+    Grey, RGB, palette, YCbCr (JPEG) and CMYK; an alpha channel is dropped. Three samples that no tag calls RGB, in
+    one page or in three, are red, green and blue. ``page`` is an index into
+    :func:`bccd_d2.io.tiff_layout.tiff_images`; a strip or tile above ``max_pixels`` is refused; ``measure`` finds
+    ``levels`` of samples of more than eight bits on an even sample of the image, ``levels_declared`` says whether
+    the file tells the bits of its camera. Raises InputError for a file that is broken or cut short, has no such
+    page, or a kind of pixels that is not read.
     """
 
     def __init__(self, path: Path, page: int, max_pixels: int, *, measure: bool = True) -> None:

@@ -1,8 +1,5 @@
-"""The cells of one image, each with a mask as large as the cell and not as the image.
-
-A smear holds hundreds of cells, and hundreds of masks of the image's size are what takes the time and the memory:
-70 cells of a 1600x1200 image are 134 MB as whole masks and half a megabyte as windows. Evaluation, inference and the
-writers all work on these.
+"""The cells of one image, each with a mask as large as the cell: 70 cells of a 1600x1200 image are 134 MB as whole
+masks and half a megabyte so.
 """
 
 from __future__ import annotations
@@ -23,25 +20,16 @@ from bccd_d2.structures.segmentation import decode_columns
 
 @dataclass(frozen=True)
 class Cells:
-    """N cells of one image, in native pixels.
-
-    Attributes:
-        height: of the image.
-        width: of the image.
-        windows: (N, 4) int64 ``x0, y0, x1, y1``, end exclusive, inside the image: where each mask lies.
-        masks: N bool arrays, each as large as its window.
-        boxes: (N, 4) float64 xyxy; those of the detector, or the tight boxes of the masks.
-        classes: (N,) int64 class indices.
-        scores: (N,) float64 in [0, 1]; 1 for annotations.
-    """
+    """N cells of one image, in native pixels."""
 
     height: int
     width: int
+    # (N, 4) int64 ``x0, y0, x1, y1``, end exclusive, inside the image: where each mask lies
     windows: NDArray[np.int64]
-    masks: Sequence[NDArray[np.bool_]]
-    boxes: NDArray[np.float64]
-    classes: NDArray[np.int64]
-    scores: NDArray[np.float64]
+    masks: Sequence[NDArray[np.bool_]]  # N bool arrays, each as large as its window
+    boxes: NDArray[np.float64]  # (N, 4) float64 xyxy; those of the detector, or the tight boxes of the masks
+    classes: NDArray[np.int64]  # (N,) int64 class indices
+    scores: NDArray[np.float64]  # (N,) float64 in [0, 1]; 1 for annotations
 
     def __post_init__(self) -> None:
         lengths = {len(self.windows), len(self.masks), len(self.boxes), len(self.classes), len(self.scores)}
@@ -60,16 +48,10 @@ class Cells:
         classes: Sequence[int] | NDArray[Any] | None = None,
         scores: Sequence[float] | NDArray[Any] | None = None,
     ) -> Cells:
-        """Cells from masks, cut down to the pixels inside.
+        """Cells from masks that are not 0 inside, cut down to those pixels.
 
-        Args:
-            height: of the image.
-            width: of the image.
-            masks: not 0 inside; of the image's size, or with ``origins`` of any size that fits.
-            origins: (x, y) of the upper left pixel of each mask.
-            boxes: (N, 4) xyxy; ``None`` takes the tight boxes of the masks.
-            classes: (N,); ``None`` stands for 0.
-            scores: (N,); ``None`` stands for 1.
+        The masks have the image's size, or with ``origins``, the (x, y) of their upper left pixels, any size that
+        fits. ``boxes`` (N, 4) xyxy default to the tight boxes of the masks, ``classes`` to 0 and ``scores`` to 1.
         """
         windows, cut = [], []
         for index, mask in enumerate(masks):
@@ -101,10 +83,8 @@ class Cells:
         classes: Sequence[int] | NDArray[Any] | None = None,
         scores: Sequence[float] | NDArray[Any] | None = None,
     ) -> Cells:
-        """Cells from COCO RLE of the image's size, compressed or plain; the rest as :meth:`from_masks`.
-
-        Raises:
-            InputError: an RLE is malformed or of another size.
+        """Cells from COCO RLE of the image's size, compressed or plain; the rest as :meth:`from_masks`. Raises
+        InputError for an RLE that is malformed or of another size.
         """
         strips = [decode_columns(rle, height, width) for rle in rles]
         return cls.from_masks(
@@ -119,14 +99,8 @@ class Cells:
 
     @classmethod
     def from_label_image(cls, labels: NDArray[Any], classes: Mapping[int, int] | None = None) -> Cells:
-        """Cells of a label image, by rising label.
-
-        Args:
-            labels: (height, width) integers, 0 for the background.
-            classes: class index by label; ``None`` stands for 0.
-
-        Raises:
-            InputError: the array is not of that form.
+        """Cells of a label image, (height, width) integers with 0 for the background, by rising label; ``classes``
+        gives the class index of each label. Raises InputError for an array of another form.
         """
         if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer) or (labels < 0).any():
             raise InputError(
@@ -219,11 +193,7 @@ class Cells:
 
 
 def concatenate(parts: Sequence[Cells]) -> Cells:
-    """The cells of several parts of one image, in order.
-
-    Args:
-        parts: at least one, all of the same image size.
-    """
+    """The cells of several parts (one at least) of one image, in order."""
     first = parts[0]
     return Cells(
         first.height,

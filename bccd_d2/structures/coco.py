@@ -20,12 +20,9 @@ PARTS = ("train", "val", "test")
 def read_coco(path: Path | str) -> dict[str, Any]:
     """Read a COCO instance document; what annotation tools are known to get wrong is repaired, and said in the log.
 
-    Returns:
-        A sound document: whole numbers for ids, each once; every annotation has a box, an area, ``iscrowd``, and an
-        outline of at least one pixel that decodes to the size of its image.
-
-    Raises:
-        InputError: the file is no JSON, or has faults that cannot be repaired; all are listed.
+    In the document returned ids are whole numbers, each once; every annotation has a box, an area, ``iscrowd``, and
+    an outline of at least one pixel that decodes to the size of its image. Raises InputError with a list of all
+    faults that cannot be repaired, or for a file that is no JSON.
     """
     document, repairs, faults = repair_coco(read_json(path))
     log_repairs(path, repairs)
@@ -34,10 +31,8 @@ def read_coco(path: Path | str) -> dict[str, Any]:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read JSON in UTF-8, with a byte order mark or without, or in the cp1252 of Windows.
-
-    Raises:
-        InputError: there is no such file or it holds no JSON.
+    """Read JSON in UTF-8, with a byte order mark or without, or in the cp1252 of Windows. Raises InputError where
+    there is none.
     """
     try:
         content = Path(path).read_bytes()
@@ -55,12 +50,8 @@ def read_json(path: Path | str) -> Any:
 
 
 def unlabeled_categories(document: Mapping[str, Any], image: Mapping[str, Any], where: str) -> list[str]:
-    """Names of the classes that are not annotated in an image, or not completely.
-
-    ``unlabeled_categories`` of the image wins over that of ``info``.
-
-    Raises:
-        InputError: it is no list of names of categories.
+    """Names of the classes that are not annotated in an image, or not completely; what the image says wins over
+    ``info``. Raises InputError where that is no list of names of categories.
     """
     listed = [category["name"] for category in document["categories"]]
     names = {**(document.get("info") or {}), **image}.get("unlabeled_categories", [])
@@ -80,11 +71,6 @@ class CocoWriter:
     """A COCO document whose annotations go to the file at once, so that memory does not grow with their number.
 
     A context manager. The file is valid JSON only once the block has ended, so write to a place nobody reads yet.
-
-    Args:
-        path: file to write; its folder is made.
-        info: the document's ``info``.
-        categories: the document's ``categories``.
     """
 
     def __init__(self, path: Path, info: Mapping[str, Any], categories: Sequence[Mapping[str, Any]]) -> None:

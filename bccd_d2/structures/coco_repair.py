@@ -39,28 +39,20 @@ SizeOf = Callable[[str], tuple[int, int] | None]
 
 
 class Repaired(NamedTuple):
-    """A COCO document after its repair.
+    """A COCO document after its repair."""
 
-    Attributes:
-        document: sound where there are no faults; entries with a fault may be missing from it.
-        repairs: how often what was repaired.
-        faults: what cannot be repaired, one line each, in the order of the file.
-    """
-
-    document: dict[str, Any]
-    repairs: Counter[str]
-    faults: list[str]
+    document: dict[str, Any]  # sound where there are no faults; entries with a fault may be missing from it
+    repairs: Counter[str]  # how often what was repaired
+    faults: list[str]  # what cannot be repaired, one line each, in the order of the file
 
 
 def repair_coco(document: Any, *, size_of: SizeOf | None = None, keep_boxes: bool = False) -> Repaired:
     """Repair and check a COCO instance document, which is not changed itself.
 
-    Args:
-        document: what the JSON holds.
-        size_of: (height, width) of an image by its file name, for images without them.
-        keep_boxes: for a conversion, which goes by outlines: keep annotations that have a box and no outline, with an
-            empty list for a segmentation (otherwise they are left out, and counted), and replace boxes that cover
-            their outline only roughly, such as those a model predicts.
+    ``size_of`` gives (height, width) of an image by its file name, for images without them. ``keep_boxes`` is for
+    conversion, which goes by outlines: annotations with a box and no outline are kept, with an empty list for a
+    segmentation (otherwise they are left out and counted), and boxes that cover their outline only roughly, such as
+    those a model predicts, are replaced.
     """
     if isinstance(document, Mapping):
         lists = {key: document.get(key) for key in _LISTS}
@@ -82,11 +74,7 @@ def log_repairs(path: Path | str, repairs: Mapping[str, int]) -> None:
 
 
 def refuse_faults(path: Path | str, faults: Sequence[str]) -> None:
-    """List the faults of a file.
-
-    Raises:
-        InputError: there are any.
-    """
+    """Raise InputError with a list of the faults of a file, if there are any."""
     if faults:
         more = [f"... and {len(faults) - _FAULTS_SHOWN} more"] if len(faults) > _FAULTS_SHOWN else []
         shown = "".join(f"\n  {fault}" for fault in [*faults[:_FAULTS_SHOWN], *more])
@@ -263,11 +251,7 @@ class _Repair:
         return annotation if kept and size is not None and not faults else None
 
     def _outline_and_box(self, annotation: Entry, height: int, width: int) -> bool:
-        """Repair outline, area and box; returns whether the annotation is kept.
-
-        Raises:
-            InputError: the outline is none, or the box is that of another cell.
-        """
+        """Repair outline, area and box; returns whether the annotation is kept."""
         if "segmentation" not in annotation and "rle" in annotation:
             annotation["segmentation"] = annotation["rle"]
         outline = self._outline(annotation.get("segmentation"))
@@ -338,11 +322,7 @@ class _Repair:
 
 
 def _extent(outline: Any, height: int, width: int) -> tuple[int, list[int]]:
-    """Pixels of an outline and the box around them.
-
-    Raises:
-        InputError: it is none.
-    """
+    """Pixels of an outline and the box around them."""
     code = as_rle(outline, height, width)
     if isinstance(outline, Mapping):
         return rle_extent(outline)

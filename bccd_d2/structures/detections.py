@@ -18,23 +18,14 @@ _SMALLEST_SIDE = 1e-6
 
 @dataclass(frozen=True)
 class Detections:
-    """N cells of one image or tile, each with the mask as the network sees it: a square stretched over its box.
-
-    Attributes:
-        height: of the image.
-        width: of the image.
-        boxes: (N, 4) float32 xyxy in pixels of the image, inside it.
-        classes: (N,) int64 class indices.
-        scores: (N,) float32 in [0, 1], falling.
-        masks: (N, M, M) float32 probabilities in [0, 1].
-    """
+    """N cells of one image or tile, each with the mask as the network sees it: a square stretched over its box."""
 
     height: int
     width: int
-    boxes: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    masks: NDArray[np.float32]
+    boxes: NDArray[np.float32]  # (N, 4) float32 xyxy in pixels of the image, inside it
+    classes: NDArray[np.int64]  # (N,) int64 class indices
+    scores: NDArray[np.float32]  # (N,) float32 in [0, 1], falling
+    masks: NDArray[np.float32]  # (N, M, M) float32 probabilities in [0, 1]
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -74,16 +65,10 @@ class Detections:
         return np.clip(np.concatenate([low, high], axis=1), 0, [self.width, self.height] * 2).astype(np.int64)
 
     def probability(self, index: int, window: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Mask probabilities of one cell, as Detectron2's ``paste_masks_in_image`` samples them.
+        """Mask probabilities of one cell, as Detectron2's ``paste_masks_in_image`` samples them: float32 of the
+        shape of ``window`` (``x0, y0, x1, y1`` in pixels of the image), 0 far outside the box.
 
         Bilinear sampling is one product of matrices for the rows and one for the columns.
-
-        Args:
-            index: of the cell.
-            window: ``x0, y0, x1, y1`` in pixels of the image.
-
-        Returns:
-            (y1 - y0, x1 - x0) float32; 0 far outside the box.
         """
         x0, y0, x1, y1 = self.boxes[index]
         mask = self.masks[index]
@@ -106,9 +91,8 @@ class Detections:
 
 
 def _interpolation(start: int, stop: int, low: float, high: float, size: int) -> NDArray[np.float32]:
-    """(stop - start, size) float32: the weight of each of ``size`` samples between ``low`` and ``high`` at each pixel.
-
-    Pixel i lies at i + 0.5; beyond the outermost samples lies 0, as in ``grid_sample`` with ``align_corners=False``.
+    """(stop - start, size) float32: the weight of each of ``size`` samples between ``low`` and ``high`` at each
+    pixel.
     """
     centres = np.arange(start, stop, dtype=np.float32) + np.float32(0.5)
     positions = (centres - low) * np.float32(size / max(high - low, _SMALLEST_SIDE)) - np.float32(0.5)

@@ -1,6 +1,6 @@
 """Joins images and classes of two sources by name, never by position.
 
-File names come from other tools and other systems: with folders in front or without, with backslashes, with another
+File names come from other tools and systems: with folders in front or without, with backslashes, with another
 suffix, with accents composed (NFC) or not (NFD).
 """
 
@@ -42,24 +42,15 @@ def match_images(
     where: str,
     required: bool = True,
 ) -> dict[str, str]:
-    """The candidate that each name means.
+    """The candidate that each name means, as a dict of names and candidates as they were given.
 
     Tried in this order, each for all names before the next: the whole path; one path being the end of the other
-    (``smears/a.png`` and ``a.png``); the file name; the file name with another extension behind it (``a.png.tif`` and
-    ``a.png``); the stem (``a.json`` and ``a.png``). Of several candidates the one is taken that has most of the
+    (``smears/a.png`` and ``a.png``); the file name; the file name with another extension behind it (``a.png.tif``
+    and ``a.png``); the stem (``a.json`` and ``a.png``). Of several candidates the one is taken that has most of the
     name's last folders. A candidate that one name means in an earlier step is not taken by another in a later one.
 
-    Args:
-        names: file names or stems of one source.
-        candidates: file names of the other.
-        where: file or option that the names come from, for messages.
-        required: whether each name must be found; otherwise those that are not are left out of the result.
-
-    Returns:
-        Candidate by name, both as they were given.
-
-    Raises:
-        InputError: a name means several candidates, several names mean one candidate, or a required name means none.
+    Raises InputError, which names ``where`` the names come from, if a name means several candidates, several names
+    mean one, or (if ``required``) a name means none.
     """
     wanted, known = list(dict.fromkeys(names)), list(dict.fromkeys(candidates))
     found: dict[str, str] = {}
@@ -100,22 +91,11 @@ def match_classes(
     where: str,
     required: bool = True,
 ) -> dict[int, int]:
-    """The number in ``known`` of each class in ``found``.
+    """The number in ``known`` of each class in ``found``, names by number or numbers alone.
 
-    Classes are joined by name, whatever their numbers; upper and lower case are told apart only where ``known`` does.
-    Numbers count only where ``found`` has no names.
-
-    Args:
-        found: names by number, or numbers alone.
-        known: names by number.
-        where: file or option that ``found`` comes from, for messages.
-        required: whether each class must be found; otherwise those that are not are left out of the result.
-
-    Returns:
-        Number in ``known`` by number in ``found``.
-
-    Raises:
-        InputError: a name is there twice, or a required class is not found.
+    Classes are joined by name, whatever their numbers; upper and lower case are told apart only where ``known``
+    does. Numbers count only where ``found`` has no names. Raises InputError, which names ``where`` they come from,
+    if a name is there twice or (if ``required``) a class is not found.
     """
     listing = ", ".join(f"{number} {name}" for number, name in known.items())
     if not isinstance(found, Mapping):

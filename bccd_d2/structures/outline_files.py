@@ -32,28 +32,17 @@ _AREA_TYPES = ("POLYGON", "RECT", "OVAL", "FREEHAND", "TRACED")
 
 @dataclass(frozen=True)
 class Outline:
-    """One cell.
+    """One cell."""
 
-    Attributes:
-        rings: closed outlines, each (P, 2) x and y in pixels of the image; (0, 0) is the upper left corner of its first
-            pixel. What lies in an odd number of rings is inside, so that holes are rings like any other.
-        class_name: ``None`` where the file says nothing.
-        score: in [0, 1], likewise.
-    """
-
+    # Closed outlines, each (P, 2) x and y in pixels of the image; (0, 0) is the upper left corner of its first
+    # pixel. What lies in an odd number of rings is inside, so that holes are rings like any other.
     rings: Sequence[NDArray[np.float64]]
-    class_name: str | None = None
-    score: float | None = None
+    class_name: str | None = None  # ``None`` where the file says nothing
+    score: float | None = None  # in [0, 1], likewise
 
     def mask(self, height: int, width: int) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-        """Pixels inside, cut down to the outline.
-
-        Args:
-            height: of the image; what lies beyond it is cut off.
-            width: likewise.
-
-        Returns:
-            Bool array, and the (x, y) of its upper left pixel in the image.
+        """Pixels inside as a bool array cut down to the outline, and the (x, y) of its upper left pixel in the
+        image; what lies beyond an image of ``height`` and ``width`` is cut off.
         """
         points = np.concatenate(self.rings)
         x0, y0 = np.clip(np.floor(points.min(axis=0)).astype(int), 0, [width, height]).tolist()
@@ -76,11 +65,8 @@ def read_geojson(path: Path) -> list[Outline]:
     """Polygons and multipolygons of a GeoJSON file: a FeatureCollection, a list of features, or one of them.
 
     The class is ``properties.classification.name`` (QuPath), of a derived class such as ``WBC: monocyte`` the base
-    class, or ``properties.class``, the score
-    ``properties.measurements.score``. Other geometries, such as points, are counted in the log.
-
-    Raises:
-        InputError: the file cannot be read, or is not such a file.
+    class, or ``properties.class``; the score ``properties.measurements.score``. Other geometries, such as points,
+    are counted in the log. Raises InputError for any other file.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -115,10 +101,7 @@ def read_imagej(path: Path) -> list[Outline]:
     """Areas of an ImageJ region (.roi), or of a zip of them as the ROI manager saves it.
 
     The class is what stands before the number in a name such as ``RBC-0001`` or ``RBC-0001 (teardrop)``. Lines and
-    points are counted in the log.
-
-    Raises:
-        InputError: the file cannot be read, is not such a file, or roifile is not installed.
+    points are counted in the log. Raises InputError for any other file, or where roifile is not installed.
     """
     try:
         from roifile import ImagejRoi

@@ -16,16 +16,10 @@ Ring = list[tuple[int, int]]
 
 
 def mask_to_polygons(mask: NDArray, x: int = 0, y: int = 0) -> list[list[int]]:
-    """Polygons of a mask, one for each connected part.
+    """COCO polygons ``[x0, y0, x1, y1, ...]`` of a (height, width) mask, not 0 inside, one for each connected part.
 
-    Args:
-        mask: (height, width), not 0 inside.
-        x: added to every x, for a mask that was cut out of an image.
-        y: added to every y.
-
-    Returns:
-        Polygons ``[x0, y0, x1, y1, ...]`` in pixel-edge coordinates: the pixel in row r and column c is the square
-        from (c, r) to (c + 1, r + 1).
+    Coordinates are those of pixel edges: the pixel in row r and column c is the square from (c, r) to (c + 1, r +
+    1). ``x`` and ``y`` are added, for a mask that was cut out of an image.
     """
     polygons = []
     for part in mask_to_rings(mask, x, y):
@@ -37,18 +31,11 @@ def mask_to_polygons(mask: NDArray, x: int = 0, y: int = 0) -> list[list[int]]:
 
 
 def mask_to_rings(mask: NDArray, x: int = 0, y: int = 0) -> list[list[Ring]]:
-    """Outlines of a mask: for each 4-connected part its outer ring and then those of its holes.
+    """Outlines of a mask, coordinates as in :func:`mask_to_polygons`: for each 4-connected part its outer ring and
+    then those of its holes, corners only, the first of which is not repeated.
 
-    Every ring is simple, and two of them meet in single points at most, so that a part is a valid polygon with holes
-    in the sense of the OGC. The last point of a ring is joined to its first, which is not repeated.
-
-    Args:
-        mask: (height, width), not 0 inside.
-        x: added to every x, for a mask that was cut out of an image.
-        y: added to every y.
-
-    Returns:
-        Rings of ``(x, y)``, corners only, in pixel-edge coordinates as in :func:`mask_to_polygons`.
+    Every ring is simple, and two of them meet in single points at most, so that a part is a valid polygon with
+    holes in the sense of the OGC.
     """
     count, parts = cv2.connectedComponents((np.asarray(mask) != 0).astype(np.uint8), connectivity=4)
     return [

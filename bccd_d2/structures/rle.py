@@ -1,9 +1,7 @@
-"""Run-length codes of masks: read without trusting them, and written for all instances of a label map in one pass.
+"""Run-length codes of masks: checked as they are read, and written for all instances of a label map in one pass.
 
-pycocotools decodes in C and takes the file's word for lengths; a broken file should end in a message, not in memory
-that is not ours. It encodes one full-frame mask at a time, which costs time in proportion to cells times pixels; here
-the runs of a whole map are found once, column by column as COCO wants them, and sorted to their labels
-(benchmarks/bench_conversion.py compares the two).
+pycocotools takes a file's word for lengths and encodes one full-frame mask at a time, in time that goes with cells
+times pixels; here the runs of a whole map are found once (benchmarks/bench_conversion.py compares the two).
 """
 
 from __future__ import annotations
@@ -30,19 +28,13 @@ Segmentation = dict[str, Any]
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs of a (height, width) map read column by column, background included.
+    """Runs of a (height, width) map read column by column, background included."""
 
-    Attributes:
-        shape: (height, width) of the map.
-        starts: int64 (n,) number of the first pixel of each run, counted down the columns from 0.
-        stops: int64 (n,) number of the pixel after each run.
-        values: (n,) label of each run.
-    """
-
-    shape: tuple[int, int]
+    shape: tuple[int, int]  # (height, width) of the map
+    # int64 (n,) number of the first pixel of each run, counted down the columns from 0
     starts: NDArray[np.int64]
-    stops: NDArray[np.int64]
-    values: NDArray[np.int32]
+    stops: NDArray[np.int64]  # int64 (n,) number of the pixel after each run
+    values: NDArray[np.int32]  # (n,) label of each run
 
     def areas(self) -> NDArray[np.int64]:
         """Pixels of each label from 0 to the largest, int64 (largest + 1,)."""
@@ -66,9 +58,8 @@ def find_runs(labels: NDArray[np.integer]) -> Runs:
 
 
 def rows_covered(starts: NDArray, stops: NDArray, height: int) -> tuple[NDArray, NDArray]:
-    """First and last row of each run ``[start, stop)`` of a map of ``height`` rows.
-
-    A run that goes on at the top of the next column covers all rows.
+    """First and last row of each run ``[start, stop)`` of a map; one that goes on in the next column covers all
+    rows.
     """
     tops, bottoms = starts % height, (stops - 1) % height
     wraps = starts // height != (stops - 1) // height
@@ -77,32 +68,17 @@ def rows_covered(starts: NDArray, stops: NDArray, height: int) -> tuple[NDArray,
 
 @dataclass(frozen=True)
 class EncodedInstance:
-    """One instance as COCO wants it.
+    """One instance as COCO wants it."""
 
-    Attributes:
-        label: its value in the label map.
-        bbox: ``[x, y, width, height]`` in pixels of the map, tight around the mask.
-        area: pixels.
-        segmentation: compressed RLE.
-        border: whether it touches the border of the image.
-    """
-
-    label: int
-    bbox: list[int]
-    area: int
-    segmentation: Segmentation
-    border: bool
+    label: int  # its value in the label map
+    bbox: list[int]  # ``[x, y, width, height]`` in pixels of the map, tight around the mask
+    area: int  # pixels
+    segmentation: Segmentation  # compressed RLE
+    border: bool  # whether it touches the border of the image
 
 
 def encode_labels(labels: NDArray[np.integer]) -> list[EncodedInstance]:
-    """Encode each label of a map.
-
-    Args:
-        labels: (height, width) integers, 0 for background. Labels need not be connected or without gaps.
-
-    Returns:
-        One entry for each label that occurs, in ascending order of labels.
-    """
+    """Encode each label above 0 of a (height, width) integer map, in ascending order; labels need not be connected."""
     height, width = labels.shape
     runs = find_runs(labels)
     # A stable sort keeps the runs of one label in the order of their pixels; background sorts away.
@@ -144,13 +120,8 @@ def compress_runs(starts: NDArray, stops: NDArray, height: int, width: int) -> S
 
 
 def run_lengths(segmentation: Mapping[str, Any]) -> NDArray[np.int64]:
-    """Lengths of the runs of an RLE, background first, down the columns.
-
-    Args:
-        segmentation: COCO RLE, compressed (``counts`` str or bytes) or plain (``counts`` list).
-
-    Raises:
-        InputError: ``size`` or ``counts`` is malformed, or the lengths do not add up to the size.
+    """Lengths of the runs of a COCO RLE, compressed or plain, background first, down the columns. Raises InputError
+    where ``size`` or ``counts`` is malformed, or the lengths do not add up to the size.
     """
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if (
@@ -171,10 +142,8 @@ def run_lengths(segmentation: Mapping[str, Any]) -> NDArray[np.int64]:
 
 
 def decode_rle(segmentation: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """Rasterise an RLE to uint8 (height, width), 1 inside.
-
-    Raises:
-        InputError: see :func:`run_lengths`; or it is larger than :data:`MAX_PIXELS`.
+    """Rasterise an RLE to uint8 (height, width), 1 inside. Raises InputError as :func:`run_lengths`, and above
+    :data:`MAX_PIXELS`.
     """
     lengths = run_lengths(segmentation)
     require_size(*segmentation["size"])
@@ -184,13 +153,8 @@ def decode_rle(segmentation: Mapping[str, Any]) -> NDArray[np.uint8]:
 
 
 def decode_rle_columns(segmentation: Mapping[str, Any]) -> tuple[NDArray[np.uint8], int]:
-    """Rasterise only the columns from the first to the last that an RLE has pixels in.
-
-    Returns:
-        uint8 (height, columns), 1 inside, and the number of the first column; without a pixel inside no columns.
-
-    Raises:
-        InputError: see :func:`run_lengths`; or these columns are larger than :data:`MAX_PIXELS`.
+    """Rasterise only the columns from the first to the last that an RLE has pixels in: uint8 (height, columns), 1
+    inside, and the number of the first column. Raises InputError as :func:`decode_rle`.
     """
     edges = np.concatenate(([0], np.cumsum(run_lengths(segmentation))))
     height = segmentation["size"][0]
@@ -206,20 +170,14 @@ def decode_rle_columns(segmentation: Mapping[str, Any]) -> tuple[NDArray[np.uint
 
 
 def require_size(height: int, width: int) -> None:
-    """Refuse an array of more than :data:`MAX_PIXELS`.
-
-    Raises:
-        InputError: it is.
-    """
+    """Raise InputError for an array of more than :data:`MAX_PIXELS`."""
     if height * width > MAX_PIXELS:
         raise InputError(f"{width}x{height} pixels at once, more than the limit of {MAX_PIXELS}")
 
 
 def rle_extent(segmentation: Mapping[str, Any]) -> tuple[int, list[int]]:
-    """Area and bounding box ``[x, y, width, height]`` in pixels, without rasterising; the box of nothing is empty.
-
-    Raises:
-        InputError: see :func:`run_lengths`.
+    """Area and bounding box ``[x, y, width, height]`` of an RLE in pixels, all 0 for an empty one. Raises
+    InputError as :func:`run_lengths`.
     """
     height = segmentation["size"][0]
     edges = np.cumsum(run_lengths(segmentation))
@@ -235,10 +193,8 @@ def rle_extent(segmentation: Mapping[str, Any]) -> tuple[int, list[int]]:
 
 
 def pixel_numbers(segmentation: Mapping[str, Any]) -> NDArray[np.int64]:
-    """Numbers of the pixels inside, counted down the columns from 0; costs by area, not by image.
-
-    Raises:
-        InputError: see :func:`run_lengths`; or there are more than :data:`MAX_PIXELS`.
+    """Numbers of the pixels inside, counted down the columns from 0, in time that goes with the area. Raises
+    InputError as :func:`decode_rle`.
     """
     edges = np.cumsum(run_lengths(segmentation))
     starts, stops = edges[:-1:2], edges[1::2]

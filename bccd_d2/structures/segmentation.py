@@ -22,19 +22,8 @@ MAX_OUTLINE = 1_000_000
 def decode_segmentation(
     segmentation: Mapping[str, Any] | list[Any], height: int, width: int
 ) -> NDArray[np.uint8]:
-    """Rasterise one COCO segmentation.
-
-    Args:
-        segmentation: compressed RLE (``counts`` str or bytes), plain RLE (``counts`` list) or a list of
-            polygons ``[x0, y0, x1, y1, ...]``.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-
-    Returns:
-        uint8 array (height, width), 1 inside.
-
-    Raises:
-        InputError: the RLE is of another size, or the segmentation has none of these forms.
+    """Rasterise a COCO segmentation, RLE (compressed or plain) or a list of polygons ``[x0, y0, x1, y1, ...]``, to
+    uint8 (height, width), 1 inside. Raises InputError where it is of another size or form.
     """
     return decode_rle(as_rle(segmentation, height, width))
 
@@ -42,22 +31,15 @@ def decode_segmentation(
 def decode_columns(
     segmentation: Mapping[str, Any] | list[Any], height: int, width: int
 ) -> tuple[NDArray[np.uint8], int]:
-    """As :func:`decode_segmentation`, in time that goes with the width of the instance and not of the image.
-
-    Returns:
-        uint8 array (height, columns), 1 inside, and the number of the first column.
-
-    Raises:
-        InputError: as :func:`decode_segmentation`.
+    """As :func:`decode_segmentation`, but only the columns that the instance covers: uint8 (height, columns) and
+    the number of the first.
     """
     return decode_rle_columns(as_rle(segmentation, height, width))
 
 
 def as_rle(segmentation: Mapping[str, Any] | list[Any], height: int, width: int) -> Mapping[str, Any]:
-    """One COCO segmentation as RLE, whose lengths :func:`bccd_d2.structures.rle.run_lengths` checks.
-
-    Raises:
-        InputError: as :func:`decode_segmentation`.
+    """One COCO segmentation as RLE, whose lengths :func:`bccd_d2.structures.rle.run_lengths` checks. Raises
+    InputError as :func:`decode_segmentation`.
     """
     if isinstance(segmentation, Mapping):
         size = segmentation.get("size")

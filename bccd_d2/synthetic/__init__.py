@@ -1,10 +1,8 @@
 """Synthetic blood smears with exact truth: the embedded default of the pipeline and the tests' data.
 
-:func:`draw_smear` draws one picture and its truth from a seed; :func:`write_synthetic_set` writes whole data
-sets. Numbers and colours follow measurements on the public set "BCCD Dataset with mask" (Depto et al. 2021).
-
-The modules, in the order of their use: ``slide`` (stain, light, camera), ``outlines`` and ``cells`` (single cells),
-``field`` (where they lie), ``camera`` (dirt, light, lens), ``smear`` (picture and truth), ``files``.
+Numbers and colours follow measurements on the public set "BCCD Dataset with mask" (Depto et al. 2021). The modules,
+in the order of their use: ``slide`` (stain, light, camera), ``outlines`` and ``cells`` (single cells), ``field``
+(where they lie), ``camera`` (dirt, light, lens), ``smear`` (picture and truth), ``files``.
 """
 
 from bccd_d2.synthetic.files import SyntheticSet, write_synthetic_set

@@ -23,16 +23,8 @@ def _coarse_field(rng: np.random.Generator, height: int, width: int, cell: float
 def draw_dirt(
     rng: np.random.Generator, density: FloatArray, slide: Slide, texture: Texture
 ) -> list[tuple[int, int]]:
-    """Draw plasma film, specks, stain precipitate and smudges onto an empty density canvas, in place.
-
-    Args:
-        rng: source of all randomness.
-        density: (H, W, 3) float32 optical density, BGR; changed.
-        slide: the slide; ``slide.dirt`` scales how much there is.
-        texture: noise of the picture.
-
-    Returns:
-        Centres (x, y) in pixels of the specks: places where a careless annotator may leave a few mask pixels.
+    """Draw plasma film, specks, stain precipitate and smudges onto an empty density canvas, (H, W, 3) float32 BGR,
+    in place. Returns the centres (x, y) of the specks: where a careless annotator may leave a few mask pixels.
     """
     height, width = density.shape[:2]
     scale = slide.diameter / 100.0
@@ -121,16 +113,7 @@ def _light(rng: np.random.Generator, height: int, width: int, slide: Slide) -> F
 
 
 def photograph(rng: np.random.Generator, density: FloatArray, slide: Slide) -> NDArray[np.uint8]:
-    """Light, lens, sensor and JPEG compression.
-
-    Args:
-        rng: source of all randomness.
-        density: (H, W, 3) float32 optical density, BGR.
-        slide: the slide.
-
-    Returns:
-        (H, W, 3) uint8 BGR picture.
-    """
+    """Light, lens, sensor and JPEG compression: (H, W, 3) uint8 BGR of (H, W, 3) float32 optical density, BGR."""
     height, width = density.shape[:2]
     if slide.thick:
         density = density + _ghosts(rng, height, width, slide)[..., None] * slide.red_density

@@ -52,16 +52,9 @@ class Field:
         return there, (slice(y0 - cell.top, y1 - cell.top), slice(x0 - cell.left, x1 - cell.left))
 
     def lay(self, cell: CellDrawing, centre: tuple[float, float], radius: float, on_background: bool) -> bool:
-        """Add a cell unless too little of it, or of one it covers, would stay visible.
-
-        Args:
-            cell: the cell.
-            centre: (x, y) in pixels, remembered to place others.
-            radius: in pixels, likewise.
-            on_background: refuse contact with anything but platelets.
-
-        Returns:
-            Whether it was added.
+        """Add a cell unless too little of it, or of one it covers, would stay visible; returns whether it was
+        added. Its ``centre`` (x, y) and ``radius`` in pixels are remembered to place others; ``on_background``
+        refuses contact with anything but platelets.
         """
         window = self._window(cell)
         if window is None:
@@ -104,11 +97,7 @@ class Field:
     def _contact(
         self, inside: NDArray[np.bool_], density: FloatArray, labels: NDArray[np.int32], soft: bool
     ) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
-        """How a cell meets the ones that lie there: flat against them (if ``soft``), below or above them.
-
-        Returns:
-            The pixels that show the cell, its density, and the share of the others' density that stays.
-        """
+        """How a cell meets the ones that lie there: flat against them (if ``soft``), below or above them."""
         common = inside & (labels > 0)
         veil = np.ones(inside.shape, np.float32)
         if soft and self.rng.random() < self.slide.abutting:
@@ -138,11 +127,8 @@ class Field:
         return np.where(labels > 0, 0, 1 - depth * soft).astype(np.float32)
 
     def place(self, radius: float, closest: float) -> tuple[float, float] | None:
-        """A place for a cell of ``radius``: beside another or free-standing; None if the one drawn is taken.
-
-        Args:
-            radius: in pixels.
-            closest: smallest allowed distance of two centres as share of the sum of their radii.
+        """A place for a cell of ``radius`` pixels: beside another or free-standing; None if the one drawn is taken.
+        ``closest`` is the smallest allowed distance of two centres as share of the sum of their radii.
         """
         height, width = self.labels.shape
         known = self._centres[: len(self.categories)]

@@ -34,31 +34,19 @@ _JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """What to write.
+    """What to write."""
 
-    Attributes:
-        images: number of images.
-        seed: the same seed and settings give byte-identical files.
-        width: of every image, pixels.
-        height: of every image, pixels.
-        test_fraction: share of the images in ``test``, 0 up to but not including 1.
-        images_per_slide: how many images in a row share stain, light and habits of one slide.
-        cell_diameter: range of the mean diameter of red cells in pixels; None takes that of the variety.
-        platelets_in_mask: whether binary masks and boxes hold platelets too; the real ones do not.
-        extras: any of ``EXTRAS``, written beside the binary masks.
-        variety: of the slides, see :func:`bccd_d2.synthetic.slide.draw_slide`.
-    """
-
-    images: int
-    seed: int = 42
-    width: int = 1600
-    height: int = 1200
-    test_fraction: float = TEST_FRACTION
-    images_per_slide: int = 2
+    images: int  # number of images
+    seed: int = 42  # the same seed and settings give byte-identical files
+    width: int = 1600  # of every image, pixels
+    height: int = 1200  # of every image, pixels
+    test_fraction: float = TEST_FRACTION  # share of the images in ``test``, 0 up to but not including 1
+    images_per_slide: int = 2  # how many images in a row share stain, light and habits of one slide
+    # Range of the mean diameter of red cells in pixels; None takes that of the variety.
     cell_diameter: tuple[float, float] | None = None
-    platelets_in_mask: bool = False
-    extras: tuple[str, ...] = ()
-    variety: Variety = "bccd"
+    platelets_in_mask: bool = False  # whether binary masks and boxes hold platelets too; the real ones do not
+    extras: tuple[str, ...] = ()  # any of ``EXTRAS``, written beside the binary masks
+    variety: Variety = "bccd"  # of the slides, see :func:`bccd_d2.synthetic.slide.draw_slide`
 
     @property
     def diameters(self) -> tuple[float, float]:
@@ -104,24 +92,13 @@ def bbbc041_entry(smear: SyntheticSmear, file_name: str) -> dict[str, Any]:
 
 
 def write_synthetic_set(out: Path, plan: SyntheticSet, overwrite: bool = False) -> Counter[str]:
-    """Draw and write a set.
+    """Draw and write a set; returns how many cells of each class were annotated.
 
-    ``OUT/BCCD Dataset with mask/{train,test}/{original,mask}/UUID.ext``: images as PNG or, about one in
-    eleven, JPEG; masks as 3-channel PNG with 0 and 255. Extras: ``mask_classes/`` (RGB PNG) and ``instances``
-    (16-bit grey PNG, 0 background) beside ``mask/``, and ``OUT/bbbc041_boxes.json``. Everything is written to
-    a hidden folder in OUT and moved into place at the end.
-
-    Args:
-        out: folder, made where absent.
-        plan: what to write.
-        overwrite: replace a set that is there already; other files in the folder stay.
-
-    Returns:
-        How many cells of each class were annotated.
-
-    Raises:
-        InputError: the plan makes no set, or ``out`` is a file, or not empty without ``overwrite``.
-        OSError: a file could not be written.
+    ``OUT/BCCD Dataset with mask/{train,test}/{original,mask}/UUID.ext``: images as PNG or, about one in eleven,
+    JPEG; masks as 3-channel PNG with 0 and 255. Extras: ``mask_classes/`` (RGB PNG) and ``instances`` (16-bit grey
+    PNG, 0 background) beside ``mask/``, and ``OUT/bbbc041_boxes.json``. Everything is written to a hidden folder in
+    OUT and moved into place at the end. Raises InputError if the plan makes no set, or ``out`` is a file, or not
+    empty without ``overwrite``.
     """
     plan.check()
     if out.exists() and not out.is_dir():

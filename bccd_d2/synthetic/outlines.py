@@ -26,18 +26,14 @@ OUTLINE_MARGIN = 0.009
 class CellDrawing:
     """One cell, not yet on the picture.
 
-    Attributes:
-        left, top: column and row of the patch's first pixel in the picture; may lie outside it.
-        inside: (h, w) bool, the cell as an annotator would draw it.
-        density: (h, w, 3) float32, optical density to add, BGR.
-        category: the name BBBC041 gives this kind of cell.
+    ``left, top``: column and row of the patch's first pixel in the picture; may lie outside it.
     """
 
     left: int
     top: int
-    inside: NDArray[np.bool_]
-    density: FloatArray
-    category: str
+    inside: NDArray[np.bool_]  # (h, w) bool, the cell as an annotator would draw it
+    density: FloatArray  # (h, w, 3) float32, optical density to add, BGR
+    category: str  # the name BBBC041 gives this kind of cell
 
 
 class Texture:

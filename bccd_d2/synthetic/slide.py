@@ -148,18 +148,8 @@ def _draw_diameter(quantile: float, cell_diameter: tuple[float, float]) -> float
 def draw_slides(
     rng: np.random.Generator, number: int, cell_diameter: tuple[float, float], variety: Variety = "bccd"
 ) -> list[Slide]:
-    """Draw slides that share out stains and cell sizes evenly (a Latin hypercube; McKay et al. 1979).
-
-    A few slides drawn one by one would often lack the rarer stains.
-
-    Args:
-        rng: source of all randomness.
-        number: of slides.
-        cell_diameter: smallest and greatest mean diameter of red cells, in pixels.
-        variety: see :func:`draw_slide`.
-
-    Returns:
-        The slides, in random order.
+    """Draw slides, in random order, that share out stains and cell sizes evenly (a Latin hypercube; McKay et al.
+    1979): a few slides drawn one by one would often lack the rarer stains. Arguments as for :func:`draw_slide`.
     """
     strata = [(rng.permutation(number) + rng.random(number)) / number for _ in range(2)]
     return [
@@ -175,18 +165,10 @@ def draw_slide(
 ) -> Slide:
     """Draw the properties of a slide at random.
 
-    Args:
-        rng: source of all randomness.
-        cell_diameter: smallest and greatest mean diameter of red cells, in pixels.
-        quantiles: where in their distributions stain and cell diameter lie, in [0, 1); None draws them too.
-        variety: ``bccd``: as the slides of the set "BCCD Dataset with mask" vary. ``wide``: as laboratories vary in
-            stain, light, camera, focus and number of cells.
-
-    Returns:
-        The slide.
-
-    Raises:
-        InputError: see :func:`check_diameter`.
+    ``cell_diameter`` is the range of the mean diameter of red cells in pixels; ``quantiles`` say where in their
+    distributions stain and diameter lie, in [0, 1), None draws them too. Slides of the variety ``bccd`` vary as
+    those of the set "BCCD Dataset with mask", of ``wide`` as laboratories do in stain, light, camera, focus and
+    number of cells. Raises InputError as :func:`check_diameter`.
     """
     check_diameter(cell_diameter)
     stain_quantile, size_quantile = quantiles or (rng.random(), rng.random())

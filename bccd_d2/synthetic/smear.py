@@ -38,23 +38,17 @@ class SyntheticCell:
 
 @dataclass(frozen=True)
 class SyntheticSmear:
-    """A picture and its truth.
+    """A picture and its truth."""
 
-    Attributes:
-        image: (H, W, 3) uint8, BGR.
-        instances: (H, W) uint16, 0 background, 1..N the cells in the order of ``cells``. Each cell is one
-            8-connected region, no two cells are 8-neighbours.
-        mask: (H, W) uint8, 0 or 255: the cells an annotator of the real set would mark (white and red cells,
-            and platelets if asked for) and, in some pictures, stray specks of under 100 pixels.
-        cells: the annotated cells.
-        slide: the slide it was drawn on.
-    """
-
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8]  # (H, W, 3) uint8, BGR
+    # (H, W) uint16, 0 background, 1..N the cells in the order of ``cells``. Each cell is one 8-connected region, no
+    # two cells are 8-neighbours
     instances: NDArray[np.uint16]
+    # (H, W) uint8, 0 or 255: the cells an annotator of the real set would mark (white and red cells, and platelets
+    # if asked for) and, in some pictures, stray specks of under 100 pixels
     mask: NDArray[np.uint8]
-    cells: tuple[SyntheticCell, ...]
-    slide: Slide
+    cells: tuple[SyntheticCell, ...]  # the annotated cells
+    slide: Slide  # the slide it was drawn on
 
     def masked_cells(self) -> tuple[SyntheticCell, ...]:
         """The cells that are marked in ``mask``: its components of at least 100 pixels are exactly these."""
@@ -143,24 +137,11 @@ def draw_smear(
     platelets_in_mask: bool = False,
     variety: Variety = "bccd",
 ) -> SyntheticSmear:
-    """Draw one smear.
+    """Draw one smear; the same seed and arguments give the same smear, bit for bit.
 
-    Args:
-        seed: one or more non-negative integers; the same seed and arguments give the same smear, bit for bit.
-        width: of the picture, pixels.
-        height: of the picture, pixels.
-        slide: stain, light and habits; None draws one from the seed.
-        cell_diameter: range of the mean diameter of red cells in pixels, for the slide that is drawn; None takes that
-            of the variety.
-        platelets_in_mask: whether the binary mask marks platelets too; the real masks do not.
-        variety: of the slide that is drawn, see :func:`bccd_d2.synthetic.slide.draw_slide`.
-
-    Returns:
-        The picture and its truth.
-
-    Raises:
-        InputError: a side is under 32 pixels, the diameters are not two increasing numbers from 12 to 1000,
-            or more cells fit than an instance map can hold.
+    ``slide`` is stain, light and habits; None draws one of the variety from the seed, with the mean diameter of red
+    cells in the range ``cell_diameter`` of pixels. Raises InputError if a side is under 32 pixels, the diameters
+    are not two increasing numbers from 12 to 1000, or more cells fit than an instance map can hold.
     """
     check_size(width, height)
     rng = np.random.default_rng(seed)

@@ -35,17 +35,11 @@ ANNOTATION_FOLDERS = ("annotations", "labels")
 
 @dataclass(frozen=True)
 class Importer:
-    """Reads the files of one format.
+    """Reads the files of one format."""
 
-    Attributes:
-        description: for ``--help``.
-        suffixes: of its files, in lower case.
-        read: reads files, given all images they can belong to.
-    """
-
-    description: str
-    suffixes: tuple[str, ...]
-    read: Callable[[list[Path], ImageFiles], Imported]
+    description: str  # for ``--help``
+    suffixes: tuple[str, ...]  # of its files, in lower case
+    read: Callable[[list[Path], ImageFiles], Imported]  # reads files, given all images they can belong to
 
 
 FORMATS: dict[str, Importer] = {
@@ -68,19 +62,13 @@ FORMATS: dict[str, Importer] = {
 def read_annotations(
     path: Path, kind: str | None = None, images: Path | None = None
 ) -> tuple[str, ImageFiles, Imported]:
-    """Read annotations of another tool.
+    """Read a file of annotations, or a folder that is searched at every depth; returns the format, the images and
+    what was read.
 
-    Args:
-        path: a file, or a folder that is searched at every depth.
-        kind: one of :data:`FORMATS`; recognised where not given.
-        images: folder of the images, searched at every depth; where not given, the folder of the annotations, or the
-            one above a folder of :data:`ANNOTATION_FOLDERS`.
-
-    Returns:
-        The format, the images and what was read.
-
-    Raises:
-        InputError: no format or several are recognised, or a file cannot be used.
+    ``kind`` is one of :data:`FORMATS`, recognised where not given. ``images`` is the folder of the images, searched
+    at every depth; where not given, the folder of the annotations, or the one above a folder of
+    :data:`ANNOTATION_FOLDERS`. Raises InputError where no format or several are recognised, or a file cannot be
+    used.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
@@ -108,11 +96,7 @@ def read_annotations(
 
 
 def recognise(path: Path) -> str:
-    """Format of a file or folder.
-
-    Raises:
-        InputError: none or several are recognised.
-    """
+    """Format of a file or folder; raises InputError where none or several are recognised."""
     if path.is_file():
         kind = _kind_of(path)
         if kind is None:

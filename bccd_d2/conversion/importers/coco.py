@@ -12,10 +12,8 @@ from bccd_d2.structures.coco_repair import refuse_faults, repair_coco
 
 
 def read_coco_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read all files; classes are joined by name.
-
-    Raises:
-        InputError: a file has faults that cannot be repaired; all are listed.
+    """Read all files; classes are joined by name. Raises InputError with a list of all faults that cannot be
+    repaired.
     """
     result = Imported()
     for path in files:

@@ -30,58 +30,40 @@ Ring = NDArray[np.float64]
 
 @dataclass
 class ImportedCell:
-    """One cell, by the first of rings, mask, segmentation and box that is given.
+    """One cell, by the first of rings, mask, segmentation and box that is given."""
 
-    Attributes:
-        class_name: ``None`` where the file names no class.
-        rings: closed outlines, each (P, 2) x and y in pixels; (0, 0) is the upper left corner of the first pixel. What
-            lies in an odd number of rings is inside.
-        mask: bool (height, width) of a window, and (x, y) of its upper left pixel in the image.
-        segmentation: in COCO's form.
-        box: x0, y0, x1, y1 in pixels, half-open, of a cell without an outline.
-        ignored: a region that is neither cell nor background.
-    """
-
-    class_name: str | None = None
+    class_name: str | None = None  # ``None`` where the file names no class
+    # Closed outlines, each (P, 2) x and y in pixels; (0, 0) is the upper left corner of the first pixel. What lies
+    # in an odd number of rings is inside.
     rings: Sequence[Ring] = ()
+    # bool (height, width) of a window, and (x, y) of its upper left pixel in the image
     mask: tuple[NDArray[np.bool_], tuple[int, int]] | None = None
-    segmentation: Any = None
+    segmentation: Any = None  # in COCO's form
+    # X0, y0, x1, y1 in pixels, half-open, of a cell without an outline.
     box: tuple[float, float, float, float] | None = None
-    ignored: bool = False
+    ignored: bool = False  # a region that is neither cell nor background
 
 
 @dataclass
 class ImportedImage:
-    """One image with its cells.
+    """One image with its cells."""
 
-    Attributes:
-        name: file name in the words of the annotation file, with or without folders and extension.
-        source: the annotation file.
-        cells: may be none.
-        size: (height, width) as the annotation file says, ``None`` where it does not.
-        part: official part (``train``, ``val`` or ``test``).
-    """
-
-    name: str
-    source: Path
-    cells: list[ImportedCell] = field(default_factory=list)
+    name: str  # file name in the words of the annotation file, with or without folders and extension
+    source: Path  # the annotation file
+    cells: list[ImportedCell] = field(default_factory=list)  # may be none
+    # (height, width) as the annotation file says, ``None`` where it does not
     size: tuple[int, int] | None = None
-    part: str | None = None
+    part: str | None = None  # official part (``train``, ``val`` or ``test``)
 
 
 @dataclass
 class Imported:
-    """All images of the annotation files.
+    """All images of the annotation files."""
 
-    Attributes:
-        images: in the order of the files.
-        classes: names in the order of the files, where they list classes; others follow as they occur.
-        counts: what was repaired or left out.
-    """
-
-    images: list[ImportedImage] = field(default_factory=list)
+    images: list[ImportedImage] = field(default_factory=list)  # in the order of the files
+    # Names in the order of the files, where they list classes; others follow as they occur.
     classes: list[str] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)  # what was repaired or left out
 
 
 class ImageFiles:
@@ -96,10 +78,8 @@ class ImageFiles:
         }
 
     def match(self, names: Iterable[str], where: str) -> dict[str, Path]:
-        """Path of each image by its name in the annotations; those that are not here are left out.
-
-        Raises:
-            InputError: a name can be several images, or two names are one image.
+        """Path of each image by its name in the annotations; those that are not here are left out. Raises
+        InputError where a name can be several images, or two names are one image.
         """
         names = list(names)
         found = match_images(names, self.paths, where=where, required=False)
@@ -135,10 +115,8 @@ class ImageFiles:
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn what a file of another shape makes of a reader into one error that names it.
-
-    Raises:
-        InputError: the file is not what the reader expects.
+    """Turn what a file of another shape makes of a reader into one InputError that names it and the ``kind``
+    expected.
     """
     try:
         yield
@@ -176,10 +154,8 @@ def number(value: Any, where: str) -> float:
 
 
 def ring(xs: Iterable[Any], ys: Iterable[Any]) -> Ring:
-    """A closed outline; fewer than three points are no outline and give an empty array.
-
-    Raises:
-        InputError: a coordinate is no number.
+    """A closed outline; fewer than three points give an empty array. Raises InputError for a coordinate that is no
+    number.
     """
     points = np.array([[number(x, "x"), number(y, "y")] for x, y in zip(xs, ys)], np.float64).reshape(-1, 2)
     return points if len(points) >= 3 else np.empty((0, 2))
@@ -235,10 +211,8 @@ def part_of(name: str) -> str | None:
 
 
 def class_of_attributes(attributes: Any, where: str) -> str | None:
-    """The class among the attributes of a region: the only one, or that with a usual name.
-
-    Raises:
-        InputError: there are several, none of which is called class, label, type, name, category or cell.
+    """The class among the attributes of a region: the only one, or that with a usual name; raises InputError if
+    there is none such among several.
     """
     if not isinstance(attributes, Mapping):
         return None

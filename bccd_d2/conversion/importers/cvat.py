@@ -23,10 +23,8 @@ from bccd_d2.errors import InputError
 
 
 def read_cvat_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read polygons, ellipses, masks and boxes; points, lines and skeletons are counted.
-
-    Raises:
-        InputError: a file is an export of a video, or has another shape.
+    """Read polygons, ellipses, masks and boxes; points, lines and skeletons are counted. Raises InputError for an
+    export of a video, or a file of another shape.
     """
     result = Imported()
     for path in files:

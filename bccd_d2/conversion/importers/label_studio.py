@@ -30,10 +30,8 @@ MAX_PIXELS = 2**28
 
 
 def read_label_studio_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read polygons, ellipses, brushes and rectangles; of several annotations of a task the last that is not skipped.
-
-    Raises:
-        InputError: a file has another shape, or an image that was turned in Label Studio.
+    """Read polygons, ellipses, brushes and rectangles; of several annotations of a task the last that is not
+    skipped. Raises InputError for a file of another shape, or an image that was turned in Label Studio.
     """
     result = Imported()
     for path in files:
@@ -118,22 +116,13 @@ def _cell(kind: str, value: Mapping[str, Any], height: int, width: int) -> Impor
 
 
 def decode_brush(packed: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """Decode the run lengths of a brush, a stream of bits that stands for the pixels' RGBA.
+    """Decode the run lengths of a brush, whole numbers that stand for bytes, to bool (height, width): where the
+    alpha value is above 0.
 
-    After the number of values (32 bits), the bits of a value (5, minus 1) and those of four kinds of lengths (4 each,
-    minus 1) come blocks: a bit for a run or not, the kind of length (2), the length minus 1, and the value, once for
-    a run or else as often as the length says.
-
-    Args:
-        packed: bytes as whole numbers.
-        height: of the image, in pixels.
-        width: likewise.
-
-    Returns:
-        Bool (height, width): where the alpha value is above 0.
-
-    Raises:
-        InputError: the stream has another length.
+    The stream of bits stands for the pixels' RGBA. After the number of values (32 bits), the bits of a value (5,
+    minus 1) and those of four kinds of lengths (4 each, minus 1) come blocks: a bit for a run or not, the kind of
+    length (2), the length minus 1, and the value, once for a run or else as often as the length says. Raises
+    InputError for a stream of another length.
     """
     if height * width > MAX_PIXELS:
         raise InputError(f"brush in an image of {width}x{height} pixels, expected at most {MAX_PIXELS}")

@@ -28,12 +28,8 @@ from bccd_d2.structures.coco import read_json
 
 
 def read_labelme_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read polygons, circles, masks and rectangles; points and lines are counted.
-
-    Polygons of one label and ``group_id`` are one cell.
-
-    Raises:
-        InputError: a file has another shape.
+    """Read polygons (those of one label and ``group_id`` are one cell), circles, masks and rectangles; points and
+    lines are counted. Raises InputError for a file of another shape.
     """
     result = Imported()
     for path in files:

@@ -31,14 +31,8 @@ _SAFE = {
 
 
 def read_mask_folders(files: list[Path], images: ImageFiles) -> Imported:
-    """Read data sets of one folder per image, ``ID/images/ID.png`` with one mask per cell in ``ID/masks/``.
-
-    Args:
-        files: the masks.
-        images: all images, those of the masks among them.
-
-    Raises:
-        InputError: a folder does not hold one image, or a mask cannot be read.
+    """Read masks of data sets of one folder per image, ``ID/images/ID.png`` with one mask per cell in
+    ``ID/masks/``. Raises InputError where a folder does not hold one image, or a mask cannot be read.
     """
     result = Imported()
     for folder in sorted({path.parent.parent for path in files}):
@@ -58,9 +52,7 @@ def read_mask_folders(files: list[Path], images: ImageFiles) -> Imported:
 
 def read_label_files(files: list[Path], images: ImageFiles) -> Imported:
     """Read label images as ``tools/predict.py`` writes them: NAME.tif, and NAME.csv with the class of each label.
-
-    Raises:
-        InputError: a file cannot be read, or the table lacks a label.
+    Raises InputError where a file cannot be read, or the table lacks a label.
     """
     result = Imported()
     for path in files:
@@ -78,10 +70,8 @@ def read_label_files(files: list[Path], images: ImageFiles) -> Imported:
 
 
 def read_cellpose_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read the label map of each ``NAME_seg.npy``.
-
-    Raises:
-        InputError: a file holds more than arrays, or no label map of one image.
+    """Read the label map of each ``NAME_seg.npy``. Raises InputError where a file holds more than arrays, or no
+    label map.
     """
     result = Imported()
     for path in files:
@@ -99,10 +89,8 @@ def read_cellpose_files(files: list[Path], images: ImageFiles) -> Imported:
 
 
 def read_seg(path: Path) -> dict[str, Any]:
-    """The dictionary of a ``_seg.npy``, which is a pickle, read without running what stands in it.
-
-    Raises:
-        InputError: the file is none, or holds more than arrays, numbers and text.
+    """The dictionary of a ``_seg.npy``, which is a pickle, read without running what stands in it. Raises
+    InputError where it is none, or holds more than arrays, numbers and text.
     """
     content = path.read_bytes()
     stream = io.BytesIO(content)

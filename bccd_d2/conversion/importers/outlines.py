@@ -13,11 +13,7 @@ _ROI_SET = re.compile(r"[-_ ]?(roi[-_ ]?set|rois?|annotations?|detections?|cells
 
 
 def read_outline_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read all files, each named after its image, or for single .roi files their folder.
-
-    Raises:
-        InputError: a file cannot be read.
-    """
+    """Read all files, each named after its image, or for single .roi files their folder."""
     result = Imported()
     by_name: dict[str, ImportedImage] = {}
     for path in files:

@@ -27,10 +27,8 @@ CSV_COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 
 
 def read_via_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read polygons, circles, ellipses and rectangles; points and lines are counted.
-
-    Raises:
-        InputError: a file has another shape, or regions with several attributes of which none is the class.
+    """Read polygons, circles, ellipses and rectangles; points and lines are counted. Raises InputError for a file
+    of another shape, or regions with several attributes of which none is the class.
     """
     result = Imported()
     for path in files:

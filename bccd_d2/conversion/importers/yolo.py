@@ -25,14 +25,8 @@ from bccd_d2.io.images import read_image_size
 
 
 def read_yolo_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read the label file of every image; an image without one has no cells, as YOLO has it.
-
-    Args:
-        files: label files.
-        images: all images.
-
-    Raises:
-        InputError: no image has labels, labels belong to no image, or a line is wrong.
+    """Read the label file of every image; an image without one has no cells, as YOLO has it. Raises InputError
+    where labels belong to no image, or a line is wrong.
     """
     folder = images.folder
     names = read_yolo_names(folder)
