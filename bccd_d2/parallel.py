@@ -7,12 +7,15 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, TypeVar
+
+from tqdm import tqdm
 
 from bccd_d2.errors import InputError
 
@@ -62,6 +65,47 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def map_files(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    label: str,
+    faults: list[str] | None = None,
+    advice: str = "",
+) -> Iterator[tuple[Item, Result]]:
+    """Items and their results as from :func:`map_in_order`, with a progress bar.
+
+    What ``function`` raises as InputError or OSError goes to ``faults`` as text, and its item is left out; where there
+    is no such list, it raises InputError with ``advice`` behind the text.
+    """
+    results = map_in_order(_Tried(function), items, workers)
+    for item, result in zip(items, tqdm(results, label, len(items), unit="image", disable=None)):
+        if not isinstance(result, _Fault):
+            yield item, result
+        elif faults is None:
+            raise InputError(f"{result.text}{advice}")
+        else:
+            faults.append(result.text)
+
+
+@dataclass(frozen=True)
+class _Fault:
+    text: str
+
+
+@dataclass(frozen=True)
+class _Tried(Generic[Item, Result]):
+    """Returns what ``function`` returns, or the text of its error, so that one bad file need not end all."""
+
+    function: Callable[[Item], Result]
+
+    def __call__(self, item: Item) -> Result | _Fault:
+        try:
+            return self.function(item)
+        except (InputError, OSError) as error:
+            return _Fault(str(error))
 
 
 @contextmanager

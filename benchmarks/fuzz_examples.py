@@ -221,7 +221,7 @@ def _examples() -> dict[str, bytes]:
         "short.yaml": f"_BASE_: {soak.CONFIG}\nINPUT: {{SCALE: 0.5}}\nSOLVER: {{MAX_ITER: 5}}\n".encode(),
         "voc.yaml": Path(soak.REPOSITORY, "configs/datasets/bccd_voc.yaml").read_bytes(),
         "masks.yaml": b"folders: [{image: a, mask: b}]\nmask: {kind: classes, values: {0: background, 1: RBC}}\n"
-        b"instances: {min_area: 5, cut: {method: h-maxima, distance: 0.1}}\n",
+        b"instances: {min_area: 5, cut: 0.1}\n",
         "plan.yaml": plan.encode(),
         "a.pth": stream.getvalue(),
         "a.safetensors": safetensors_bytes(state["model"], {"config": "x"}),  # type: ignore[arg-type]

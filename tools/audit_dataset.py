@@ -32,8 +32,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help=f"{spec_help}{', '.join(known_specs())} (default kaggle)",
     )
     add("--min-area", type=int, metavar="PX", help=f"smaller components are specks (default {MIN_AREA})")
-    connectivity_help = "whether pixels that touch by a corner belong together (default 8)"
-    add("--connectivity", type=int, choices=(4, 8), help=connectivity_help)
     add("--worst", type=int, default=12, metavar="N", help="images to show (default %(default)s)")
     cluster_help = f"groups of similar stain (default {STAIN_CLUSTERS}, fewer for few images)"
     add("--stain-clusters", type=int, metavar="N", help=cluster_help)
@@ -49,10 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     spec = read_spec(args.spec)
-    given = {
-        name: getattr(args, name) for name in ("min_area", "connectivity") if getattr(args, name) is not None
-    }
-    spec = replace(spec, instances=replace(spec.instances, **given))
+    if args.min_area is not None:
+        spec = replace(spec, instances=replace(spec.instances, min_area=args.min_area))
     document = audit_dataset(
         args.root,
         args.output,

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from bccd_d2.conversion.convert import ConversionOptions
-from bccd_d2.conversion.convert_image import BORDER_POLICIES, AnnotationRule
+from bccd_d2.conversion.convert_image import AnnotationRule
 from bccd_d2.conversion.dataset_spec import known_specs, read_spec
 from bccd_d2.conversion.importers import FORMATS
-from bccd_d2.conversion.instances import CUT_METHODS, CutRule, InstanceRule
+from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.label_masks import LABEL_FORMATS
 from bccd_d2.conversion.splits import SplitPlan
 
@@ -23,13 +23,8 @@ MAX_WORKERS = 8
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers``."""
     default = min(os.cpu_count() or 1, MAX_WORKERS)
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=default,
-        metavar="N",
-        help=f"processes (default {default}, one per core)",
-    )
+    text = f"processes (default {default}, one per core)"
+    parser.add_argument("--workers", type=int, default=default, metavar="N", help=text)
 
 
 def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,24 +58,16 @@ def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
         help="drop also those below this share of the image's median instance area (default 0)",
     )
     group.add_argument(
-        "--connectivity",
-        type=int,
-        choices=(4, 8),
-        help=f"whether pixels that touch by a corner belong together (default {default.connectivity})",
-    )
-    group.add_argument(
         "--fill-holes", type=int, metavar="PX", help="fill holes up to this many pixels (default 0)"
     )
     group.add_argument(
         "--cut-touching",
-        choices=CUT_METHODS,
-        help="cut components that hold several cells, by a watershed on the distance transform (default: do not)",
-    )
-    group.add_argument(
-        "--cut-distance",
         type=float,
+        nargs="?",
+        const=0.01,
         metavar="D",
-        help=f"for --cut-touching: peak height or distance in median cell diameters (default {CutRule().distance})",
+        help="cut components that hold several cells, by a watershed on the distance transform whose peaks rise by D "
+        "median cell diameters (0.01 where no D is given; default: do not cut)",
     )
     add_import_arguments(parser)
     group = parser.add_argument_group("classes")
@@ -94,7 +81,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("annotations")
     group.add_argument(
         "--border",
-        choices=BORDER_POLICIES,
+        choices=("keep", "ignore"),
         default="keep",
         help="'ignore' writes instances cut by the image border with iscrowd 1 (default keep)",
     )
@@ -161,21 +148,17 @@ def conversion_options(args: argparse.Namespace) -> ConversionOptions:
     """Options from what :func:`add_conversion_arguments` added; raises InputError for a value out of its range."""
     spec = read_spec(args.spec or DEFAULT_SPEC)
     given = {
-        name: getattr(args, name)
-        for name in ("min_area", "min_area_relative", "connectivity", "fill_holes")
-        if getattr(args, name) is not None
+        name: value
+        for name, value in (
+            ("min_area", args.min_area),
+            ("min_area_relative", args.min_area_relative),
+            ("fill_holes", args.fill_holes),
+            ("cut", args.cut_touching),
+        )
+        if value is not None
     }
-    cut = spec.instances.cut
-    if args.cut_touching is not None:
-        cut = CutRule(args.cut_touching)
-    if args.cut_distance is not None:
-        cut = replace(cut or CutRule(), distance=args.cut_distance)
-    rule = AnnotationRule(
-        border=args.border,
-        unlabelled=args.ignore_unlabelled,
-        polygons=args.polygons,
-    )
-    spec = replace(spec, instances=replace(spec.instances, cut=cut, **given))
+    rule = AnnotationRule(args.border, args.ignore_unlabelled, args.polygons)
+    spec = replace(spec, instances=replace(spec.instances, **given))
     return ConversionOptions(spec, rule, _split_plan(args))
 
 

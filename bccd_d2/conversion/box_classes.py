@@ -1,4 +1,4 @@
-"""Classes of mask components from annotated boxes, and masks for boxes that have none.
+"""Classes of mask components from annotated boxes or points, and masks for boxes that have none.
 
 Where a data set has boxes only, every box is one without component, and with ``without_component: weak`` all masks are
 guessed.
@@ -24,7 +24,7 @@ from bccd_d2.conversion.box_files import (
     read_points,
     read_yolo_names,
 )
-from bccd_d2.conversion.box_matching import CUT_METHODS, cut_by_boxes, match_boxes
+from bccd_d2.conversion.box_matching import cut_by_boxes, match_boxes
 from bccd_d2.conversion.boxes import BoxFile, ImageBoxes, fit_boxes, make_boxes
 from bccd_d2.conversion.classes import DROP, IGNORE, WEAK, ClassAssignment, ClassSource, ClassTable
 from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageRecord, find_below
@@ -40,8 +40,8 @@ def make_class_source(
     spec: DatasetSpec, root: Path | str, boxes: Path | str | None = None
 ) -> ClassSource | None:
     """Make the class source for a data set below ``root``, as the section ``classes`` of its spec says; ``boxes``
-    overrules the place of the boxes in it. ``None`` where there is no such section: classes come from the masks, or
-    all is one class. Raises InputError for boxes without a table, a table without boxes, or either of them broken.
+    overrules the place of the boxes in it. ``None`` where there is no such section: classes come from the masks, or all
+    is one class. Raises InputError for boxes without a table, a table without boxes, or either of them broken.
     """
     if spec.classes is None:
         if boxes is not None:
@@ -51,24 +51,18 @@ def make_class_source(
             )
         return None
     table = ClassTable.from_mapping(spec.classes, spec.annotates)
-    if boxes is None and table.boxes is None and table.format != "yolo":  # which has its own places for them
+    root, path = Path(root), Path(boxes) if boxes is not None else None
+    if path is None and table.boxes is not None:
+        path = find_below(root, table.boxes)
+    if table.format == "yolo":  # which has its own places for them
+        return BoxClasses(YoloLabels(read_yolo_names(root), path), table)
+    if path is None:
         raise InputError(
             "the dataset spec takes classes from boxes; expected --boxes, a file or folder with them"
         )
-    path = Path(boxes) if boxes is not None else None
-    if path is None and table.boxes is not None:
-        path = find_below(Path(root), table.boxes)
     if table.format == "points":
-        assert path is not None
         return PointClasses(path, table)
-    return BoxClasses(_box_file(table.format, Path(root), path), table)
-
-
-def _box_file(kind: str, root: Path, path: Path | None) -> BoxFile:
-    if kind == "yolo":
-        return YoloLabels(read_yolo_names(root), path)
-    assert path is not None
-    return VocFolder(path) if kind == "voc" else Bbbc041Boxes.read(path)
+    return BoxClasses(VocFolder(path) if table.format == "voc" else Bbbc041Boxes.read(path), table)
 
 
 class NamedBoxes(NamedTuple):
@@ -80,8 +74,8 @@ class NamedBoxes(NamedTuple):
 
 
 def named_boxes(file: BoxFile, table: ClassTable, image: ImageRecord) -> NamedBoxes:
-    """Find the boxes of an image, fit them to it and look up their classes. Raises InputError where boxes are
-    broken, of another image, of a category that is not listed, or absent and the table calls that an error.
+    """Find the boxes of an image, fit them to it and look up their classes. Raises InputError where boxes are broken,
+    of another image, of a category that is not listed, or absent and the table calls that an error.
     """
     found = file.find(image)
     if found is None:
@@ -89,29 +83,28 @@ def named_boxes(file: BoxFile, table: ClassTable, image: ImageRecord) -> NamedBo
             raise InputError(
                 f"{image.path}: no boxes for it; expected some, or 'image_without_boxes: keep' in the table"
             )
-        return NamedBoxes(make_boxes("", [], [], [], None), [], Counter({"images without boxes": 1}))
+        return NamedBoxes(make_boxes("", [], []), [], Counter({"images without boxes": 1}))
     boxes, counts = fit_boxes(found, image)
-    classes = [
-        table.class_of(category, bool(difficult), boxes.source)
-        for category, difficult in zip(boxes.names, boxes.difficult)
-    ]
+    classes = [table.class_of(category, boxes.source) for category in boxes.names]
     kept = np.array([name != DROP for name in classes], bool)
     if dropped := int((~kept).sum()):
         counts["boxes dropped by the table"] = dropped
-    return NamedBoxes(boxes.only(kept), [name for name in classes if name != DROP], counts)
+    # Of a cell that its annotator was not sure of nothing is learned.
+    classes = [IGNORE if d else name for name, d in zip(classes, boxes.difficult) if name != DROP]
+    return NamedBoxes(boxes.only(kept), classes, counts)
 
 
 @dataclass(frozen=True)
 class BoxClasses:
     """Class source: the class of a component is that of the box that claims it."""
 
-    boxes: BoxFile  # the boxes of all images
+    boxes: BoxFile  # of all images
     table: ClassTable  # what their categories mean, and what becomes of what does not fit
 
     @property
-    def categories(self) -> list[dict[str, Any]]:
-        """Categories of the table."""
-        return self.table.coco_categories
+    def class_names(self) -> list[str]:
+        """Classes of the table."""
+        return list(self.table.class_ids)
 
     @property
     def info(self) -> Mapping[str, Any]:
@@ -119,29 +112,28 @@ class BoxClasses:
         return {"source": "boxes", "weak": self.table.without_component == WEAK, **self.table.as_dict()}
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
-        """See :meth:`ClassSource.__call__`; labels run from 1 without gaps."""
-        named = named_boxes(self.boxes, self.table, image)
-        work = _Assigner(labels, self.table, named)
-        work.take_boxes(image)
+        """See :meth:`ClassSource.__call__`."""
+        work = _Assigner(labels, self.table, named_boxes(self.boxes, self.table, image))
+        work.take_boxes()
+        work.take_boxes_without_component(image)
         work.take_unclaimed()
-        return work.assignment
+        return work.result
 
 
 @dataclass(frozen=True)
 class PointClasses:
-    """Class source: the class of a component is that of the point on it.
+    """Class source: the class of a component is that of the points on it, of several that of most.
 
-    A component without a point becomes what the table says of components without box; one with points of several
-    classes is ignored where the table says so of shared components, and else has the class of most of them.
+    A component without a point becomes what the table says of components without box.
     """
 
     folder: Path  # of files ``STEM.txt`` with a line ``x y class`` for each cell, in pixels
-    table: ClassTable  # what the classes mean
+    table: ClassTable
 
     @property
-    def categories(self) -> list[dict[str, Any]]:
-        """Categories of the table."""
-        return self.table.coco_categories
+    def class_names(self) -> list[str]:
+        """Classes of the table."""
+        return list(self.table.class_ids)
 
     @property
     def info(self) -> Mapping[str, Any]:
@@ -149,7 +141,7 @@ class PointClasses:
         return {"source": "points", "weak": False, **self.table.as_dict()}
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
-        """See :meth:`ClassSource.__call__`; labels run from 1 without gaps."""
+        """See :meth:`ClassSource.__call__`."""
         result = ClassAssignment(labels, {})
         found = file_of(image, self.folder, ".txt")
         if found is None:
@@ -159,10 +151,9 @@ class PointClasses:
                     "'image_without_boxes: keep' in the table"
                 )
             result.counts["images without points"] += 1
-        points = [] if found is None else read_points(found)
         claims: dict[int, Counter[str]] = {}
-        for x, y, category in points:
-            name = self.table.class_of(category, False, str(found))
+        for x, y, category in [] if found is None else read_points(found):
+            name = self.table.class_of(category, str(found))
             inside = 0 <= x < image.width and 0 <= y < image.height
             label = int(labels[int(y), int(x)]) if inside else 0
             if name == DROP:
@@ -172,16 +163,13 @@ class PointClasses:
             else:
                 claims.setdefault(label, Counter())[name] += 1
         for label in range(1, int(labels.max(initial=0)) + 1):
-            names = claims.get(label, Counter())
-            if len(names) > 1:
-                result.counts[f"components with points of several classes: {self.table.shared}"] += 1
-            if not names:
+            if label not in claims:
                 result.counts[f"components without point: {self.table.without_box}"] += 1
-                name = {"keep": self.table.default}.get(self.table.without_box, self.table.without_box)
+                name = self.table.default if self.table.without_box == "keep" else self.table.without_box
             else:
-                name = (
-                    IGNORE if len(names) > 1 and self.table.shared == IGNORE else names.most_common(1)[0][0]
-                )
+                name = claims[label].most_common(1)[0][0]
+                if len(claims[label]) > 1:
+                    result.counts["components with points of several classes"] += 1
             if name == IGNORE:
                 result.ignored.add(label)
             elif name != DROP:
@@ -190,22 +178,21 @@ class PointClasses:
 
 
 class _Assigner:
-    """One image on its way through the outcomes of the table."""
+    """Gives the components of one image the classes of their boxes."""
 
     def __init__(self, labels: NDArray[np.int32], table: ClassTable, named: NamedBoxes) -> None:
         self.table = table
         self.labels = labels.copy(order="K")
-        self.boxes = named.boxes
-        self.classes = named.classes
+        self.boxes, self.classes = named.boxes, named.classes
         self.match = match_boxes(labels, named.boxes)
         self.unclaimed = set(range(1, int(labels.max(initial=0)) + 1))
         self.next_label = len(self.unclaimed) + 1
         self.label_of_box: dict[int, int] = {}
-        self.assignment = ClassAssignment(self.labels, {}, counts=named.counts.copy())
-        self.counts = self.assignment.counts
+        self.result = ClassAssignment(self.labels, {}, counts=named.counts.copy())
+        self.counts = self.result.counts
 
-    def take_boxes(self, image: ImageRecord) -> None:
-        """Give classes to all components that boxes tell something about."""
+    def take_boxes(self) -> None:
+        """Give classes to all components that boxes claim, and cut those that several claim."""
         by_component = self.match.by_component
         own = [component for component in by_component if self.match.is_one_cell(component)]
         for component in own:
@@ -213,62 +200,80 @@ class _Assigner:
         if own:
             self.counts["boxes with a component of their own"] += len(own)
         min_rest = MIN_REST * float(np.median(self.match.areas[own])) if own else np.inf
-        self._take_shared(by_component.keys() - set(own), min_rest)
-        self._take_pieces()
-        self._take_missed(np.flatnonzero(self.match.claimed == 0), image)
+        shared = sorted(by_component.keys() - set(own))
+        windows = find_objects(self.labels) if shared else []
+        for component in shared:
+            self._cut(component, windows[component - 1], by_component[component], min_rest)
+        if self.match.pieces:
+            self.counts["further components in a box, joined"] += len(self.match.pieces)
+        for component, box in self.match.pieces.items():
+            if box in self.label_of_box:
+                self.labels[self.labels == component] = self.label_of_box[box]
+                self.unclaimed.discard(component)
+            else:
+                self._mark(component, box)
+
+    def take_boxes_without_component(self, image: ImageRecord) -> None:
+        """Give boxes without component what the table says."""
+        missed = np.flatnonzero(self.match.claimed == 0)
+        outcome = self.table.without_component
+        if missed.size:
+            self.counts[f"boxes without component: {outcome}"] += missed.size
+        if missed.size and outcome == WEAK:
+            guessed = guess_masks(read_image(image.path, "RGB"), self.boxes.corners[missed], self.labels > 0)
+            for number in np.unique(guessed.labels[guessed.labels > 0]).tolist():
+                label, box = self._new_label(), int(missed[number - 1])
+                self.labels[guessed.labels == number] = label
+                self._mark(label, box)
+                self.result.weak.add(label)
+                x0, y0, x1, y1 = self.boxes.corners[box].tolist()
+                # What is known, not what was guessed.
+                self.result.boxes[label] = [x0, y0, x1 - x0, y1 - y0]
+            missed = missed[guessed.failed]
+            if missed.size:
+                self.counts["boxes without component for which no weak mask was found: ignore"] += missed.size
+        if outcome != DROP:
+            for x0, y0, x1, y1 in self.boxes.corners[missed].tolist():
+                label = self._new_label()
+                window = self.labels[y0:y1, x0:x1]
+                window[window == 0] = label
+                self.result.ignored.add(label)
 
     def take_unclaimed(self) -> None:
         """Give all that is left what the table says of components without box."""
         outcome = self.table.without_box
         if self.unclaimed:
             self.counts[f"components without box: {outcome}"] += len(self.unclaimed)
-        for label in self.unclaimed:
-            if outcome == "keep":
-                self.assignment.category_ids[label] = self.table.class_ids[self.table.default]
-            elif outcome == IGNORE:
-                self.assignment.ignored.add(label)
-        self.unclaimed.clear()
+        if outcome == "keep":
+            self.result.category_ids |= dict.fromkeys(
+                self.unclaimed, self.table.class_ids[self.table.default]
+            )
+        elif outcome == IGNORE:
+            self.result.ignored |= self.unclaimed
 
     def _mark(self, label: int, box: int) -> None:
         """Give a label the class of a box."""
         self.label_of_box.setdefault(box, label)
-        if self.classes[box] == IGNORE:
-            self._ignore(label)
-        else:
-            self.unclaimed.discard(label)
-            self.assignment.category_ids[label] = self.table.class_ids[self.classes[box]]
-
-    def _ignore(self, label: int) -> None:
         self.unclaimed.discard(label)
-        self.assignment.ignored.add(label)
+        if self.classes[box] == IGNORE:
+            self.result.ignored.add(label)
+        else:
+            self.result.category_ids[label] = self.table.class_ids[self.classes[box]]
 
     def _new_label(self) -> int:
         self.next_label += 1
         return self.next_label - 1
 
-    def _take_shared(self, components: set[int], min_rest: float) -> None:
-        outcome = self.table.shared
-        windows = find_objects(self.labels) if components and outcome in CUT_METHODS else []
-        for component in sorted(components):
-            claims = self.match.by_component[component]
-            what = "shared by several boxes" if len(claims) > 1 else "reaching out of their only box"
-            self.counts[f"components {what}: {outcome}"] += 1
-            if len(claims) > 1:
-                self.counts["boxes sharing a component"] += len(claims)
-            if outcome in CUT_METHODS:
-                self._cut(component, windows[component - 1], claims, min_rest)
-                continue
-            if outcome == IGNORE:
-                self._ignore(component)
-            else:
-                self._mark(component, max(claims, key=lambda box: self.match.fill[box]))
-            self.label_of_box.update(dict.fromkeys(claims, component))
-
     def _cut(self, component: int, window: tuple[slice, slice], claims: list[int], min_rest: float) -> None:
         """Cut one component; the first piece keeps its label, the rests beyond the boxes stay unclaimed."""
+        several = len(claims) > 1
+        what = "shared by several boxes" if several else "reaching out of their only box"
+        self.counts[f"components {what}, cut"] += 1
+        if several:
+            self.counts["boxes sharing a component"] += len(claims)
         labels = self.labels[window]
         corners = self.boxes.corners[claims] - [window[1].start, window[0].start] * 2
-        pieces = cut_by_boxes(labels == component, corners, self.table.shared, min_rest)
+        pieces = cut_by_boxes(labels == component, corners, min_rest)
         present = np.unique(pieces[pieces > 0]).tolist()
         for piece in present:
             label = component if piece == present[0] else self._new_label()
@@ -280,42 +285,3 @@ class _Assigner:
                 self.counts["rests cut off beyond the boxes"] += 1
         if lost := len(set(range(1, len(claims) + 1)).difference(present)):
             self.counts["boxes left empty by a cut"] += lost
-
-    def _take_pieces(self) -> None:
-        outcome = self.table.pieces
-        if self.match.pieces:
-            self.counts[f"further components in a box: {outcome}"] += len(self.match.pieces)
-        for component, box in self.match.pieces.items():
-            if outcome == IGNORE:
-                self._ignore(component)
-            elif outcome == "join" and box in self.label_of_box:
-                self.labels[self.labels == component] = self.label_of_box[box]
-                self.unclaimed.discard(component)
-            else:
-                self._mark(component, box)
-
-    def _take_missed(self, missed: NDArray[np.intp], image: ImageRecord) -> None:
-        """Give boxes without component what the table says."""
-        outcome = self.table.without_component
-        if missed.size:
-            self.counts[f"boxes without component: {outcome}"] += missed.size
-        if missed.size and outcome == WEAK:
-            guessed = guess_masks(read_image(image.path, "RGB"), self.boxes.corners[missed], self.labels > 0)
-            for number in np.unique(guessed.labels[guessed.labels > 0]).tolist():
-                label, box = self._new_label(), int(missed[number - 1])
-                self.labels[guessed.labels == number] = label
-                self._mark(label, box)
-                self.assignment.weak.add(label)
-                x0, y0, x1, y1 = self.boxes.corners[box].tolist()
-                # What is known, not what was guessed.
-                self.assignment.boxes[label] = [x0, y0, x1 - x0, y1 - y0]
-            missed = missed[guessed.failed]
-            if missed.size:
-                self.counts["boxes without component for which no weak mask was found: ignore"] += missed.size
-        if outcome != DROP:
-            for box in missed.tolist():
-                label = self._new_label()
-                x0, y0, x1, y1 = self.boxes.corners[box]
-                window = self.labels[y0:y1, x0:x1]
-                window[window == 0] = label
-                self._ignore(label)

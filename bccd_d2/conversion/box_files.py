@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from bccd_d2.conversion.boxes import ImageBoxes, make_boxes, parse_coordinate, s
 from bccd_d2.conversion.dataset_spec import ImageRecord
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_lines, read_yaml
+from bccd_d2.structures.coco import read_json
 
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 YOLO_NAMES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names", "_darknet.labels")
@@ -91,11 +91,9 @@ def _voc_corners(element: Element, where: str) -> tuple[int, int, int, int]:
     box = element.find("bndbox")
     if box is None:
         raise InputError(f"{where}: no <bndbox>, expected one")
-    x0, y0, x1, y1 = (
-        parse_coordinate((box.findtext(key) or "").strip(), f"{where}: {key}") for key in VOC_CORNERS
-    )
-    _require_order(x0, y0, x1, y1, where)
-    return math.floor(x0) - 1, math.floor(y0) - 1, math.ceil(x1), math.ceil(y1)
+    texts = [(box.findtext(key) or "").strip() for key in VOC_CORNERS]
+    x0, y0, x1, y1 = _corners(texts, [f"{where}: {key}" for key in VOC_CORNERS], where)
+    return x0 - 1, y0 - 1, x1, y1
 
 
 def _voc_size(root: Element, path: Path) -> tuple[int, int] | None:
@@ -164,13 +162,7 @@ def read_bbbc041(path: Path | str) -> dict[str, ImageBoxes]:
     The maximum of a box is taken as the first row and column after it: boxes at the border reach the image's size.
     Raises InputError for another file, or one that holds an image twice.
     """
-    path = Path(path)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file, expected boxes in BBBC041's format") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
+    document = read_json(path)
     if not isinstance(document, list):
         raise InputError(f"{path}: {type(document).__name__} at the top, expected BBBC041's list of images")
     found: dict[str, ImageBoxes] = {}
@@ -197,15 +189,10 @@ def _bbbc041_entry(source: str, entry: Any, image: Mapping[str, Any], where: str
         here = f"{where}: object {index}"
         names.append(_get(item, "category", str, here))
         box = _get(item, "bounding_box", Mapping, here)
-        low, high = _get(box, "minimum", Mapping, here), _get(box, "maximum", Mapping, here)
-        x0, y0, x1, y1 = (
-            parse_coordinate(corner.get(key), f"{here}: {end}: {key}")
-            for corner, end in ((low, "minimum"), (high, "maximum"))
-            for key in "cr"
-        )
-        _require_order(x0, y0, x1, y1, here)
-        corners.append((math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)))
-    return make_boxes(source, corners, names, [False] * len(names), size)
+        ends = [(_get(box, end, Mapping, here), end, key) for end in ("minimum", "maximum") for key in "cr"]
+        values = [corner.get(key) for corner, _, key in ends]
+        corners.append(_corners(values, [f"{here}: {end}: {key}" for _, end, key in ends], here))
+    return make_boxes(source, corners, names, size=size)
 
 
 @dataclass(frozen=True)
@@ -228,25 +215,20 @@ class YoloLabels:
         corners, names = [], []
         for number, values in read_yolo(path):
             xs, ys = yolo_points(values)
-            corners.append(
-                (
-                    round(min(xs) * image.width),
-                    round(min(ys) * image.height),
-                    round(max(xs) * image.width),
-                    round(max(ys) * image.height),
-                )
-            )
+            x0, x1 = round(min(xs) * image.width), round(max(xs) * image.width)
+            y0, y1 = round(min(ys) * image.height), round(max(ys) * image.height)
+            corners.append((x0, y0, x1, y1))
             names.append(yolo_class(self.names, number, path))
-        return make_boxes(str(path), corners, names, [False] * len(names), None)
+        return make_boxes(str(path), corners, names)
 
 
 def yolo_label_file(image: Path) -> Path | None:
     """The label file of an image in one of YOLO's own places, ``None`` where there is none."""
-    parts = list(image.with_suffix(".txt").parts)
     places = [image.with_suffix(".txt")]
-    if "images" in (folders := [part.lower() for part in parts[:-1]]):
-        parts[len(folders) - 1 - folders[::-1].index("images")] = "labels"
-        places.insert(0, Path(*parts))
+    for folder in image.parents:
+        if folder.name.lower() == "images":
+            places.insert(0, folder.parent / "labels" / places[-1].relative_to(folder))
+            break
     return next((place for place in places if place.is_file()), None)
 
 
@@ -349,11 +331,14 @@ def file_of(image: ImageRecord, folder: Path, suffix: str) -> Path | None:
     return None
 
 
-def _require_order(x0: float, y0: float, x1: float, y1: float, where: str) -> None:
+def _corners(values: list[Any], places: list[str], where: str) -> tuple[int, int, int, int]:
+    """Whole pixels of x0, y0, x1, y1, rounded outwards."""
+    x0, y0, x1, y1 = map(parse_coordinate, values, places)
     if x1 < x0 or y1 < y0:
         raise InputError(
             f"{where}: box from ({x0:g}, {y0:g}) to ({x1:g}, {y1:g}), expected minimum before maximum"
         )
+    return math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
 
 
 def _get(content: Any, key: str, kind: type, where: str) -> Any:

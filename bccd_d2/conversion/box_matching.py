@@ -22,7 +22,6 @@ MOSTLY_INSIDE = 0.7
 MIN_INSIDE = 0.9
 """Least share of a component inside a box to be taken for a piece of the cell in it."""
 
-CUT_METHODS = ("nearest", "watershed")
 SEED = 0.7
 """Radius of the seed of a box, in half sides of the box. Where seeds overlap, the nearer box has the pixel."""
 BEYOND = 1.2
@@ -96,20 +95,14 @@ def inscribed_ellipse(height: int, width: int) -> NDArray[np.bool_]:
     return rows[:, None] ** 2 + columns[None, :] ** 2 <= 1
 
 
-def cut_by_boxes(
-    inside: NDArray[np.bool_], boxes: NDArray, method: str = "nearest", min_rest: float = np.inf
-) -> NDArray[np.int32]:
+def cut_by_boxes(inside: NDArray[np.bool_], boxes: NDArray, min_rest: float = np.inf) -> NDArray[np.int32]:
     """Cut a component, bool (height, width), into one connected piece a box, and what lies beyond the boxes.
 
-    ``boxes`` are (n, 4) x0, y0, x1, y1 in pixels of ``inside``, half-open. By ``nearest`` a pixel belongs to the
-    box whose centre is nearest, in half sides of that box, along a way inside the component; by ``watershed``
-    pieces grow from seeds in the boxes down the distance to the background (Vincent and Soille 1991), so they meet
-    at necks. A part outside all boxes of at least ``min_rest`` pixels becomes a piece of its own. Returns int32
-    (height, width), 0 outside, 1..n for the boxes in their order, then the rest; a box whose seeds are all taken by
-    its neighbours may come out empty.
+    ``boxes`` are (n, 4) x0, y0, x1, y1 in pixels of ``inside``, half-open. A pixel belongs to the box whose centre is
+    nearest, in half sides of that box, along a way inside the component. A part outside all boxes of at least
+    ``min_rest`` pixels becomes a piece of its own. Returns int32 (height, width), 0 outside, 1..n for the boxes, then
+    the rest; a box whose seeds are all taken by its neighbours may come out empty.
     """
-    if method not in CUT_METHODS:
-        raise ValueError(f"method {method!r}, expected one of {', '.join(CUT_METHODS)}")
     # One box after the other: all at once would take a gigabyte for a mask that is welded all over the image.
     distance = np.full(inside.shape, np.inf, np.float32)
     square = distance.copy()
@@ -133,7 +126,7 @@ def cut_by_boxes(
         if stats[part, cv2.CC_STAT_AREA] >= min_rest:
             number += 1
             markers[parts == part] = number
-    return watershed(distance if method == "nearest" else -_depth(inside), markers, mask=inside)
+    return watershed(distance, markers, mask=inside)
 
 
 def _half_sides(shape: tuple[int, ...], box: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -142,9 +135,3 @@ def _half_sides(shape: tuple[int, ...], box: NDArray) -> tuple[NDArray[np.float3
     down = np.abs(np.arange(shape[0], dtype=np.float32) + 0.5 - (y0 + y1) / 2) / ((y1 - y0) / 2)
     across = np.abs(np.arange(shape[1], dtype=np.float32) + 0.5 - (x0 + x1) / 2) / ((x1 - x0) / 2)
     return down[:, None], across[None, :]
-
-
-def _depth(inside: NDArray[np.bool_]) -> NDArray:
-    """Distance of each pixel to the background, the frame of the window counting as background."""
-    padded = cv2.copyMakeBorder(inside.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]

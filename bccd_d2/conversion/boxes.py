@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,31 +47,19 @@ class BoxFile(Protocol):
         """Boxes of the image, ``None`` where it has none; raises InputError for a broken file."""
 
 
-class FittedBoxes(NamedTuple):
-    """Boxes inside their image, and how many were changed or dropped on the way."""
-
-    boxes: ImageBoxes
-    counts: Counter[str]
-
-
 def make_boxes(
     source: str,
     corners: list[tuple[int, int, int, int]],
     names: list[str],
-    difficult: list[bool],
-    size: tuple[int, int] | None,
+    difficult: list[bool] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> ImageBoxes:
     """Put lists together; a list without boxes gives arrays of the right shape too."""
-    return ImageBoxes(
-        source,
-        np.array(corners, np.int64).reshape(-1, 4),
-        tuple(names),
-        np.array(difficult, bool),
-        size,
-    )
+    flags = np.array(difficult or [False] * len(names), bool)
+    return ImageBoxes(source, np.array(corners, np.int64).reshape(-1, 4), tuple(names), flags, size)
 
 
-def fit_boxes(boxes: ImageBoxes, image: ImageRecord) -> FittedBoxes:
+def fit_boxes(boxes: ImageBoxes, image: ImageRecord) -> tuple[ImageBoxes, Counter[str]]:
     """Clip boxes to the image and drop those that nothing can be seen in. Raises InputError if the file speaks of
     an image of another size.
     """
@@ -84,14 +72,12 @@ def fit_boxes(boxes: ImageBoxes, image: ImageRecord) -> FittedBoxes:
     corners = np.clip(boxes.corners, 0, limits)
     clipped = np.any(corners != boxes.corners, axis=1)
     large = np.all(corners[:, 2:] - corners[:, :2] >= MIN_SIDE, axis=1)
-    counts: Counter[str] = Counter()
-    counts["boxes"] = len(boxes)
+    counts = Counter({"boxes": len(boxes)})
     if n := int((clipped & large).sum()):
         counts["boxes clipped to the image"] = n
     if n := int((~large).sum()):
         counts[f"boxes under {MIN_SIDE} pixels or outside the image, dropped"] = n
-    fitted = ImageBoxes(boxes.source, corners, boxes.names, boxes.difficult, boxes.size)
-    return FittedBoxes(fitted.only(large), counts)
+    return replace(boxes, corners=corners).only(large), counts
 
 
 def shared_stem_error(image: ImageRecord, source: str) -> InputError:

@@ -1,9 +1,4 @@
-"""Which classes there are, and how an instance gets one.
-
-A class source is any picklable object with ``categories`` and ``info`` that can be called with an image and its label
-map (:class:`ClassSource`). :mod:`bccd_d2.conversion.box_classes` takes classes from annotated boxes or points; without
-a source, every instance is a ``cell``.
-"""
+"""Which classes there are, and how an instance gets one: by a class source, or else every instance is a ``cell``."""
 
 from __future__ import annotations
 
@@ -15,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.box_matching import CUT_METHODS
 from bccd_d2.conversion.dataset_spec import ImageRecord
 from bccd_d2.errors import InputError
 
@@ -26,11 +20,8 @@ IGNORE = "ignore"
 DROP = "drop"
 WEAK = "weak"
 OUTCOMES = {
-    "shared": (*CUT_METHODS, "whole", IGNORE),
-    "pieces": ("join", "keep", IGNORE),
     "without_box": ("keep", IGNORE, DROP),
     "without_component": (DROP, IGNORE, WEAK),
-    "difficult": (IGNORE, "keep", DROP),
     "image_without_boxes": ("error", "keep"),
 }
 
@@ -39,94 +30,57 @@ OUTCOMES = {
 class ClassAssignment:
     """What a class source says about one image."""
 
-    # int32 (height, width) label map; the one given, or a changed copy where the source split or joined components
-    # or added regions
+    # int32 (height, width) label map; the one given, or a changed copy where the source split or joined components or
+    # added regions.
     labels: NDArray[np.int32]
-    category_ids: dict[int, int]  # category id by label
-    # Labels written with ``iscrowd`` 1; those without a category id once for each category. Labels that are in
-    # neither are not written.
+    category_ids: dict[int, int]  # by label
+    # Labels written with ``iscrowd`` 1; those without a category id once for each category. Labels that are in neither
+    # are not written.
     ignored: set[int] = field(default_factory=set)
-    # Labels written with ``"weak": true``, because their outline was guessed from a box.
-    weak: set[int] = field(default_factory=set)
-    # What happened, by name ("components without box", ...), summed and logged by the conversion.
-    counts: Counter[str] = field(default_factory=Counter)
-    # ``[x, y, width, height]`` in pixels by label, where it is written in place of the box around the mask
+    weak: set[int] = field(default_factory=set)  # labels whose outline was guessed from a box
+    counts: Counter[str] = field(default_factory=Counter)  # what happened, by name; summed and logged
+    # ``[x, y, width, height]`` in pixels by label, where it is written in place of the box around the mask.
     boxes: dict[int, list[int]] = field(default_factory=dict)
 
 
 class ClassSource(Protocol):
-    """Anything that tells the class of each instance of an image."""
+    """Anything that tells the class of each instance of an image; picklable, for worker processes."""
 
     @property
-    def categories(self) -> list[dict[str, Any]]:
-        """COCO categories, ids from 1."""
+    def class_names(self) -> list[str]:
+        """Names in the order of their category ids from 1."""
 
     @property
     def info(self) -> Mapping[str, Any]:
         """Settings to be kept in the JSON's ``info``; plain JSON values."""
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
-        """Classes of the instances in ``labels``, int32 (height, width), 0 for background. Raises InputError where
-        what the source knows of this image cannot be used; the image counts as bad input.
+        """Classes of the instances in ``labels``, int32 (height, width), 0 for background, without gaps. Raises
+        InputError where what the source knows of this image cannot be used; the image counts as bad input.
         """
 
 
 @dataclass(frozen=True)
-class SingleClass:
-    """Every instance is of the one class ``name``."""
-
-    name: str = "cell"
-
-    @property
-    def categories(self) -> list[dict[str, Any]]:
-        """The one category."""
-        return [{"id": 1, "name": self.name}]
-
-    @property
-    def info(self) -> Mapping[str, Any]:
-        """The name."""
-        return {"source": "single class", "name": self.name}
-
-    def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
-        """Category 1 for each label."""
-        return ClassAssignment(labels, {int(label): 1 for label in range(1, int(labels.max(initial=0)) + 1)})
-
-
-@dataclass(frozen=True)
 class ClassTable:
-    """The section ``classes`` of a data set's YAML."""
+    """The section ``classes`` of a data set's YAML, see docs/conversion.md."""
 
-    # How the boxes are written, ``voc``, ``bbbc041`` or ``yolo``; or ``points``, files ``STEM.txt`` with a line ``x
-    # y class`` for each cell, in pixels.
+    # ``voc``, ``bbbc041``, ``yolo``, or ``points``: files ``STEM.txt`` with a line ``x y class`` for each cell.
     format: str
-    # Class by category of the box file (by class number where a YOLO set has no list of names); ``ignore`` makes an
-    # ignore region (``iscrowd``) of what lies in the box, ``drop`` forgets the box. A category that is not listed
-    # is an error.
+    # Class by category of the box file (by class number where a YOLO set has no list of names); ``ignore`` makes a
+    # region to ignore (``iscrowd``) of what lies in the box, ``drop`` forgets it. Others are an error.
     categories: Mapping[str, str]
-    # Where they lie, seen from the root of the data or a folder below it; the command's ``--boxes`` overrules it.
-    # For ``yolo`` the default is ``labels`` in place of ``images`` in the path of the image, or beside it.
+    # Where they lie, seen from the root of the data or a folder below it; of ``yolo`` the default is ``labels`` in
+    # place of ``images`` in the path of the image, or beside it.
     boxes: str | None = None
     default: str = "cell"  # class of instances that no box tells anything about
-    # What becomes of a component that several boxes claim, or that reaches far out of its only box: ``nearest`` or
-    # ``watershed`` cut it, see :func:`bccd_d2.conversion.box_splitting.cut_by_boxes`; ``whole`` keeps it as one
-    # instance, with the class of the box that it fills best; ``ignore``.
-    shared: str = "nearest"
-    # What becomes of further components inside a box that has its cell: ``join`` adds them to that cell, ``keep``
-    # makes each an instance of the box's class; ``ignore``.
-    pieces: str = "join"
-    # What becomes of a component that no box claims: ``keep`` as ``default``, ``ignore`` or ``drop``.
-    without_box: str = "keep"
-    # What becomes of a box with no component: ``drop``, ``ignore`` (its pixels become an ignore region, as far as
-    # no instance has them), or ``weak`` (a mask is guessed from the image, see
-    # :mod:`bccd_d2.conversion.weak_masks`, and where that fails, as ``ignore``).
+    without_box: str = (
+        "keep"  # a component that no box claims: ``keep`` as ``default``, ``ignore`` or ``drop``
+    )
+    # A box with no component: ``drop``, ``ignore`` (its free pixels become a region to ignore), or ``weak`` (a mask is
+    # guessed from the image, and where that fails, as ``ignore``).
     without_component: str = DROP
-    # What becomes of boxes that a VOC file flags as difficult: as ``ignore`` or ``drop`` in ``categories``, or
-    # ``keep`` to take them for what they are called.
-    difficult: str = IGNORE
-    # An image that the boxes do not know of at all is an ``error``, or has none (``keep``).
-    image_without_boxes: str = "error"
-    # Classes that come first, in this order, whether or not a category stands for them.
-    order: tuple[str, ...] = ()
+    image_without_boxes: str = "error"  # an image that the boxes do not know at all; ``keep``: it has none
+    order: tuple[str, ...] = ()  # classes that come first, whether or not a category stands for them
     class_ids: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -163,31 +117,22 @@ class ClassTable:
             if key not in content:
                 raise InputError(f"classes: no key {key!r}, expected one")
         categories = content["categories"]
-        if content["format"] in NUMBERED and isinstance(
-            categories, Mapping
-        ):  # numbers where there are no names
+        if content["format"] in NUMBERED and isinstance(categories, Mapping):
             categories = {str(key) if type(key) is int else key: value for key, value in categories.items()}
         try:
             return cls(**{**content, "categories": categories, "order": tuple(order)})
         except InputError as error:
             raise InputError(f"classes: {error}") from error
 
-    @property
-    def coco_categories(self) -> list[dict[str, Any]]:
-        """COCO categories in the order the table names them, ids from 1."""
-        return [{"id": number, "name": name} for name, number in self.class_ids.items()]
-
-    def class_of(self, category: str, difficult: bool, source: str) -> str:
-        """Class name, ``ignore`` or ``drop`` for a category in the words of ``source``, a file, that may flag the
-        box as ``difficult``. Raises InputError for a category that the table does not list.
+    def class_of(self, category: str, source: str) -> str:
+        """Class name, ``ignore`` or ``drop`` for a category in the words of ``source``, a file. Raises InputError for
+        one that the table does not list.
         """
         if category not in self.categories:
             listed = ", ".join(map(repr, self.categories))
             raise InputError(
                 f"{source}: category {category!r}, expected one that the table 'classes' lists ({listed})"
             )
-        if difficult and self.difficult != "keep":
-            return self.difficult
         return self.categories[category]
 
     def as_dict(self) -> dict[str, Any]:

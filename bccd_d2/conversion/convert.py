@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 import bccd_d2
 from bccd_d2.conversion.classes import ClassSource
 from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, Converter, ImageConverter
@@ -37,7 +35,7 @@ from bccd_d2.conversion.splits import (
 )
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output
-from bccd_d2.parallel import map_in_order
+from bccd_d2.parallel import map_files
 from bccd_d2.structures.coco import CocoWriter
 
 logger = logging.getLogger(__name__)
@@ -64,9 +62,7 @@ class ConversionSummary:
 
     images: Counter[str] = field(default_factory=Counter)  # by part
     instances: Counter[str] = field(default_factory=Counter)  # by part, regions to ignore included
-    counts: InstanceCounts = field(
-        default_factory=InstanceCounts
-    )  # what became of the components of all masks
+    counts: InstanceCounts = field(default_factory=InstanceCounts)  # of the components of all masks
     events: Counter[str] = field(default_factory=Counter)  # whatever else is worth counting, by name
     faults: list[str] = field(default_factory=list)  # of files that were left out
     # Names of the images by what speaks against their masks.
@@ -145,19 +141,13 @@ def convert_pairs(
         used: dict[str, list[str]] = {part: [] for part in PARTS}
         annotation_id = 0
         with ExitStack() as stack:
+            files = {part: staging / annotation_file(part) for part in PARTS}
             writers = {
-                part: stack.enter_context(
-                    CocoWriter(staging / annotation_file(part), info, converter.categories)
-                )
-                for part in PARTS
+                part: stack.enter_context(CocoWriter(path, info, converter.categories))
+                for part, path in files.items()
             }
-            results = map_in_order(converter, items, workers)
-            for converted in tqdm(results, "convert", len(items), unit="image", disable=None):
-                if isinstance(converted, str):
-                    if not skip_bad:
-                        raise InputError(f"{converted}\n--skip-bad leaves such files out and lists them")
-                    summary.faults.append(converted)
-                    continue
+            advice = "\n--skip-bad leaves such files out and lists them"
+            for _, converted in map_files(converter, items, workers, "convert", faults, advice):
                 part = part_of[converted.record.stem]
                 used[part].append(converted.record.stem)
                 for annotation in converted.annotations:

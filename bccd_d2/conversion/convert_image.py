@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.classes import ClassAssignment, ClassSource, SingleClass
+from bccd_d2.conversion.classes import ClassAssignment, ClassSource
 from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageMaskPair, ImageRecord
 from bccd_d2.conversion.instances import (
     InstanceCounts,
@@ -33,26 +33,16 @@ from bccd_d2.structures.rle import EncodedInstance, encode_labels
 from bccd_d2.structures.segmentation import decode_segmentation
 
 BorderPolicy = Literal["keep", "ignore"]
-BORDER_POLICIES: tuple[BorderPolicy, ...] = get_args(BorderPolicy)
 
 
 @dataclass(frozen=True)
 class AnnotationRule:
     """How instances are written."""
 
-    border: BorderPolicy = (
-        "keep"  # ``ignore`` writes instances that touch the image border with ``iscrowd`` 1
-    )
-    # Pixels that look like cells but have no mask are written as regions with ``iscrowd`` 1, once for each
-    # category.
+    border: BorderPolicy = "keep"  # ``ignore``: instances that touch the image border have ``iscrowd`` 1
+    # Pixels that look like cells but have no mask are written as regions with ``iscrowd`` 1, once for each category.
     unlabelled: bool = False
-    polygons: bool = (
-        False  # write instances as polygons; regions with ``iscrowd`` stay RLE, as COCO wants them
-    )
-
-    def __post_init__(self) -> None:
-        if self.border not in BORDER_POLICIES:
-            raise InputError(f"border {self.border!r}, expected {' or '.join(BORDER_POLICIES)}")
+    polygons: bool = False  # in place of RLE, but for regions with ``iscrowd``, as COCO wants them
 
 
 @dataclass
@@ -89,12 +79,9 @@ class Converter(ABC):
         what the image shows, which takes time. Raises InputError where image or mask cannot be used.
         """
 
-    def __call__(self, item: tuple[Any, ...]) -> ConvertedImage | str:
-        """Call :meth:`convert`; a fault comes back as text, so that one bad file need not end all."""
-        try:
-            return self.convert(*item)
-        except (InputError, OSError) as error:
-            return str(error)
+    def __call__(self, item: tuple[int, ImageMaskPair, bool]) -> ConvertedImage:
+        """See :meth:`convert`."""
+        return self.convert(*item)
 
     def record(self, number: int, pair: ImageMaskPair) -> ImageRecord:
         """What the conversion knows of an image; its size is read from the file."""
@@ -181,9 +168,9 @@ class ImageConverter(Converter):
     @property
     def class_names(self) -> list[str]:
         """Classes of the masks or of the source, then those that the dataset spec adds."""
-        names = list(self.spec.mask.class_names)
-        if not names:
-            names = [category["name"] for category in (self.class_source or SingleClass()).categories]
+        names = self.spec.mask.class_names or (
+            self.class_source.class_names if self.class_source else ["cell"]
+        )
         return list(dict.fromkeys([*names, *self.spec.annotates]))
 
     def convert(self, number: int, pair: ImageMaskPair, compare: bool = False) -> ConvertedImage:
@@ -244,40 +231,33 @@ class ImageConverter(Converter):
         self, record: ImageRecord, content: MaskContent, labels: NDArray[np.int32]
     ) -> ClassAssignment:
         if content.kind == "classes":
-            return ClassAssignment(
-                labels, class_of_labels(labels, content.array.astype(np.uint8, copy=False))
-            )
-        return (self.class_source or SingleClass())(record, labels)
+            return ClassAssignment(labels, class_of_labels(labels, content.array.astype(np.uint8)))
+        if self.class_source is None:
+            return ClassAssignment(labels, dict.fromkeys(range(1, int(labels.max(initial=0)) + 1), 1))
+        return self.class_source(record, labels)
 
 
 def read_pair_mask(pair: ImageMaskPair, size: tuple[int, int], rule: MaskRule) -> MaskContent:
-    """Read the mask of a pair; raises InputError if it cannot be used, or has another (height, width) than its
-    image.
-    """
+    """Read the mask of a pair; raises InputError if it cannot be used, or has another size than its image."""
     content = read_mask(pair.mask, rule)
-    if content.array.shape != size:
-        raise InputError(_other_size(pair, content.array.shape, size))
-    return content
+    found = content.array.shape
+    if found == size:
+        return content
+    expected = f"{size[1]}x{size[0]} as its image {pair.image.name}"
+    text = f"{pair.mask}: mask of {found[1]}x{found[0]} pixels, expected {expected}"
+    orientation = read_orientation(pair.image)
+    if orientation != 1 and found == size[::-1]:
+        text += (
+            f": the image is turned by its EXIF orientation {orientation}, the mask is not; turn the mask too, or "
+            "remove the orientation from the image (exiftool -Orientation=)"
+        )
+    raise InputError(text)
 
 
 def label_mask(content: MaskContent, rule: InstanceRule) -> LabelledInstances:
     """Label the instances of a mask of any kind."""
     if content.kind == "classes":
-        return label_classes(content.array.astype(np.uint8, copy=False), rule)
+        return label_classes(content.array.astype(np.uint8), rule)
     if content.kind == "instances":
         return clean_instances(content.array, rule)
-    return label_instances(content.array, rule=rule)
-
-
-def _other_size(pair: ImageMaskPair, found: tuple[int, ...], expected: tuple[int, int]) -> str:
-    text = (
-        f"{pair.mask}: mask of {found[1]}x{found[0]} pixels, "
-        f"expected {expected[1]}x{expected[0]} as its image {pair.image.name}"
-    )
-    orientation = read_orientation(pair.image)
-    if orientation == 1 or found != expected[::-1]:
-        return text
-    return (
-        f"{text}: the image is turned by its EXIF orientation {orientation}, the mask is not; turn the mask too, or "
-        "remove the orientation from the image (exiftool -Orientation=)"
-    )
+    return label_instances(content.array, rule)

@@ -1,24 +1,8 @@
 """How a data set is laid out, read from a small YAML file, and which image belongs to which mask.
 
 Pairs are found by the *stem* of the file name, never by the full name: the Kaggle set "BCCD Dataset with mask"
-keeps 119 JPEG images whose masks are PNG, and a search for ``*.png`` loses them without a word.
-
-The files of ``configs/datasets`` describe the common cases; a user adds another beside them, or anywhere, without
-code. Every key is optional::
-
-    description: what this is
-    folders:                     # places to look in, side by side anywhere below the root
-      - {image: original, mask: mask, image_glob: "*", mask_glob: "*"}
-    mask:                        # see bccd_d2.io.masks.MaskRule
-      kind: classes              # binary, classes or instances
-      values: {0: background, 128: WBC, 255: WBC}
-      colours: {"#000000": background, "#ff0000": RBC}
-    instances:                   # see bccd_d2.conversion.instances.InstanceRule; the command line overrules it
-      min_area: 100
-      cut: {method: h-maxima, distance: 0.01}
-    image_sets: ImageSets/Main   # folder with lists train.txt, val.txt, test.txt of stems, the official split
-    annotates: {RBC: partly, Platelets: none}   # complete (default), partly or none
-    classes: {...}               # classes from boxes, see bccd_d2.conversion.classes.ClassTable
+keeps 119 JPEG images whose masks are PNG, and a search for ``*.png`` loses them without a word. docs/conversion.md
+shows a complete file.
 """
 
 from __future__ import annotations
@@ -33,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.conversion.instances import CutRule, InstanceRule
+from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_yaml, shipped_folder
 from bccd_d2.io.find_images import SUFFIXES as IMAGE_SUFFIXES
@@ -43,7 +27,7 @@ from bccd_d2.io.masks import Colour, MaskRule
 logger = logging.getLogger(__name__)
 ANNOTATED = ("complete", "partly", "none")
 SPEC_FOLDER = shipped_folder("configs") / "datasets"
-HEX_COLOUR = re.compile(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
+HEX_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 PART_FIELD = "{part}"
@@ -53,7 +37,7 @@ YAML_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
     "str": ((str,), "a text"),
-    "Mapping": ((Mapping,), "a mapping"),
+    "Mapping": ((dict,), "a mapping"),
 }
 
 
@@ -142,8 +126,7 @@ class DatasetSpec:
         sizes = self.unlabeled_sizes
         if sizes is not None and not (
             isinstance(sizes, (list, tuple))
-            and len(sizes) == 2
-            and all(type(size) in (int, float) for size in sizes)
+            and [type(size) in (int, float) for size in sizes] == [True, True]
             and 0 <= sizes[0] <= sizes[1]
         ):
             raise InputError(f"unlabeled_sizes: {sizes!r}, expected [smallest, largest] in pixels")
@@ -192,72 +175,63 @@ def _spec(content: Any) -> DatasetSpec:
     if "folders" in given:
         if not isinstance(given["folders"], list) or not given["folders"]:
             raise InputError(f"folders: {given['folders']!r}, expected a list of {{image: ..., mask: ...}}")
-        given["folders"] = tuple(_build("folders", entry, FolderPair) for entry in given["folders"])
+        given["folders"] = tuple(_build("folders: ", entry, FolderPair) for entry in given["folders"])
     if "mask" in given:
-        mask = _section("mask", given["mask"], MaskRule)
+        mask = _section("mask: ", given["mask"], MaskRule)
         for key, parse in (("values", _grey_value), ("colours", _colour)):
             if key in mask:
                 if not isinstance(mask[key], Mapping):
                     raise InputError(f"mask: {key}: {mask[key]!r}, expected a mapping to class names")
                 mask[key] = tuple((parse(value), str(meaning)) for value, meaning in mask[key].items())
-        given["mask"] = _build("mask", mask, MaskRule)
+        given["mask"] = _build("mask: ", mask, MaskRule)
     if "instances" in given:
-        instances = _section("instances", given["instances"], InstanceRule)
-        if instances.get("cut") is not None:
-            instances["cut"] = _build("instances: cut", instances["cut"], CutRule)
-        given["instances"] = _build("instances", instances, InstanceRule)
+        given["instances"] = _build("instances: ", given["instances"], InstanceRule)
     given["annotates"] = given.get("annotates") or {}
     return _build("", given, DatasetSpec)
 
 
 def _section(where: str, content: Any, kind: type) -> dict[str, Any]:
     """A mapping whose keys are fields of ``kind``."""
-    prefix = f"{where}: " if where else ""
     if not isinstance(content, Mapping):
-        raise InputError(f"{prefix}{content!r}, expected a mapping")
+        raise InputError(f"{where}{content!r}, expected a mapping")
     known = [f.name for f in fields(kind)]
     for key in content:
         if key not in known:
-            raise InputError(f"{prefix}unknown key {key!r}, expected some of {', '.join(known)}")
+            raise InputError(f"{where}unknown key {key!r}, expected some of {', '.join(known)}")
     return dict(content)
 
 
 def _build(where: str, content: Any, kind: type) -> Any:
     """An instance of the dataclass ``kind``, values checked against its annotations as far as YAML goes."""
     given = _section(where, content, kind)
-    prefix = f"{where}: " if where else ""
     for f in fields(kind):
         value = given.get(f.name)
-        types, expected = YAML_TYPES.get(re.split(r"[ \[]", str(f.type))[0], ((object,), ""))
-        wrong_bool = isinstance(value, bool) and types not in ((bool,), (object,))
-        if value is not None and (wrong_bool or not isinstance(value, types)):
-            raise InputError(f"{prefix}{f.name}: {value!r}, expected {expected}")
+        types, expected = YAML_TYPES.get(re.split(r"[ \[]", str(f.type))[0], ((), ""))
+        if types and value is not None and type(value) not in types:
+            raise InputError(f"{where}{f.name}: {value!r}, expected {expected}")
     try:
         return kind(**given)
     except InputError as error:
-        raise InputError(f"{prefix}{error}") from error
+        raise InputError(f"{where}{error}") from error
     except TypeError as error:
-        raise InputError(f"{prefix}{', '.join(given) or 'nothing'} given ({error})") from error
+        raise InputError(f"{where}{', '.join(given) or 'nothing'} given ({error})") from error
 
 
 def _grey_value(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if type(value) is not int:
         raise InputError(f"mask: values: {value!r}, expected whole numbers")
     return value
 
 
 def _colour(value: Any) -> Colour:
-    match = HEX_COLOUR.fullmatch(str(value))
-    if match is None:
+    if HEX_COLOUR.fullmatch(str(value)) is None:
         raise InputError(f"mask: colours: {value!r}, expected '#rrggbb' in quotes")
-    red, green, blue = (int(digits, 16) for digits in match.groups())
+    red, green, blue = bytes.fromhex(value[1:])
     return red, green, blue
 
 
 def find_pairs(
-    root: Path | str,
-    faults: list[str] | None = None,
-    folders: tuple[FolderPair, ...] = DEFAULT_FOLDERS,
+    root: Path | str, faults: list[str] | None = None, folders: tuple[FolderPair, ...] = DEFAULT_FOLDERS
 ) -> list[ImageMaskPair]:
     """Find every image/mask pair below ``root``, at every depth, sorted by stem whatever the order of the file
     system.
@@ -282,20 +256,17 @@ def find_pairs(
             used.add(image_folder)
         for stem in sorted(images.keys() | masks.keys()):
             of_stem = images.get(stem, []), masks.get(stem, [])
-            problem = _problem(stem, *of_stem)
-            if problem is None:
-                pairs.append(ImageMaskPair(stem, of_stem[0][0], of_stem[1][0], part))
-            else:
+            if problem := _problem(stem, *of_stem):
                 problems.append(problem)
-    if problems and faults is None:
-        headline = f"{root}: files that cannot be paired by their stem ({len(problems)})"
-        raise InputError(list_names(headline, problems) + "\n--skip-bad leaves them out")
+            else:
+                pairs.append(ImageMaskPair(stem, of_stem[0][0], of_stem[1][0], part))
     if faults is not None:
         faults += problems
+    elif problems:
+        headline = f"{root}: files that cannot be paired by their stem ({len(problems)})"
+        raise InputError(list_names(headline, problems) + "\n--skip-bad leaves them out")
     if not pairs:
-        wanted = " or ".join(
-            f"{rule.image}/" + (f" with {rule.mask}/" if rule.mask else "") for rule in folders
-        )
+        wanted = " or ".join(f"{f.image}/" + (f" with {f.mask}/" if f.mask else "") for f in folders)
         raise InputError(f"{root}: no image with a mask; expected folders {wanted} and files of equal stems")
     return with_unique_stems(pairs, root)
 
@@ -348,13 +319,10 @@ def _folder_pairs(
 def _descend(parent: Path, folder: str, part: str | None) -> Path | None:
     """The folder ``folder`` below ``parent``, whatever its case, or ``None``."""
     for step in Path(folder.replace(PART_FIELD, part or "")).parts:
-        if (parent / step).is_dir():
-            parent = parent / step
-            continue
-        alike = sorted(p for p in parent.iterdir() if p.name.lower() == step.lower() and p.is_dir())
+        alike = [p for p in parent.iterdir() if p.name.lower() == step.lower() and p.is_dir()]
         if not alike:
             return None
-        parent = alike[0]
+        parent = min(alike, key=lambda p: (p.name != step, p))
     return parent
 
 

@@ -78,16 +78,15 @@ class AnnotationConverter(Converter):
                 boxes.append(cell)
                 continue
             instance = _encode(cell, record)
+            key = (cell.class_name, instance.segmentation["counts"])
             if instance.area < self.min_area:
                 what = "that cover no pixel" if not instance.area else f"under {self.min_area} pixels"
                 counts[f"cells {what}, dropped"] += 1
-                continue
-            key = (cell.class_name, instance.segmentation["counts"])
-            if key in seen:
+            elif key in seen:
                 counts["cells that are there twice, dropped"] += 1
-                continue
-            seen.add(key)
-            drawn.append(self.entry(record, self._category(cell), instance, ignored=cell.ignored))
+            else:
+                seen.add(key)
+                drawn.append(self.entry(record, self._category(cell), instance, ignored=cell.ignored))
         if boxes:
             drawn += self._weak(record, boxes, drawn, counts)
         self.finish(record, drawn, lambda: _label_map(record, drawn), counts)
@@ -246,7 +245,7 @@ def _classes(imported: Imported, table: ClassTable | None) -> tuple[str, ...]:
         for cell in image.cells:
             name = table.default
             if cell.class_name:
-                name = table.class_of(cell.class_name, False, str(image.source))
+                name = table.class_of(cell.class_name, str(image.source))
             if name == DROP:
                 imported.counts["cells dropped by the table"] += 1
                 continue

@@ -8,7 +8,7 @@ h-maxima (Soille 2003) as markers, in units of the image's median cell diameter.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,8 +20,6 @@ from bccd_d2.structures.rle import find_runs
 MIN_AREA = 100
 """Smallest component kept, in pixels: real cells cover 5,000 to 10,000, annotation specks a few dozen."""
 
-CutMethod = Literal["h-maxima", "min-distance"]
-CUT_METHODS: tuple[CutMethod, ...] = ("h-maxima", "min-distance")
 SMOOTHING = 0.01
 """Sigma, in median cell diameters, of what smooths the distance map."""
 MIN_COMPONENT = 1.2
@@ -31,42 +29,27 @@ MIN_PIECE = 0.25
 
 
 @dataclass(frozen=True)
-class CutRule:
-    """How touching cells are told apart."""
-
-    # ``h-maxima``: a cell is a peak of the distance map that rises by ``distance`` above the saddle to any higher
-    # one. ``min-distance``: peaks are at least ``distance`` apart
-    method: CutMethod = "h-maxima"
-    distance: float = 0.01  # in median cell diameters of the image
-
-    def __post_init__(self) -> None:
-        if self.method not in CUT_METHODS:
-            raise InputError(f"cut method {self.method!r}, expected {' or '.join(CUT_METHODS)}")
-        if not 0 < self.distance < 10:
-            raise InputError(f"cut distance {self.distance}, expected more than 0 median cell diameters")
-
-
-@dataclass(frozen=True)
 class InstanceRule:
     """How instances are made of a mask."""
 
-    min_area: int = MIN_AREA  # instances of fewer pixels are dropped as specks
-    min_area_relative: float = 0.0  # so are those of less than this share of the image's median instance area
-    connectivity: int = 8  # 4 or 8; pixels that touch by a corner only belong together under 8
-    fill_holes: int = 0  # background enclosed by one instance is added to it up to this many pixels
-    cut: CutRule | None = None  # how touching cells are cut apart; ``None`` leaves them together
+    min_area: int = MIN_AREA  # pixels; smaller instances are dropped as specks
+    min_area_relative: float = 0.0  # so are those below this share of the image's median instance area
+    connectivity: int = 8  # or 4, which keeps pixels apart that touch by a corner only
+    fill_holes: int = 0  # pixels; background up to this size that one instance encloses is added to it
+    # Touching cells are cut apart: a cell is a peak of the distance map that rises by this many median cell diameters
+    # above the saddle to any higher one.
+    cut: float | None = None
 
     def __post_init__(self) -> None:
-        if self.min_area < 1:
-            raise InputError(f"min_area {self.min_area}, expected at least 1 pixel")
-        if not 0 <= self.min_area_relative < 1:
-            raise InputError(
-                f"min_area_relative {self.min_area_relative}, expected a share from 0 to below 1"
-            )
-        if self.connectivity not in (4, 8):
-            raise InputError(f"connectivity {self.connectivity}, expected 4 or 8")
-        if self.fill_holes < 0:
-            raise InputError(f"fill_holes {self.fill_holes}, expected 0 or more pixels")
+        for name, fits, expected in (
+            ("min_area", self.min_area >= 1, "at least 1 pixel"),
+            ("min_area_relative", 0 <= self.min_area_relative < 1, "a share from 0 to below 1"),
+            ("connectivity", self.connectivity in (4, 8), "4 or 8"),
+            ("fill_holes", self.fill_holes >= 0, "0 or more pixels"),
+            ("cut", self.cut is None or 0 < self.cut < 10, "median cell diameters above 0"),
+        ):
+            if not fits:
+                raise InputError(f"{name} {getattr(self, name)}, expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -91,26 +74,12 @@ class LabelledInstances(NamedTuple):
     counts: InstanceCounts
 
 
-def label_instances(
-    mask: NDArray, *, min_area: int = MIN_AREA, connectivity: int = 8, rule: InstanceRule | None = None
-) -> LabelledInstances:
+def label_instances(mask: NDArray, rule: InstanceRule = InstanceRule()) -> LabelledInstances:
     """Give each connected component of a mask its own label and drop the specks.
 
-    Args:
-        mask: (height, width) uint8 or bool, not 0 where there are cells, at native size.
-        min_area: components of fewer pixels are dropped.
-        connectivity: 4 or 8.
-        rule: everything there is to choose, in place of the two arguments before.
-
-    Returns:
-        ``(labels, counts)``; the labels run without gaps from 1, in column order of each component's first
-        pixel.
-
-    Raises:
-        ValueError: the mask is not two-dimensional.
-        InputError: an option is out of its range.
+    ``mask`` is (height, width) uint8 or bool at native size, not 0 where there are cells; another shape raises
+    ValueError. Labels run without gaps from 1, in column order of each component's first pixel.
     """
-    rule = rule or InstanceRule(min_area=min_area, connectivity=connectivity)
     return clean_instances(_components(mask, rule.connectivity), rule)
 
 
@@ -207,66 +176,47 @@ def _fill_holes(labels: NDArray[np.int32], rule: InstanceRule) -> tuple[NDArray[
 
 
 def cut_touching(
-    labels: NDArray[np.int32], rule: CutRule, median_area: float
+    labels: NDArray[np.int32], depth: float, median_area: float
 ) -> tuple[NDArray[np.int32], int, int]:
     """Cut labels, int32 (height, width) 1..n without gaps, that look like several cells.
 
-    ``median_area`` is that of one cell in pixels. Returns a map in which the first piece of a cut label keeps it
-    and the others are numbered from n + 1, how many labels were cut, and how many labels that added.
+    ``depth`` is the ``cut`` of :class:`InstanceRule`, ``median_area`` that of one cell in pixels. Returns a map in
+    which the first piece of a cut label keeps it and the others are numbered from n + 1, how many labels were cut, and
+    how many labels that added.
     """
-    labels = np.ascontiguousarray(labels)
+    from scipy.ndimage import find_objects
+
     areas = np.bincount(labels.ravel(), minlength=1)
     diameter = 2 * np.sqrt(median_area / np.pi)
-    number = len(areas)
-    cut = 0
-    boxes = _boxes(labels, number)
-    result = labels.copy()
-    for label in np.flatnonzero(areas > MIN_COMPONENT * median_area):
-        if label == 0:
+    windows = find_objects(labels)
+    result = np.array(labels, order="C")
+    number, cut = len(areas), 0
+    for label in np.flatnonzero(areas[1:] > MIN_COMPONENT * median_area) + 1:
+        window = windows[label - 1]
+        inside = labels[window] == label
+        pieces = _pieces(inside, depth, diameter)
+        sizes = np.bincount(pieces[inside])[1:]
+        if len(sizes) < 2 or sizes.min() < MIN_PIECE * median_area:
             continue
-        rows, columns = boxes[label]
-        inside = labels[rows, columns] == label
-        pieces = _pieces(inside, rule, diameter)
-        count = int(pieces.max())
-        if count < 2 or np.bincount(pieces[inside]).take(range(1, count + 1)).min() < MIN_PIECE * median_area:
-            continue
-        window = result[rows, columns]
-        for piece in range(2, count + 1):
-            window[pieces == piece] = number
+        for piece in range(2, len(sizes) + 1):
+            result[window][pieces == piece] = number
             number += 1
         cut += 1
     return result, cut, number - len(areas)
 
 
-def _pieces(inside: NDArray[np.bool_], rule: CutRule, diameter: float) -> NDArray[np.int32]:
+def _pieces(inside: NDArray[np.bool_], depth: float, diameter: float) -> NDArray[np.int32]:
     """Pieces 1..k of one component, int32 of the shape of ``inside``."""
-    # Imported where needed: scikit-image and SciPy take longer to load than many a conversion, which needs neither.
-    from skimage.feature import peak_local_max
+    # Imported where needed: scikit-image takes longer to load than many a conversion, which does not need it.
     from skimage.measure import label as label_regions
     from skimage.morphology import h_maxima
     from skimage.segmentation import watershed
 
-    padded = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    # Smoothed a little: the ragged outline of a annotated mask makes peaks that are no cells.
+    padded = np.pad(inside.view(np.uint8), 1)
+    # Smoothed a little: the ragged outline of an annotated mask makes peaks that are no cells.
     distance = cv2.GaussianBlur(
         cv2.distanceTransform(padded, cv2.DIST_L2, 5), (0, 0), max(1.0, SMOOTHING * diameter)
     )
     distance = np.where(padded, distance, 0)[1:-1, 1:-1]
-    step = rule.distance * diameter
-    if rule.method == "h-maxima":
-        markers = label_regions(h_maxima(distance, step), connectivity=2)
-    else:
-        markers = np.zeros(inside.shape, np.int32)
-        peaks = peak_local_max(
-            distance, min_distance=max(1, round(step)), labels=inside.astype(np.int32), exclude_border=False
-        )
-        markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    markers = label_regions(h_maxima(distance, depth * diameter), connectivity=2)
     return watershed(-distance, markers, mask=inside)
-
-
-def _boxes(labels: NDArray[np.int32], count: int) -> list[tuple[slice, slice]]:
-    """Rows and columns of each label."""
-    from scipy.ndimage import find_objects
-
-    found = find_objects(labels, max_label=max(count - 1, 0))
-    return [(slice(0, 0), slice(0, 0)), *(box or (slice(0, 0), slice(0, 0)) for box in found)]

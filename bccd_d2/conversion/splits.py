@@ -9,12 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from pathlib import Path, PureWindowsPath
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from bccd_d2.conversion.dataset_spec import ImageMaskPair, list_names
 from bccd_d2.conversion.stain_clusters import cluster_stains, stain_features
@@ -23,7 +22,7 @@ from bccd_d2.files import read_lines, write_json
 from bccd_d2.io.background import find_foreground
 from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import MaskRule, read_mask
-from bccd_d2.parallel import map_in_order
+from bccd_d2.parallel import map_files
 from bccd_d2.structures.coco import PARTS as PARTS
 from bccd_d2.structures.coco import read_json
 
@@ -53,10 +52,6 @@ class SplitPlan:
     def __post_init__(self) -> None:
         if len(self.ratios) != len(PARTS) or min(self.ratios) < 0 or abs(sum(self.ratios) - 1) > 1e-6:
             raise InputError(f"split ratios {tuple(self.ratios)}, expected three shares that add up to 1")
-        if self.mode not in get_args(SplitMode):
-            raise InputError(f"split mode {self.mode!r}, expected one of {', '.join(get_args(SplitMode))}")
-        if self.mode in ("table", "file") and self.path is None:
-            raise InputError(f"split mode {self.mode!r} without a file, expected its path")
         if self.mode == "table" and self.column is None:
             raise InputError("split mode 'table' without a column, expected its name")
         if self.max_images is not None and self.max_images < 1:
@@ -179,27 +174,21 @@ def _groups_by_stain(
 ) -> dict[str, str]:
     features: dict[str, NDArray[np.float64]] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    results = map_in_order(partial(_measure_stain, rule=rule), pairs, workers)
-    for pair, stain in zip(pairs, tqdm(results, "measure stains", len(pairs), unit="image", disable=None)):
-        if not isinstance(stain, str):
-            features[pair.stem], sizes[pair.stem] = stain
-        elif faults is None:
-            raise InputError(stain)
-        else:
-            faults.append(stain)
+    measure = partial(_measure_stain, rule=rule)
+    for pair, stain in map_files(measure, pairs, workers, "measure stains", faults):
+        features[pair.stem], sizes[pair.stem] = stain
     return cluster_stains(features, sizes, plan.clusters)
 
 
-def _measure_stain(pair: ImageMaskPair, rule: MaskRule) -> tuple[NDArray[np.float64], tuple[int, int]] | str:
-    """Stain features and size of a pair, or what is wrong with it."""
-    try:
-        image = read_image(pair.image, "RGB")
-        mask = read_mask(pair.mask, rule).array if rule.kind != "none" else find_foreground(image)
-    except (InputError, OSError) as error:
-        return str(error)
+def _measure_stain(pair: ImageMaskPair, rule: MaskRule) -> tuple[NDArray[np.float64], tuple[int, int]]:
+    """Stain features and (height, width) of a pair."""
+    image = read_image(pair.image, "RGB")
+    mask = read_mask(pair.mask, rule).array if rule.kind != "none" else find_foreground(image)
     height, width = mask.shape
     if image.shape[:2] != (height, width):
-        return f"{pair.mask}: mask of {width}x{height} pixels, expected {image.shape[1]}x{image.shape[0]}"
+        raise InputError(
+            f"{pair.mask}: mask of {width}x{height} pixels, expected {image.shape[1]}x{image.shape[0]}"
+        )
     return stain_features(image, (mask != 0).view(np.uint8)), (height, width)
 
 
@@ -295,9 +284,7 @@ def _stem(entry: Any, path: Path | str, part: str) -> str:
     if isinstance(entry, str):
         return entry
     if isinstance(entry, list) and entry and isinstance(entry[0], str):
-        # Backslashes too: the other machine may have been one with Windows.
-        name = entry[0].replace("\\", "/").rsplit("/", 1)[-1]
-        return name.rsplit(".", 1)[0] if "." in name.lstrip(".") else name
+        return PureWindowsPath(entry[0]).stem  # which takes both kinds of slashes
     raise InputError(f"{path}: {part}: {str(entry)[:60]!r}, expected a stem or [image path, mask path]")
 
 

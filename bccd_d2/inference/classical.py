@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.instances import CutRule, InstanceRule, cut_touching, label_instances
+from bccd_d2.conversion.instances import InstanceRule, cut_touching, label_instances
 from bccd_d2.structures.cells import Cells, concatenate
 
 GREEN = 1
 """Channel of a BGR image: haemoglobin and the stain's dyes take up green."""
 SMOOTHING = 2.0
 """Sigma, in native pixels, of the blur before the threshold."""
-RULE = InstanceRule(min_area=1500, connectivity=4, fill_holes=6000, cut=CutRule(distance=0.02))
+RULE = InstanceRule(min_area=1500, connectivity=4, fill_holes=6000, cut=0.02)
 """Chosen on real training pairs, whose cells cover 5,000 to 10,000 pixels; it drops platelets."""
 
 _MIN_VISIBLE_SHARE = 0.5
@@ -32,12 +32,13 @@ _SURE_SCORE = 0.5
 _BLOCK = 256
 
 
-def split_merged(cells: Cells, rule: CutRule = CutRule()) -> Cells:  # noqa: B008  CutRule is frozen
+def split_merged(cells: Cells, depth: float = 0.01) -> Cells:
     """Cut masks that look like several touching cells, by the watershed that cuts annotations; best score first.
 
     Masks of more than 1.2 median areas (of the cells with a score of at least 0.5) are looked at, see
     :func:`bccd_d2.conversion.instances.cut_touching`. A piece that the network has found as a cell of its own (mask IoU
-    above one half) is dropped in favour of that; the others have the class and score of the cut cell.
+    above one half) is dropped in favour of that; the others have the class and score of the cut cell. ``depth`` is
+    the ``cut`` of :class:`bccd_d2.conversion.instances.InstanceRule`.
     """
     sure = cells.areas[cells.scores >= _SURE_SCORE]
     if not len(sure):
@@ -45,7 +46,7 @@ def split_merged(cells: Cells, rule: CutRule = CutRule()) -> Cells:  # noqa: B00
     median_area = float(np.median(sure))
     whole, parts = [], []
     for index, mask in enumerate(cells.masks):
-        labels, _, added = cut_touching(mask.astype(np.int32), rule, median_area)
+        labels, _, added = cut_touching(mask.astype(np.int32), depth, median_area)
         if not added:
             whole.append(index)
             continue

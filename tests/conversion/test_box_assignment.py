@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bccd_d2.conversion.box_classes import BoxClasses
-from bccd_d2.conversion.box_matching import CUT_METHODS, cut_by_boxes, inscribed_ellipse, match_boxes
+from bccd_d2.conversion.box_matching import cut_by_boxes, match_boxes
 from bccd_d2.conversion.boxes import ImageBoxes, make_boxes
 from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.dataset_spec import ImageRecord
-from bccd_d2.conversion.instances import label_instances
+from bccd_d2.conversion.instances import InstanceRule, label_instances
 from bccd_d2.errors import InputError
 
 HEIGHT, WIDTH = 120, 200
@@ -48,7 +48,7 @@ def draw(*discs: tuple[int, int, int]) -> np.ndarray:
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     for x, y, radius in discs:
         cv2.circle(mask, (x, y), radius, 255, -1)
-    return label_instances(mask, min_area=20).labels
+    return label_instances(mask, InstanceRule(min_area=20)).labels
 
 
 def around(*discs: tuple[int, int, int]) -> list[tuple[int, int, int, int]]:
@@ -56,7 +56,7 @@ def around(*discs: tuple[int, int, int]) -> list[tuple[int, int, int, int]]:
 
 
 def boxes_of(names: list[str], corners: list, difficult: list[bool] | None = None) -> ImageBoxes:
-    return make_boxes("boxes.json", corners, names, difficult or [False] * len(names), (HEIGHT, WIDTH))
+    return make_boxes("boxes.json", corners, names, difficult, (HEIGHT, WIDTH))
 
 
 def assign(labels: np.ndarray, boxes: ImageBoxes | None, **changes: object):
@@ -97,32 +97,18 @@ def test_the_corner_of_a_box_belongs_to_a_neighbour():
     assert match.claimed.tolist() == [little]
 
 
-@pytest.mark.parametrize("method", CUT_METHODS)
-def test_a_component_that_two_boxes_share_is_cut_between_them(method):
+def test_a_component_that_two_boxes_share_is_cut_between_them():
     labels = draw(*OVERLAPPING)
     assert labels.max() == 1
-    result = assign(labels, boxes_of(["ring", "red blood cell"], around(*OVERLAPPING)), shared=method)
+    result = assign(labels, boxes_of(["ring", "red blood cell"], around(*OVERLAPPING)))
     assert result.category_ids == {1: INFECTED, 2: RED}
     assert np.array_equal(result.labels > 0, labels > 0)
     # The drawing is symmetric about column 76, so each cell has its half, a column on the line aside.
     assert (result.labels[:, :75][labels[:, :75] > 0] == 1).all()
     assert (result.labels[:, 78:][labels[:, 78:] > 0] == 2).all()
-    assert result.counts[f"components shared by several boxes: {method}"] == 1
+    assert result.counts["components shared by several boxes, cut"] == 1
     assert result.counts["boxes sharing a component"] == 2
     assert not result.ignored
-
-
-def test_a_component_that_two_boxes_share_is_kept_whole_with_the_class_it_fills_best():
-    labels = draw(*OVERLAPPING)
-    corners = [(35, 35, 85, 85), around(OVERLAPPING[1])[0]]
-    result = assign(labels, boxes_of(["ring", "leukocyte"], corners), shared="whole")
-    assert result.category_ids == {1: WHITE}
-    assert np.array_equal(result.labels, labels)
-
-
-def test_a_component_that_two_boxes_share_is_ignored():
-    result = assign(draw(*OVERLAPPING), boxes_of(["ring"] * 2, around(*OVERLAPPING)), shared="ignore")
-    assert (result.category_ids, result.ignored) == ({}, {1})
 
 
 def test_the_cell_without_box_in_a_merged_component_is_cut_off():
@@ -138,7 +124,7 @@ def test_the_cell_without_box_in_a_merged_component_is_cut_off():
     assert columns[0] == 22
     assert 54 <= columns[-1] <= 62
     assert result.counts["rests cut off beyond the boxes"] == 1
-    assert result.counts["components reaching out of their only box: nearest"] == 1
+    assert result.counts["components reaching out of their only box, cut"] == 1
     assert result.counts["components without box: drop"] == 1
 
 
@@ -176,21 +162,14 @@ def test_a_box_without_component_becomes_an_ignore_region_around_the_cells():
     assert np.array_equal(result.labels == 1, labels == 1)
 
 
-@pytest.mark.parametrize("outcome", ["join", "keep", "ignore"])
-def test_further_components_in_a_box(outcome):
+def test_further_components_in_a_box_are_joined():
     """A broken cell: a large part and two small ones in one box."""
     labels = draw((60, 60, 14), (60, 85, 5), (82, 60, 4))
-    result = assign(labels, boxes_of(["ring"], [(44, 44, 88, 92)]), pieces=outcome)
-    assert result.counts[f"further components in a box: {outcome}"] == 2
-    if outcome == "join":
-        (label,) = result.category_ids
-        assert np.array_equal(result.labels == label, labels > 0)
-        assert result.category_ids[label] == INFECTED
-    elif outcome == "keep":
-        assert result.category_ids == dict.fromkeys((1, 2, 3), INFECTED)
-    else:
-        assert len(result.ignored) == 2
-        assert result.category_ids[int(labels[60, 60])] == INFECTED
+    result = assign(labels, boxes_of(["ring"], [(44, 44, 88, 92)]))
+    assert result.counts["further components in a box, joined"] == 2
+    (label,) = result.category_ids
+    assert np.array_equal(result.labels == label, labels > 0)
+    assert result.category_ids[label] == INFECTED
 
 
 def test_a_cell_in_many_pieces_is_found_by_their_sum():
@@ -216,12 +195,9 @@ def test_ignored_and_dropped_categories():
     assert result.counts["boxes dropped by the table"] == 1
 
 
-@pytest.mark.parametrize(("outcome", "expected"), [("ignore", {}), ("keep", {1: INFECTED}), ("drop", {})])
-def test_boxes_flagged_as_difficult(outcome, expected):
-    boxes = boxes_of(["ring"], around(A), difficult=[True])
-    result = assign(draw(A), boxes, difficult=outcome, without_box="drop")
-    assert result.category_ids == expected
-    assert result.ignored == ({1} if outcome == "ignore" else set())
+def test_boxes_flagged_as_difficult_are_regions_to_ignore():
+    result = assign(draw(A), boxes_of(["ring"], around(A), difficult=[True]), without_box="drop")
+    assert (result.category_ids, result.ignored) == ({}, {1})
 
 
 def test_an_unknown_category_is_named():
@@ -239,26 +215,12 @@ def test_an_image_that_nobody_drew_boxes_for():
     assert result.counts == {"images without boxes": 1, "components without box: keep": 2}
 
 
-def test_an_empty_mask_and_no_boxes_are_no_error():
-    empty = np.zeros((HEIGHT, WIDTH), np.int32)
-    assert assign(empty, boxes_of([], [])).category_ids == {}
-    assert assign(empty, boxes_of(["ring"], around(A))).category_ids == {}
-
-
 def test_the_source_says_what_it_is_and_travels_to_other_processes():
     source = BoxClasses(OneImage(boxes_of(["ring"], around(A))), TABLE)
-    assert [c["name"] for c in source.categories] == ["RBC", "infected RBC", "WBC"]
+    assert source.class_names == ["RBC", "infected RBC", "WBC"]
     assert source.info["categories"]["ring"] == "infected RBC"
-    assert source.info["shared"] == "nearest"
     copy = pickle.loads(pickle.dumps(source))
     assert copy(RECORD, draw(A)).category_ids == {1: INFECTED}
-
-
-def test_the_given_labels_are_left_alone():
-    labels = draw(*OVERLAPPING)
-    before = labels.copy()
-    assign(labels, boxes_of(["ring"] * 2, around(*OVERLAPPING)))
-    assert np.array_equal(labels, before)
 
 
 CORNERS = st.tuples(
@@ -272,13 +234,11 @@ CORNERS = st.tuples(
         st.tuples(st.integers(0, WIDTH), st.integers(0, HEIGHT), st.integers(3, 25)), min_size=0, max_size=8
     ),
     corners=st.lists(CORNERS, max_size=8),
-    shared=st.sampled_from(["watershed", "nearest", "whole", "ignore"]),
-    pieces=st.sampled_from(["join", "keep", "ignore"]),
 )
-def test_no_pixel_of_a_cell_is_lost_whatever_the_boxes(discs, corners, shared, pieces):
+def test_no_pixel_of_a_cell_is_lost_whatever_the_boxes(discs, corners):
     labels = draw(*discs)
     boxes = boxes_of(["ring"] * len(corners), [(x, y, x + w, y + h) for x, y, w, h in corners])
-    result = assign(labels, boxes, shared=shared, pieces=pieces, without_component="ignore")
+    result = assign(labels, boxes, without_component="ignore")
     present = set(np.unique(result.labels)) - {0}
     assert present <= set(result.category_ids) | result.ignored
     assert not result.ignored & set(result.category_ids)
@@ -289,22 +249,9 @@ def test_each_box_of_a_cut_gets_a_connected_piece():
     inside = np.zeros((60, 100), bool)
     inside[20:40, 5:95] = True
     boxes = np.array([[5, 20, 35, 40], [35, 20, 65, 40], [65, 20, 95, 40]])
-    for method in CUT_METHODS:
-        pieces = cut_by_boxes(inside, boxes, method)
-        assert set(np.unique(pieces)) == {0, 1, 2, 3}
-        assert np.array_equal(pieces > 0, inside)
-        assert [cv2.connectedComponents((pieces == n).astype(np.uint8))[0] for n in (1, 2, 3)] == [2, 2, 2]
+    pieces = cut_by_boxes(inside, boxes)
+    assert set(np.unique(pieces)) == {0, 1, 2, 3}
+    assert np.array_equal(pieces > 0, inside)
+    assert [cv2.connectedComponents((pieces == n).astype(np.uint8))[0] for n in (1, 2, 3)] == [2, 2, 2]
     # Along a bar of even width, the nearest centre changes exactly where the boxes meet.
-    assert [int((cut_by_boxes(inside, boxes, "nearest") == n).sum()) for n in (1, 2, 3)] == [600, 600, 600]
-
-
-def test_an_unknown_way_to_cut_is_refused():
-    with pytest.raises(ValueError, match="method 'axe', expected one of nearest, watershed"):
-        cut_by_boxes(np.ones((5, 5), bool), np.array([[0, 0, 5, 5]]), "axe")
-
-
-def test_the_inscribed_ellipse_touches_the_sides():
-    ellipse = inscribed_ellipse(20, 41)
-    assert ellipse[0].any() and ellipse[-1].any() and ellipse[:, 0].any() and ellipse[:, -1].any()
-    assert ellipse.sum() == pytest.approx(np.pi / 4 * 20 * 41, rel=0.02)
-    assert not ellipse[0, 0]
+    assert [int((pieces == n).sum()) for n in (1, 2, 3)] == [600, 600, 600]

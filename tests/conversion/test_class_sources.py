@@ -274,6 +274,6 @@ def test_the_real_pairs_with_their_boxes(real_pairs_root: Path, tmp_path: Path) 
     events = summary.events
     assert sum(summary.images.values()) == 8
     own, shared = events["boxes with a component of their own"], events["boxes sharing a component"]
-    reaching = events["components reaching out of their only box: nearest"]
+    reaching = events["components reaching out of their only box, cut"]
     assert own + shared + reaching + events["boxes without component: ignore"] == events["boxes"]
     assert own > 0.75 * events["boxes"]

@@ -163,8 +163,8 @@ class LeftAndRight:
     ignore_left: bool = False
 
     @property
-    def categories(self) -> list[dict[str, Any]]:
-        return [{"id": 1, "name": "left"}, {"id": 2, "name": "right"}]
+    def class_names(self) -> list[str]:
+        return ["left", "right"]
 
     @property
     def info(self) -> dict[str, Any]:

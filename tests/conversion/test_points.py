@@ -25,7 +25,7 @@ def assign(folder: Path, text: str | None, **table: str):
         **table,
     }
     source = PointClasses(folder, ClassTable.from_mapping(content))
-    assert [category["name"] for category in source.categories] == ["normal", "target"]
+    assert source.class_names == ["normal", "target"]
     return source(ImageRecord(1, "a", "a.png", folder / "a.png", 20, 40), LABELS)
 
 
@@ -40,8 +40,6 @@ def test_a_component_has_the_class_of_its_point(tmp_path: Path) -> None:
 def test_points_of_several_classes_on_one_component(tmp_path: Path) -> None:
     text = "5 5 4\n6 6 4\n3 3 0\n"
     assert assign(tmp_path, text, without_box="drop").category_ids == {1: 2}
-    found = assign(tmp_path, text, without_box="drop", shared="ignore")
-    assert (found.category_ids, found.ignored) == ({}, {1})
 
 
 @pytest.mark.parametrize(

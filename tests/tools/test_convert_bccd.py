@@ -76,17 +76,17 @@ def test_convert_check_and_masks(root: Path, tmp_path: Path, run: Run) -> None:
 
 def test_options_reach_the_conversion(root: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "out"
-    options = ["--min-area", 5, "--min-area-relative", "0.05", "--connectivity", 4, "--fill-holes", 9]
-    options += ["--cut-touching", "min-distance", "--cut-distance", "0.4", "--border", "ignore", "--polygons"]
+    options = ["--min-area", 5, "--min-area-relative", "0.05", "--fill-holes", 9]
+    options += ["--cut-touching", "0.4", "--border", "ignore", "--polygons"]
     options += ["--ignore-unlabelled", "--group-prefix", "_", "--ratios", 0.5, 0.25, 0.25, "--seed", 3]
     run("--root", root, "--output", out, "--workers", 1, *options)
     written = read_coco(out / annotation_file("train"))["info"]["options"]
     assert written["spec"]["instances"] == {
         "min_area": 5,
         "min_area_relative": 0.05,
-        "connectivity": 4,
+        "connectivity": 8,
         "fill_holes": 9,
-        "cut": {"method": "min-distance", "distance": 0.4},
+        "cut": 0.4,
     }
     assert written["annotations"]["border"] == "ignore"
     assert written["annotations"]["unlabelled"] is True

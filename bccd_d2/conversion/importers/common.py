@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -15,14 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.conversion.boxes import parse_coordinate
 from bccd_d2.conversion.dataset_spec import IMAGE_SUFFIXES, PART_NAMES
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image_size
+from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.coco import read_json
 from bccd_d2.structures.names import match_images
 
 ELLIPSE_POINTS = 64
-MAX_COORDINATE = 2.0**24
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded image."""
 Ring = NDArray[np.float64]
@@ -138,26 +138,12 @@ def sniff_json(path: Path) -> Any:
         return None
 
 
-def number(value: Any, where: str) -> float:
-    """A finite number from JSON or text.
-
-    Raises:
-        InputError: it is none.
-    """
-    try:
-        result = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        result = math.nan
-    if not abs(result) <= MAX_COORDINATE:
-        raise InputError(f"{where} {str(value)[:40]!r}, expected a number of pixels")
-    return result
-
-
 def ring(xs: Iterable[Any], ys: Iterable[Any]) -> Ring:
     """A closed outline; fewer than three points give an empty array. Raises InputError for a coordinate that is no
     number.
     """
-    points = np.array([[number(x, "x"), number(y, "y")] for x, y in zip(xs, ys)], np.float64).reshape(-1, 2)
+    pairs = [[parse_coordinate(x, "x"), parse_coordinate(y, "y")] for x, y in zip(xs, ys)]
+    points = np.array(pairs, np.float64).reshape(-1, 2)
     return points if len(points) >= 3 else np.empty((0, 2))
 
 
@@ -190,18 +176,12 @@ def _rotation(degrees: float) -> NDArray[np.float64]:
 
 def label_cells(labels: NDArray[np.integer]) -> list[ImportedCell]:
     """One cell for each value above 0 of a label map (height, width)."""
-    from scipy.ndimage import find_objects
-
     if not labels.size:
         return []
-    present, inverse = np.unique(labels, return_inverse=True)
-    numbers = inverse.reshape(labels.shape) + (0 if present.size and present[0] == 0 else 1)
-    cells = []
-    for value, window in enumerate(find_objects(numbers), start=1):
-        if window is not None:
-            rows, columns = window
-            cells.append(ImportedCell(mask=(numbers[window] == value, (columns.start, rows.start))))
-    return cells
+    cells = Cells.from_label_image(labels)
+    return [
+        ImportedCell(mask=(mask, (x, y))) for mask, (x, y, *_) in zip(cells.masks, cells.windows.tolist())
+    ]
 
 
 def part_of(name: str) -> str | None:
@@ -227,8 +207,3 @@ def class_of_attributes(attributes: Any, where: str) -> str | None:
     if len(values) > 1 and len(usual) != 1:
         raise InputError(f"{where}: attributes {', '.join(values)}, expected one of them named 'class'")
     return values[usual[0]] if usual else next(iter(values.values()), None)
-
-
-def unquoted(text: str) -> Any:
-    """JSON in a cell of a table."""
-    return json.loads(text) if text.strip() else {}

@@ -8,13 +8,13 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from bccd_d2.conversion.box_files import read_xml
+from bccd_d2.conversion.boxes import parse_coordinate
 from bccd_d2.conversion.importers.common import (
     ImageFiles,
     Imported,
     ImportedCell,
     ImportedImage,
     ellipse,
-    number,
     part_of,
     reading,
     ring,
@@ -51,14 +51,14 @@ def read_cvat_files(files: list[Path], images: ImageFiles) -> Imported:
 
 def _cell(shape: Element) -> ImportedCell | None:
     def side(key: str) -> float:
-        return number(shape.attrib[key], f"{shape.tag}: {key}")
+        return parse_coordinate(shape.attrib[key], f"{shape.tag}: {key}")
 
     cell = ImportedCell(shape.get("label"))
     if shape.tag == "polygon":
         points = [point.split(",") for point in shape.attrib["points"].split(";")]
         cell.rings = [ring((p[0] for p in points), (p[1] for p in points))]
     elif shape.tag == "ellipse":
-        turned = number(shape.get("rotation", "0"), "rotation")
+        turned = parse_coordinate(shape.get("rotation", "0"), "rotation")
         cell.rings = [ellipse(side("cx"), side("cy"), side("rx"), side("ry"), turned)]
     elif shape.tag == "box":
         cell.box = (side("xtl"), side("ytl"), side("xbr"), side("ybr"))

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.conversion.boxes import parse_coordinate
 from bccd_d2.conversion.dataset_spec import IMAGE_SUFFIXES
 from bccd_d2.conversion.importers.common import (
     ImageFiles,
@@ -17,7 +18,6 @@ from bccd_d2.conversion.importers.common import (
     ImportedCell,
     ImportedImage,
     ellipse,
-    number,
     reading,
     rectangle,
     ring,
@@ -95,14 +95,17 @@ def _cell(kind: str, value: Mapping[str, Any], height: int, width: int) -> Impor
     cell = ImportedCell(str(names[0]) if names else None)
 
     def across(key: str) -> float:
-        return number(value[key], key) * width / 100
+        return parse_coordinate(value[key], key) * width / 100
 
     def down(key: str) -> float:
-        return number(value[key], key) * height / 100
+        return parse_coordinate(value[key], key) * height / 100
 
-    turned = number(value.get("rotation", 0), "rotation")
+    turned = parse_coordinate(value.get("rotation", 0), "rotation")
     if kind == "polygonlabels":
-        points = [(number(x, "x") * width / 100, number(y, "y") * height / 100) for x, y in value["points"]]
+        points = [
+            (parse_coordinate(x, "x") * width / 100, parse_coordinate(y, "y") * height / 100)
+            for x, y in value["points"]
+        ]
         cell.rings = [ring((p[0] for p in points), (p[1] for p in points))]
     elif kind == "ellipselabels":
         cell.rings = [ellipse(across("x"), down("y"), across("radiusX"), down("radiusY"), turned)]

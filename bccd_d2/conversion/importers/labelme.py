@@ -12,13 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from bccd_d2.conversion.boxes import parse_coordinate
 from bccd_d2.conversion.importers.common import (
     ImageFiles,
     Imported,
     ImportedCell,
     ImportedImage,
     ellipse,
-    number,
     part_of,
     reading,
     ring,
@@ -64,7 +64,7 @@ def read_labelme_files(files: list[Path], images: ImageFiles) -> Imported:
 def _cell(shape: Mapping[str, Any]) -> ImportedCell | None:
     kind, points = shape.get("shape_type") or "polygon", shape["points"]
     cell = ImportedCell(str(shape["label"]))
-    xs, ys = [number(p[0], "x") for p in points], [number(p[1], "y") for p in points]
+    xs, ys = [parse_coordinate(p[0], "x") for p in points], [parse_coordinate(p[1], "y") for p in points]
     if kind == "polygon":
         cell.rings = [ring(xs, ys)]
     elif kind == "circle":

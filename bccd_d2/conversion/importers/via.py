@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bccd_d2.conversion.boxes import parse_coordinate
 from bccd_d2.conversion.importers.common import (
     ImageFiles,
     Imported,
@@ -15,11 +17,9 @@ from bccd_d2.conversion.importers.common import (
     ImportedImage,
     class_of_attributes,
     ellipse,
-    number,
     part_of,
     reading,
     ring,
-    unquoted,
 )
 from bccd_d2.structures.coco import read_json
 
@@ -54,8 +54,8 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
             for row in csv.DictReader(file):
                 yield (
                     row[CSV_COLUMNS[0]],
-                    unquoted(row[CSV_COLUMNS[1]] or ""),
-                    unquoted(row[CSV_COLUMNS[2]] or ""),
+                    json.loads(row[CSV_COLUMNS[1]] or "{}"),
+                    json.loads(row[CSV_COLUMNS[2]] or "{}"),
                 )
         return
     document = read_json(path)
@@ -71,14 +71,14 @@ def _cell(shape: Mapping[str, Any], class_name: str | None) -> ImportedCell | No
     cell = ImportedCell(class_name)
 
     def side(key: str) -> float:
-        return number(shape[key], f"{kind}: {key}")
+        return parse_coordinate(shape[key], f"{kind}: {key}")
 
     if kind == "polygon":
         cell.rings = [ring(shape["all_points_x"], shape["all_points_y"])]
     elif kind == "circle":
         cell.rings = [ellipse(side("cx"), side("cy"), side("r"), side("r"))]
     elif kind == "ellipse":
-        turned = math.degrees(number(shape.get("theta", 0), "theta"))
+        turned = math.degrees(parse_coordinate(shape.get("theta", 0), "theta"))
         cell.rings = [ellipse(side("cx"), side("cy"), side("rx"), side("ry"), turned)]
     elif kind == "rect":
         cell.box = (side("x"), side("y"), side("x") + side("width"), side("y") + side("height"))
