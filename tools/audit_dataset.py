@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from bccd_d2.audit.run import JSON_FILE, PAGE_FILE, STAIN_CLUSTERS, AuditOptions, audit_dataset
+from bccd_d2.audit.run import JSON_FILE, PAGE_FILE, STAIN_CLUSTERS, audit_dataset
 from bccd_d2.commands import CommandParser
 from bccd_d2.conversion.arguments import add_workers
 from bccd_d2.conversion.dataset_spec import known_specs, read_spec
@@ -36,7 +36,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     cluster_help = f"groups of similar stain (default {STAIN_CLUSTERS}, fewer for few images)"
     add("--stain-clusters", type=int, metavar="N", help=cluster_help)
     add("--max-images", type=int, metavar="N", help="audit N images, spread over the set (default all)")
-    add("--name", help="name of the data set, as title (default: that of the folder)")
     add("--overwrite", action="store_true", help="replace an earlier audit")
     add_workers(parser)
     return parser.parse_args(arguments)
@@ -52,7 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     document = audit_dataset(
         args.root,
         args.output,
-        AuditOptions(spec, args.worst, args.stain_clusters, args.max_images, args.name),
+        spec,
+        worst=args.worst,
+        stain_clusters=args.stain_clusters,
+        max_images=args.max_images,
         coco=args.coco,
         workers=args.workers,
         overwrite=args.overwrite,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 import bccd_d2
@@ -247,21 +248,11 @@ def _stains(images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "parts": _in_order(Counter(image["part"] for image in members if image["part"])),
             "cell_lab": _mean_lab(members, "cell_mean"),
             "background_lab": _mean_lab(members, "background_mean"),
-            "example": _most_typical(members)["stem"],
+            "example": members[0]["stem"],
             "stems": [image["stem"] for image in members],
         }
         for name, members in groups.items()
     ]
-
-
-def _most_typical(members: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The image whose cells are nearest in colour to those of its group."""
-    mean = _mean_lab(members, "cell_mean")
-    known = [image for image in members if None not in image["lab"]["cell_mean"]]
-    return min(
-        known or members,
-        key=lambda image: sum((a - b) ** 2 for a, b in zip(image["lab"]["cell_mean"], mean)) if known else 0,
-    )
 
 
 def _mean_lab(members: Sequence[Mapping[str, Any]], key: str) -> list[float | None]:
@@ -270,11 +261,10 @@ def _mean_lab(members: Sequence[Mapping[str, Any]], key: str) -> list[float | No
 
 
 def _quantiles(values: NDArray) -> dict[str, float | None]:
-    shares = {"min": 0.0, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+    shares = {"min": 0.0, "p05": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
     if not len(values):
-        return dict.fromkeys([*shares, "mean"])
-    numbers = dict(zip(shares, np.quantile(values, list(shares.values())))) | {"mean": np.mean(values)}
-    return {key: _plain(value, 2) for key, value in numbers.items()}
+        return dict.fromkeys(shares)
+    return {key: _plain(value, 2) for key, value in zip(shares, np.quantile(values, list(shares.values())))}
 
 
 def _histogram(values: NDArray) -> dict[str, Any]:
@@ -282,20 +272,13 @@ def _histogram(values: NDArray) -> dict[str, Any]:
     if not len(values):
         return {"edges": [], "counts": [], "beyond": 0}
     high = float(np.quantile(values, 0.998)) if len(values) > 500 else float(values.max())
-    step = _round_step(high / BINS)
-    edges = np.arange(math.floor(high / step) + 2) * step
-    inside = values[values < edges[-1]]
+    edges = MaxNLocator(BINS).tick_values(0, max(high, 1))
+    inside = values[values <= edges[-1]]
     return {
         "edges": [round(float(edge), 6) for edge in edges],
         "counts": np.histogram(inside, edges)[0].tolist(),
         "beyond": len(values) - len(inside),
     }
-
-
-def _round_step(least: float) -> float:
-    """The smallest of 1, 2, 5, 10, 20, ... that is not below ``least``."""
-    power = 10.0 ** math.floor(math.log10(max(least, 1)))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
 
 
 def _plain(value: float, decimals: int = 1) -> float | None:

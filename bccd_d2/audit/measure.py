@@ -22,7 +22,6 @@ from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageMaskPair
 from bccd_d2.conversion.instances import class_of_labels
 from bccd_d2.conversion.stain_clusters import stain_features
 from bccd_d2.conversion.unlabelled import find_unlabelled
-from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
 
 
@@ -61,13 +60,9 @@ class ImageMeasures:
     fingerprint: NDArray[np.float32]  # see :func:`bccd_d2.audit.similar.fingerprint`
 
 
-def measure_pair(pair: ImageMaskPair, root: Path, spec: DatasetSpec) -> ImageMeasures | str:
-    """Measure one pair; a fault of its files is returned as text, so that one bad file does not end the audit."""
-    try:
-        examined = examine_pair(pair, spec)
-        formats = _format(pair.image), _format(pair.mask)
-    except (InputError, OSError) as error:
-        return str(error)
+def measure_pair(pair: ImageMaskPair, root: Path, spec: DatasetSpec) -> ImageMeasures:
+    """Measure one pair; raises InputError as :func:`examine_pair`."""
+    examined = examine_pair(pair, spec)
     labels = examined.labels
     cells = instance_shapes(labels)
     colours = colour_statistics(examined.image, labels, examined.unlabelled)
@@ -81,8 +76,8 @@ def measure_pair(pair: ImageMaskPair, root: Path, spec: DatasetSpec) -> ImageMea
         part=pair.part,
         height=labels.shape[0],
         width=labels.shape[1],
-        image_format=formats[0],
-        mask_format=formats[1],
+        image_format=_format(pair.image),
+        mask_format=_format(pair.mask),
         cells=cells,
         strengths=colours.strengths[cells.labels],
         classes=classes,

@@ -16,7 +16,6 @@ from bccd_d2.audit.issues import ImageIssues, Issue, Kind
 from bccd_d2.audit.measure import Examined, examine_pair
 from bccd_d2.audit.words import KINDS
 from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageMaskPair
-from bccd_d2.errors import InputError
 from bccd_d2.reporting.pages import Outline, circle_path, outline_path, svg_picture
 
 LARGE, SMALL, CROP = 1000, 320, 240
@@ -46,7 +45,6 @@ class PictureOrder:
 class Pictures:
     """SVG elements: the outlined image, the thumbnail, and one per detail."""
 
-    stem: str
     outlined: Markup | None = None
     plain: Markup | None = None
     details: list[tuple[Kind, Markup]] = field(default_factory=list)
@@ -85,15 +83,12 @@ def _examples(
     return [(stem, issue) for _, stem, issue in examples[:EXAMPLES]]
 
 
-def draw_pictures(order: PictureOrder, spec: DatasetSpec) -> Pictures | str:
-    """Draw an order; a fault of the files is returned as text."""
-    try:
-        examined = examine_pair(order.pair, spec)
-    except (InputError, OSError) as error:
-        return str(error)
+def draw_pictures(order: PictureOrder, spec: DatasetSpec) -> Pictures:
+    """Draw an order; raises InputError as :func:`bccd_d2.audit.measure.examine_pair`."""
+    examined = examine_pair(order.pair, spec)
     height, width = examined.labels.shape
     stem = order.pair.stem
-    pictures = Pictures(stem)
+    pictures = Pictures()
     if order.outlined:
         whole = (0, 0, width, height)
         pictures.outlined = _outlined(examined, whole, order.found.issues, LARGE, stem)
@@ -117,11 +112,7 @@ def _surroundings(issue: Issue, typical_area: float, width: int, height: int) ->
 
 
 def _outlined(
-    examined: Examined,
-    view: tuple[int, int, int, int],
-    issues: Sequence[Issue],
-    longest: int,
-    title: str,
+    examined: Examined, view: tuple[int, int, int, int], issues: Sequence[Issue], longest: int, title: str
 ) -> Markup:
     """A part of the image with the outlines of issues, and thin ones of all other cells."""
     x0, y0, columns, rows = view

@@ -76,7 +76,7 @@ def fingerprint(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.zeros((SIDE, SIDE), np.float32) if flat else np.asarray(structure / length, np.float32)
 
 
-def find_similar(fingerprints: Sequence[NDArray[np.float32]], *, progress: bool = False) -> list[SimilarPair]:
+def find_similar(fingerprints: Sequence[NDArray[np.float32]]) -> list[SimilarPair]:
     """All pairs of images, by their :func:`fingerprint`, that show the same field or overlapping ones, the most
     similar first.
     """
@@ -94,7 +94,7 @@ def find_similar(fingerprints: Sequence[NDArray[np.float32]], *, progress: bool 
     searches = [("same", _aligned(stack)), ("overlap", _shifted(stack))][: 2 if shifted else 1]
     for how, rows in searches:
         least = MIN_ALIGNED if how == "same" else MIN_SHIFTED
-        bar = tqdm(rows, f"compare ({how})", len(stack) - 1, unit="image", disable=None if progress else True)
+        bar = tqdm(rows, f"compare ({how})", len(stack) - 1, unit="image", disable=None)
         for first, (similarity, orientation) in enumerate(bar):
             levels[how].append(similarity[:64])
             for offset in np.flatnonzero(similarity >= least):

@@ -68,25 +68,18 @@ KINDS: Mapping[Kind, KindWords] = {
 def issue_sentence(found: ImageIssues, cells: int) -> str:
     """The issues of an image in one or two sentences; ``No issue found.`` if there is none."""
     if found.empty:
-        specks = found.counts["speck"]
-        return (
-            f"The mask holds {count(specks, 'speck', 'specks')} and no cell."
-            if specks
-            else "The mask is empty."
-        )
+        specks = count(found.counts["speck"], "speck", "specks")
+        return f"The mask holds {specks} and no cell." if found.counts["speck"] else "The mask is empty."
     sentences = []
     if found.misfit:
         sentences.append("The mask does not follow the image; it may belong to another one.")
-    parts = []
-    for kind, words in KINDS.items():
-        if found.counts[kind]:
-            text = count(found.counts[kind], words.one, words.many)
-            if kind in ("merged", "faint"):  # "1 of 14 outlines seems"
-                rest = text.split(" ", 1)[1].replace("outline ", "outlines ", 1)
-                text = f"{number(found.counts[kind])} of {number(cells)} {rest}"
-            parts.append(text)
+    parts = [
+        count(found.counts[kind], words.one, words.many)
+        for kind, words in KINDS.items()
+        if found.counts[kind]
+    ]
     if parts:
-        sentences.append(f"{join(parts)}.")
+        sentences.append(f"{join(parts)}, of {count(cells, 'outlined cell', 'outlined cells')}.")
     return " ".join(sentences) or "No issue found."
 
 
@@ -133,21 +126,7 @@ def _masks(document: Mapping[str, Any]) -> str:
 
 def _issues(document: Mapping[str, Any]) -> str:
     counts = {finding["kind"]: finding["count"] for finding in document["findings"]}
-    merged, missing, cut = counts["merged"], counts["unlabelled"], counts["cut_unlabelled"]
-    wrong = merged + counts["faint"] + counts["fragment"]
-    share = f"({wrong / document['cells']['total']:.1%} of all)"
-    parts = []
-    if wrong and merged == wrong:
-        parts.append(f"{count(wrong, KINDS['merged'].one, KINDS['merged'].many)} {share}")
-    elif wrong:
-        why = "it seems to hold" if merged == 1 else "they seem to hold"
-        of_them = f", {number(merged)} of them because {why} more than one cell" if merged else ""
-        parts.append(f"{count(wrong, 'outline looks', 'outlines look')} wrong {share}{of_them}")
-    if missing + cut:
-        which = f"{number(cut)} of them" if missing else "all of them"
-        at_border = f", {which} cut by the border of the image" if cut else ""
-        unlabelled = KINDS["unlabelled"]
-        parts.append(f"{count(missing + cut, unlabelled.one, unlabelled.many)}{at_border}")
+    parts = [count(counts[kind], words.one, words.many) for kind, words in KINDS.items() if counts[kind]]
     return f"{'; '.join(parts) or 'No outline looks wrong, and no cell seems to lack one'}."
 
 
@@ -165,74 +144,65 @@ def _copies(document: Mapping[str, Any]) -> str:
     return f"{what} the same or overlapping fields{split}."
 
 
+SET_KINDS = {
+    "empty": (
+        "Masks without a cell",
+        "An image full of cells with an empty mask teaches a model to find none.",
+        "Outline the cells, or leave the image out.",
+    ),
+    "misfit": (
+        "Masks that do not fit their image",
+        "Outlines do not follow the image, as if file names had been mixed up.",
+        "Look at the pair; leave it out if it is wrong.",
+    ),
+    "similar": (
+        "Images that show the same field",
+        "Copies and overlapping fields make a set look larger than it is.",
+        "Keep one of each pair, or keep both in the same part of the split.",
+    ),
+    "leak": (
+        "The same field in several parts of the split",
+        "A model is tested on what it was trained on: scores come out too high.",
+        "Move both images of a pair to the same part.",
+    ),
+    "shared_stain": (
+        "Stains in several parts of the split",
+        "Scores apply to slides that the model knows, not to the next slide.",
+        "Convert with --stain-clusters to keep slides together, and report both results.",
+    ),
+    "fault": (
+        "Files that could not be used",
+        "They are missing from everything on this page.",
+        "See the list at the end.",
+    ),
+    "absent": (
+        "Annotated images that are missing",
+        "The COCO files name images that the folder does not hold.",
+        "Check that both belong together.",
+    ),
+}
+
+
 def set_findings(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Findings about images, files and the split, from the document: ``kind``, ``title``, ``count``, ``of`` (the
-    unit of the count), ``meaning`` and ``advice`` of each. Findings about the split are left out if there is none.
+    """Findings about images, files and the split: ``kind``, ``title``, ``count``, ``of`` (the unit of
+    the count), ``meaning`` and ``advice`` of each. Findings about the split are left out if there is none.
     """
     images, pairs, groups = document["images"], document["similar"]["pairs"], document["stains"]
     of_images = f"{number(len(images))} images"
-    rows = [
-        (
-            "empty",
-            "Masks without a cell",
-            sum(image["empty"] for image in images),
-            of_images,
-            "An image full of cells with an empty mask teaches a model to find none.",
-            "Outline the cells, or leave the image out.",
-        ),
-        (
-            "misfit",
-            "Masks that do not fit their image",
-            sum(image["misfit"] for image in images),
-            of_images,
-            "Outlines do not follow the image, as if file names had been mixed up.",
-            "Look at the pair; leave it out if it is wrong.",
-        ),
-        (
-            "similar",
-            "Images that show the same field",
-            len(pairs),
-            "pairs",
-            "Copies and overlapping fields make a set look larger than it is.",
-            "Keep one of each pair, or keep both in the same part of the split.",
-        ),
-    ]
+    counts = {
+        "empty": (sum(image["empty"] for image in images), of_images),
+        "misfit": (sum(image["misfit"] for image in images), of_images),
+        "similar": (len(pairs), "pairs"),
+    }
     if len(document["parts"]) > 1:
-        rows += [
-            (
-                "leak",
-                "The same field in several parts of the split",
-                sum(pair["across_parts"] for pair in pairs),
-                "pairs",
-                "A model is tested on what it was trained on: scores come out too high.",
-                "Move both images of a pair to the same part.",
-            ),
-            (
-                "shared_stain",
-                "Stains in several parts of the split",
-                sum(len(set(group["parts"]) - {"unused"}) > 1 for group in groups),
-                f"{number(len(groups))} groups of similar stain",
-                "Scores apply to slides that the model knows, not to the next slide.",
-                "Convert with --stain-clusters to keep slides together, and report both results.",
-            ),
-        ]
-    rows += [
-        (
-            "fault",
-            "Files that could not be used",
-            len(document["faults"]),
-            "files",
-            "They are missing from everything on this page.",
-            "See the list at the end.",
-        ),
-        (
-            "absent",
-            "Annotated images that are missing",
-            len(document["files"]["annotated_but_absent"]),
-            "images",
-            "The COCO files name images that the folder does not hold.",
-            "Check that both belong together.",
-        ),
+        shared = sum(len(set(group["parts"]) - {"unused"}) > 1 for group in groups)
+        counts["leak"] = sum(pair["across_parts"] for pair in pairs), "pairs"
+        counts["shared_stain"] = shared, f"{number(len(groups))} groups of similar stain"
+    counts["fault"] = len(document["faults"]), "files"
+    if absent := document["files"]["annotated_but_absent"]:
+        counts["absent"] = len(absent), "images"
+    return [
+        {"kind": kind, "title": SET_KINDS[kind][0], "count": found, "of": unit}
+        | {"meaning": SET_KINDS[kind][1], "advice": SET_KINDS[kind][2]}
+        for kind, (found, unit) in counts.items()
     ]
-    keys = ("kind", "title", "count", "of", "meaning", "advice")
-    return [dict(zip(keys, row)) for row in rows if row[0] != "absent" or row[2]]

@@ -17,12 +17,10 @@ from tqdm import tqdm
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output
-from bccd_d2.structures.rle import pixel_numbers
-from bccd_d2.structures.segmentation import decode_segmentation
+from bccd_d2.structures.segmentation import decode_columns
 
 logger = logging.getLogger(__name__)
-LabelFormat = Literal["png", "tif"]
-LABEL_FORMATS: tuple[LabelFormat, ...] = ("png", "tif")
+LABEL_FORMATS = ("png", "tif")
 TABLE_FILE = "labels.csv"
 MAX_16_BIT = 65535
 
@@ -31,72 +29,40 @@ def label_map(annotations: list[dict[str, Any]], height: int, width: int) -> tup
     """Draw instances as labels 1, 2, ... in the order given; regions with ``iscrowd`` get a number but no pixels.
 
     Where instances overlap, the smaller one is drawn above the larger. Returns uint32 (height, width), and how many
-    pixels belong to more than one instance. Raises InputError for a segmentation that cannot be decoded, or an
-    image that is too large.
+    pixels belong to more than one instance.
     """
-    try:
-        flat = np.zeros(width * height, np.uint32)  # column by column, as run-length codes count
-    except (MemoryError, ValueError, OverflowError) as error:
-        raise InputError(f"{width}x{height} pixels do not fit into memory ({error})") from error
+    labels = np.zeros((height, width), np.uint32)
     overlaps = 0
-    drawn = [(number, a) for number, a in enumerate(annotations, start=1) if not a.get("iscrowd")]
-    for number, annotation in sorted(drawn, key=lambda item: -float(item[1].get("area", 0))):
-        try:
-            inside = _pixels(annotation["segmentation"], height, width)
-        except (InputError, KeyError) as error:
-            raise InputError(f"annotation {annotation.get('id')}: {error}") from error
-        overlaps += int(np.count_nonzero(flat[inside]))
-        flat[inside] = number
-    return flat.reshape(width, height).T, overlaps
-
-
-def _pixels(segmentation: Any, height: int, width: int) -> NDArray[np.int64]:
-    if isinstance(segmentation, Mapping) and segmentation.get("size") == [height, width]:
-        return pixel_numbers(segmentation)
-    return np.flatnonzero(decode_segmentation(segmentation, height, width).T)
+    drawn = [(number, a) for number, a in enumerate(annotations, start=1) if not a["iscrowd"]]
+    for number, annotation in sorted(drawn, key=lambda item: -float(item[1]["area"])):
+        columns, x = decode_columns(annotation["segmentation"], height, width)
+        window = labels[:, x : x + columns.shape[1]]
+        overlaps += int(np.count_nonzero(window[columns > 0]))
+        window[columns > 0] = number
+    return labels, overlaps
 
 
 def write_label_masks(
-    document: Mapping[str, Any], out: Path, kind: LabelFormat = "png", *, overwrite: bool = False
+    document: Mapping[str, Any], out: Path, kind: Literal["png", "tif"] = "png", *, overwrite: bool = False
 ) -> int:
-    """Write one label image for each image of a COCO document, and a table of what the labels are; returns how
+    """Write one label image for each image of a sound COCO document, and a table of what the labels are; returns how
     many.
 
-    The images are 16-bit (a TIFF with more than 65535 instances 32-bit), named by the stem of ``file_name``; where
-    two images have the same stem, by the whole path with ``_`` for ``/``. ``labels.csv`` gives for each label the
+    The images are 16-bit (a TIFF with more than 65535 instances 32-bit), named by the stem of ``file_name``; where two
+    images have the same stem, by the whole path with ``_`` for ``/``. ``labels.csv`` gives for each label the
     annotation's id, category, area and whether it is a region to ignore, which is not drawn. Raises InputError if a
     file exists or a PNG would need more than 65535 labels.
     """
-    if kind not in LABEL_FORMATS:
-        raise InputError(f"label format {kind!r}, expected {' or '.join(LABEL_FORMATS)}")
-    try:
-        names = _names([image["file_name"] for image in document["images"]], kind)
-        by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
-        for annotation in document["annotations"]:
-            by_image[annotation["image_id"]].append(annotation)
-        categories = {category["id"]: category["name"] for category in document["categories"]}
-        with staged_output(out, [*names.values(), TABLE_FILE], overwrite=overwrite) as staging:
-            overlaps = _write_all(document, staging, names, by_image, categories)
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"not a sound COCO document ({error!r}); --check lists what is wrong with it"
-        ) from error
-    if overlaps:
-        logger.warning("%d pixels belong to more than one instance; the smaller instance has them", overlaps)
-    return len(names)
-
-
-def _write_all(
-    document: Mapping[str, Any],
-    staging: Path,
-    names: dict[str, str],
-    by_image: dict[Any, list[dict[str, Any]]],
-    categories: dict[Any, str],
-) -> int:
+    names = _names([image["file_name"] for image in document["images"]], kind)
+    by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
+    for annotation in document["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    categories = {category["id"]: category["name"] for category in document["categories"]}
     overlaps = 0
-    with (staging / TABLE_FILE).open("w", encoding="utf-8", newline="") as file:
+    with (
+        staged_output(out, [*names.values(), TABLE_FILE], overwrite=overwrite) as staging,
+        (staging / TABLE_FILE).open("w", encoding="utf-8", newline="") as file,
+    ):
         table = csv.writer(file)
         table.writerow(["file", "label", "annotation_id", "category", "area", "ignored"])
         for image in tqdm(document["images"], "label masks", unit="image", disable=None):
@@ -106,9 +72,10 @@ def _write_all(
             name = names[image["file_name"]]
             _write_labels(staging / name, labels)
             for number, a in enumerate(annotations, start=1):
-                row = [a["id"], categories[a["category_id"]], a["area"], int(a.get("iscrowd", 0))]
-                table.writerow([name, number, *row])
-    return overlaps
+                table.writerow([name, number, a["id"], categories[a["category_id"]], a["area"], a["iscrowd"]])
+    if overlaps:
+        logger.warning("%d pixels belong to more than one instance; the smaller instance has them", overlaps)
+    return len(names)
 
 
 def _write_labels(path: Path, labels: NDArray[np.uint32]) -> None:
@@ -124,15 +91,9 @@ def _write_labels(path: Path, labels: NDArray[np.uint32]) -> None:
 
 
 def _names(file_names: list[str], kind: str) -> dict[str, str]:
-    stems = Counter(Path(name).stem for name in file_names)
-    names = {
-        name: f"{Path(name).stem if stems[Path(name).stem] == 1 else _flattened(name)}.{kind}"
-        for name in file_names
+    paths = {name: Path(name) for name in file_names}
+    stems = Counter(path.stem for path in paths.values())
+    whole = {name: path.with_suffix("").as_posix().replace("/", "_") for name, path in paths.items()}
+    return {
+        name: f"{path.stem if stems[path.stem] == 1 else whole[name]}.{kind}" for name, path in paths.items()
     }
-    if len(set(names.values())) != len(file_names):
-        raise InputError("two images of the document have the same file_name, expected different ones")
-    return names
-
-
-def _flattened(name: str) -> str:
-    return Path(name).with_suffix("").as_posix().replace("/", "_")

@@ -16,7 +16,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from bccd_d2.errors import InputError
-from bccd_d2.structures.rle import rle_extent, run_lengths
+from bccd_d2.structures.rle import run_lengths
 from bccd_d2.structures.segmentation import as_rle
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class _Repair:
         return [dict(entry) for entry in entries if isinstance(entry, Mapping)]
 
     def _listed(
-        self, key: str, name_key: str, repair: Callable[[Entry], str | None]
+        self, key: str, name_key: str, repair: Callable[[Entry], None]
     ) -> tuple[list[Entry], dict[str, int]]:
         """Images or categories with whole numbers for ids, and the new id by the key of the old one."""
         entries = self._entries(key)
@@ -140,43 +140,41 @@ class _Repair:
         # Ids that are words are numbered through, all of them, or they might meet numbers that are taken.
         if any(n is None and isinstance(e.get("id"), str) and e["id"] for n, e in zip(numbers, entries)):
             numbers = list(range(1, len(entries) + 1))
-        kept: list[Entry] = []
+        kept: dict[int, Entry] = {}
         new_ids: dict[str, int] = {}
-        by_name: dict[str, int] = {}
-        taken: set[int] = set()
+        by_name: dict[Any, int] = {}
         for position, (entry, number) in enumerate(zip(entries, numbers)):
-            old = entry.get("id")
-            fault = repair(entry)
-            name = entry.get(name_key)
+            old, where = entry.get("id"), f"{key}[{position}]"
+            try:
+                repair(entry)
+            except InputError as error:
+                self.faults.append(f"{where} with id {_shown(old)}: {error}")
+                entry[name_key] = None
+            name = entry[name_key]
             if number is None:
-                self.faults.append(f"{key}[{position}]: id {_shown(old)}, expected a whole number")
-            elif isinstance(name, str) and name in by_name:
+                self.faults.append(f"{where}: id {_shown(old)}, expected a whole number")
+            elif name in by_name:
                 self.counts[f"{key} that are there twice, joined"] += 1
                 new_ids.setdefault(_id_key(old), by_name[name])
-                continue
-            elif number in taken:
+            elif number in kept:
                 self.faults.append(f"{key}: id {number} occurs twice, expected once")
             else:
-                taken.add(number)
                 new_ids[_id_key(old)] = number
+                kept[number] = entry
                 if number != old or type(old) is not int:
                     self.counts[f"ids of {key} that are no whole numbers"] += 1
                     entry["id"] = number
                     if isinstance(old, str):
                         entry["original_id"] = old
-                if isinstance(name, str):
+                if name is not None:
                     by_name[name] = number
-                if fault is None:
-                    kept.append(entry)
-            if fault is not None:
-                self.faults.append(f"{key}[{position}] with id {_shown(old)}: {fault}")
-        return kept, new_ids
+        return [entry for entry in kept.values() if entry[name_key] is not None], new_ids
 
-    def _image(self, image: Entry) -> str | None:
-        """Repair an image but for its id; returns the fault that is left."""
+    def _image(self, image: Entry) -> None:
+        """Repair an image but for its id; raises InputError for the fault that is left."""
         name = image.get("file_name")
         if not isinstance(name, str) or not name:
-            return f"file_name {_shown(name)}, expected a path"
+            raise InputError(f"file_name {_shown(name)}, expected a path")
         if "\\" in name:
             image["file_name"] = name = name.replace("\\", "/")
             self.counts["file names with backslashes"] += 1
@@ -186,31 +184,27 @@ class _Repair:
         for key, side in zip(("height", "width"), sides):
             if side is None or not 0 < side < 2**31:
                 found = f"{_shown(image.get('height'))} and {_shown(image.get('width'))}"
-                return f"height and width {found}, expected two positive whole numbers"
+                raise InputError(f"height and width {found}, expected two positive whole numbers")
             if type(image.get(key)) is not int or image[key] != side:
                 image[key] = side
                 self.counts["image sizes that are missing or no whole numbers"] += 1
-        return None
 
-    def _category(self, category: Entry) -> str | None:
-        """Repair a category but for its id; returns the fault that is left."""
+    def _category(self, category: Entry) -> None:
+        """Repair a category but for its id; raises InputError for the fault that is left."""
         name = category.get("name")
         if not isinstance(name, str) or not name.strip():
-            return f"name {_shown(name)}, expected text"
+            raise InputError(f"name {_shown(name)}, expected text")
         if name != name.strip():
             category["name"] = name.strip()
             self.counts["category names with spaces around"] += 1
-        return None
 
     def _without_root(self, categories: list[Entry], used: set[int]) -> list[Entry]:
         """Leave out an unused category 0 that stands for all others."""
         names = {c["supercategory"] for c in categories if isinstance(c.get("supercategory"), str)}
         kept = [
-            c
-            for c in categories
-            if c["id"] != 0 or 0 in used or not (c["name"] in names or c["name"].lower() in _ROOT_NAMES)
+            c for c in categories if c["id"] or not (c["name"] in names or c["name"].lower() in _ROOT_NAMES)
         ]
-        if not kept or len(kept) == len(categories):
+        if 0 in used or not kept or len(kept) == len(categories):
             return categories
         self.counts["unused root categories, left out"] += len(categories) - len(kept)
         return kept
@@ -291,8 +285,8 @@ class _Repair:
     def _outline(self, segmentation: Any) -> Any:
         """The segmentation as compressed RLE or as a list of polygons of three points and more."""
         if isinstance(segmentation, Mapping) and isinstance(segmentation.get("counts"), list):
-            if run_lengths(segmentation).max(initial=0) >= 2**32:  # more than pycocotools can compress
-                return segmentation
+            if run_lengths(segmentation).max(initial=0) >= 2**32:
+                raise InputError("a run of 2^32 pixels or more, which pycocotools cannot compress")
             compressed = coco_mask.frPyObjects(dict(segmentation), *segmentation["size"])
             self.counts["run lengths that are not compressed"] += 1
             return {"size": list(segmentation["size"]), "counts": compressed["counts"].decode("ascii")}
@@ -322,10 +316,9 @@ class _Repair:
 
 
 def _extent(outline: Any, height: int, width: int) -> tuple[int, list[int]]:
-    """Pixels of an outline and the box around them."""
+    """Pixels of an outline and the box around them; raises InputError where it is none."""
     code = as_rle(outline, height, width)
-    if isinstance(outline, Mapping):
-        return rle_extent(outline)
+    run_lengths(code)
     return int(coco_mask.area(code)), [int(side) for side in coco_mask.toBbox(code)]
 
 

@@ -32,7 +32,7 @@ def normalise_path(name: str) -> str:
 
 def stem_of(name: str) -> str:
     """File name without folders and extension: ``smears/a.ome.tif`` and ``smears\\a.png`` give ``a``."""
-    return _EXTENSION.sub("", _file_name(normalise_path(name)))
+    return _EXTENSION.sub("", _file_name(name))
 
 
 def match_images(
@@ -54,16 +54,13 @@ def match_images(
     """
     wanted, known = list(dict.fromkeys(names)), list(dict.fromkeys(candidates))
     found: dict[str, str] = {}
-    taken: set[str] = set()
     for name_key, candidate_key, same in _STEPS:
+        taken = set(found.values())
         by_key = _grouped(known, candidate_key)
         step: dict[str, str] = {}
-        for name in wanted:
-            if name in found:
-                continue
-            matches = _nearest(
-                name, [c for c in by_key.get(name_key(name), ()) if same(name, c) and c not in taken]
-            )
+        for name in (name for name in wanted if name not in found):
+            alike = [c for c in by_key.get(name_key(name), ()) if same(name, c) and c not in taken]
+            matches = _nearest(name, alike)
             if len(matches) > 1:
                 raise InputError(
                     f"{where}: image {name!r} can be any of {_listed(matches)}; give its path as it is there"
@@ -74,7 +71,6 @@ def match_images(
             if len(claims) > 1:
                 raise InputError(f"{where}: the images {_listed(claims)} all match {candidate!r}")
         found.update(step)
-        taken.update(step.values())
     missing = [name for name in wanted if name not in found]
     if required and missing:
         raise InputError(
@@ -99,11 +95,7 @@ def match_classes(
     """
     listing = ", ".join(f"{number} {name}" for number, name in known.items())
     if not isinstance(found, Mapping):
-        numbers = list(dict.fromkeys(found))
-        missing = [str(number) for number in numbers if number not in known]
-        if required and missing:
-            raise InputError(f"{where}: class {_listed(missing)}, expected one of {listing}")
-        return {number: number for number in numbers if number in known}
+        found = {number: known.get(number, str(number)) for number in found}
     exact = _grouped(known, lambda number: _class_key(known[number]))
     folded = _grouped(known, lambda number: _class_key(known[number]).casefold())
     result: dict[int, int] = {}
@@ -124,12 +116,8 @@ def match_classes(
     return result
 
 
-def _file_name(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-def _whole_name(name: str) -> str:
-    return _file_name(normalise_path(name))
+def _file_name(name: str) -> str:
+    return normalise_path(name).rpartition("/")[2]
 
 
 def _one_ends_the_other(name: str, candidate: str) -> bool:
@@ -139,29 +127,20 @@ def _one_ends_the_other(name: str, candidate: str) -> bool:
 
 def _nearest(name: str, candidates: list[str]) -> list[str]:
     """Those that have most of the last folders of ``name``."""
-    if len(candidates) < 2:
-        return candidates
-    folders = normalise_path(name).split("/")[-2::-1]
-    shared = [_common_length(folders, normalise_path(c).split("/")[-2::-1]) for c in candidates]
+    folders = [normalise_path(path).split("/")[-2::-1] for path in (name, *candidates)]
+    alike = [[a == b for a, b in zip(folders[0], others)] + [False] for others in folders[1:]]
+    shared = [same.index(False) for same in alike]
     return [candidate for candidate, length in zip(candidates, shared) if length == max(shared)]
-
-
-def _common_length(a: Sequence[str], b: Sequence[str]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
-
-
-def _always(name: str, candidate: str) -> bool:
-    return True
 
 
 _Key = Callable[[str], str]
 _STEPS: Sequence[tuple[_Key, _Key, Callable[[str, str], bool]]] = (
-    (normalise_path, normalise_path, _always),
-    (_whole_name, _whole_name, _one_ends_the_other),
-    (_whole_name, _whole_name, _always),
-    (stem_of, _whole_name, _always),
-    (_whole_name, stem_of, _always),
-    (stem_of, stem_of, _always),
+    (normalise_path, normalise_path, lambda name, candidate: True),
+    (_file_name, _file_name, _one_ends_the_other),
+    (_file_name, _file_name, lambda name, candidate: True),
+    (stem_of, _file_name, lambda name, candidate: True),
+    (_file_name, stem_of, lambda name, candidate: True),
+    (stem_of, stem_of, lambda name, candidate: True),
 )
 
 

@@ -36,10 +36,6 @@ class Runs:
     stops: NDArray[np.int64]  # int64 (n,) number of the pixel after each run
     values: NDArray[np.int32]  # (n,) label of each run
 
-    def areas(self) -> NDArray[np.int64]:
-        """Pixels of each label from 0 to the largest, int64 (largest + 1,)."""
-        return np.bincount(self.values, weights=self.stops - self.starts, minlength=1).astype(np.int64)
-
     def relabelled(self, lookup: NDArray[np.int32]) -> NDArray[np.int32]:
         """The map with ``lookup[label]`` in place of each label, int32 (height, width)."""
         flat = np.repeat(lookup[self.values], self.stops - self.starts)
@@ -55,15 +51,6 @@ def find_runs(labels: NDArray[np.integer]) -> Runs:
         return Runs((height, width), empty, empty, np.empty(0, np.int32))
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
     return Runs((height, width), starts, np.append(starts[1:], flat.size), flat[starts])
-
-
-def rows_covered(starts: NDArray, stops: NDArray, height: int) -> tuple[NDArray, NDArray]:
-    """First and last row of each run ``[start, stop)`` of a map; one that goes on in the next column covers all
-    rows.
-    """
-    tops, bottoms = starts % height, (stops - 1) % height
-    wraps = starts // height != (stops - 1) // height
-    return np.where(wraps, 0, tops), np.where(wraps, height - 1, bottoms)
 
 
 @dataclass(frozen=True)
@@ -89,7 +76,9 @@ def encode_labels(labels: NDArray[np.integer]) -> list[EncodedInstance]:
         return []
     firsts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
     areas = np.add.reduceat(stops - starts, firsts)
-    tops, bottoms = rows_covered(starts, stops, height)
+    # A run that goes on at the top of the next column covers all rows.
+    wraps = starts // height != (stops - 1) // height
+    tops, bottoms = np.where(wraps, 0, starts % height), np.where(wraps, height - 1, (stops - 1) % height)
     tops, bottoms = np.minimum.reduceat(tops, firsts), np.maximum.reduceat(bottoms, firsts)
     lasts = np.append(firsts[1:], values.size) - 1
     lefts, rights = starts[firsts] // height, (stops[lasts] - 1) // height
@@ -173,35 +162,6 @@ def require_size(height: int, width: int) -> None:
     """Raise InputError for an array of more than :data:`MAX_PIXELS`."""
     if height * width > MAX_PIXELS:
         raise InputError(f"{width}x{height} pixels at once, more than the limit of {MAX_PIXELS}")
-
-
-def rle_extent(segmentation: Mapping[str, Any]) -> tuple[int, list[int]]:
-    """Area and bounding box ``[x, y, width, height]`` of an RLE in pixels, all 0 for an empty one. Raises
-    InputError as :func:`run_lengths`.
-    """
-    height = segmentation["size"][0]
-    edges = np.cumsum(run_lengths(segmentation))
-    starts, stops = edges[:-1:2], edges[1::2]
-    covers = stops > starts
-    starts, stops = starts[covers], stops[covers]
-    if not starts.size:
-        return 0, [0, 0, 0, 0]
-    tops, bottoms = rows_covered(starts, stops, height)
-    left, top = int(starts[0]) // height, int(tops.min())
-    right, bottom = int(stops[-1] - 1) // height, int(bottoms.max())
-    return int((stops - starts).sum()), [left, top, right - left + 1, bottom - top + 1]
-
-
-def pixel_numbers(segmentation: Mapping[str, Any]) -> NDArray[np.int64]:
-    """Numbers of the pixels inside, counted down the columns from 0, in time that goes with the area. Raises
-    InputError as :func:`decode_rle`.
-    """
-    edges = np.cumsum(run_lengths(segmentation))
-    starts, stops = edges[:-1:2], edges[1::2]
-    lengths = stops - starts
-    require_size(int(lengths.sum()), 1)
-    before = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
 
 
 def _decompress(counts: str | bytes) -> NDArray[np.int64]:

@@ -40,17 +40,6 @@ def test_one_disc_fills_itself_and_half_of_two_discs_side_by_side():
     assert shapes.solidities[0] < 0.92
 
 
-@pytest.mark.parametrize("row, column", [(0, 20), (20, 79)])
-def test_one_pixel_at_any_border_is_at_the_border(row, column):
-    labels = np.zeros((60, 80), np.int32)
-    labels[30, 40], labels[row, column] = 4, 9
-    shapes = instance_shapes(labels)
-    assert shapes.labels.tolist() == [4, 9], "labels may have gaps"
-    assert shapes.border.tolist() == [False, True]
-    assert shapes.areas.tolist() == [1, 1]
-    assert len(instance_shapes(np.zeros((5, 7), np.int32))) == 0
-
-
 def test_means_are_the_colours_that_were_painted():
     mask = cells()
     image = np.where(mask[..., None] > 0, np.uint8(CELL), np.uint8(BACKGROUND))
@@ -79,14 +68,6 @@ def test_an_outline_on_background_has_no_strength():
     assert np.allclose(strengths[others], np.mean(strengths[others]), atol=0.05)
     assert strengths[others].min() > 1
     assert np.isnan(strengths[0])
-
-
-def test_uneven_light_does_not_move_strengths():
-    mask = cells()
-    ramp = np.linspace(0.75, 1, mask.shape[1])[None, :, None]
-    strengths = colour_statistics((paint(mask) * ramp).astype(np.uint8), labelled(mask), nothing()).strengths
-    assert strengths[1:].min() > 0.8
-    assert strengths[1:].max() < 1.2
 
 
 def test_unlabelled_cells_are_not_counted_as_background():

@@ -65,12 +65,6 @@ def test_overlapping_fields_are_found_and_their_similarity_is_the_overlap():
     assert pairs[0].similarity == pytest.approx(0.65, abs=0.15)
 
 
-def test_even_images_have_no_fingerprint():
-    grey = np.full((50, 60, 3), 128, np.uint8)
-    assert not fingerprint(grey).any()
-    assert found([grey, grey, *UNRELATED[:2]]) == []
-
-
 def test_one_cell_in_the_middle_of_every_image_does_not_make_them_copies():
     random = np.random.default_rng(3)
     images = []

@@ -43,12 +43,6 @@ def test_boxes_count_from_zero_and_are_half_open(tmp_path):
     assert boxes.size == (480, 640)
 
 
-def test_fractions_are_rounded_outwards(tmp_path):
-    path = tmp_path / "a.xml"
-    path.write_text(voc(("RBC", (10.5, 3.0, 20.25, 30), 0)))
-    assert read_voc(path).corners.tolist() == [[9, 2, 21, 30]]
-
-
 def test_an_annotation_without_objects_has_no_boxes(tmp_path):
     path = tmp_path / "a.xml"
     path.write_text("<annotation/>")
@@ -58,35 +52,14 @@ def test_an_annotation_without_objects_has_no_boxes(tmp_path):
     assert boxes.size is None
 
 
-def test_size_of_zero_means_not_known(tmp_path):
-    path = tmp_path / "a.xml"
-    path.write_text(voc(size="<size><width>0</width><height>0</height></size>"))
-    assert read_voc(path).size is None
-
-
-def test_parts_of_objects_are_not_objects(tmp_path):
-    path = tmp_path / "a.xml"
-    inner = OBJECT.format(name="RBC", box=(1, 1, 9, 9), difficult=0).replace("object>", "part>")
-    path.write_text(voc(("WBC", (5, 5, 50, 50), 0)).replace("</object>", inner + "</object>"))
-    assert read_voc(path).names == ("WBC",)
-    assert read_voc(path).corners.tolist() == [[4, 4, 50, 50]]
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "empty file"),
-        ("{}", "not XML"),
-        ("<annotation>", "not XML"),
         ('<?xml version="1.0" encoding="no-such"?><annotation/>', "not XML"),
         (BOMB, "declares entities"),
-        (FILE_ENTITY, "declares entities"),
-        ("<html/>", "<html> at the top, expected a VOC <annotation>"),
-        ("<annotation><object/></annotation>", "object 1: no <name>"),
         ("<annotation><object><name>RBC</name></object></annotation>", "object 1: no <bndbox>"),
         (voc(("RBC", (1, 1, "x", 9), 0)), "object 1: xmax: 'x', expected a number"),
-        (voc(("RBC", (1, "", 9, 9), 0)), "ymin: '', expected a number"),
-        (voc(("RBC", (1, "nan", 9, 9), 0)), "ymin: 'nan', expected a number"),
         (voc(("RBC", (1, 1, "1e300", 9), 0)), "xmax: '1e300', expected a number"),
         (voc(("RBC", (1, 1, 9, 9), 0), ("RBC", (20, 1, 9, 9), 0)), "object 2: box from \\(20, 1\\)"),
         (voc(size="<size><width>wide</width></size>"), "size: height|size: width"),
@@ -98,13 +71,6 @@ def test_a_wrong_file_is_named(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as raised:
         read_voc(path)
     assert "wrong.xml" in str(raised.value)
-
-
-def test_a_broken_encoding_is_named(tmp_path):
-    path = tmp_path / "wrong.xml"
-    path.write_bytes(b"<annotation>\xff\xfe</annotation>")
-    with pytest.raises(InputError, match=r"wrong\.xml: not XML"):
-        read_voc(path)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -145,11 +111,6 @@ def test_a_folder_finds_the_file_of_a_stem(tmp_path):
         folder.find(record("test/1", tmp_path))
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match="nowhere: no such folder"):
-        VocFolder(tmp_path / "nowhere")
-
-
 def test_image_sets_name_the_part_of_each_stem(tmp_path):
     (tmp_path / "train.txt").write_text("b 1\n\n  a\n")
     (tmp_path / "val.txt").write_text("c\r\n")
@@ -161,20 +122,6 @@ def test_image_sets_that_contradict_each_other_are_refused(tmp_path):
     (tmp_path / "train.txt").write_text("a\nb\n")
     (tmp_path / "test.txt").write_text("b\n")
     with pytest.raises(InputError, match=r"test\.txt: 'b' is in train\.txt too"):
-        read_image_sets(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("train.txt", b"", "no image named"),
-        ("other.txt", b"a", "no image named"),
-        ("val.txt", b"\xff", "not UTF-8"),
-    ],
-)
-def test_image_sets_without_names_are_refused(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=message):
         read_image_sets(tmp_path)
 
 

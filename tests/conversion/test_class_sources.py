@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -146,13 +145,6 @@ def test_an_image_in_no_list_has_no_official_part(voc_root: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_lists_are_only_needed_for_an_official_split(voc_root: Path, tmp_path: Path) -> None:
-    shutil.rmtree(voc_root / "ImageSets")
-    assert convert(voc_root, tmp_path / "out", read_spec("bccd_voc")).images["train"] == 4
-    with pytest.raises(InputError, match="no ImageSets/Main here or below"):
-        convert(voc_root, tmp_path / "official", read_spec("bccd_voc"), split=SplitPlan("official"))
-
-
 def test_listed_images_that_are_not_here_are_said(
     voc_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -239,18 +231,6 @@ def test_stains_are_told_apart_without_masks(tmp_path: Path) -> None:
     pairs = find_pairs(tmp_path, folders=spec.folders)
     groups = plan_split(pairs, SplitPlan("stain", clusters=3), spec.mask).groups
     assert groups == {str(number): f"stain {number % 3 + 1}" for number in range(9)}
-
-
-def test_a_spec_with_boxes_is_not_converted_without_them(tmp_path: Path) -> None:
-    root = write_pairs(tmp_path / "data", ["a"])
-    with pytest.raises(InputError, match="takes classes from boxes; expected boxes"):
-        convert_dataset(root, tmp_path / "out", ConversionOptions(read_spec("bbbc041")))
-
-
-def test_several_places_for_the_boxes_are_one_too_many(voc_root: Path) -> None:
-    (voc_root.parent / "copy" / "Annotations").mkdir(parents=True)
-    with pytest.raises(InputError, match="Annotations is there 2 times"):
-        make_class_source(read_spec("bccd_voc"), voc_root.parent)
 
 
 def test_boxes_are_read_once_in_a_worker_and_do_not_travel(tmp_path: Path) -> None:

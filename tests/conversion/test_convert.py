@@ -16,7 +16,7 @@ from bccd_d2.conversion.convert import ConversionOptions, annotation_file, conve
 from bccd_d2.conversion.convert_image import AnnotationRule
 from bccd_d2.conversion.dataset_spec import DatasetSpec, FolderPair, ImageRecord, read_spec
 from bccd_d2.conversion.instances import InstanceRule
-from bccd_d2.conversion.splits import PARTS, SplitPlan, read_splits
+from bccd_d2.conversion.splits import PARTS, SplitPlan
 from bccd_d2.errors import InputError
 from bccd_d2.io.coco_images import check_file
 from bccd_d2.io.masks import MaskRule
@@ -77,18 +77,6 @@ def test_ids_are_unique_and_the_same_in_every_run(root: Path, tmp_path: Path) ->
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     ids = [annotation["id"] for annotation in all_entries(tmp_path / "a", "annotations")]
     assert ids == list(range(1, 21))
-
-
-def test_info_says_what_was_done(root: Path, tmp_path: Path) -> None:
-    convert_dataset(root, tmp_path / "out", ConversionOptions(split=SplitPlan(seed=7, max_images=8)))
-    info = documents(tmp_path / "out")[0]["info"]
-    assert info["options"]["split"]["seed"] == 7
-    assert info["options"]["spec"]["instances"]["min_area"] == 100
-    assert info["options"]["class_source"] is None
-    assert len(info["files_sha256"]) == 64
-    write_pairs(root, ["another"])
-    convert_dataset(root, tmp_path / "more")
-    assert documents(tmp_path / "more")[0]["info"]["files_sha256"] != info["files_sha256"]
 
 
 def test_an_empty_mask_keeps_its_image(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -196,8 +184,8 @@ class OneSquare:
     """A class source that makes the instances itself, for images without masks."""
 
     @property
-    def categories(self) -> list[dict[str, Any]]:
-        return [{"id": 1, "name": "square"}]
+    def class_names(self) -> list[str]:
+        return ["square"]
 
     @property
     def info(self) -> dict[str, Any]:
@@ -223,24 +211,6 @@ def test_images_without_masks_take_instances_from_the_source(tmp_path: Path) -> 
         DatasetSpec(folders=(FolderPair("JPEGImages"),))
 
 
-def test_two_sources_of_classes_are_one_too_many(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="hold classes already"):
-        convert_dataset(
-            root, tmp_path / "out", ConversionOptions(read_spec("palette")), class_source=LeftAndRight()
-        )
-
-
-def test_groups_are_written_beside_the_split(tmp_path: Path) -> None:
-    root = write_pairs(tmp_path / "data", [f"slide{s}_{n}" for s in range(5) for n in range(2)])
-    convert_dataset(root, tmp_path / "out", ConversionOptions(split=SplitPlan("prefix")))
-    splits = read_splits(tmp_path / "out" / "splits.json")
-    slides = [{stem.split("_")[0] for stem in splits[part]} for part in PARTS]
-    assert not slides[0] & slides[1] and not slides[0] & slides[2] and not slides[1] & slides[2]
-    again = ConversionOptions(split=SplitPlan("file", path=str(tmp_path / "out" / "splits.json")))
-    convert_dataset(root, tmp_path / "again", again)
-    assert read_splits(tmp_path / "again" / "splits.json") == splits
-
-
 def test_a_turned_photograph_fits_its_mask(tmp_path: Path) -> None:
     """Phones store photographs lying and say so in EXIF; masks are drawn on what people see."""
     exif = Image.Exif()
@@ -250,11 +220,6 @@ def test_a_turned_photograph_fits_its_mask(tmp_path: Path) -> None:
     write(tmp_path / "data/masks/a.png", draw_mask().T)
     summary = convert_dataset(tmp_path / "data", tmp_path / "out")
     assert summary.counts.kept == 2
-
-
-def test_every_mask_is_read_with_the_options_of_its_spec(root: Path, tmp_path: Path) -> None:
-    options = ConversionOptions(DatasetSpec(instances=InstanceRule(min_area=5)))
-    assert convert_dataset(root, tmp_path / "out", options).counts.kept == 30
 
 
 @pytest.mark.real_data

@@ -51,10 +51,6 @@ def test_everything_a_file_may_say(tmp_path: Path) -> None:
     )
 
 
-def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
-    assert read_spec(written(tmp_path, "# nothing\n")) == DatasetSpec()
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -35,15 +35,6 @@ def test_extensions_may_differ_and_case_does_not_matter(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("names", [("images", "masks"), ("original", "mask")])
-def test_flat_folders_have_no_part(tmp_path: Path, names: tuple[str, str]) -> None:
-    touch(
-        tmp_path, f"{names[0]}/a.png", f"{names[1]}/a.png", f"{names[0]}/.hidden.png", f"{names[0]}/notes.txt"
-    )
-    (pair,) = find_pairs(tmp_path)
-    assert (pair.stem, pair.part) == ("a", None)
-
-
 def test_every_fault_is_named(tmp_path: Path) -> None:
     touch(
         tmp_path, "images/a.png", "images/b.png", "images/b.jpg", "masks/b.png", "masks/c.png", "masks/d.png"
@@ -69,12 +60,6 @@ def test_equal_stems_get_their_folder_in_front(tmp_path: Path) -> None:
     ]
 
 
-def test_parts_may_lie_below_the_kinds(tmp_path: Path) -> None:
-    touch(tmp_path, "images/train/1.png", "masks/train/1.png", "images/valid/1.png", "masks/valid/1.png")
-    pairs = find_pairs(tmp_path, folders=(FolderPair("images/{part}", "masks/{part}"),))
-    assert [(p.stem, p.part) for p in pairs] == [("images/train/1", "train"), ("images/valid/1", "val")]
-
-
 def test_masks_beside_their_images(tmp_path: Path) -> None:
     touch(tmp_path, "data/a.png", "data/a_masks.tif", "data/b.jpg", "data/b_masks.png", "elsewhere/x.png")
     pairs = find_pairs(tmp_path, folders=(FolderPair(".", ".", mask_glob="*_masks"),))
@@ -96,22 +81,6 @@ def test_a_glob_with_an_extension_takes_only_that(tmp_path: Path) -> None:
     rule = FolderPair("images", "masks", "im_*", "*_mask.npy")
     (pair,) = find_pairs(tmp_path, folders=(rule,))
     assert (pair.stem, pair.mask.suffix) == ("1", ".npy")
-
-
-@pytest.mark.parametrize(
-    ("image", "mask", "image_glob", "mask_glob", "message"),
-    [
-        ("a", "b", "**", "*", "exactly one"),
-        ("a", "b", "*", "x/*", "exactly one"),
-        ("a/{part}", "b", "*", "*", "only one of"),
-        (".", ".", "*", "*", "two places"),
-    ],
-)
-def test_rules_that_cannot_work_are_refused(
-    image: str, mask: str, image_glob: str, mask_glob: str, message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        FolderPair(image, mask, image_glob, mask_glob)
 
 
 def test_nothing_there(tmp_path: Path) -> None:

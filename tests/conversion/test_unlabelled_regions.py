@@ -1,6 +1,5 @@
 """What is a cell without a mask, and what is not."""
 
-import cv2
 import numpy as np
 import pytest
 
@@ -47,20 +46,3 @@ def test_few_labelled_cells_are_enough_to_learn_from(kept):
     image = paint(cells())
     regions = find_unlabelled(image, labelled(cells(PLACES[:kept])))
     assert regions.max() == len(PLACES) - kept
-
-
-def test_uneven_light_makes_no_cells():
-    mask = cells()
-    rows, columns = np.mgrid[-1 : 1 : mask.shape[0] * 1j, -1 : 1 : mask.shape[1] * 1j]
-    image = (paint(mask) * (1 - 0.25 * (rows**2 + columns**2))[..., None]).astype(np.uint8)
-    assert not find_unlabelled(image, labelled(mask)).any()
-
-
-def test_regions_never_touch_labels_and_larger_images_give_the_same_count():
-    mask = cells()
-    image = paint(disc(mask.copy(), *LEFT_OUT))
-    large = cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
-    labels = labelled(cv2.resize(mask, None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST))
-    regions = find_unlabelled(large, labels)
-    assert regions.max() == 1
-    assert not (labels[regions > 0] > 0).any()

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco_mask
@@ -17,6 +17,7 @@ def square(x: int, y: int, side: int, size: int = 20) -> np.ndarray:
     return mask
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_windows_hold_the_same_pixels_and_the_same_rle(masks):
     cells = Cells.from_masks(*masks.shape[1:], masks)
@@ -29,6 +30,7 @@ def test_windows_hold_the_same_pixels_and_the_same_rle(masks):
     np.testing.assert_array_equal(back.windows, cells.windows)
 
 
+@settings(deadline=None)
 @given(MASKS, MASKS)
 def test_intersections_are_those_of_the_whole_masks(first, second):
     height, width = (min(a, b) for a, b in zip(first.shape[1:], second.shape[1:]))
