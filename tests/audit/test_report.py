@@ -8,9 +8,7 @@ import pytest
 
 from bccd_d2.audit.run import audit_dataset
 from bccd_d2.conversion.convert import convert_dataset
-from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.errors import InputError
-from bccd_d2.io.masks import MaskRule
 from tests.audit.scene import PLACES, blank, cells, disc, paint, write_pair
 from tests.html_page import Page
 from tools.audit_dataset import main
@@ -135,15 +133,6 @@ def test_conversion_brings_parts_and_unused_images(smears, tmp_path):
     assert "WBC" in page.words
 
 
-def test_classes_of_the_mask_are_counted(tmp_path):
-    mask = cells() // 255
-    mask[:, :95][mask[:, :95] > 0] = 2  # the first column of three cells
-    write_pair(tmp_path, "one", paint(mask), mask)
-    rule = MaskRule(kind="classes", values=((0, "background"), (1, "RBC"), (2, "WBC")))
-    document = audit_dataset(tmp_path, tmp_path / "out", DatasetSpec(mask=rule))
-    assert {row["name"]: row["total"] for row in document["classes"]} == {"RBC": 9, "WBC": 3}
-
-
 def test_a_set_without_a_cell_still_makes_a_page(tmp_path):
     for number in range(3):
         write_pair(tmp_path / "data", f"{number}", paint(blank(), seed=number), blank())
@@ -185,15 +174,6 @@ def test_bad_options_name_themselves(smears, tmp_path, arguments, expected):
     with pytest.raises(InputError) as error:
         main(["--root", str(smears), "--output", str(tmp_path / "out"), *arguments])
     assert expected in str(error.value)
-
-
-def test_conversion_of_other_images_is_refused(smears, tmp_path):
-    (tmp_path / "annotations").mkdir()
-    image = {"id": 1, "file_name": "else.png", "height": 9, "width": 9}
-    content = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
-    (tmp_path / "annotations/instances_train.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"'else.png'.*same --root"):
-        audit_dataset(smears, tmp_path / "out", coco=tmp_path)
 
 
 @pytest.mark.real_data

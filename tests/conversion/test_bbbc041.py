@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bccd_d2.conversion.box_files import Bbbc041Boxes, read_bbbc041
@@ -99,45 +98,6 @@ def test_what_is_no_json_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"wrong\.json: not JSON"):
         read_bbbc041(path)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("rcxyz"), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@st.composite
-def spoilt_documents(draw):
-    """A right document in which something has been replaced."""
-    document = [entry(thing(), thing()), entry(thing("leukocyte"), name="u-2.png")]
-    place: object = document
-    for _ in range(draw(st.integers(0, 6))):
-        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
-        if not keys:
-            break
-        key = draw(st.sampled_from(keys))
-        if not isinstance(place[key], dict | list) or draw(st.booleans()):
-            place[key] = draw(JSON)
-            break
-        place = place[key]
-    return json.dumps(document)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=spoilt_documents() | JSON.map(json.dumps) | st.text(max_size=40))
-def test_whatever_a_file_holds_only_input_errors_come_out(tmp_path, content):
-    path = tmp_path / "fuzz.json"
-    path.write_bytes(content.encode("utf-8", "replace"))
-    try:
-        found = read_bbbc041(path)
-    except InputError as error:
-        assert "fuzz.json" in str(error)
-    else:
-        for boxes in found.values():
-            assert boxes.corners.shape == (len(boxes), 4)
-            assert (boxes.corners[:, 2:] >= boxes.corners[:, :2]).all()
 
 
 @pytest.mark.real_data

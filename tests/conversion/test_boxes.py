@@ -33,12 +33,6 @@ def test_boxes_of_another_image_are_refused():
         fit_boxes(boxes(size=(480, 640)), RECORD)
 
 
-def test_no_boxes_are_no_error():
-    fitted, counts = fit_boxes(boxes(size=(100, 200)), RECORD)
-    assert len(fitted) == 0
-    assert +counts == {}
-
-
 @given(st.lists(st.tuples(*[st.integers(-300, 500)] * 4), max_size=8))
 def test_what_comes_out_lies_in_the_image(corners):
     given_boxes = boxes(*[(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in corners])

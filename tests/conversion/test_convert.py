@@ -9,17 +9,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from bccd_d2.conversion.classes import ClassAssignment
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
 from bccd_d2.conversion.convert_image import AnnotationRule
-from bccd_d2.conversion.dataset_spec import DatasetSpec, FolderPair, ImageRecord, read_spec
-from bccd_d2.conversion.instances import InstanceRule
-from bccd_d2.conversion.splits import PARTS, SplitPlan
-from bccd_d2.errors import InputError
+from bccd_d2.conversion.dataset_spec import ImageRecord, read_spec
+from bccd_d2.conversion.splits import PARTS
 from bccd_d2.io.coco_images import check_file
-from bccd_d2.io.masks import MaskRule
 from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.segmentation import decode_segmentation
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs
@@ -179,49 +175,6 @@ def test_a_class_source_decides(root: Path, tmp_path: Path, workers: int) -> Non
     assert ["weak" in annotation for annotation in annotations[:2]] == [False, True]
 
 
-@dataclass(frozen=True)
-class OneSquare:
-    """A class source that makes the instances itself, for images without masks."""
-
-    @property
-    def class_names(self) -> list[str]:
-        return ["square"]
-
-    @property
-    def info(self) -> dict[str, Any]:
-        return {}
-
-    def __call__(self, image: ImageRecord, labels: np.ndarray) -> ClassAssignment:
-        assert not labels.any()
-        drawn = np.zeros((image.height, image.width), np.int32)
-        drawn[10:20, 10:20] = 1
-        return ClassAssignment(drawn, {1: 1}, weak={1})
-
-
-def test_images_without_masks_take_instances_from_the_source(tmp_path: Path) -> None:
-    write(tmp_path / "data/JPEGImages/a.jpg", draw_image(draw_mask()))
-    spec = DatasetSpec(folders=(FolderPair("JPEGImages"),), mask=MaskRule("none"))
-    options = ConversionOptions(spec, split=SplitPlan(ratios=(1.0, 0.0, 0.0)))
-    convert_dataset(tmp_path / "data", tmp_path / "out", options, class_source=OneSquare())
-    (annotation,) = all_entries(tmp_path / "out", "annotations")
-    assert (annotation["bbox"], annotation["weak"]) == ([10, 10, 10, 10], True)
-    with pytest.raises(InputError, match="knows no masks; expected boxes"):
-        convert_dataset(tmp_path / "data", tmp_path / "none", options)
-    with pytest.raises(InputError, match="expected 'none' just where folders name no masks"):
-        DatasetSpec(folders=(FolderPair("JPEGImages"),))
-
-
-def test_a_turned_photograph_fits_its_mask(tmp_path: Path) -> None:
-    """Phones store photographs lying and say so in EXIF; masks are drawn on what people see."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    (tmp_path / "data/images").mkdir(parents=True)
-    Image.fromarray(draw_image(draw_mask())).save(tmp_path / "data/images/a.jpg", exif=exif)
-    write(tmp_path / "data/masks/a.png", draw_mask().T)
-    summary = convert_dataset(tmp_path / "data", tmp_path / "out")
-    assert summary.counts.kept == 2
-
-
 @pytest.mark.real_data
 def test_real_pairs_give_the_known_counts(real_pairs_root: Path, tmp_path: Path) -> None:
     summary = convert_dataset(real_pairs_root, tmp_path / "out", workers=2)
@@ -230,21 +183,3 @@ def test_real_pairs_give_the_known_counts(real_pairs_root: Path, tmp_path: Path)
     for part in PARTS:
         faults, root = check_file(tmp_path / "out" / annotation_file(part))
         assert (faults, root and root.is_dir()) == ([], True)
-
-
-@pytest.mark.real_data
-def test_one_real_mask_comes_back_from_polygons(real_pairs_root: Path, tmp_path: Path) -> None:
-    options = ConversionOptions(
-        DatasetSpec(instances=InstanceRule(min_area=1)),
-        AnnotationRule(polygons=True),
-        SplitPlan(max_images=1),
-    )
-    convert_dataset(real_pairs_root, tmp_path / "out", options)
-    document = documents(tmp_path / "out")[0]
-    (image,) = document["images"]
-    drawn = np.zeros((image["height"], image["width"]), np.uint8)
-    for annotation in document["annotations"]:
-        drawn |= decode_segmentation(annotation["segmentation"], *drawn.shape)
-    path = str(real_pairs_root / image["file_name"]).replace("original", "mask")
-    mask = cv2.imread(str(Path(path).with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
-    assert np.array_equal(drawn, mask > 0)

@@ -110,14 +110,6 @@ def test_paths_of_another_machine_match_by_stem(tmp_path: Path, caplog: pytest.L
         plan_split(pairs(["other"]), SplitPlan("file", path=str(path)))
 
 
-def test_a_file_finds_stems_that_have_a_folder_in_front(tmp_path: Path) -> None:
-    path = tmp_path / "s.json"
-    path.write_text('{"train": ["b", "train/a"], "val": [], "test": ["test/a"]}', encoding="utf-8")
-    given = pairs(["train/a", "test/a", "train/b"])
-    splits = plan_split(given, SplitPlan("file", path=str(path))).splits
-    assert splits == {"train": ["train/a", "train/b"], "val": [], "test": ["test/a"]}
-
-
 def test_stain_clusters_from_files(tmp_path: Path) -> None:
     write_pairs(tmp_path, [f"a{n}" for n in range(6)])
     originals = tmp_path / "BCCD Dataset with mask/train/original"

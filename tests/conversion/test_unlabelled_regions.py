@@ -6,7 +6,7 @@ import pytest
 from bccd_d2.conversion import unlabelled
 from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.unlabelled import find_unlabelled
-from tests.audit.scene import PLACES, RADIUS, cells, disc, paint
+from tests.audit.scene import RADIUS, cells, disc, paint
 
 LEFT_OUT = (165, 140)
 
@@ -39,10 +39,3 @@ def test_half_a_cell_at_the_border_is_found(place):
     regions = find_unlabelled(paint(disc(mask.copy(), *place)), labelled(mask))
     assert regions.max() == 1
     assert regions[place[1], place[0]] == 1
-
-
-@pytest.mark.parametrize("kept", [1, 4, 8])
-def test_few_labelled_cells_are_enough_to_learn_from(kept):
-    image = paint(cells())
-    regions = find_unlabelled(image, labelled(cells(PLACES[:kept])))
-    assert regions.max() == len(PLACES) - kept

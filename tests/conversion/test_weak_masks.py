@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from bccd_d2.conversion.box_files import read_voc
 from bccd_d2.conversion.weak_masks import guess_masks
-from bccd_d2.io.background import find_foreground
 from bccd_d2.io.images import read_image
 
 HEIGHT, WIDTH = 160, 240
@@ -89,14 +88,6 @@ def test_a_box_on_bare_glass_fails():
     guessed = guess_masks(smear(*CELLS), boxes)
     assert guessed.failed == [3]
     assert guessed.labels.max() == 3
-
-
-def test_an_image_of_one_colour_holds_nothing():
-    image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
-    guessed = guess_masks(image, around(*CELLS))
-    assert guessed.failed == [0, 1, 2]
-    assert not guessed.labels.any()
-    assert not find_foreground(image).any()
 
 
 @settings(max_examples=25, deadline=None)

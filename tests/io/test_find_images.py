@@ -25,11 +25,6 @@ def test_folders_are_searched_and_files_taken_as_given(tmp_path):
     ]
 
 
-def test_one_image_named_twice_is_one_image(tmp_path):
-    touch(tmp_path / "1.png")
-    assert len(find_images([tmp_path / "1.png", tmp_path])) == 1
-
-
 def test_two_images_of_one_name_are_refused(tmp_path):
     touch(tmp_path / "a" / "1.png", tmp_path / "b" / "1.png")
     with pytest.raises(InputError, match=r"have the same name 1\.png"):
@@ -79,9 +74,3 @@ def test_clutter_is_passed_by_and_other_images_are_counted(tmp_path, caplog):
     assert find_images([tmp_path / "*.png"]) == [(tmp_path / "a.png", "a.png")]
     assert "3 files passed by: .nd2 2, .webp 1; read are" in caplog.text
     assert find_images([tmp_path / "._a.png"]) == [(tmp_path / "._a.png", "._a.png")]
-
-
-def test_nothing_is_said_of_a_folder_of_images_and_texts(tmp_path, caplog):
-    touch(tmp_path / "a.png", tmp_path / "b.csv", tmp_path / "c.json", tmp_path / "e.xml")
-    find_images([tmp_path])
-    assert not caplog.records

@@ -95,9 +95,3 @@ def test_levels_are_scaled_rounded_and_clipped():
     assert to_uint8(np.array([32768, 34815]), Levels(32768, 36863, 0, 1)).tolist() == [0, 127]
     image = np.array([1, 2], np.uint8)
     assert to_uint8(image, Levels(0, 255, 1, 2)) is image
-
-
-@given(st.lists(st.integers(0, 255), min_size=1, max_size=3000))
-def test_eight_bits_are_counted_to_what_sorting_gives(levels):
-    counted, sorted_ = (find_levels(np.array(levels, dtype)) for dtype in (np.uint8, np.uint16))
-    assert (counted.low, counted.high) == (sorted_.low, sorted_.high)

@@ -6,9 +6,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from bccd_d2.errors import InputError
 from bccd_d2.io.file_kinds import upright
-from bccd_d2.io.mask_checks import fills_image, is_background, measure_fit
+from bccd_d2.io.mask_checks import is_background, measure_fit
 from bccd_d2.io.masks import MaskRule, read_mask
 
 CENTRES = [(30, 40), (70, 120), (100, 60), (25, 170), (110, 150)]
@@ -45,12 +44,6 @@ def test_a_mask_of_the_image_as_it_is_stored_fits_turned(image, mask, orientatio
     shown = upright(image, orientation)
     assert measure_fit(shown, mask, orientation).fits_turned
     assert not measure_fit(shown, upright(mask, orientation), orientation).fits_turned
-
-
-def test_what_fills_an_image():
-    assert fills_image([0, 0, 200, 140], 0.6 * 200 * 140, 140, 200)
-    assert not fills_image([0, 0, 200, 140], 0.4 * 200 * 140, 140, 200)
-    assert not fills_image([0, 0, 199, 140], 0.9 * 200 * 140, 140, 200)
 
 
 def test_a_background_touches_all_sides(mask):
@@ -110,9 +103,3 @@ def test_a_mask_is_turned_by_its_own_orientation(tmp_path, mask, orientation, su
         exif[0x0112] = orientation
         Image.fromarray(mask * np.uint8(255)).save(path, exif=exif)
     np.testing.assert_array_equal(read_mask(path).array, upright(mask, orientation))
-
-
-def test_a_mask_that_is_all_cell_is_refused(tmp_path):
-    Image.fromarray(np.full((9, 9), 255, np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="every pixel is a cell"):
-        read_mask(tmp_path / "a.png")

@@ -204,21 +204,6 @@ def test_label_maps_keep_every_value(tmp_path: Path, name: str, dtype: type) -> 
     assert np.array_equal(array, labels)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "empty file"),
-        (b"abc", "no known image format"),
-    ],
-)
-def test_files_that_are_no_masks(tmp_path: Path, content: bytes, message: str) -> None:
-    for suffix in ("png", "tif", "jpg"):
-        path = tmp_path / f"m.{suffix}"
-        path.write_bytes(content)
-        with pytest.raises(InputError, match=rf"m\.{suffix}: "):
-            read_mask(path)
-
-
 def test_a_truncated_mask_is_refused(tmp_path: Path) -> None:
     for name in ("m.png", "m.tif", "m.npy"):
         path = tmp_path / name

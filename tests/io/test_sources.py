@@ -2,7 +2,6 @@ import io
 import struct
 import zlib
 
-import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -11,7 +10,7 @@ from PIL import Image
 from bccd_d2.errors import InputError
 from bccd_d2.io import tiff_source
 from bccd_d2.io.images import open_source, page_count
-from bccd_d2.io.sources import ArraySource, sample_blocks, sample_image
+from bccd_d2.io.sources import sample_blocks
 
 HEIGHT, WIDTH = 70, 110
 
@@ -60,11 +59,6 @@ def test_tiff_layouts(tmp_path, rgb, layout):
     assert np.array_equal(read(tmp_path / "a.tif"), rgb)
 
 
-def test_tiff_with_jpeg_tiles(tmp_path, rgb):
-    tifffile.imwrite(tmp_path / "a.tif", rgb, tile=(48, 48), compression="jpeg", photometric="rgb")
-    assert np.abs(read(tmp_path / "a.tif").astype(int) - rgb).mean() < 4
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["tif", "jpg"])
 def test_orientation_as_pillow_shows_it(tmp_path, rgb, orientation, suffix):
@@ -84,22 +78,6 @@ def test_orientation_as_pillow_shows_it(tmp_path, rgb, orientation, suffix):
 
     expected = np.asarray(ImageOps.exif_transpose(turned))
     assert np.abs(read(path).astype(int) - expected).max() <= (6 if suffix == "jpg" else 0)
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-@pytest.mark.parametrize("bits", [10, 12, 16])
-def test_deep_images_fill_the_range_of_their_camera(tmp_path, rgb, suffix, bits):
-    full = 2**bits - 1
-    deep = np.rint(rgb / 255.0 * full).astype(np.uint16)
-    deep[0, 0] = full
-    path = tmp_path / f"a.{suffix}"
-    if suffix == "png":
-        cv2.imwrite(str(path), deep[..., ::-1])
-    else:
-        tifffile.imwrite(path, deep, photometric="rgb", tile=(32, 32), compression="zlib")
-    expected = rgb.copy()
-    expected[0, 0] = 255
-    assert np.abs(read(path).astype(int) - expected).max() <= 1
 
 
 def test_grey_alpha_palette_and_ink(tmp_path, rgb):
@@ -274,12 +252,6 @@ def test_without_openslide(slide, rgb, monkeypatch, tmp_path):
         InputError, match=r"a\.mrxs: a whole slide needs OpenSlide: pip install 'bccd_d2\[slides\]'"
     ):
         open_source(tmp_path / "a.mrxs")
-
-
-def test_a_sample_of_an_image_is_every_nth_row_and_column():
-    image = np.random.default_rng(0).integers(0, 255, (1200, 1600, 3), np.uint8)
-    # ceil(sqrt(1200 * 1600 / 250000)) = 3
-    assert np.array_equal(sample_image(ArraySource(image)), image[::3, ::3])
 
 
 def test_a_sample_of_a_huge_image_takes_blocks_spread_over_it():

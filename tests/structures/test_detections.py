@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 import torch
 from detectron2.layers.mask_ops import paste_masks_in_image
 from hypothesis import given, settings
@@ -84,20 +83,8 @@ def test_a_quarter_turn():
     assert np.argwhere(turned.masks[0]).tolist() == [[2, 0]]
 
 
-def test_another_size():
-    resized = marked().resized(30, 180)
-    assert resized.boxes.tolist() == [[20, 10, 60, 13]]
-    assert (resized.height, resized.width) == (30, 180)
-
-
 def test_a_box_at_the_border_stays_inside_when_it_is_stretched():
     found = detections([[0, 0, 90, 60]], np.ones((1, 4, 4)))
     for height, width in ((61, 91), (359, 1013), (7, 11)):
         cells = found.resized(height, width).paste()
         assert cells.windows.tolist() == [[0, 0, width, height]]
-
-
-@pytest.mark.parametrize("index", [np.array([True, False]), slice(0, 1), np.array([0])])
-def test_choosing(index):
-    both = detections([[0, 0, 5, 5], [1, 1, 9, 9]], np.zeros((2, 4, 4)))
-    assert both[index].boxes.tolist() == [[0, 0, 5, 5]]

@@ -35,15 +35,6 @@ def test_every_form_of_a_mask_decodes_to_it(mask: np.ndarray) -> None:
     assert np.array_equal(decode_segmentation(plain, height, width), mask)
 
 
-def test_long_runs() -> None:
-    mask = np.zeros((3000, 2000), np.uint8)
-    mask[1500, 1000] = mask[-1, -1] = 1
-    (instance,) = encode_labels(mask.astype(np.int32))
-    assert np.array_equal(decode_rle(instance.segmentation), mask)
-    assert instance.bbox == [1000, 1500, 1000, 1500]
-    assert instance.border
-
-
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet=[chr(c) for c in range(33, 127)], max_size=12), st.integers(1, 6), st.integers(1, 6))
 def test_any_text_decodes_or_is_refused(counts: str, height: int, width: int) -> None:
