@@ -122,7 +122,7 @@ def one_core(root: Path, pairs: list[ImageMaskPair]) -> None:
 
 def many_cores(root: Path, pairs: list[ImageMaskPair], most: int) -> None:
     """Print images a second for 1, 2, 4, ... processes that have started, over enough images to tell."""
-    numbered = list(enumerate(pairs * max(1, -(-MANY // len(pairs)))))
+    numbered = [(n, pair, False) for n, pair in enumerate(pairs * max(1, -(-MANY // len(pairs))))]
     for workers in [w for w in (1, 2, 4, 8, 16) if w <= most]:
         results = map_in_order(ImageConverter(root), numbered, workers)
         for _ in range(4 * workers):
