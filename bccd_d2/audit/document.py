@@ -23,8 +23,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco
 
 PATTERN = "instances_*.json"
-BINS = 40
-"""Of a histogram, at most."""
+BINS = 40  # of a histogram, at most
 UNUSED = "unused"
 
 

@@ -10,13 +10,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.audit.image_statistics import InstanceShapes
-from bccd_d2.audit.measure import ImageMeasures
+from bccd_d2.audit.measure import ImageMeasures, InstanceShapes
 
 Kind = Literal["merged", "unlabelled", "cut_unlabelled", "fragment", "faint", "speck"]
 
-MERGED_AREA = 1.3
-"""Two cells that overlap by half still cover this many typical cells."""
+MERGED_AREA = 1.3  # two cells that overlap by half still cover this many typical cells
 MERGED_DISC = 0.65
 """A disc fills most of one cell, and half of two side by side. On the annotated boxes of 60 real images this separates
 better than solidity, see docs/audit.md."""
@@ -27,8 +25,7 @@ FAINT_STRENGTH = 0.3
 MISFIT_SEPARATION = 0.35
 """Below this a mask does not follow the colours of its image. On 60 real pairs it is 0.82 and more, with nine of ten
 outlines erased still 0.44 and more; with the mask of another image at most 0.16."""
-MIN_INNER_CELLS = 8
-"""An image with fewer whole cells takes the typical cell of all images of its size."""
+MIN_INNER_CELLS = 8  # an image with fewer whole cells takes the typical cell of all images of its size
 WEIGHTS: Mapping[Kind, float] = {
     "merged": 1.0,
     "unlabelled": 1.0,

@@ -20,14 +20,11 @@ from bccd_d2.reporting.pages import Outline, circle_path, outline_path, svg_pict
 
 LARGE, SMALL, CROP = 1000, 320, 240
 """Longest side of embedded pictures in pixels: an image with outlines, a thumbnail, a detail."""
-DETAIL_MARGIN = 0.6
-"""A detail shows this much around its issue, in lengths of the issue."""
+DETAIL_MARGIN = 0.6  # a detail shows this much around its issue, in lengths of the issue
 MAX_OUTLINED = 400
 """Issues outlined on one image, the largest first: a mask full of specks would make the page too large for browsers."""
-EXAMPLES = 8
-"""Details shown of each kind of issue."""
-SHOWN_PAIRS = 12
-"""Pairs of similar images shown as thumbnails; the JSON lists all."""
+EXAMPLES = 8  # details shown of each kind of issue
+SHOWN_PAIRS = 12  # pairs of similar images shown as thumbnails; the JSON lists all
 
 
 @dataclass(frozen=True)

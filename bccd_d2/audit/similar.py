@@ -22,18 +22,15 @@ logger = logging.getLogger(__name__)
 
 SIDE = 32
 """Fingerprints have this many pixels a side: cells are a few pixels across, and unrelated images stay below 0.3."""
-STRUCTURE = 3.0
-"""What is wider than about twice this many pixels of the fingerprint is light, not cells."""
+STRUCTURE = 3.0  # what is wider than about twice this many pixels of the fingerprint is light, not cells
 MIN_ALIGNED = 0.5
 """Correlation from which two images show the same. On real smears copies that were cropped by 5 % or shifted by 2 %
 reach 0.6 and more, unrelated images at most 0.3."""
-MIN_SHIFTED = 0.4
-"""The same at the best shift; two fields that share 60 % of their width reach it."""
+MIN_SHIFTED = 0.4  # the same at the best shift; two fields that share 60 % of their width reach it
 SPREAD = 6.0
 """If all images of a set look similar (one cell in the middle of each), a pair must also stand out from all others by
 this many standard deviations, measured robustly."""
-ALWAYS = 0.97
-"""From this correlation on a pair counts whatever the others are like."""
+ALWAYS = 0.97  # from this correlation on a pair counts whatever the others are like
 MAX_SHIFTED_IMAGES = 6000
 """Shifts take ten microseconds a pair; beyond this many images they are left out, with a warning."""
 ORIENTATIONS = (

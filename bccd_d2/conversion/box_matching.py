@@ -19,13 +19,11 @@ MIN_FILL = 0.2
 """Least share of a box's ellipse that its components fill; real cells fill 0.5 and more, strangers slip below."""
 MOSTLY_INSIDE = 0.7
 """A component with less of it inside its only box is taken for several cells, of which one has a box."""
-MIN_INSIDE = 0.9
-"""Least share of a component inside a box to be taken for a piece of the cell in it."""
+MIN_INSIDE = 0.9  # least share of a component inside a box to be taken for a piece of the cell in it
 
 SEED = 0.7
 """Radius of the seed of a box, in half sides of the box. Where seeds overlap, the nearer box has the pixel."""
-BEYOND = 1.2
-"""How far from the centre of every box, in half sides, the rest of a component begins."""
+BEYOND = 1.2  # how far from the centre of every box, in half sides, the rest of a component begins
 
 
 @dataclass

@@ -14,8 +14,7 @@ from bccd_d2.conversion.dataset_spec import ImageRecord
 from bccd_d2.errors import InputError
 
 ANNOTATION_FORMATS = ("voc", "bbbc041", "yolo", "points")
-NUMBERED = ("yolo", "points")
-"""Formats whose classes may be numbers."""
+NUMBERED = ("yolo", "points")  # formats whose classes may be numbers
 IGNORE = "ignore"
 DROP = "drop"
 WEAK = "weak"

@@ -42,8 +42,7 @@ logger = logging.getLogger(__name__)
 SPLITS_FILE = "splits.json"
 LOOKED_AT = 8
 """Of so few images every mask is compared with what its image shows; of more one in a hundred, as that takes time."""
-FEWEST = 2
-"""Instances on an image of a smear; fewer on most images are worth a word."""
+FEWEST = 2  # instances on an image of a smear; fewer on most images are worth a word
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,9 @@ from bccd_d2.structures.rle import find_runs
 MIN_AREA = 100
 """Smallest component kept, in pixels: real cells cover 5,000 to 10,000, annotation specks a few dozen."""
 
-SMOOTHING = 0.01
-"""Sigma, in median cell diameters, of what smooths the distance map."""
-MIN_COMPONENT = 1.2
-"""Components below this many median cell areas are taken for one cell."""
-MIN_PIECE = 0.25
-"""A cut that leaves a piece below this many median cell areas is taken back."""
+SMOOTHING = 0.01  # sigma, in median cell diameters, of what smooths the distance map
+MIN_COMPONENT = 1.2  # components below this many median cell areas are taken for one cell
+MIN_PIECE = 0.25  # a cut that leaves a piece below this many median cell areas is taken back
 
 
 @dataclass(frozen=True)

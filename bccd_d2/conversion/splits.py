@@ -28,8 +28,7 @@ from bccd_d2.structures.coco import read_json
 
 logger = logging.getLogger(__name__)
 SplitMode = Literal["random", "official", "prefix", "table", "stain", "file"]
-Splits = dict[str, list[str]]
-"""Stems by part; the parts are ``train``, ``val`` and ``test``, each sorted."""
+Splits = dict[str, list[str]]  # stems by part; the parts are ``train``, ``val`` and ``test``, each sorted
 STEM_COLUMNS = ("stem", "file_name", "filename", "image", "name")
 
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
 
-LONG_SIDE = 400
-"""Images are shrunk to this many pixels: colour statistics need no more."""
+LONG_SIDE = 400  # images are shrunk to this many pixels: colour statistics need no more
 WEIGHTS = np.array([2, 3, 3, 0.3, 1.5, 1.5])
 """What each feature counts for. The colour of the background hardly changes within a slide; the lightness of the
 cells does, with their thickness and crowding. Chosen by looking at the clusters of real images."""

@@ -18,19 +18,16 @@ WORKING_DIAMETER = 24
 RIM = 0.10
 """Width of the rim around labelled cells, in median cell diameters, that is not searched: masks are drawn a little
 too small or too large."""
-EDGE = 0.5
-"""Contrast, as a share of the threshold, down to which a region is grown: its edge is blurred."""
+EDGE = 0.5  # contrast, as a share of the threshold, down to which a region is grown: its edge is blurred
 OPENING = 0.20
 """Diameter, in median cell diameters, of what a region must contain; thinner streaks are no cells."""
 EDGE_GAP, EDGE_REACH = 0.075, 0.25
 """The ring that a region is compared with begins and ends this far from it, in median cell diameters: beyond the
 blurred rim of a cell, and before haze has faded."""
-MIN_RING = 5
-"""Fewer pixels of such a ring say nothing."""
+MIN_RING = 5  # fewer pixels of such a ring say nothing
 MIN_AREA = 0.15
 """Smallest region, as a share of the image's median cell area; small enough for a cell that is mostly outside."""
-CERTAINTY = 0.5
-"""Where between background (0) and the image's labelled cells (1) the threshold lies."""
+CERTAINTY = 0.5  # where between background (0) and the image's labelled cells (1) the threshold lies
 STEP = 0.5
 """How far a region must step out of what lies just around it, the labelled cells doing so by 1: stained haze and cells
 far out of focus fade into the background."""

@@ -17,13 +17,11 @@ from skimage.segmentation import watershed
 
 from bccd_d2.io.background import background_contrast, contrast_threshold, smooth_lab
 
-CORE = 0.6
-"""Radius of the seed of a box, in half sides: cells reach further in all but the loosest boxes."""
+CORE = 0.6  # radius of the seed of a box, in half sides: cells reach further in all but the loosest boxes
 OUTSIDE = 1.05
 """Where the seed of the surroundings begins. Cells do not fill the corners of their box; a little more than 1 because
 boxes are some pixels off."""
-REACH = 1.25
-"""Beyond this nothing is looked at."""
+REACH = 1.25  # beyond this nothing is looked at
 ROUNDNESS = 15.0
 """What one half side of distance from a box's centre counts for, in Lab units of colour gradient a pixel."""
 LEVELS = (0.8, 0.5, 0.35)
@@ -33,8 +31,7 @@ SURE_BACKGROUND = 0.8
 CLOSE, OPEN = 0.1, 0.06
 """Radii of the closing that joins a broken ring and of the opening that cuts off a neighbour's edge, in sides of the
 box."""
-MIN_FILL = 0.4
-"""A mask that fills less of the ellipse inscribed in its box has missed the cell."""
+MIN_FILL = 0.4  # a mask that fills less of the ellipse inscribed in its box has missed the cell
 
 
 class GuessedMasks(NamedTuple):

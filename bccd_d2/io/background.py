@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
-BLUR = 1.5
-"""Standard deviation, in pixels, of the smoothing against noise and JPEG blocks."""
+BLUR = 1.5  # standard deviation, in pixels, of the smoothing against noise and JPEG blocks
 
 
 def find_foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -39,8 +39,7 @@ MAX_PIXELS = 200_000_000
 
 _EXIF_ORIENTATION = 0x0112
 _EXIF_TRANSPOSED = frozenset({5, 6, 7, 8})
-_SIBLINGS = 16
-"""Images of a folder, spread evenly, by which its depth is known."""
+_SIBLINGS = 16  # images of a folder, spread evenly, by which its depth is known
 _PICTURES = (PNG_SIGNATURE, b"\xff\xd8\xff", b"BM")
 _PILLOW_LIMIT = threading.Lock()
 

@@ -19,21 +19,16 @@ from numpy.typing import NDArray
 from bccd_d2.errors import InputError
 
 CAMERA_BITS = (8, 10, 12, 14, 16, 24, 32)
-_TAIL = 1e-3
-"""Share of the brightest and of the darkest levels that does not count: hot and dead pixels."""
-_NOISE = 0.05
-"""Levels this far below 0, in shares of the brightest, are noise around black."""
+_TAIL = 1e-3  # share of the brightest and of the darkest levels that does not count: hot and dead pixels
+_NOISE = 0.05  # levels this far below 0, in shares of the brightest, are noise around black
 _OFFSET, _OFFSET_BITS = 2**15, 14
 """Signed levels stored as unsigned ones are shifted by half the range; cameras with up to this many bits are known."""
-_OVERSHOOT = 2.0
-"""Floating-point levels up to this are a range of [0, 1] that processing has overshot."""
+_OVERSHOOT = 2.0  # floating-point levels up to this are a range of [0, 1] that processing has overshot
 _EXPOSURES = 2.0
 """Brightest levels of images of one camera follow one another by less than this factor; a camera with two bits more
 shows the same scene four times as bright."""
-_LEAST_CONTRAST = 0.1
-"""Of the range from black to white; smears that show cells have a quarter and more."""
-CHECKED_STEP = 8
-"""Every so many rows and columns are looked at for the contrast of an image of eight bits."""
+_LEAST_CONTRAST = 0.1  # of the range from black to white; smears that show cells have a quarter and more
+CHECKED_STEP = 8  # every so many rows and columns are looked at for the contrast of an image of eight bits
 _ADVICE = "stretch the contrast and save it as 8 bits (Fiji: Image > Adjust > Brightness/Contrast, Apply)"
 
 _warned: set[str] = set()

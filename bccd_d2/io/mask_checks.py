@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 from bccd_d2.io.background import find_foreground
 from bccd_d2.io.file_kinds import upright
 
-_LONG_SIDE = 400
-"""Images are shrunk to this many pixels: where the cells are shows at any size."""
-_MOST = 0.5
-"""Of the image; an instance that covers more and touches all sides is taken for the background."""
+_LONG_SIDE = 400  # images are shrunk to this many pixels: where the cells are shows at any size
+_MOST = 0.5  # of the image; an instance that covers more and touches all sides is taken for the background
 _INVERTED, _UNRELATED = -0.3, 0.3
 """Fits below which a mask is the wrong way round, and lies where it might lie anywhere. Real masks of all cells reach
 0.75 and more, of white cells only 0.45; those of another image 0.15."""
-_CLEARLY = 0.2
-"""By so much a turned mask must fit better to count as the right one."""
+_CLEARLY = 0.2  # by so much a turned mask must fit better to count as the right one
 
 
 @dataclass(frozen=True)

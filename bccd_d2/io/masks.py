@@ -94,7 +94,7 @@ def read_mask(path: Path, rule: MaskRule | None = None) -> MaskContent:
     if rule.kind == "none":
         return MaskContent("none", np.zeros(read_image_size(path), np.uint8))
     if rule.colours:
-        return MaskContent("classes", _classes_by_colour(path, _load(path, colour=True), rule))
+        return MaskContent("classes", _classes(path, _load(path, colour=True), rule))
     if rule.channel == ALL_COLOURS:
         return MaskContent("instances", colour_codes(_load(path, colour=True)))
     stored = _load(path, colour=rule.kind == "binary" or rule.channel is not None)
@@ -102,7 +102,7 @@ def read_mask(path: Path, rule: MaskRule | None = None) -> MaskContent:
     if rule.kind == "instances":
         return MaskContent("instances", _instances(path, values))
     if rule.kind == "classes":
-        return MaskContent("classes", _classes_by_value(path, values, rule))
+        return MaskContent("classes", _classes(path, values, rule))
     mask = _binary(path, values, rule)
     if rule.threshold is None and not rule.invert and is_background(mask.view(bool)) and _is_reversed(path):
         # Which of the two is meant by a file that shows its levels reversed depends on the program that wrote it.
@@ -250,33 +250,20 @@ def _instances(path: Path, values: NDArray) -> NDArray[np.integer]:
     return values
 
 
-def _classes_by_value(path: Path, values: NDArray, rule: MaskRule) -> NDArray[np.uint8]:
-    listed = [value for value, _ in rule.values]
-    return _checked_classes(
-        path, values, np.array(listed).reshape(-1, 1), [name for _, name in rule.values], rule
-    )
-
-
-def _classes_by_colour(path: Path, array: NDArray, rule: MaskRule) -> NDArray[np.uint8]:
-    if array.ndim == 2:
-        array = np.stack([array] * 3, axis=-1)
-    if array.dtype != np.uint8:
-        raise InputError(f"{path}: colours of type {array.dtype}, expected 8 bits a channel")
-    colours = np.array([colour for colour, _ in rule.colours])
-    return _checked_classes(path, array[..., :3], colours, [name for _, name in rule.colours], rule)
-
-
-def _checked_classes(
-    path: Path, pixels: NDArray, listed: NDArray, names: list[str], rule: MaskRule
-) -> NDArray[np.uint8]:
+def _classes(path: Path, pixels: NDArray, rule: MaskRule) -> NDArray[np.uint8]:
     """Class number of each pixel; raises if more pixels than allowed are far from everything listed."""
+    if rule.colours:
+        if pixels.dtype != np.uint8:
+            raise InputError(f"{path}: colours of type {pixels.dtype}, expected 8 bits a channel")
+        pixels = np.stack([pixels] * 3, axis=-1) if pixels.ndim == 2 else pixels[..., :3]
+    known = [*rule.values, *rule.colours]
+    listed = np.array([item for item, _ in known]).reshape(len(known), -1)
     numbers = {name: number for number, name in enumerate(rule.class_names, start=1)}
-    meaning = np.array([numbers.get(name, 0) for name in names], np.uint8)
+    meaning = np.array([numbers.get(name, 0) for _, name in known], np.uint8)
     classes, unlisted, commonest = nearest_class(pixels, listed, meaning, rule.tolerance)
     if unlisted > rule.max_unlisted * classes.size:
-        known = ", ".join(str(value) for value in listed.squeeze(-1 if listed.shape[1] == 1 else ()).tolist())
         raise InputError(
-            f"{path}: {unlisted} of {classes.size} pixels have other values than those listed ({known}), "
-            f"most often {commonest}"
+            f"{path}: {unlisted} of {classes.size} pixels have other values than those listed "
+            f"({', '.join(str(item) for item, _ in known)}), most often {commonest}"
         )
     return classes

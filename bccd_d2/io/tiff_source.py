@@ -29,8 +29,7 @@ from bccd_d2.io.tiff_layout import (
 _CACHE_BYTES = 256 * 2**20
 # Samples of a pixel that are colour; what comes after them is transparency.
 _COLOUR_SAMPLES = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "YCBCR": 3, "SEPARATED": 4}
-_ALPHA = (1, 2)
-"""ExtraSamples of a TIFF: associated and unassociated alpha."""
+_ALPHA = (1, 2)  # ExtraSamples of a TIFF: associated and unassociated alpha
 
 
 class TiffSource(ImageSource):

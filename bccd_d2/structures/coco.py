@@ -13,8 +13,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.structures.coco_repair import log_repairs, refuse_faults, repair_coco
 
 logger = logging.getLogger(__name__)
-PARTS = ("train", "val", "test")
-"""What a data set is split into; each has a COCO JSON of its own."""
+PARTS = ("train", "val", "test")  # what a data set is split into; each has a COCO JSON of its own
 
 
 def read_coco(path: Path | str) -> dict[str, Any]:

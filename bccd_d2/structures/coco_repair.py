@@ -29,8 +29,7 @@ rounding or another way to count, and is replaced. Boxes further off are a fault
 _WEAK_SLACK = 0.6
 """The same for a weak mask, in longer sides of its box: it was guessed from the box, which people draw loosely, and
 may fill less than half of it."""
-_ROUGH_BOX = 0.3
-"""Intersection over union from which a box and an outline are of the same cell."""
+_ROUGH_BOX = 0.3  # intersection over union from which a box and an outline are of the same cell
 _POLYGON_SLACK = 0.1
 """Share by which an area may differ from the pixels of its polygons; outlines are not pixels."""
 _FAULTS_SHOWN = 50

@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 from bccd_d2.structures.cells import Cells
 
-MASK_THRESHOLD = 0.5
-"""Probability from which on a pixel belongs to a cell, as everywhere in Detectron2."""
+MASK_THRESHOLD = 0.5  # probability from which on a pixel belongs to a cell, as everywhere in Detectron2
 
-_SMALLEST_SIDE = 1e-6
-"""Of a box in pixels, where it is divided by."""
+_SMALLEST_SIDE = 1e-6  # of a box in pixels, where it is divided by
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ K = TypeVar("K")
 
 # An extension starts with a letter: "slide.1" is a whole name. ".ome.tif" is one extension.
 _EXTENSION = re.compile(r"(?<=.)(\.ome)?\.[a-z][a-z0-9]{0,7}$", re.IGNORECASE)
-_SHOWN = 5
-"""Names that a message lists."""
+_SHOWN = 5  # names that a message lists
 
 
 def normalise_path(name: str) -> str:

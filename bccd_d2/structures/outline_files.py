@@ -21,12 +21,10 @@ from bccd_d2.structures.rle import decode_rle
 
 GEOJSON_SUFFIXES = (".geojson",)
 IMAGEJ_SUFFIXES = (".roi", ".zip")
-MAX_COORDINATE = 2.0**24
-"""Pixels; what lies further out is taken for a mistake."""
+MAX_COORDINATE = 2.0**24  # pixels; what lies further out is taken for a mistake
 # As this project names its regions: class and number.
 _NAME_WITH_CLASS = re.compile(r"(?P<name>.*[^\W\d].*)-\d+(?: \(.*\))?$")
-DERIVED = ": "
-"""Between base class and derived class in QuPath's names."""
+DERIVED = ": "  # between base class and derived class in QuPath's names
 _AREA_TYPES = ("POLYGON", "RECT", "OVAL", "FREEHAND", "TRACED")
 
 

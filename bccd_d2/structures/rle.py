@@ -20,10 +20,8 @@ FIRST_CHARACTER = 48
 MORE, SIGN, BITS = 0x20, 0x10, 5
 MAX_PIXELS = 2**28
 """An array of more pixels, on the word of a file, is taken for a mistake: 268 million, or a slide of 16384x16384."""
-MAX_CHARACTERS = 8
-"""A number of eight characters counts up to 2^40 pixels."""
-Segmentation = dict[str, Any]
-"""COCO compressed RLE: ``{"size": [height, width], "counts": str}``."""
+MAX_CHARACTERS = 8  # a number of eight characters counts up to 2^40 pixels
+Segmentation = dict[str, Any]  # COCO compressed RLE: ``{"size": [height, width], "counts": str}``
 
 
 @dataclass(frozen=True)

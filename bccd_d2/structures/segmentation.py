@@ -12,11 +12,9 @@ from pycocotools import mask as coco_mask
 from bccd_d2.errors import InputError
 from bccd_d2.structures.rle import decode_rle, decode_rle_columns
 
-FAR = 4
-"""Polygon coordinates further out than this many image sides are taken for a mistake."""
+FAR = 4  # polygon coordinates further out than this many image sides are taken for a mistake
 MAX_SIDE = 2**24
-MAX_OUTLINE = 1_000_000
-"""Pixels along the polygons of one instance; pycocotools takes 120 bytes for each."""
+MAX_OUTLINE = 1_000_000  # pixels along the polygons of one instance; pycocotools takes 120 bytes for each
 
 
 def decode_segmentation(

@@ -25,8 +25,7 @@ BOXES_FILE = "bbbc041_boxes.json"
 EXTRAS = ("mask-classes", "instances", "boxes")
 CLASS_COLOURS = {"RBC": (255, 0, 0), "WBC": (0, 255, 0), "Platelets": (0, 0, 255)}
 """Colours of the classes in the class-coloured masks, RGB; the background is black."""
-TEST_FRACTION = 159 / 1328
-"""Share of the images in ``test``, as in the Kaggle set."""
+TEST_FRACTION = 159 / 1328  # share of the images in ``test``, as in the Kaggle set
 _STAGING = ".unfinished"
 _JPEG_SHARE = 119 / 1328  # as in the Kaggle set
 _JPEG_QUALITY = 95

@@ -8,7 +8,9 @@ import pytest
 
 from bccd_d2.audit.run import audit_dataset
 from bccd_d2.conversion.convert import convert_dataset
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.errors import InputError
+from bccd_d2.io.masks import MaskRule
 from tests.audit.scene import PLACES, blank, cells, disc, paint, write_pair
 from tests.html_page import Page
 from tools.audit_dataset import main
@@ -131,6 +133,15 @@ def test_conversion_brings_parts_and_unused_images(smears, tmp_path):
     assert table["WBC"] == pytest.approx(40, abs=2)
     page = read(tmp_path / "out")[1]
     assert "WBC" in page.words
+
+
+def test_classes_of_the_mask_are_counted(tmp_path):
+    mask = cells() // 255
+    mask[:, :95][mask[:, :95] > 0] = 2  # the first column of three cells
+    write_pair(tmp_path, "one", paint(mask), mask)
+    rule = MaskRule(kind="classes", values=((0, "background"), (1, "RBC"), (2, "WBC")))
+    document = audit_dataset(tmp_path, tmp_path / "out", DatasetSpec(mask=rule))
+    assert {row["name"]: row["total"] for row in document["classes"]} == {"RBC": 9, "WBC": 3}
 
 
 def test_a_set_without_a_cell_still_makes_a_page(tmp_path):

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import strategies as st
 
 from bccd_d2.conversion.box_files import Bbbc041Boxes, read_bbbc041
 from bccd_d2.conversion.dataset_spec import ImageRecord

@@ -18,6 +18,7 @@ from bccd_d2.synthetic import (
     write_synthetic_set,
 )
 from bccd_d2.synthetic.files import BOXES_FILE, CLASS_COLOURS, DATASET_FOLDER
+from bccd_d2.synthetic.slide import Variety
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = REPOSITORY / "tools" / "make_synthetic.py"
@@ -45,7 +46,8 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_truth_is_one_component_a_cell(seed: int) -> None:
-    smear = draw_smear(seed, **SMALL, platelets_in_mask=bool(seed % 2))
+    variety: Variety = "wide" if seed == 3 else "bccd"
+    smear = draw_smear(seed, **SMALL, platelets_in_mask=bool(seed % 2), variety=variety)
     count, labels, areas = components(smear.mask)
     masked = smear.masked_cells()
     assert len(masked) > 5
@@ -73,18 +75,6 @@ def test_cells_describe_the_instance_map(seed: int) -> None:
         assert cell.at_border == touches
         # Half of a cell stays visible when cells are laid; dividing lines take up to 2 px of its rim later.
         assert 0.25 < cell.visible <= 1
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_wide_smears_have_exact_truth_too(seed: int) -> None:
-    smear = draw_smear(seed, 480, 360, variety="wide", cell_diameter=(30, 60), platelets_in_mask=True)
-    count, labels, areas = components(smear.mask)
-    assert count == len(smear.masked_cells()) == len(smear.cells)
-    for cell in smear.cells:
-        (component,) = np.unique(labels[smear.instances == cell.label])
-        assert areas[component - 1] == cell.area
-    whole = [cell for cell in smear.cells if cell.class_name == "Platelets" and not cell.at_border]
-    assert all(cell.visible > 0.4 for cell in whole)
 
 
 def test_platelets_stay_out_of_the_mask_unless_asked_for() -> None:

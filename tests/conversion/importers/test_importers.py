@@ -55,32 +55,17 @@ def flat(points: list[tuple[int, int]]) -> list[float]:
 
 def coco(prefix: str = "", **more: Any) -> dict[str, Any]:
     x0, y0, x1, y1 = DISC
-    box = [x0, y0, x1 - x0, y1 - y0]
+    keys = ("id", "image_id", "category_id", "segmentation", "bbox", "area")
+    rows = [
+        (1, 0, 0, [flat(RBC)], [20, 30, 40, 40], 1600),
+        (2, 0, 1, [flat(WBC)], [90, 20, 30, 40], 1200),
+        (3, 1, 0, [], [x0, y0, x1 - x0, y1 - y0], 800),
+    ]
+    size = {"height": HEIGHT, "width": WIDTH}
     return {
-        "images": [
-            {"id": i, "file_name": f"{prefix}{s}.png", "height": HEIGHT, "width": WIDTH}
-            for i, s in enumerate("ab")
-        ],
+        "images": [{"id": i, "file_name": f"{prefix}{s}.png", **size} for i, s in enumerate("ab")],
         "categories": [{"id": 0, "name": "RBC"}, {"id": 1, "name": "WBC"}],
-        "annotations": [
-            {
-                "id": 1,
-                "image_id": 0,
-                "category_id": 0,
-                "segmentation": [flat(RBC)],
-                "bbox": [20, 30, 40, 40],
-                "area": 1600,
-            },
-            {
-                "id": 2,
-                "image_id": 0,
-                "category_id": 1,
-                "segmentation": [flat(WBC)],
-                "bbox": [90, 20, 30, 40],
-                "area": 1200,
-            },
-            {"id": 3, "image_id": 1, "category_id": 0, "segmentation": [], "bbox": box, "area": 800},
-        ],
+        "annotations": [dict(zip(keys, row)) for row in rows],
         **more,
     }
 
@@ -171,15 +156,10 @@ def cvat(root: Path) -> Path:
 def labelme(root: Path) -> Path:
     draw(root)
     filled = base64.b64encode(cv2.imencode(".png", np.full((40, 30), 255, np.uint8))[1].tobytes()).decode()
+    mask = {"label": "WBC", "points": [[90, 20], [119, 59]], "shape_type": "mask", "mask": filled}
     shapes = [
         {"label": "RBC", "points": RBC, "group_id": None, "shape_type": "polygon", "flags": {}},
-        {
-            "label": "WBC",
-            "points": [[90, 20], [119, 59]],
-            "group_id": None,
-            "shape_type": "mask",
-            "mask": filled,
-        },
+        {**mask, "group_id": None},
         {"label": "WBC", "points": [[1, 1]], "group_id": None, "shape_type": "point"},
     ]
     common = {"version": "5.4.1", "flags": {}, "imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH}
@@ -207,31 +187,16 @@ def label_studio_results() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     brush[20:60, 90:120] = 1
     x0, y0, x1, y1 = DISC
     box = {"x": 100 * x0 / WIDTH, "y": 100 * y0 / HEIGHT, "width": 100 * (x1 - x0) / WIDTH}
+    box |= {"height": 100 * (y1 - y0) / HEIGHT, "rotation": 0, "rectanglelabels": ["RBC"]}
+    polygon = {"points": points, "closed": True, "polygonlabels": ["RBC"]}
+    strokes = {"format": "rle", "rle": pack_brush(brush), "brushlabels": ["WBC"]}
     return (
         [
-            {
-                **common,
-                "type": "polygonlabels",
-                "value": {"points": points, "closed": True, "polygonlabels": ["RBC"]},
-            },
-            {
-                **common,
-                "type": "brushlabels",
-                "value": {"format": "rle", "rle": pack_brush(brush), "brushlabels": ["WBC"]},
-            },
+            {**common, "type": "polygonlabels", "value": polygon},
+            {**common, "type": "brushlabels", "value": strokes},
             {"type": "choices", "value": {"choices": ["good"]}},
         ],
-        [
-            {**common, "type": "rectanglelabels"}
-            | {
-                "value": {
-                    **box,
-                    "height": 100 * (y1 - y0) / HEIGHT,
-                    "rotation": 0,
-                    "rectanglelabels": ["RBC"],
-                }
-            }
-        ],
+        [{**common, "type": "rectanglelabels", "value": box}],
     )
 
 
@@ -263,22 +228,19 @@ def label_studio_min(root: Path) -> Path:
 
 
 def via_regions() -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
+    def shape(name: str, points: list[tuple[int, int]]) -> dict[str, Any]:
+        return {"name": name, "all_points_x": [p[0] for p in points], "all_points_y": [p[1] for p in points]}
+
     x0, y0, x1, y1 = DISC
+    box = {"name": "rect", "x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
+    red, white = {"class": "RBC"}, {"class": "WBC"}
     return {
         "a.png": [
-            (
-                {"name": "polygon", "all_points_x": [p[0] for p in RBC], "all_points_y": [p[1] for p in RBC]},
-                {"class": "RBC"},
-            ),
-            ({"name": "polyline", "all_points_x": [1, 2], "all_points_y": [1, 2]}, {"class": "WBC"}),
-            (
-                {"name": "polygon", "all_points_x": [p[0] for p in WBC], "all_points_y": [p[1] for p in WBC]},
-                {"class": "WBC"},
-            ),
+            (shape("polygon", RBC), red),
+            (shape("polyline", [(1, 1), (2, 2)]), white),
+            (shape("polygon", WBC), white),
         ],
-        "b.png": [
-            ({"name": "rect", "x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}, {"class": "RBC"})
-        ],
+        "b.png": [(box, red)],
     }
 
 
@@ -318,19 +280,11 @@ def geojson(root: Path) -> Path:
 
     def feature(points: list[tuple[int, int]], name: str) -> dict[str, Any]:
         geometry = {"type": "Polygon", "coordinates": [[*points, points[0]]]}
-        return {
-            "type": "Feature",
-            "geometry": geometry,
-            "properties": {
-                "objectType": "annotation",
-                "classification": {"name": name, "color": [200, 0, 0]},
-            },
-        }
+        properties = {"objectType": "annotation", "classification": {"name": name, "color": [200, 0, 0]}}
+        return {"type": "Feature", "geometry": geometry, "properties": properties}
 
-    dump(
-        root / "a.geojson",
-        {"type": "FeatureCollection", "features": [feature(RBC, "RBC"), feature(WBC, "WBC")]},
-    )
+    features = [feature(RBC, "RBC"), feature(WBC, "WBC")]
+    dump(root / "a.geojson", {"type": "FeatureCollection", "features": features})
     return root
 
 
