@@ -22,11 +22,7 @@ _logger = logging.getLogger(__name__)
 
 
 def add_bccd_config(cfg: CN) -> None:
-    """Add this project's keys, with their defaults, to a Detectron2 configuration, in place.
-
-    Args:
-        cfg: a configuration as ``detectron2.config.get_cfg()`` returns it.
-    """
+    """Add this project's keys, with their defaults, to a Detectron2 configuration, in place."""
     # Folder that tools/convert_bccd.py wrote. Empty: "bccd" below $DETECTRON2_DATASETS, or below ./datasets.
     cfg.DATASETS.ROOT = ""
     # Class names by index. Empty: read from the training annotations and written to the run's config.yaml for
@@ -42,13 +38,9 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.INPUT.CELL_DIAMETER = 0.0
     # Microns per native pixel of the training images; 0: unknown. Images whose own value is known are resized to it.
     cfg.INPUT.MICRONS_PER_PIXEL = 0.0
-    # An instance cut by the crop is kept when at least this share of its pixels is left. INPUT.CROP.SIZE is the crop's
-    # [height, width] in native pixels.
-    cfg.INPUT.CROP.MIN_VISIBLE = 0.1
-    # Flips of the training crops, each with probability 0.5: "both", or Detectron2's "horizontal", "vertical", "none".
+    # Symmetries of the training crops: "both" for mirror images and quarter turns alike (all eight symmetries of the
+    # square), or Detectron2's "horizontal", "vertical", "none".
     cfg.INPUT.RANDOM_FLIP = "both"
-    # Rotate training crops by a random multiple of 90 degrees.
-    cfg.INPUT.ROT90 = True
     # Normalization of the network's input: "coco" (BGR, COCO mean subtracted, for most Detectron2 weights), "coco_std"
     # (also divided by the standard deviation, for its X-101 and from-scratch weights), "imagenet" or "timm" (with
     # INPUT.FORMAT "RGB": mean and deviation of ImageNet, or of MODEL.TIMM.NAME), "unit" (values in [0, 1]), or
@@ -57,8 +49,6 @@ def add_bccd_config(cfg: CN) -> None:
     # Memory in MB for decoded training images (5.5 for one of 1600x1200), 0 for none. Decoding takes most of the
     # time of mapping a sample. Shared equally by all loader processes of this machine.
     cfg.INPUT.CACHE_MB = 0
-    # Folder for the decoded images instead of memory, shared by all processes and later runs.
-    cfg.INPUT.CACHE_DIR = ""
 
     # Multiply each channel so that the image's own background comes to the same white (data/preprocessing.py).
     cfg.INPUT.WHITE_BALANCE = False
@@ -91,8 +81,6 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.INPUT.COPY_PASTE = CN()
     # Paste cells of other training images into crops (Ghiasi et al. 2021), rare classes more often.
     cfg.INPUT.COPY_PASTE.ENABLED = False
-    # Largest number of pasted cells per crop; the number is drawn uniformly from 0 on.
-    cfg.INPUT.COPY_PASTE.MAX_CELLS = 4
 
     # MODEL.BACKBONE.NAME "build_timm_fpn_backbone": a timm model with features at strides 4, 8, 16 and 32 under
     # Detectron2's FPN; "build_timm_sfp_backbone": a plain vision transformer of timm under a simple feature pyramid.
@@ -101,8 +89,6 @@ def add_bccd_config(cfg: CN) -> None:
     cfg.MODEL.TIMM.NAME = ""
     # Start from timm's weights (downloaded once) when MODEL.WEIGHTS is empty, instead of random ones.
     cfg.MODEL.TIMM.PRETRAINED = True
-    # Freeze batch norms, like Detectron2's "FrozenBN": few images would spoil pretrained statistics.
-    cfg.MODEL.TIMM.FREEZE_BN = False
     # Vision transformers: file of weights to start from instead of timm's.
     cfg.MODEL.TIMM.CHECKPOINT_PATH = ""
     # Vision transformers: [name, value] pairs for timm's constructor, such as ["init_values", 1e-5].
@@ -115,27 +101,10 @@ def add_bccd_config(cfg: CN) -> None:
     # Channels of the stages res2 to res5.
     cfg.MODEL.SLIM_RESNET.CHANNELS = [32, 64, 128, 256]
 
-    # Weights of the losses that Detectron2 has no key for; the others are MODEL.RPN.LOSS_WEIGHT and
-    # MODEL.{RPN,ROI_BOX_HEAD}.BBOX_REG_LOSS_WEIGHT.
-    cfg.MODEL.LOSS_WEIGHTS = CN()
-    # Classification of proposals; in a cascade, in each stage.
-    cfg.MODEL.LOSS_WEIGHTS.CLS = 1.0
-    # Masks.
-    cfg.MODEL.LOSS_WEIGHTS.MASK = 1.0
-    # Objectness loss: "bce" on sampled anchors, or "focal" on all anchors (Lin et al. 2017).
-    cfg.MODEL.RPN.OBJECTNESS_LOSS = "bce"
-    # Classification loss: "cross_entropy" or "focal".
-    cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS = "cross_entropy"
     # Class weights of the classification loss: [] for equal weights, one number per class followed by one for the
     # background, or [name, number] pairs (class names or "background"; 1 for the others).
     cfg.MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS = []
-    # Mask loss: "bce", "dice", "bce_dice" (their sum) or "boundary_bce", see bccd_d2/modeling/mask_head.py.
-    cfg.MODEL.ROI_MASK_HEAD.LOSS = "bce"
-
-    # Box suppression: "hard" (removed above MODEL.ROI_HEADS.NMS_THRESH_TEST), "soft_linear" or "soft_gaussian" (scores
-    # lowered, Bodla et al. 2017).
-    cfg.MODEL.ROI_HEADS.NMS_KIND = "hard"
-    # Suppress across classes too.
+    # Boxes suppress those of other classes too.
     cfg.MODEL.ROI_HEADS.NMS_CLASS_AGNOSTIC = False
     # Minimum score of a detection by class: one number per class, or [name, number] pairs. [] and classes that are not
     # named: MODEL.ROI_HEADS.SCORE_THRESH_TEST. tools/tune_thresholds.py chooses them.
@@ -161,10 +130,9 @@ def add_bccd_config(cfg: CN) -> None:
     # Update t keeps min(DECAY, (1 + t) / (10 + t)) of the average.
     cfg.MODEL_EMA.DECAY = 0.999
 
-    # Iterations between two computations of the losses on crops of DATASETS.TEST; 0 for never.
+    # Iterations between two computations of the losses on 16 crops of DATASETS.TEST, always the same ones, without
+    # augmentation; 0 for never.
     cfg.TEST.VALIDATION_LOSS_PERIOD = 100
-    # Number of these crops; always the same ones, without augmentation.
-    cfg.TEST.VALIDATION_LOSS_CROPS = 16
     # Metric ("GROUP/NAME" as in results.json, first data set of DATASETS.TEST) that selects model_best.pth.
     cfg.TEST.BEST_METRIC = "segm/AP"
     # Stop training after this many evaluations in a row without a better one; 0 for never.
@@ -172,14 +140,10 @@ def add_bccd_config(cfg: CN) -> None:
     # Diameters in native pixels (disc of equal area) that separate small, medium and large cells in the evaluation:
     # platelets, red cells, white cells.
     cfg.TEST.SIZE_EDGES = [40.0, 130.0]
-    # Test-time augmentation: predict several views and merge their masks. Replaces Detectron2's TEST.AUG, which merges
-    # boxes.
+    # Test-time augmentation: predict the eight symmetries of the image and merge their masks. Replaces Detectron2's
+    # TEST.AUG, which merges boxes.
     cfg.TEST.TTA = CN()
     cfg.TEST.TTA.ENABLED = False
-    # Mirrored views ...
-    cfg.TEST.TTA.FLIP = True
-    # ... and rotated by multiples of 90 degrees; both together give eight views.
-    cfg.TEST.TTA.ROT90 = True
     # Sizes of every view relative to INPUT.SCALE.
     cfg.TEST.TTA.SCALES = [1.0]
 
@@ -192,22 +156,12 @@ def get_bccd_cfg() -> CN:
 
 
 def load_config(config_file: str | Path, options: Sequence[str] = (), *, training: bool = False) -> CN:
-    """Read a YAML file and ``KEY VALUE`` pairs into a checked configuration for this machine.
+    """Read a YAML file and ``["KEY", "VALUE", ...]``, which win over it, into a checked configuration for this machine.
 
-    Keys of earlier versions that a file still holds are dropped, with a warning or, where the model would predict
-    otherwise, an error.
-
-    Args:
-        config_file: YAML, with Detectron2's ``_BASE_`` mechanism.
-        options: ``["KEY", "VALUE", ...]``, which win over the file.
-        training: warn where mixed precision is enabled and this machine does not have it.
-
-    Returns:
-        The configuration, not frozen, with ``MODEL.DEVICE`` and ``SOLVER.AMP`` set to what this machine has.
-
-    Raises:
-        InputError: the file cannot be read, a key does not exist or has no effect, a value has the wrong type, or
-            values contradict each other.
+    Returns it not frozen, with ``MODEL.DEVICE`` and ``SOLVER.AMP`` set to what this machine has; a ``training`` is
+    warned where mixed precision is enabled and not there. Keys of earlier versions that a file still holds are dropped,
+    with a warning or, where the model would predict otherwise, an error. Raises InputError where the file cannot be
+    read, a key does not exist or has no effect, a value has the wrong type, or values contradict each other.
     """
     cfg, defaults, config_file = get_bccd_cfg(), get_bccd_cfg(), shipped_file(config_file)
     content = _read_plain(config_file, ())
@@ -233,6 +187,8 @@ def load_config(config_file: str | Path, options: Sequence[str] = (), *, trainin
     except (AssertionError, KeyError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"options: {_message(error)}") from error
     cfg.MODEL.WEIGHTS = shipped_file(cfg.MODEL.WEIGHTS)
+    if cfg.MODEL.ROI_MASK_HEAD.NAME == "CellMaskHead":  # of earlier versions: the same layers
+        cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
     check_values(cfg, defaults)
     apply_pixels(cfg)
     _fit_to_machine(cfg, asked="MODEL.DEVICE" in options, training=training)
@@ -276,12 +232,15 @@ def _drop_removed(loaded: CN, config_file: str) -> None:
     ignored = []
     for key, removed in REMOVED.items():
         *groups, name = key.split(".")
-        node: Any = loaded
+        nodes = [loaded]
         for group in groups:
-            node = node.get(group) if isinstance(node, CN) else None
-        if not isinstance(node, CN) or name not in node:
+            nodes.append(nodes[-1].get(group) if isinstance(nodes[-1], CN) else None)
+        if not isinstance(nodes[-1], CN) or name not in nodes[-1]:
             continue
-        value = node.pop(name)
+        value = nodes[-1].pop(name)
+        for group, above, node in zip(groups[::-1], nodes[-2::-1], nodes[::-1]):
+            if not node:  # all of a group is gone
+                above.pop(group)
         if value == removed.value or isinstance(value, CN):
             continue
         if removed.predicts:
@@ -301,31 +260,16 @@ def _names(content: Any, prefix: str = "") -> Iterable[str]:
 
 
 def check_device(device: str, key: str = "MODEL.DEVICE") -> None:
-    """Refuse a GPU that is not there.
-
-    Args:
-        device: such as "cpu" or "cuda:1".
-        key: or option that named it, for the message.
-
-    Raises:
-        InputError: PyTorch finds no such GPU.
-    """
+    """InputError for a GPU such as "cuda:1" that PyTorch does not find; ``key`` is the key or option that named it."""
     if device.startswith("cuda"):
         number = int(device.partition(":")[2] or 0) if device[5:].isdigit() or device == "cuda" else 0
         if number >= torch.cuda.device_count():
-            raise InputError(
-                f"{key}: found {device!r}, but PyTorch finds {torch.cuda.device_count()} GPUs here; expected 'cpu'"
-            )
+            found = torch.cuda.device_count()
+            raise InputError(f"{key}: found {device!r}, but PyTorch finds {found} GPUs here; expected 'cpu'")
 
 
 def _fit_to_machine(cfg: CN, *, asked: bool, training: bool) -> None:
-    """Set device and mixed precision, in place, to what there is.
-
-    Args:
-        cfg: in place.
-        asked: whether the device was named for this run; else the CPU replaces a GPU that is missing.
-        training: whether to say that mixed precision is off.
-    """
+    """Set device and mixed precision, in place; the CPU replaces a missing GPU that was not ``asked`` for."""
     if asked:
         check_device(cfg.MODEL.DEVICE)
     elif cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():

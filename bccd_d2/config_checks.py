@@ -12,9 +12,6 @@ from detectron2.config import CfgNode
 from bccd_d2.errors import InputError
 
 BACKGROUND = "background"
-MASK_LOSSES = ("bce", "dice", "bce_dice", "boundary_bce")
-NMS_KINDS = ("hard", "soft_linear", "soft_gaussian")
-MASK_METRICS = ("iou", "containment")
 
 
 class Removed(NamedTuple):
@@ -35,19 +32,30 @@ REMOVED = {
     "INPUT.STAIN.CHANNEL": _fixed("green", predicts=True),
     "INPUT.STAIN.BACKGROUND": _fixed("keep", predicts=True),
     "INPUT.COPY_PASTE.CELLS_PER_CLASS": _fixed(64),
+    "INPUT.COPY_PASTE.MAX_CELLS": _fixed(4),
+    "INPUT.CROP.MIN_VISIBLE": _fixed(0.1),
+    "INPUT.CACHE_DIR": Removed("", "expected INPUT.CACHE_MB"),
+    "INPUT.ROT90": Removed(True, "expected INPUT.RANDOM_FLIP"),
+    "MODEL.TIMM.FREEZE_BN": _fixed(False),
     "MODEL.VIT": Removed(None, "expected MODEL.TIMM"),
     "MODEL.SLIM_RESNET.BLOCKS": _fixed([2, 2, 2, 2], predicts=True),
+    "MODEL.LOSS_WEIGHTS.CLS": _fixed(1.0),
+    "MODEL.LOSS_WEIGHTS.MASK": _fixed(1.0),
     "MODEL.LOSS_WEIGHTS.RPN_CLS": Removed(1.0, "expected MODEL.RPN.LOSS_WEIGHT"),
     "MODEL.LOSS_WEIGHTS.RPN_LOC": Removed(1.0, "expected MODEL.RPN.BBOX_REG_LOSS_WEIGHT"),
     "MODEL.LOSS_WEIGHTS.BOX_REG": Removed(1.0, "expected MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"),
     "MODEL.IGNORE_THRESH": _fixed(0.5),
+    "MODEL.RPN.OBJECTNESS_LOSS": _fixed("bce"),
     "MODEL.RPN.FOCAL_ALPHA": _fixed(0.25),
     "MODEL.RPN.FOCAL_GAMMA": _fixed(2.0),
     "MODEL.ROI_BOX_HEAD.FOCAL_ALPHA": Removed(0.5, "expected MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS"),
     "MODEL.ROI_BOX_HEAD.FOCAL_GAMMA": _fixed(2.0),
+    "MODEL.ROI_BOX_HEAD.CLS_LOSS": _fixed("cross_entropy"),
+    "MODEL.ROI_MASK_HEAD.LOSS": _fixed("bce"),
     "MODEL.ROI_MASK_HEAD.BOUNDARY_WEIGHT": _fixed(5.0),
     "MODEL.ROI_MASK_HEAD.BOUNDARY_WIDTH": _fixed(5),
-    "MODEL.ROI_HEADS.NMS_SIGMA": _fixed(0.5, predicts=True),
+    "MODEL.ROI_HEADS.NMS_KIND": _fixed("hard", predicts=True),
+    "MODEL.ROI_HEADS.NMS_SIGMA": _fixed(0.5),
     "MODEL.ROI_HEADS.MASK_NMS.CLASS_AGNOSTIC": _fixed(False, predicts=True),
     "MODEL.CPU_MODE": Removed("auto", "expected 'cpu_mode' of the predictor"),
     "SOLVER.MAX_EPOCHS": Removed(0, "expected SOLVER.MAX_ITER"),
@@ -59,6 +67,9 @@ REMOVED = {
     "TEST.BORDER_MARGIN": Removed(0, "expected an option of tools/evaluate.py"),
     "TEST.CROWDING_EDGES": _fixed([3.0, 20.0]),
     "TEST.BOUNDARY_TOLERANCE": Removed(2.0, "expected an option of tools/evaluate.py"),
+    "TEST.VALIDATION_LOSS_CROPS": _fixed(16),
+    "TEST.TTA.FLIP": _fixed(True, predicts=True),
+    "TEST.TTA.ROT90": _fixed(True, predicts=True),
     "TEST.BOOTSTRAP_SAMPLES": Removed(1000, "expected an option of tools/evaluate.py"),
 }
 """Keys of earlier versions, which their configurations still hold."""
@@ -69,12 +80,9 @@ _CHOICES = {
     "INPUT.CROP.TYPE": ("absolute",),
     "INPUT.RANDOM_FLIP": ("both", "horizontal", "vertical", "none"),
     "INPUT.AUGMENTATION.PRESET": ("none", "mild", "strong"),
+    "DATALOADER.ASPECT_RATIO_GROUPING": (False,),
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "RepeatFactorTrainingSampler"),
-    "MODEL.RPN.OBJECTNESS_LOSS": ("bce", "focal"),
-    "MODEL.ROI_BOX_HEAD.CLS_LOSS": ("cross_entropy", "focal"),
-    "MODEL.ROI_MASK_HEAD.LOSS": MASK_LOSSES,
-    "MODEL.ROI_HEADS.NMS_KIND": NMS_KINDS,
-    "MODEL.ROI_HEADS.MASK_NMS.METRIC": MASK_METRICS,
+    "MODEL.ROI_HEADS.MASK_NMS.METRIC": ("iou", "containment"),
     "SOLVER.OPTIMIZER": ("AdamW", "SGD"),
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.AMP.DTYPE": ("auto", "float16", "bfloat16"),
@@ -84,7 +92,6 @@ _RANGES = {
     "INPUT.SCALE": (0.01, math.inf),
     "INPUT.CELL_DIAMETER": (0, math.inf),
     "INPUT.MICRONS_PER_PIXEL": (0, math.inf),
-    "INPUT.CROP.MIN_VISIBLE": (0, 1),
     "INPUT.STAIN.TARGET_STD": (0.1, math.inf),
     # A larger shift pushes dark nuclei (L about 20) against black, where their texture is lost.
     "INPUT.STAIN.JITTER_MEAN": (0, 15),
@@ -94,9 +101,6 @@ _RANGES = {
     "INPUT.STAIN.JITTER_STD": (0, 0.5),
     "INPUT.AUGMENTATION.ZOOM": (0.1, 10),
     "INPUT.AUGMENTATION.CELL_DIAMETERS": (1, math.inf),
-    "INPUT.COPY_PASTE.MAX_CELLS": (1, math.inf),
-    "MODEL.LOSS_WEIGHTS.CLS": (0, math.inf),
-    "MODEL.LOSS_WEIGHTS.MASK": (0, math.inf),
     "MODEL.ROI_HEADS.MASK_NMS.THRESH": (0, 1),
     "MODEL_EMA.DECAY": (0, 0.999999),
     "SOLVER.MAX_ITER": (1, math.inf),
@@ -105,7 +109,6 @@ _RANGES = {
     "SOLVER.CHECKPOINT_PERIOD": (1, math.inf),
     "TEST.EVAL_PERIOD": (0, math.inf),
     "TEST.VALIDATION_LOSS_PERIOD": (0, math.inf),
-    "TEST.VALIDATION_LOSS_CROPS": (1, math.inf),
     "TEST.PATIENCE": (0, math.inf),
     "TEST.TTA.SCALES": (0.01, math.inf),
 }
@@ -132,16 +135,10 @@ _NEEDS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "MODEL.TIMM.CHECKPOINT_PATH": _TRANSFORMER,
     "MODEL.TIMM.OPTIONS": _TRANSFORMER,
     "MODEL.TIMM.LR_DECAY": _TRANSFORMER,
-    "MODEL.RPN.OBJECTNESS_LOSS": ("MODEL.PROPOSAL_GENERATOR.NAME", ("CellRPN",)),
-    "MODEL.LOSS_WEIGHTS.CLS": _HEADS,
-    "MODEL.LOSS_WEIGHTS.MASK": ("MODEL.ROI_MASK_HEAD.NAME", ("CellMaskHead",)),
-    "MODEL.ROI_MASK_HEAD.LOSS": ("MODEL.ROI_MASK_HEAD.NAME", ("CellMaskHead",)),
-    "MODEL.ROI_BOX_HEAD.CLS_LOSS": _HEADS,
     "MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS": _HEADS,
-    "MODEL.ROI_HEADS.NMS_KIND": _HEADS,
-    "MODEL.ROI_HEADS.NMS_CLASS_AGNOSTIC": _HEADS,
+    # A cascade of Detectron2 0.6 suppresses boxes by itself.
+    "MODEL.ROI_HEADS.NMS_CLASS_AGNOSTIC": ("MODEL.ROI_HEADS.NAME", ("CellROIHeads",)),
     "MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS": _HEADS,
-    "MODEL.ROI_HEADS.NMS_THRESH_TEST": ("MODEL.ROI_HEADS.NMS_KIND", ("hard", "soft_linear")),
     "MODEL.ROI_HEADS.MASK_NMS.METRIC": ("MODEL.ROI_HEADS.MASK_NMS.ENABLED", (True,)),
     "MODEL.ROI_HEADS.MASK_NMS.THRESH": ("MODEL.ROI_HEADS.MASK_NMS.ENABLED", (True,)),
     "MODEL_EMA.DECAY": ("MODEL_EMA.ENABLED", (True,)),
@@ -149,22 +146,16 @@ _NEEDS: dict[str, tuple[str, tuple[Any, ...]]] = {
 # Keys of Detectron2 that never have an effect here, and what does.
 _REPLACED = {
     **{
-        f"INPUT.{key}": "INPUT.SCALE resizes images"
-        for key in (
-            *("MIN_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING", "MAX_SIZE_TRAIN"),
-            *("MIN_SIZE_TEST", "MAX_SIZE_TEST"),
-        )
+        f"INPUT.{size}_SIZE_{part}": "INPUT.SCALE resizes images"
+        for size in ("MIN", "MAX")
+        for part in ("TRAIN", "TEST")
     },
     "TEST.AUG.ENABLED": "TEST.TTA.ENABLED merges masks",
 }
 
 
 def check_values(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
-    """Refuse values that Detectron2 accepts in place of numbers: ``None``, NaN, words in lists of numbers.
-
-    Raises:
-        InputError: names the key, what was found and what was expected.
-    """
+    """Refuse values that Detectron2 accepts in place of numbers: ``None``, NaN, words in lists of numbers."""
     for key, default in defaults.items():
         name, value = f"{prefix}{key}", cfg[key]
         if isinstance(default, CfgNode) and isinstance(value, CfgNode):
@@ -182,18 +173,12 @@ def check_values(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
 def check_config(cfg: CfgNode, defaults: CfgNode, written: Collection[str] = ()) -> None:
     """Refuse values that contradict each other, and keys that were written although they have no effect.
 
-    Args:
-        cfg: the configuration to check.
-        defaults: one with every key at its default.
-        written: keys that the user wrote; of others nothing is said, so that a file may be based on another one and
-            change, for example, the backbone.
-
-    Raises:
-        InputError: names the key, what was found and what was expected.
+    Only keys that the user has ``written`` are checked for an effect, so that a file may be based on another one and
+    change, for example, the backbone. Raises InputError that names the key, what was found and what was expected.
     """
     for key, choices in _CHOICES.items():
         if _get(cfg, key) not in choices:
-            expected = f"one of {', '.join(choices)}" if len(choices) > 1 else repr(choices[0])
+            expected = f"one of {', '.join(map(str, choices))}" if len(choices) > 1 else repr(choices[0])
             raise InputError(f"{key}: expected {expected}, found {_get(cfg, key)!r}")
     for key, (least, most) in _RANGES.items():
         if not all(least <= value <= most for value in _leaves(_get(cfg, key))):
@@ -211,13 +196,11 @@ def check_config(cfg: CfgNode, defaults: CfgNode, written: Collection[str] = ())
     if crop.ENABLED and not all(isinstance(side, int) and side > 0 for side in crop.SIZE):
         raise InputError(f"INPUT.CROP.SIZE: expected [height, width] in native pixels, found {crop.SIZE}")
     if cfg.TEST.PATIENCE and not cfg.TEST.EVAL_PERIOD:
-        raise InputError(
-            f"TEST.PATIENCE is {cfg.TEST.PATIENCE}, but TEST.EVAL_PERIOD is 0: there are no evaluations to count"
-        )
+        raise InputError(f"TEST.PATIENCE is {cfg.TEST.PATIENCE}, but TEST.EVAL_PERIOD is 0: nothing to count")
     if cfg.MODEL.RPN.POST_NMS_TOPK_TEST < cfg.TEST.DETECTIONS_PER_IMAGE:
         raise InputError(
-            f"MODEL.RPN.POST_NMS_TOPK_TEST is {cfg.MODEL.RPN.POST_NMS_TOPK_TEST}, below TEST.DETECTIONS_PER_IMAGE "
-            f"({cfg.TEST.DETECTIONS_PER_IMAGE}): the model could never output that many detections"
+            f"MODEL.RPN.POST_NMS_TOPK_TEST: expected TEST.DETECTIONS_PER_IMAGE or more, found a number below "
+            f"TEST.DETECTIONS_PER_IMAGE ({cfg.TEST.DETECTIONS_PER_IMAGE})"
         )
     if cfg.MODEL.META_ARCHITECTURE == "CellRCNN":
         for key, names in (("MODEL.PROPOSAL_GENERATOR.NAME", ("CellRPN",)), _HEADS):
@@ -237,11 +220,7 @@ def check_config(cfg: CfgNode, defaults: CfgNode, written: Collection[str] = ())
 
 
 def class_weights(cfg: CfgNode) -> list[float] | None:
-    """Weight of each class in the classification loss, background last; ``None`` for equal weights.
-
-    Raises:
-        InputError: ``MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS`` does not fit the classes.
-    """
+    """Weight of each class in the classification loss, background last; ``None`` for equal weights."""
     key = "MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS"
     if not _get(cfg, key):
         return None
@@ -251,15 +230,11 @@ def class_weights(cfg: CfgNode) -> list[float] | None:
     return weights
 
 
-def score_thresholds(cfg: CfgNode) -> list[float]:
-    """Minimum score of a detection of each class.
-
-    Raises:
-        InputError: ``MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS`` does not fit the classes.
-    """
+def score_thresholds(cfg: CfgNode) -> list[float] | None:
+    """Minimum score of a detection of each class; ``None`` where ``SCORE_THRESH_TEST`` is that of all."""
     heads, key = cfg.MODEL.ROI_HEADS, "MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS"
     if not heads.SCORE_THRESH_PER_CLASS:
-        return [heads.SCORE_THRESH_TEST] * heads.NUM_CLASSES
+        return None
     thresholds = values_by_class(cfg, key, heads.SCORE_THRESH_TEST)
     if min(thresholds) < heads.SCORE_THRESH_TEST or max(thresholds) >= 1:
         raise InputError(
@@ -270,13 +245,9 @@ def score_thresholds(cfg: CfgNode) -> list[float]:
 
 
 def values_by_class(cfg: CfgNode, key: str, default: float, extra: Sequence[str] = ()) -> list[float]:
-    """Numbers of a key, given in the order of the classes or as [name, number] pairs.
+    """Numbers of a key, in the order of the classes and then of ``extra`` names, or as [name, number] pairs.
 
-    Args:
-        cfg: with ``MODEL.ROI_HEADS.NUM_CLASSES``, for pairs also ``DATASETS.CLASS_NAMES``.
-        key: that holds them.
-        default: of classes that no pair names.
-        extra: names that follow those of the classes.
+    ``default`` is that of classes that no pair names.
     """
     values, names = list(_get(cfg, key)), [*cfg.DATASETS.CLASS_NAMES, *extra]
     number = cfg.MODEL.ROI_HEADS.NUM_CLASSES + len(extra)
@@ -330,8 +301,7 @@ def _check_anchors(cfg: CfgNode) -> None:
     anchors = [sizes * ratios for sizes, ratios in zip(*counts)]
     if len(set(anchors)) > 1:
         raise InputError(
-            "MODEL.ANCHOR_GENERATOR: expected equally many anchors on every level, because the levels share one head; "
-            f"found {anchors} (sizes times aspect ratios)"
+            f"MODEL.ANCHOR_GENERATOR: expected equally many anchors on every level, found {anchors}"
         )
 
 

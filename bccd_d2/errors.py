@@ -35,11 +35,7 @@ def as_called(text: str) -> str:
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's ``main`` and leave the process with its status, without a traceback for what users can fix.
 
-    Args:
-        main: returns the exit status, or ``None`` for 0.
-
-    Raises:
-        SystemExit: always; status 1 for :class:`InputError` and for errors of the file system, 130 after Ctrl-C.
+    Raises SystemExit always; status 1 for :class:`InputError` and for errors of the file system, 130 after Ctrl-C.
     """
     try:
         status = main()

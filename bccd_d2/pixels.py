@@ -28,11 +28,7 @@ _WITH_DEVIATION = ("X_101", "X-101", "/scratch_")
 
 
 def apply_pixels(cfg: CfgNode) -> None:
-    """Set ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD`` as ``INPUT.PIXELS`` says, and check them against the weights.
-
-    Raises:
-        InputError: the switch is unknown, contradicts a value that was set, or is not what the weights expect.
-    """
+    """Set ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD`` as ``INPUT.PIXELS`` says, and check them against the weights."""
     stock = get_cfg().MODEL
     coco = (list(stock.PIXEL_MEAN), list(stock.PIXEL_STD))
     found = (list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD))

@@ -6,7 +6,6 @@ from detectron2.config import CfgNode, get_cfg
 
 from bccd_d2.config import get_bccd_cfg, load_config
 from bccd_d2.config_checks import REMOVED, check_config, class_weights, score_thresholds
-from bccd_d2.data.pipeline import build_pipeline
 from bccd_d2.errors import InputError
 from tools.config_reference import keys, reference_page
 
@@ -45,6 +44,7 @@ def test_a_run_reads_its_own_dump(tmp_path, path):
 def test_the_defaults_alone_pass_but_for_what_the_base_file_sets():
     cfg = get_bccd_cfg()
     cfg.INPUT.MASK_FORMAT, cfg.INPUT.CROP.TYPE = "bitmask", "absolute"
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
     check_config(cfg, get_bccd_cfg())
 
 
@@ -78,7 +78,6 @@ def test_the_reference_has_every_key_with_its_default():
         ("INPUT.SCALE 0.", "INPUT.SCALE: expected a number from 0.01 on, found 0"),
         ("INPUT.CROP.TYPE relative", "INPUT.CROP.TYPE: expected 'absolute', found 'relative'"),
         ("INPUT.CROP.SIZE [0,5]", r"INPUT.CROP.SIZE: expected \[height, width\] in native pixels"),
-        ("INPUT.CROP.MIN_VISIBLE 1.5", "MIN_VISIBLE: expected a number from 0 to 1, found 1.5"),
         ("INPUT.AUGMENTATION.PRESET wild", "expected one of none, mild, strong, found 'wild'"),
         ("INPUT.AUGMENTATION.ZOOM [2.0,1.0]", r"ZOOM: expected \[smallest, largest\], found \[2.0, 1.0\]"),
         ("INPUT.AUGMENTATION.ZOOM [1.0]", r"ZOOM: expected 2 numbers, found \[1.0\]"),
@@ -92,7 +91,7 @@ def test_the_reference_has_every_key_with_its_default():
         ("MODEL.ANCHOR_GENERATOR.SIZES [[8],[16]]", "SIZES: expected one list of numbers, or one per level"),
         (
             "MODEL.ANCHOR_GENERATOR.SIZES [[8],[16],[32],[64],[128,256]]",
-            r"equally many anchors on every level, .* found \[3, 3, 3, 3, 6\]",
+            r"equally many anchors on every level, found \[3, 3, 3, 3, 6\]",
         ),
         # Others would train regions to ignore as cells.
         ("MODEL.PROPOSAL_GENERATOR.NAME RPN", "MODEL.PROPOSAL_GENERATOR.NAME: expected CellRPN"),
@@ -131,14 +130,14 @@ NO_EFFECT = [
     ("INPUT.MIN_SIZE_TEST 600", "INPUT.MIN_SIZE_TEST has no effect: INPUT.SCALE"),
     ("MODEL.TIMM.NAME resnet18", "MODEL.TIMM.NAME is 'resnet18', but has no effect with MODEL.BACKBONE.NAME"),
     (TIMM + "MODEL.BACKBONE.FREEZE_AT 2", "MODEL.BACKBONE.FREEZE_AT has no effect with"),
-    (
-        "MODEL.ROI_HEADS.NMS_KIND soft_gaussian MODEL.ROI_HEADS.NMS_THRESH_TEST 0.4",
-        "NMS_THRESH_TEST is 0.4, but has no effect with MODEL.ROI_HEADS.NMS_KIND 'soft_gaussian'",
-    ),
     ("MODEL.ROI_HEADS.MASK_NMS.THRESH 0.3", "with MODEL.ROI_HEADS.MASK_NMS.ENABLED False: expected True"),
     (
-        STOCK + "MODEL.ROI_HEADS.NAME StandardROIHeads MODEL.ROI_HEADS.NMS_KIND soft_linear",
+        STOCK + "MODEL.ROI_HEADS.NAME StandardROIHeads MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS [2.0,1.0]",
         "expected CellROIHeads or CellCascadeROIHeads",
+    ),
+    (
+        "MODEL.ROI_HEADS.NAME CellCascadeROIHeads MODEL.ROI_HEADS.NMS_CLASS_AGNOSTIC True",
+        "NMS_CLASS_AGNOSTIC is True, but has no effect with .* expected CellROIHeads",
     ),
 ]
 
@@ -220,7 +219,7 @@ WEIGHTS, THRESHOLDS = "MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS", "MODEL.ROI_HEADS.SCORE
 @pytest.mark.parametrize(
     ("weights", "thresholds", "expected"),
     [
-        ("[]", "[]", (None, [0.05] * 3)),
+        ("[]", "[]", (None, None)),
         ("[1, 2.0, 3, 0.5]", "[0.4, 0.5, 0.6]", ([1, 2, 3, 0.5], [0.4, 0.5, 0.6])),
         (
             "[['Platelets', 4], ['background', 0.5]]",
@@ -301,18 +300,6 @@ def test_the_switch_is_checked_against_values_and_weights(options, message):
         load_config(LITE, options.split())
 
 
-def test_an_augmentation_pipeline_survives_yaml(tmp_path):
-    text = (
-        f"_BASE_: {LITE}\nINPUT:\n  AUGMENTATION:\n    PIPELINE:\n"
-        "      - [Affine, {rotate: [-20, 20], fill: background, p: 0.5}]\n"
-        "      - [OneOf, {transforms: [[Blur, {}], [GaussNoise, {std_range: [0.1, 0.2]}]], p: 1.0}]\n"
-    )
-    cfg = load_config(write(tmp_path / "config.yaml", text))
-    for one in (cfg, load_config(write(tmp_path / "dump.yaml", cfg.dump()))):
-        augmentation = build_pipeline(one.INPUT.AUGMENTATION.PIPELINE)
-        assert [type(t).__name__ for t in augmentation.pipeline.transforms] == ["Affine", "OneOf"]
-
-
 # What the machine has.
 
 
@@ -320,7 +307,7 @@ def test_an_augmentation_pipeline_survives_yaml(tmp_path):
     ("dtype", "supported", "expected"),
     [("bfloat16", True, True), ("bfloat16", False, False), ("auto", True, False)],
 )
-def test_mixed_precision_is_used_on_a_cpu_that_has_it_and_turned_off_with_a_word(
+def test_mixed_precision_is_used_on_a_cpu_that_has_it_and_turned_off_with_a_warning(
     monkeypatch, caplog, dtype, supported, expected
 ):
     from bccd_d2.config import _warn_once
@@ -335,7 +322,7 @@ def test_mixed_precision_is_used_on_a_cpu_that_has_it_and_turned_off_with_a_word
     assert caplog.text.count("SOLVER.AMP is off: it needs a GPU, or a CPU with bfloat16") == (not expected)
 
 
-def test_the_cpu_replaces_a_gpu_that_is_missing_with_a_word(monkeypatch, caplog):
+def test_the_cpu_replaces_a_gpu_that_is_missing_with_a_warning(monkeypatch, caplog):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     from bccd_d2.config import _warn_once

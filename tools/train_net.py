@@ -62,7 +62,7 @@ def main(arguments: Namespace) -> None:
         start_run(cfg, arguments)
         if not training:
             model = build_model(cfg)
-            load_weights(model, cfg.MODEL.WEIGHTS, cfg)
+            load_weights(model, cfg.MODEL.WEIGHTS)
             BCCDTrainer.test(cfg, model)
             if comm.is_main_process():
                 report_run(folder)

@@ -1,8 +1,4 @@
-"""Random transforms of training crops: exact quarter turns, and Albumentations behind Detectron2's interface.
-
-Every parameter is drawn in ``get_transform``; the transform it returns only replays the draw, so image and
-label map see the same one.
-"""
+"""Random transforms of training crops: exact quarter turns, and Albumentations behind Detectron2's interface."""
 
 from __future__ import annotations
 
@@ -30,13 +26,7 @@ def draw_generator() -> np.random.Generator:
 
 
 class Rot90Transform(Transform):
-    """Rotates counter-clockwise by ``turns`` quarter turns, exactly.
-
-    Args:
-        turns: 0 to 3.
-        height: of the image before the rotation.
-        width: of the image before the rotation.
-    """
+    """Rotates an image of ``height`` x ``width`` counter-clockwise by 0 to 3 quarter turns, exactly."""
 
     def __init__(self, turns: int, height: int, width: int) -> None:
         super().__init__()
@@ -91,17 +81,11 @@ def leaves(transform: A.BasicTransform | A.BaseCompose) -> list[A.BasicTransform
 
 @dataclass(frozen=True)
 class Step:
-    """One transform of a draw.
-
-    Attributes:
-        transform: which one ran.
-        params: with which drawn parameters.
-        fill: colour of what it uncovers, RGB; None keeps the transform's own.
-    """
+    """One transform of a draw."""
 
     transform: A.BasicTransform
     params: dict[str, Any]
-    fill: tuple[float, ...] | None
+    fill: tuple[float, ...] | None  # colour of what it uncovers, RGB; None keeps the transform's own
 
     def __call__(self, target: str, value: NDArray[Any]) -> NDArray[Any]:
         """Repeat on a value; ``target`` says what it is: "image", "mask" or "keypoints"."""
@@ -113,11 +97,8 @@ class Step:
 class AlbumentationsTransform(Transform):
     """One draw of an Albumentations pipeline, to be replayed on images, label maps and points.
 
-    Args:
-        steps: the transforms that ran, in order.
-        swap_channels: whether images are BGR; Albumentations' colour transforms expect RGB.
-        source: the image that the draw was made for ...
-        result: ... and what it became, so that it is not computed twice.
+    With ``swap_channels`` images are BGR, where Albumentations' colour transforms expect RGB. ``result`` is what the
+    image ``source``, which the draw was made for, became, so that it is not computed twice.
     """
 
     def __init__(
@@ -165,12 +146,9 @@ def _swapped(image: NDArray[np.uint8], swap: bool) -> NDArray[np.uint8]:
 
 
 class AlbumentationsAugmentation(T.Augmentation):
-    """An Albumentations composition as a Detectron2 augmentation.
+    """An Albumentations composition as a Detectron2 augmentation, see :func:`bccd_d2.data.pipeline.build_pipeline`.
 
-    Args:
-        pipeline: the composition; see :func:`bccd_d2.data.pipeline.build_pipeline`.
-        background_filled: those of its transforms that fill what they uncover with the colour of the background.
-        image_format: "BGR" or "RGB", the colour order of the images.
+    ``background_filled`` are those of its transforms that fill what they uncover with the colour of the background.
     """
 
     def __init__(
@@ -189,13 +167,9 @@ class AlbumentationsAugmentation(T.Augmentation):
             leaf.deterministic, leaf.save_key = True, "drawn"
 
     def get_transform(self, image: NDArray[np.uint8]) -> Transform:
-        """Draw for an image.
+        """Draw for an image (H, W, 3) uint8 in ``image_format``.
 
-        Args:
-            image: (H, W, 3) uint8 in the colour order of the images.
-
-        Raises:
-            InputError: a transform fails on the image, or makes something else than an image of it.
+        Raises InputError where a transform fails on the image, or makes something else than an image of it.
         """
         source = _swapped(image, self.swap_channels)
         background = background_color(source) if self.background_filled else None
@@ -210,7 +184,7 @@ class AlbumentationsAugmentation(T.Augmentation):
             result = self.pipeline(image=source, drawn=draw)["image"]
         except Exception as error:  # Albumentations' own errors have no common base
             raise InputError(
-                f"INPUT.AUGMENTATION.PIPELINE fails on an image of shape {image.shape}: {error}"
+                f"INPUT.AUGMENTATION.PIPELINE fails on an image of {image.shape}: {error}"
             ) from error
         by_id = {id(leaf): leaf for leaf in self._leaves}
         filled = {id(leaf) for leaf in self.background_filled}
@@ -227,14 +201,7 @@ class AlbumentationsAugmentation(T.Augmentation):
 
 
 def background_color(image: NDArray[np.uint8]) -> tuple[float, ...]:
-    """Colour of the background: the median of the quarter of the pixels that is lightest in green.
-
-    Args:
-        image: (H, W, 3) uint8.
-
-    Returns:
-        Three levels in [0, 255], in the image's colour order.
-    """
+    """Levels in [0, 255] of the background: the median of the quarter of (H, W, 3) uint8 that is lightest in green."""
     sample = image[::4, ::4].reshape(-1, 3)
     lightest = sample[sample[:, 1] >= np.quantile(sample[:, 1], 0.75)]
     return tuple(np.median(lightest, axis=0).tolist())

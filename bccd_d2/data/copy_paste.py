@@ -1,8 +1,7 @@
-"""Copy-paste of cells between images.
+"""Copy-paste of cells between images (Ghiasi et al., CVPR 2021).
 
-Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation", CVPR 2021:
-cells of other training images are pasted at random places, with their borders blended, and hide what is
-below. Unlike there, rare classes are pasted more often, stain is adapted, and cells do not pile up.
+Cells of other training images are pasted at random places, with their borders blended, and hide what is below. Unlike
+there, rare classes are pasted more often, stain is adapted, and cells do not pile up.
 """
 
 from __future__ import annotations
@@ -34,6 +33,8 @@ _MARGIN = 4
 # Standard deviation of the blended border, network pixels.
 _BLEND = 1.0
 _PLACES_TRIED = 10
+# A crop gets 0 to this many cells, each number as likely.
+MAX_CELLS = 4
 # Cut out when training starts and kept in memory, 40 to 200 kB each.
 _CELLS_PER_CLASS = 64
 # Share of a pasted cell that may lie on other cells. Real cells overlap a little.
@@ -42,32 +43,18 @@ _MAX_OVERLAP = 0.1
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell, cut out of its image.
+    """One cell, cut out of its image with a margin, native pixels."""
 
-    Attributes:
-        image: (h, w, 3) uint8, native pixels, with a margin.
-        mask: (h, w) bool.
-        category: contiguous class.
-        statistics: stain of its image.
-        box_scale: side of its annotated box in sides of the one around its mask.
-        cell_diameter: median diameter of the cells of its image in native pixels; 0 where it is not known.
-    """
-
-    image: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
-    category: int
-    statistics: StainStatistics | None
-    box_scale: float = 1.0
-    cell_diameter: float = 0.0
+    image: NDArray[np.uint8]  # (h, w, 3) uint8
+    mask: NDArray[np.bool_]  # (h, w) bool
+    category: int  # contiguous class
+    statistics: StainStatistics | None  # stain of its image
+    box_scale: float = 1.0  # side of its annotated box in sides of the one around its mask
+    cell_diameter: float = 0.0  # median of the cells of its image, native pixels; 0: not known
 
 
 class CellBank:
-    """Cells to paste, by class; a class is drawn the more often the fewer instances the data set has of it.
-
-    Args:
-        cells: at least one.
-        counts: instances of each class in the data set.
-    """
+    """Cells to paste; a class is drawn the more often the fewer instances the data set has of it (``counts``)."""
 
     def __init__(self, cells: Sequence[Cell], counts: Mapping[int, int]) -> None:
         self._by_class = {c: [cell for cell in cells if cell.category == c] for c in sorted(counts)}
@@ -88,15 +75,8 @@ class CellBank:
     ) -> CellBank:
         """Cut out up to ``per_class`` cells of each class, evenly drawn from those the image border does not cut.
 
-        Args:
-            dataset_dicts: in Detectron2's format.
-            per_class: memory is about 40 kB for a red cell, 200 kB for a white one.
-            normalizer: measures stain.
-            seed: of the drawing.
-            colors: whose white balance the images get.
-
-        Raises:
-            InputError: no cell can be used, or an image cannot be read.
+        ``normalizer`` measures the stain; the images get the white balance of ``colors``. Raises InputError where no
+        cell can be used or an image cannot be read.
         """
         counts: Counter[int] = Counter()
         candidates: dict[int, list[tuple[int, int]]] = {}
@@ -163,22 +143,13 @@ def _cut_out(
 
 @dataclass(frozen=True)
 class Patch:
-    """A cell at its place.
+    """A cell at its place in a crop, network pixels."""
 
-    Attributes:
-        image: (h, w, 3) uint8, network pixels.
-        mask: (h, w) bool.
-        x: left edge in the crop.
-        y: top edge.
-        category: contiguous class.
-        box_scale: see :class:`Cell`.
-    """
-
-    image: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
-    x: int
+    image: NDArray[np.uint8]  # (h, w, 3) uint8
+    mask: NDArray[np.bool_]  # (h, w) bool
+    x: int  # left edge in the crop
     y: int
-    category: int
+    category: int  # contiguous class
     box_scale: float = 1.0
 
     def window(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -188,12 +159,7 @@ class Patch:
 
 
 class PasteTransform(Transform):
-    """Pastes patches, in order; their labels follow on those that are there.
-
-    Args:
-        patches: inside the image.
-        first_label: of the first.
-    """
+    """Pastes patches, in order; the first gets the label ``first_label``, the others follow."""
 
     def __init__(self, patches: Sequence[Patch], first_label: int) -> None:
         super().__init__()
@@ -228,13 +194,7 @@ class PasteTransform(Transform):
 
 
 class CopyPaste(T.Augmentation):
-    """Pastes up to ``max_cells`` cells, each number from 0 as likely.
-
-    Args:
-        bank: where they come from.
-        max_cells: fewer are pasted where no free place is found.
-        normalizer: brings a pasted cell from its image's stain to that of the crop.
-    """
+    """Pastes 0 to ``max_cells`` cells in the stain of the crop, fewer where no place is free."""
 
     def __init__(self, bank: CellBank, max_cells: int, normalizer: ReinhardNormalizer) -> None:
         super().__init__()
@@ -303,4 +263,4 @@ def build_copy_paste(cfg: CfgNode, dataset_dicts: Sequence[Mapping[str, Any]]) -
     """Copy-paste as ``INPUT.COPY_PASTE`` asks for, from the given training data."""
     normalizer, colors = ReinhardNormalizer(cfg), ColorNormalizer.from_config(cfg)
     bank = CellBank.from_dataset(dataset_dicts, _CELLS_PER_CLASS, normalizer, max(cfg.SEED, 0), colors)
-    return CopyPaste(bank, cfg.INPUT.COPY_PASTE.MAX_CELLS, normalizer)
+    return CopyPaste(bank, MAX_CELLS, normalizer)

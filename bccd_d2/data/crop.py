@@ -18,16 +18,7 @@ _MIN_ZOOM, _MAX_ZOOM = 0.1, 10.0
 
 
 class CropResizeTransform(Transform):
-    """Takes a window and resizes it.
-
-    Args:
-        x: left edge of the window, native pixels.
-        y: top edge.
-        width: of the window, native pixels.
-        height: of the window.
-        new_width: of the result, network pixels.
-        new_height: of the result.
-    """
+    """Takes a window, ``width`` x ``height`` native pixels from (``x``, ``y``) on, and resizes it to network pixels."""
 
     def __init__(self, x: int, y: int, width: int, height: int, new_width: int, new_height: int) -> None:
         super().__init__()
@@ -58,15 +49,12 @@ class CropResizeTransform(Transform):
 class RandomZoomCrop(T.Augmentation):
     """A window anywhere in the image, at a random magnification around the fixed scale.
 
+    ``size`` is the (height, width) of the window at magnification 1 in native pixels; ``None`` takes the whole image.
     The crop is as large in network pixels whatever the magnification: more of the native image is taken for a smaller
     one, so no border has to be made up. Where the image is smaller than the window, all of it is taken.
 
-    Args:
-        size: (height, width) of the window at magnification 1, native pixels; ``None`` takes the whole image.
-        scale: network pixels per native pixel at magnification 1.
-        zoom: (smallest, largest) magnification; drawn evenly in its logarithm, so that 0.5 and 2 are as likely.
-        cell_diameters: (smallest, largest) diameter of cells in network pixels; the magnification of an image whose
-            cell diameter is given is then drawn so that its cells come to lie in this range, and ``zoom`` is not used.
+    The magnification is drawn evenly in its logarithm from ``zoom``, or, of an image whose cell diameter is given, so
+    that its cells come to ``cell_diameters`` (smallest, largest) network pixels.
     """
 
     def __init__(
@@ -80,12 +68,7 @@ class RandomZoomCrop(T.Augmentation):
         self.size, self.scale, self.zoom, self.cell_diameters = size, scale, zoom, cell_diameters
 
     def get_transform(self, image: NDArray[np.uint8], cell_diameter: float = 0.0) -> CropResizeTransform:
-        """Draw a window and a magnification.
-
-        Args:
-            image: (H, W, 3) uint8.
-            cell_diameter: median diameter of its cells in native pixels; 0 where it is not known.
-        """
+        """Draw a window of (H, W, 3) uint8 and a magnification; ``cell_diameter`` is in native pixels, 0: not known."""
         generator = draw_generator()
         limits = np.array(self.zoom)
         if self.cell_diameters is not None and cell_diameter > 0:

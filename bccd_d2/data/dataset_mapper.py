@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from detectron2.utils import comm
 from numpy.typing import NDArray
 
 from bccd_d2.data.augmentation import RandomRot90
-from bccd_d2.data.cache import FolderCache, MemoryCache
 from bccd_d2.data.copy_paste import build_copy_paste
 from bccd_d2.data.crop import CropResizeTransform, RandomZoomCrop
 from bccd_d2.data.label_map import (
@@ -35,27 +33,40 @@ from bccd_d2.errors import InputError
 _logger = logging.getLogger(__name__)
 # Masks as large as their cell are a tenth of the decoded image: half a megabyte for 70 cells.
 _MASK_CACHE_BYTES = 256 * 2**20
+# An instance is kept as long as crop and augmentations leave this share of its area.
+MIN_VISIBLE = 0.1
+
+
+class MemoryCache:
+    """Values by key, until they take ``limit`` bytes; then the cache stays as it is.
+
+    Images are drawn evenly, so a full cache of a third of them serves a third of the draws. Making room for the
+    latest, as least-recently-used caches do, would serve fewer, and none where they come in the same order again.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self._values: dict[str, Any] = {}
+
+    def get(self, key: str, make: Callable[[], Any]) -> Any:
+        """The value of ``key``; made by ``make()``, whose result has an ``nbytes``, where it is not there."""
+        if key in self._values:
+            return self._values[key]
+        value = make()
+        if self.size + value.nbytes <= self.limit:
+            self._values[key] = value
+            self.size += value.nbytes
+        return value
 
 
 class BCCDDatasetMapper:
     """Maps a Detectron2 dataset dict to what Detectron2's stock models take.
 
-    In training: a random crop of the native image with the instances it shows, resized, stain-normalized with
-    the statistics of the whole image, augmented. In testing: the whole image, the same resizing and stain
-    step, nothing random and no annotations.
-
-    Args:
-        is_train: training or testing.
-        preprocessor: reading, and for testing resizing and stain normalization.
-        crop: draws the window and its size in network pixels; only used in training, as all below.
-        augmentations: applied to the resized crop and its label map, see
-            :class:`bccd_d2.data.label_map.CellInput`.
-        stain_measure: measures the stain that the augmentations need to know; None where none does.
-        min_visible: an instance is kept as long as crop and augmentations leave this share of its area, in
-            [0, 1].
-        image_cache: decoded images.
-        test_diameter: in testing, images whose cell diameter is known are resized so that it becomes this, in network
-            pixels at scale 1; 0 leaves their size to the preprocessor alone.
+    In training: a random crop of the native image with the instances it shows, resized, stain-normalized with the
+    statistics of the whole image (``stain_measure``), augmented. In testing: the whole image, the same resizing and
+    stain step, nothing random and no annotations; with ``test_diameter`` images whose cell diameter is known are
+    resized so that it becomes this, in network pixels at scale 1.
     """
 
     @configurable
@@ -67,8 +78,7 @@ class BCCDDatasetMapper:
         crop: RandomZoomCrop,
         augmentations: Sequence[T.Augmentation],
         stain_measure: ReinhardNormalizer | None,
-        min_visible: float,
-        image_cache: MemoryCache | FolderCache,
+        image_cache: MemoryCache,
         test_diameter: float = 0.0,
     ) -> None:
         self.is_train = is_train
@@ -76,7 +86,6 @@ class BCCDDatasetMapper:
         self.crop = crop
         self.augmentations = T.AugmentationList(augmentations)
         self.stain_measure = stain_measure
-        self.min_visible = min_visible
         self.test_diameter = test_diameter
         self._images = image_cache
         self._masks = MemoryCache(_MASK_CACHE_BYTES)
@@ -107,7 +116,7 @@ class BCCDDatasetMapper:
                 augmentations.append(T.RandomFlip())
             if cfg.INPUT.RANDOM_FLIP in ("vertical", "both"):
                 augmentations.append(T.RandomFlip(horizontal=False, vertical=True))
-            if cfg.INPUT.ROT90:
+            if cfg.INPUT.RANDOM_FLIP == "both":
                 augmentations.append(RandomRot90())
             pipeline = build_pipeline(options.PIPELINE or preset.pipeline, cfg.INPUT.FORMAT)
             if pipeline is not None:
@@ -118,27 +127,20 @@ class BCCDDatasetMapper:
             "crop": RandomZoomCrop(crop_size, cfg.INPUT.SCALE, zoom, tuple(options.CELL_DIAMETERS) or None),
             "augmentations": augmentations,
             "stain_measure": stain_measure,
-            "min_visible": cfg.INPUT.CROP.MIN_VISIBLE,
             "image_cache": _image_cache(cfg) if is_train else MemoryCache(0),
             "test_diameter": cfg.INPUT.CELL_DIAMETER if options.CELL_DIAMETERS else 0.0,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Map one image.
+        """Map one image; ``dataset_dict`` is left as it is.
 
-        Args:
-            dataset_dict: in Detectron2's dataset format; it is left as it is.
+        Returns the dict without its annotations, with ``image``, a (3, h, w) uint8 tensor in ``INPUT.FORMAT``, and in
+        training ``instances`` with ``gt_boxes``, ``gt_classes`` and ``gt_masks``, in pixels of ``image``. ``height``
+        and ``width`` stay those of the native image. Where the crop shows regions marked ``iscrowd``, ``ignore_mask``,
+        an (h, w) bool tensor, is True on their pixels that belong to no instance. ``unlabeled_classes`` stay, and
+        ``unlabeled_sizes`` become pixels of the resized crop, see :mod:`bccd_d2.modeling.partial_labels`.
 
-        Returns:
-            The dict without its annotations, with ``image``, a (3, h, w) uint8 tensor in ``INPUT.FORMAT``,
-            and in training ``instances`` with ``gt_boxes``, ``gt_classes`` and ``gt_masks``, in pixels of
-            ``image``. ``height`` and ``width`` stay those of the native image. Where the crop shows regions
-            marked ``iscrowd``, ``ignore_mask``, an (h, w) bool tensor, is True on their pixels that belong to no
-            instance. ``unlabeled_classes`` stay, and ``unlabeled_sizes`` become pixels of the resized crop; see
-            :mod:`bccd_d2.modeling.partial_labels`.
-
-        Raises:
-            InputError: the image or an annotation cannot be used.
+        Raises InputError where the image or an annotation cannot be used.
         """
         use_one_opencv_thread_in_workers()
         sample = {key: value for key, value in dataset_dict.items() if key != "annotations"}
@@ -150,7 +152,7 @@ class BCCDDatasetMapper:
         sample["image"] = _as_tensor(augmented.image)
         labels, ignored = split_ignored(augmented.sem_seg)
         sample["instances"] = instances_from_label_map(
-            labels, augmented.classes, self.min_visible * augmented.areas, augmented.box_scales
+            labels, augmented.classes, MIN_VISIBLE * augmented.areas, augmented.box_scales
         )
         if ignored is not None:
             sample["ignore_mask"] = torch.from_numpy(ignored)
@@ -161,8 +163,7 @@ class BCCDDatasetMapper:
     def take_crop(self, dataset_dict: Mapping[str, Any]) -> tuple[CropResizeTransform, CellInput]:
         """Draw a window of an image, and the resized crop with the instances that it shows, for the augmentations.
 
-        Raises:
-            InputError: the image or an annotation cannot be used.
+        Raises InputError where the image or an annotation cannot be used.
         """
         name = dataset_dict["file_name"]
         image = self._read(dict(dataset_dict))
@@ -173,7 +174,7 @@ class BCCDDatasetMapper:
         )
         cell_diameter = dataset_dict.get("cell_diameter", 0.0) if self.crop.cell_diameters else 0.0
         crop = self.crop.get_transform(image, cell_diameter)
-        labels = found.label_map(crop.x, crop.y, crop.width, crop.height, self.min_visible)
+        labels = found.label_map(crop.x, crop.y, crop.width, crop.height, MIN_VISIBLE)
         return crop, CellInput(
             crop.apply_image(image),
             resize_labels(labels, crop.new_height, crop.new_width),
@@ -186,16 +187,7 @@ class BCCDDatasetMapper:
         )
 
     def image_tensor(self, image: NDArray[np.uint8], cell_diameter: float = 0.0) -> torch.Tensor:
-        """Prepare a whole native image as a test sample's is.
-
-        Args:
-            image: (H, W, 3) uint8 in ``INPUT.FORMAT``.
-            cell_diameter: median diameter of its cells in native pixels, which counts where the mapper was made for
-                images of several magnifications; 0 where it is not known.
-
-        Returns:
-            (3, h, w) uint8 tensor.
-        """
+        """Prepare a whole native image, (H, W, 3) uint8 in ``INPUT.FORMAT``, as a test sample's: (3, h, w) uint8."""
         statistics = self.preprocessor.statistics(image)
         if self.test_diameter and cell_diameter:
             magnification = self.test_diameter / cell_diameter
@@ -225,12 +217,10 @@ class BCCDDatasetMapper:
         return self._statistics[name]
 
 
-def _image_cache(cfg: CfgNode) -> MemoryCache | FolderCache:
-    limit = cfg.INPUT.CACHE_MB * 2**20
-    if cfg.INPUT.CACHE_DIR:
-        return FolderCache(Path(cfg.INPUT.CACHE_DIR), limit, cfg.INPUT.FORMAT)
-    # One cache in each process that reads images: the loader's workers, of each process that trains on this machine.
-    return MemoryCache(limit // (max(1, cfg.DATALOADER.NUM_WORKERS) * comm.get_local_size()))
+def _image_cache(cfg: CfgNode) -> MemoryCache:
+    """One in each process that reads images: the loader's workers, of each process that trains on this machine."""
+    readers = max(1, cfg.DATALOADER.NUM_WORKERS) * comm.get_local_size()
+    return MemoryCache(cfg.INPUT.CACHE_MB * 2**20 // readers)
 
 
 def _as_tensor(image: NDArray[np.uint8]) -> torch.Tensor:

@@ -31,36 +31,25 @@ _MAX_INSTANCES = IGNORED_LABEL - 1
 
 @dataclass(frozen=True)
 class ImageInstances:
-    """The annotated instances of one image, native frame.
+    """The annotated instances of one image, native frame; ``ignored`` are regions to ignore.
 
-    Attributes:
-        cells: N, with their contiguous classes.
-        areas: (N,) int64, pixels of each.
-        box_scales: (N,) float64, side of the annotated box in sides of the box around the mask: 1 where it is tight,
-            more where the annotators left room (geometric mean of width and height, which turns do not change).
-        ignored: regions to ignore.
+    Boxes are larger than masks where the annotators left room: ``box_scales`` is the geometric mean of width and
+    height, which turns do not change.
     """
 
-    cells: Cells
-    areas: NDArray[np.int64]
-    box_scales: NDArray[np.float64]
+    cells: Cells  # N, with their contiguous classes
+    areas: NDArray[np.int64]  # (N,) pixels of each
+    box_scales: NDArray[np.float64]  # (N,) side of the annotated box in sides of the box around the mask
     ignored: Cells
 
     @classmethod
     def from_annotations(
         cls, annotations: Sequence[Mapping[str, Any]], height: int, width: int, name: str
     ) -> ImageInstances:
-        """Decode the annotations of a Detectron2 dataset dict; those marked ``iscrowd`` are regions to ignore.
+        """Decode the annotations of a dataset dict of an image ``name``; ``iscrowd`` marks regions to ignore.
 
-        Args:
-            annotations: with "segmentation" (COCO RLE or polygons), "category_id" and, optionally, "iscrowd" and
-                "bbox" with "bbox_mode".
-            height: of the image, native pixels.
-            width: of the image, native pixels.
-            name: says in errors which image it is.
-
-        Raises:
-            InputError: a segmentation is missing or of another size than the image, or there are too many.
+        Raises InputError where a segmentation (COCO RLE or polygons) is missing or of another size than the image, or
+        there are too many.
         """
         kept = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
         ignored = [annotation for annotation in annotations if annotation.get("iscrowd", 0)]
@@ -69,9 +58,7 @@ class ImageInstances:
         parts = []
         for index, annotation in enumerate([*kept, *ignored]):
             if "segmentation" not in annotation:
-                raise InputError(
-                    f"{name}: annotation {index} has no segmentation; expected COCO RLE or polygons"
-                )
+                raise InputError(f"{name}: annotation {index} has no segmentation; expected RLE or polygons")
             try:
                 rle = as_rle(annotation["segmentation"], height, width)
                 parts.append(Cells.from_rles(height, width, [rle], classes=[annotation["category_id"]]))
@@ -91,19 +78,11 @@ class ImageInstances:
     def label_map(
         self, x: int, y: int, width: int, height: int, min_visible: float = 0.0
     ) -> NDArray[np.uint16]:
-        """Draw the instances that a window shows.
+        """Draw the instances of which a window, in native pixels, shows at least the share ``min_visible``.
 
-        Args:
-            x: left edge of the window, native pixels.
-            y: top edge of the window, native pixels.
-            width: of the window.
-            height: of the window.
-            min_visible: instances of which the window shows a smaller share of their pixels are left out.
-
-        Returns:
-            (height, width, L) uint16, 0 where there is nothing, else index of the instance plus 1, or
-            ``IGNORED_LABEL``. L is 1, and more where instances overlap: each layer then holds whole instances that
-            do not overlap one another.
+        Returns (height, width, L) uint16, 0 where there is nothing, else index of the instance plus 1, or
+        ``IGNORED_LABEL``. L is 1, and more where instances overlap: each layer then holds whole instances that do not
+        overlap one another.
         """
         layers = [np.zeros((height, width), np.uint16)]
         frame = (x, y, x + width, y + height)
@@ -154,17 +133,11 @@ def _box_area(annotation: Mapping[str, Any], without: float) -> float:
 
 
 class CellInput(T.AugInput):
-    """Detectron2's augmentation input, with the instances as a label map in ``sem_seg``.
+    """Detectron2's augmentation input: image (H, W, 3) uint8, and a label map (H, W, L) in ``sem_seg``.
 
-    Args:
-        image: (H, W, 3) uint8.
-        labels: (H, W, L) uint16, see :meth:`ImageInstances.label_map`.
-        classes: (N,) class of label 1, 2, ...
-        areas: (N,) pixels that each instance would have if nothing hid or cut it, in pixels of ``image``.
-        area_scale: network pixels per native pixel, in area.
-        stain_statistics: of the whole image that this is a crop of.
-        box_scales: (N,) sides of the annotated boxes in sides of those around the masks; ``None`` for 1.
-        cell_diameter: median diameter of the image's cells in pixels of ``image``; 0 where it is not known.
+    Of label 1, 2, ... there are ``classes`` (N,), ``areas`` (N,), pixels that an instance would have if nothing hid or
+    cut it, and ``box_scales`` (N,). ``area_scale`` is network pixels per native pixel, in area; ``cell_diameter`` the
+    median of the whole image's cells in pixels of ``image``, 0 where it is not known.
     """
 
     def __init__(
@@ -204,14 +177,8 @@ def resize_labels(labels: NDArray[np.uint16], height: int, width: int) -> NDArra
 
 
 def split_ignored(labels: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArray[np.bool_] | None]:
-    """Part a label map into instances and what is to be ignored.
-
-    Args:
-        labels: (H, W, L) uint16, see :meth:`ImageInstances.label_map`.
-
-    Returns:
-        The label map without ``IGNORED_LABEL``, and an (H, W) bool mask of the pixels that carry it and belong to no
-        instance, ``None`` where there are none.
+    """The label map without ``IGNORED_LABEL``, and (H, W) bool of the ignored pixels of no instance; ``None`` for
+    none.
     """
     ignored = labels == IGNORED_LABEL
     if not ignored.any():
@@ -227,18 +194,11 @@ def instances_from_label_map(
     min_pixels: NDArray[np.float64],
     box_scales: NDArray[np.float64] | None = None,
 ) -> Instances:
-    """Split a label map into what Detectron2's heads train on.
+    """Split a label map (H, W, L), transformed in any way, into what Detectron2's heads train on.
 
-    Args:
-        labels: (H, W, L) uint16 as :meth:`ImageInstances.label_map` draws it, transformed in any way, without
-            ``IGNORED_LABEL``.
-        classes: (N,) class of label 1, 2, ...
-        min_pixels: (N,) label k + 1 is dropped where it has fewer pixels than ``min_pixels[k]``, or none.
-        box_scales: (N,) sides of the boxes in sides of those around the masks; ``None`` for 1.
-
-    Returns:
-        Instances with ``gt_boxes`` (xyxy, pixels of ``labels``: those around the masks, scaled about their middle
-        and clipped), ``gt_classes`` (int64), ``gt_masks`` (BitMasks).
+    It holds no ``IGNORED_LABEL``. Label k + 1 is dropped where it has fewer pixels than ``min_pixels[k]``, or none.
+    Returns ``gt_boxes`` (xyxy, pixels of ``labels``: those around the masks, scaled about their middle by
+    ``box_scales`` and clipped), ``gt_classes`` (int64) and ``gt_masks`` (BitMasks).
     """
     height, width, layers = labels.shape
     pixels = np.stack(

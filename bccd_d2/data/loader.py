@@ -1,12 +1,8 @@
 """The training loader: the same seed gives the same batches, with any number of workers.
 
-Detectron2 seeds each worker, so a sample's crop depends on which worker makes it and on what that worker made
-before. Here it depends on the run's seed and on the sample's number alone, so a training that goes on after an
-interruption, or on several processes, sees the same crops. Detectron2's own loader lets each worker make
-batches of its share of the samples, so that the batches depend on the number of workers (release 0.6); torch's loader
-hands out batches of one sequence.
-
-:class:`TorchvisionCells` gives the same samples in torchvision's detection format.
+Detectron2 seeds each worker, and its release 0.6 lets each worker make batches of its share. Here a crop depends on the
+run's seed and on the sample's number alone, so a training that resumes, or runs on several processes, sees the same
+crops.
 """
 
 from __future__ import annotations
@@ -24,7 +20,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, get_detection_dataset_dicts
 from detectron2.data.build import trivial_batch_collator, worker_init_reset_seed
-from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
@@ -33,11 +28,9 @@ _opencv_threads_before_fork = 0
 
 
 class NumberedSampler(Sampler[tuple[int, int]]):
-    """Yields (number, index): the indices of another sampler with their numbers among those of all processes.
+    """Yields (number, index): the indices of a sampler of Detectron2 with their numbers among those of all processes.
 
-    Args:
-        sampler: of Detectron2; this process gets every n-th of the indices that n processes share.
-        start: how many of this process's indices are left out, for a training that goes on.
+    ``start`` of this process's indices are left out, for a training that resumes.
     """
 
     def __init__(self, sampler: Sampler[int], start: int = 0) -> None:
@@ -50,12 +43,8 @@ class NumberedSampler(Sampler[tuple[int, int]]):
 
 
 class SeededDataset(Dataset[Any]):
-    """Maps dataset dicts, each with NumPy's global generator seeded by the number of the sample.
-
-    Args:
-        dataset_dicts: in Detectron2's format.
-        mapper: draws from NumPy's global generator.
-        seed: of the run.
+    """Maps dataset dicts, NumPy's global generator, which the mapper draws from, being seeded by the sample's
+    number.
     """
 
     def __init__(
@@ -87,16 +76,10 @@ def numpy_seeded(*seeds: int) -> Iterator[None]:
 
 
 def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any], first_batch: int = 0) -> Any:
-    """The training loader: batches of :class:`SeededDataset`.
+    """Endless batches, lists of mapped samples; several processes together get the samples that one would get.
 
-    Args:
-        cfg: ``DATASETS.TRAIN``, ``DATALOADER``, ``SOLVER.IMS_PER_BATCH`` and ``SEED``; a negative seed is drawn.
-        mapper: maps one dataset dict.
-        first_batch: the first batches that are left out, because an earlier part of the training had them. Without
-            grouping by aspect ratio the batches that follow are what they would have been.
-
-    Returns:
-        Endless batches, lists of mapped samples. Several processes together get the samples that one would get.
+    A negative ``SEED`` is drawn. ``first_batch`` batches are left out, because an earlier part of the training had
+    them: those that follow are what they would have been.
     """
     dicts = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
@@ -112,17 +95,15 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any], fi
     else:
         sampler = TrainingSampler(len(dicts), seed=seed)
     batch_size = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
-    loader = DataLoader(
+    return DataLoader(
         SeededDataset(dicts, mapper, seed),
         sampler=NumberedSampler(sampler, start=first_batch * batch_size),
-        batch_size=None if grouped else batch_size,
-        drop_last=not grouped,
+        batch_size=batch_size,
+        drop_last=True,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
         worker_init_fn=worker_init_reset_seed,
     )
-    return AspectRatioGroupedDataset(loader, batch_size) if grouped else loader
 
 
 @functools.cache
@@ -155,17 +136,11 @@ def _start_opencv() -> None:
 def to_torchvision(
     sample: dict[str, Any], image_id: int, image_format: str = "BGR"
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Convert a training sample of :class:`bccd_d2.data.dataset_mapper.BCCDDatasetMapper`.
+    """Convert a training sample of the mapper; ``image_id`` is unique in the data set.
 
-    Args:
-        sample: with ``image`` and ``instances``.
-        image_id: a number of the image, unique in the data set.
-        image_format: colour order of ``sample["image"]``.
-
-    Returns:
-        The image, (3, h, w) float32 RGB in [0, 1], and the target in pixels of it: ``boxes`` (N, 4) float32 xyxy,
-        ``labels`` (N,) int64 from 1 on, 0 being background, ``masks`` (N, h, w) uint8, ``area`` (N,) float32 pixels
-        of each mask, ``iscrowd`` (N,) int64, all 0, and ``image_id``, int64.
+    Returns the image, (3, h, w) float32 RGB in [0, 1], and the target in pixels of it: ``boxes`` (N, 4) float32 xyxy,
+    ``labels`` (N,) int64 from 1 on, 0 being background, ``masks`` (N, h, w) uint8, ``area`` (N,) float32 pixels of each
+    mask, ``iscrowd`` (N,) int64, all 0, and ``image_id``, int64.
     """
     image = sample["image"].float() / 255
     instances = sample["instances"]
@@ -184,10 +159,8 @@ def to_torchvision(
 class TorchvisionCells(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
     """Map-style data set of training samples in torchvision's detection format; each access draws again.
 
-    Args:
-        dataset_dicts: in Detectron2's format.
-        mapper: :class:`bccd_d2.data.dataset_mapper.BCCDDatasetMapper` for training.
-        image_format: the mapper's ``INPUT.FORMAT``.
+    ``mapper`` is :class:`bccd_d2.data.dataset_mapper.BCCDDatasetMapper` for training, ``image_format`` its
+    ``INPUT.FORMAT``.
     """
 
     def __init__(

@@ -27,15 +27,10 @@ Entry = Sequence[Any]
 
 @dataclass(frozen=True)
 class Preset:
-    """A set of augmentations; flips and quarter turns have configuration keys of their own.
+    """A set of augmentations in pixels of the resized crop, without flips and quarter turns."""
 
-    Attributes:
-        zoom: smallest and largest magnification of the crop.
-        pipeline: entries as in ``INPUT.AUGMENTATION.PIPELINE``, in pixels of the resized crop.
-    """
-
-    zoom: tuple[float, float]
-    pipeline: Sequence[Entry]
+    zoom: tuple[float, float]  # smallest and largest magnification of the crop
+    pipeline: Sequence[Entry]  # entries as in INPUT.AUGMENTATION.PIPELINE
 
 
 # Magnified enough that a rotation uncovers next to nothing: cells do not end in mid-picture.
@@ -95,19 +90,11 @@ PRESETS = {
 
 
 def build_pipeline(entries: Sequence[Entry], image_format: str = "BGR") -> AlbumentationsAugmentation | None:
-    """Make a Detectron2 augmentation of a list of Albumentations.
+    """Make a Detectron2 augmentation of a list of Albumentations; None for an empty list.
 
-    Args:
-        entries: ``[name, {parameter: value}]`` each, applied in order, with the names of Albumentations 2.0.8.
-            "OneOf", "SomeOf", "RandomOrder" and "Sequential" take such a list as parameter "transforms". A
-            parameter "fill" may be "background".
-        image_format: "BGR" or "RGB", the colour order of the images.
-
-    Returns:
-        The augmentation, or None for an empty list.
-
-    Raises:
-        InputError: names the entry that is wrong, and what is wrong with it.
+    Entries are ``[name, {parameter: value}]``, applied in order, with the names of Albumentations 2.0.8. "OneOf",
+    "SomeOf", "RandomOrder" and "Sequential" take such a list as parameter "transforms"; a parameter "fill" may be
+    "background". Raises InputError that names the entry and what is wrong with it.
     """
     if not entries:
         return None

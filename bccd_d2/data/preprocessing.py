@@ -1,9 +1,8 @@
 """What happens to every image, in training, evaluation and prediction alike: reading, scale, colours.
 
 White balance makes the background behind the cells white, whatever the lamp and the camera: each channel is multiplied
-so that its background comes to one level, as a photograph is corrected by a shot of the empty slide. The background is
-taken for the 90th percentile of the channel: most of a smear is background, and where cells cover it, their pale
-middles are not far from it.
+so that its background, taken for the 90th percentile, comes to one level. Most of a smear is background, and where
+cells cover it, their pale middles are not far from it.
 
 Importing this needs neither torch nor Detectron2: exported models run without them.
 """
@@ -70,24 +69,14 @@ def apply_gain(image: NDArray[np.uint8], gain: NDArray[np.float64]) -> NDArray[n
 
 @dataclass(frozen=True)
 class ColorStatistics:
-    """What :class:`ColorNormalizer` must know of a whole image.
+    """What :class:`ColorNormalizer` must know of a whole image."""
 
-    Attributes:
-        gain: see :func:`white_balance_gain`; ``None`` without white balance.
-        stain: of the balanced image; ``None`` without stain normalization, or where the image shows no cells.
-    """
-
-    gain: NDArray[np.float64] | None = None
-    stain: StainStatistics | None = None
+    gain: NDArray[np.float64] | None = None  # see white_balance_gain; None without white balance
+    stain: StainStatistics | None = None  # of the balanced image; None without normalization or cells
 
 
 class ColorNormalizer:
-    """White balance, then stain normalization, each if it is asked for.
-
-    Args:
-        white_balance: bring the background to ``BACKGROUND_LEVEL``.
-        stain: the stain normalization, or ``None``.
-    """
+    """White balance, then stain normalization, each if it is asked for."""
 
     def __init__(self, white_balance: bool = False, stain: ReinhardNormalizer | None = None) -> None:
         self.white_balance, self.stain = white_balance, stain
@@ -124,13 +113,7 @@ class ColorNormalizer:
 
 
 class ImagePreprocessor:
-    """Resizes by a fixed scale, then normalizes the colours.
-
-    Args:
-        scale: network pixels per native pixel.
-        colors: white balance and stain normalization.
-        image_format: "BGR" or "RGB".
-    """
+    """Resizes by ``scale`` network pixels per native pixel, then normalizes the colours."""
 
     def __init__(self, scale: float, colors: ColorNormalizer, image_format: str) -> None:
         self.scale, self.colors, self.image_format = float(scale), colors, image_format
@@ -149,14 +132,9 @@ class ImagePreprocessor:
         return self.colors.statistics(image)
 
     def __call__(self, image: NDArray[np.uint8], statistics: ColorStatistics) -> NDArray[np.uint8]:
-        """Prepare an image, or a crop or tile of it.
+        """Prepare (H, W, 3) uint8 native pixels, a part of the whole image that ``statistics`` are of.
 
-        Args:
-            image: (H, W, 3) uint8, native pixels.
-            statistics: of the whole image that ``image`` is a part of, from :meth:`statistics`.
-
-        Returns:
-            (h, w, 3) uint8 of size ``scaled_size(H, W, scale)``.
+        Returns (h, w, 3) uint8 of size ``scaled_size(H, W, scale)``.
         """
         image = resize_image(image, *scaled_size(image.shape[0], image.shape[1], self.scale))
         return self.colors.apply(image, statistics)

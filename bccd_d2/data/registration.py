@@ -37,21 +37,13 @@ def annotation_file(root: Path, part: str) -> Path:
 
 
 def register_bccd(root: Path | None = None, prefix: str = "bccd") -> dict[str, Path]:
-    """Register ``bccd_train``, ``bccd_val`` and ``bccd_test``, those whose JSON exists.
+    """Register ``bccd_train``, ``bccd_val`` and ``bccd_test`` below ``root``; returns the JSON files, by name, that
+    exist.
 
     Each folder in ``root`` that is such a data set itself is registered under its own name, as ``FOLDER_train`` and so
     on, so that one training can read several sources. Registering another folder under the same names replaces the
-    earlier one. The JSON is read when the data set is first used.
-
-    Args:
-        root: the folder that ``tools/convert_bccd.py --output`` wrote; ``None`` stands for :func:`default_root`.
-        prefix: first part of the registered names.
-
-    Returns:
-        The JSON file of each registered name.
-
-    Raises:
-        InputError: ``root`` holds no annotation file, or one that is no COCO JSON.
+    earlier one. The JSON is read when the data set is first used. Raises InputError where ``root`` (``None``:
+    :func:`default_root`) holds no annotation file, or one that is no COCO JSON.
     """
     root = default_root() if root is None else root
     sources = {prefix: root}
@@ -70,18 +62,13 @@ def register_bccd(root: Path | None = None, prefix: str = "bccd") -> dict[str, P
     if not registered:
         raise InputError(
             f"{root}: expected annotations/instances_train.json (or val, test) in it or in its folders, found none; "
-            "make it with "
-            "'python tools/convert_bccd.py --root IMAGES_AND_MASKS --output FOLDER' and name it with --data-root"
+            "--data-root is a folder that tools/convert_bccd.py wrote"
         )
     return registered
 
 
 def class_names(json_file: Path) -> list[str]:
-    """Names of the categories of a COCO JSON in the order of Detectron2's contiguous class indices.
-
-    Raises:
-        InputError: the file is no JSON, or holds no categories.
-    """
+    """Names of the categories of a COCO JSON in the order of Detectron2's contiguous class indices."""
     return _class_names(read_coco(json_file))
 
 
@@ -91,15 +78,9 @@ def _class_names(document: Mapping[str, Any]) -> list[str]:
 
 
 def median_diameter(dataset_dicts: Sequence[Mapping[str, Any]]) -> float:
-    """Median diameter of the annotated cells in native pixels, each taken for a disc of its area.
+    """Median diameter of the annotated cells in native pixels, each taken for a disc of its area; 0 without any.
 
     Regions with ``iscrowd`` and cells at the border of their image, which are cut, do not count.
-
-    Args:
-        dataset_dicts: of registered data sets.
-
-    Returns:
-        To one decimal; 0 where there is no cell.
     """
     return round(_disc_diameter([a for record in dataset_dicts for a in _whole_areas(record)]), 1)
 
@@ -115,16 +96,10 @@ def _disc_diameter(areas: Sequence[float]) -> float:
 
 
 def use_classes(files: Mapping[str, Path], names: Sequence[str], *, training: Collection[str] = ()) -> None:
-    """Register data sets again with the classes of the model, joined by name.
+    """Register data sets again with the classes of the model (``names``), joined by name.
 
-    Args:
-        files: COCO JSON by registered name.
-        names: classes of the model by index.
-        training: those of the data sets whose classes must all be among ``names``. Annotations of other classes are
-            left out elsewhere, with a warning.
-
-    Raises:
-        InputError: a file has no class of the model, or a training set has another one.
+    Raises InputError where a file has no class of the model, or a set of ``training`` has another one; elsewhere
+    annotations of other classes are left out, with a warning.
     """
     for name, json_file in files.items():
         _register(name, json_file, names, required=name in training)
@@ -204,9 +179,7 @@ def _unlabeled(
         if sizes is not None:
             numbers = isinstance(sizes, list) and all(isinstance(value, int | float) for value in sizes)
             if not numbers or len(sizes) != 2 or not 0 <= sizes[0] <= sizes[1]:
-                raise InputError(
-                    f"{where}: unlabeled_sizes {sizes!r}, expected [lowest, highest] in native pixels"
-                )
+                raise InputError(f"{where}: unlabeled_sizes {sizes!r}, expected [lowest, highest] in pixels")
             if classes:
                 record["unlabeled_sizes"] = [float(value) for value in sizes]
     return found

@@ -1,23 +1,19 @@
 """Reinhard stain normalization, and stain as a random transform.
 
-The normalization moves the colours of the cells of every image to one common target.
+The normalization moves the colours of the cells of every image to one common target (Reinhard et al., "Color Transfer
+between Images", IEEE Computer Graphics and Applications 21(5), 2001, in CIELAB): per channel, ``x' = (x - mean_source)
+* std_target / std_source + mean_target``.
 
-Reinhard et al., "Color Transfer between Images", IEEE Computer Graphics and Applications 21(5), 2001, in
-CIELAB as is usual for stains: per channel, ``x' = (x - mean_source) * std_target / std_source +
-mean_target``.
+Most of a smear is background, so statistics are taken over the foreground instead, which Otsu's threshold finds in
+green, the channel that eosin and methylene blue both absorb, and only the foreground is moved, with a gradual
+transition: the map that brings cells to the target takes the background, far outside the range it was fitted on, to
+arbitrary tints.
 
-Most of a smear is background, so statistics of the whole image would describe the background. They are taken over the
-foreground instead, which Otsu's threshold finds in green, the channel that eosin and methylene blue both absorb, and
-only the foreground is moved, with a gradual transition: the map that brings cells to the target takes the background,
-far outside the range it was fitted on, to arbitrary tints.
+The work is done in OpenCV's 8-bit CIELAB with one lookup table a channel, on the pixels that change. Against the same
+steps in float64 this costs two thirds of a grey level on average.
 
-The work is done in OpenCV's 8-bit CIELAB with one lookup table a channel, on the pixels that change. Against
-the same steps in float64 this costs two thirds of a grey level on average.
-
-The random transform moves each crop to a target drawn around the configured one. Tellez et al., "Quantifying the
-effects of data augmentation and stain color normalization in convolutional neural networks for computational
-pathology", Medical Image Analysis 58, 2019, find such jitter to help across laboratories, with and without
-normalization.
+The random transform moves each crop to a target drawn around the configured one; Tellez et al., Medical Image Analysis
+58, 2019, find such jitter to help across laboratories.
 """
 
 from __future__ import annotations
@@ -53,12 +49,7 @@ _MIN_STD = 1.0
 
 @dataclass(frozen=True)
 class StainTarget:
-    """Colour statistics in CIELAB (D65, sRGB primaries).
-
-    Attributes:
-        mean: of L in [0, 100], a and b, signed.
-        std: standard deviation of the same.
-    """
+    """Mean and standard deviation of L in [0, 100], a and b, signed, in CIELAB (D65, sRGB primaries)."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -66,24 +57,14 @@ class StainTarget:
 
 @dataclass(frozen=True)
 class StainStatistics(StainTarget):
-    """Colour statistics of the foreground of one image, and what its foreground is.
+    """Colour statistics of the foreground of one image, and what its foreground is."""
 
-    Attributes:
-        threshold: largest level of the foreground channel that is foreground.
-        background: mean level of the rest.
-    """
-
-    threshold: float
-    background: float
+    threshold: float  # largest level of the foreground channel that is foreground
+    background: float  # mean level of the rest
 
 
 class ReinhardNormalizer:
-    """Moves the statistics of an image's foreground to a target.
-
-    Args:
-        target: where to.
-        image_format: "BGR" or "RGB", the colour order of the images.
-    """
+    """Moves the statistics of the foreground of images in ``image_format`` to a target."""
 
     @configurable
     def __init__(self, target: StainTarget, *, image_format: str = "BGR") -> None:
@@ -99,15 +80,9 @@ class ReinhardNormalizer:
         }
 
     def statistics(self, image: NDArray[np.uint8]) -> StainStatistics | None:
-        """Foreground statistics of a whole image, from an even sample of its pixels.
+        """Foreground statistics of a whole image (H, W, 3) uint8, from a sample of its pixels; None without foreground.
 
         They do not change when the image is cropped or resized: take them once, from the native image.
-
-        Args:
-            image: (H, W, 3) uint8 in ``image_format``.
-
-        Returns:
-            The statistics, or None where the image shows no foreground.
         """
         step = max(1, int(np.ceil(np.sqrt(image.shape[0] * image.shape[1] / _MAX_SAMPLED_PIXELS))))
         sample = np.ascontiguousarray(image[::step, ::step])
@@ -128,16 +103,7 @@ class ReinhardNormalizer:
         statistics: StainStatistics | None,
         target: StainTarget | None = None,
     ) -> NDArray[np.uint8]:
-        """Move an image from the given statistics to a target.
-
-        Args:
-            image: (H, W, 3) uint8 in ``image_format``; the image, or a crop or a resized copy of it.
-            statistics: of the whole image, from :meth:`statistics`; None leaves the image as it is.
-            target: in place of the normalizer's own.
-
-        Returns:
-            (H, W, 3) uint8 in the same colour order.
-        """
+        """Move (H, W, 3) uint8 from the statistics of its whole image to a target; None leaves it."""
         if statistics is None:
             return image
         table = self._table(statistics, target or self.target)
@@ -191,11 +157,7 @@ def foreground_weight(statistics: StainStatistics) -> NDArray[np.uint8]:
 
 
 def median_target(statistics: Sequence[StainTarget]) -> StainTarget:
-    """The median of each value over images, so that a few odd slides do not move it.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The median of each value over images, so that a few odd slides do not move it; InputError without any."""
     if not statistics:
         raise InputError("no image shows cells; expected at least one to fit a stain target")
     mean = np.median([one.mean for one in statistics], axis=0)
@@ -204,16 +166,10 @@ def median_target(statistics: Sequence[StainTarget]) -> StainTarget:
 
 
 class RandomStain(T.Augmentation):
-    """Draws a stain target around the normalizer's own, or around the image's statistics.
+    """Draws a stain target around the normalizer's own, or (``around_target`` False) around the image's own statistics.
 
-    Its input needs an attribute ``stain_statistics``, those of the whole image.
-
-    Args:
-        normalizer: applies the target.
-        around_target: draw around the normalizer's target; else around the image's own statistics, which
-            leaves its stain unnormalized.
-        mean_jitter: largest shift of L, a and b, in CIELAB units, each uniform in both directions.
-        std_jitter: each deviation is multiplied by a uniform factor in [1 - std_jitter, 1 + std_jitter].
+    Its input needs an attribute ``stain_statistics``, those of the whole image. ``mean_jitter`` is the largest shift of
+    L, a and b in CIELAB units; each deviation is multiplied by a factor in [1 - ``std_jitter``, 1 + ``std_jitter``].
     """
 
     def __init__(

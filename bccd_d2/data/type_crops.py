@@ -25,19 +25,12 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
 @dataclass(frozen=True)
 class TypeCrops:
-    """N crops of cells with their types.
+    """N crops of cells with their types, ``MARGIN`` times as large as the network's crops."""
 
-    Attributes:
-        pixels: (N, side, side, 3) uint8 BGR, ``MARGIN`` times as large as the network's crops.
-        labels: (N,) int64 indices of types.
-        images: file that each crop is from, below the folder of the data set.
-        centres: (N, 2) float64 x, y of the cell in pixels of that file.
-    """
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    images: NDArray[np.str_]
-    centres: NDArray[np.float64]
+    pixels: NDArray[np.uint8]  # (N, side, side, 3) uint8 BGR
+    labels: NDArray[np.int64]  # (N,) indices of types
+    images: NDArray[np.str_]  # (N,) file of each crop, below the folder of the data set
+    centres: NDArray[np.float64]  # (N, 2) x, y of the cell in pixels of that file
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,18 +40,7 @@ class TypeCrops:
 
 
 def cut_crop(source: ImageSource, x: float, y: float, side: float, size: int) -> NDArray[np.uint8]:
-    """A square around a point, resized; what lies outside the image is mirrored from inside.
-
-    Args:
-        source: of the image.
-        x: of the centre, in native pixels; (0, 0) is the corner of the image.
-        y: the same.
-        side: of the square in native pixels.
-        size: of the result.
-
-    Returns:
-        (size, size, 3) uint8 BGR.
-    """
+    """A square of ``side`` native pixels around (x, y), mirrored beyond the image, as (size, size, 3) uint8 BGR."""
     length = max(1, round(side))
     left, top = round(x - length / 2), round(y - length / 2)
     x0, y0 = min(max(left, 0), source.width - 1), min(max(top, 0), source.height - 1)
@@ -83,16 +65,10 @@ def middle(crops: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def read_type_folders(folder: Path, types: Mapping[str, str | None], side: float, size: int) -> TypeCrops:
-    """Read images that show one cell in the middle, in one folder per type.
+    """Read images that show one cell in the middle, in one folder per key of ``types``; ``None`` leaves a folder out.
 
-    Args:
-        folder: with one folder per key of ``types``.
-        types: name of the type by name of the folder; ``None`` leaves the folder out.
-        side: of the network's crop in pixels of the files.
-        size: of the network's crop in its pixels.
-
-    Raises:
-        InputError: a folder is missing or empty, or an image cannot be read.
+    The network's crop is ``side`` pixels of the files wide, resized to ``size``. Raises InputError where a folder is
+    missing or empty, or an image cannot be read.
     """
     names = _type_names(types)
     pixels, labels, images, centres = [], [], [], []
@@ -115,14 +91,8 @@ def read_type_folders(folder: Path, types: Mapping[str, str | None], side: float
 def read_type_points(folder: Path, types: Mapping[str, str | None], side: float, size: int) -> TypeCrops:
     """Read images with points of typed cells: ``images/NAME.*`` and ``labels/NAME.txt`` with rows ``x y type``.
 
-    Args:
-        folder: of the data set.
-        types: name of the type by what the files call it; ``None`` leaves these cells out.
-        side: of the network's crop in pixels of the files.
-        size: of the network's crop in its pixels.
-
-    Raises:
-        InputError: a file is missing, or a row is not of that form.
+    ``types`` gives the name of the type by what the files call it, ``None`` leaves these cells out; sizes as for
+    :func:`read_type_folders`. Raises InputError where a file is missing or a row is not of that form.
     """
     names = _type_names(types)
     pixels, labels, images, centres = [], [], [], []
@@ -164,18 +134,10 @@ def _type_names(types: Mapping[str, str | None]) -> list[str]:
 
 
 def split_by_image(crops: TypeCrops, share: float, seed: int) -> NDArray[np.bool_]:
-    """Choose images for validation so that every type has about the same share there.
+    """(N,) bool: which crops are for validation, about ``share`` of every type; no image is on both sides.
 
-    Images are taken in a random order, those with the rarest types first; each goes to the side that lacks more of
-    its cells (iterative stratification, Sechidis et al. 2011).
-
-    Args:
-        crops: of the whole data set.
-        share: of the cells of each type for validation, in (0, 1).
-        seed: of the order.
-
-    Returns:
-        (N,) bool: whether each crop is for validation. No image is on both sides.
+    Images are taken in a random order, those with the rarest types first; each goes to the side that lacks more of its
+    cells (iterative stratification, Sechidis et al. 2011).
     """
     files, index = np.unique(crops.images, return_inverse=True)
     number = int(crops.labels.max()) + 1
@@ -199,13 +161,8 @@ class CropAugmentation:
     """Random views of cells: turned, shifted, of another camera, stain and focus.
 
     One laboratory per type is a trap: a classifier that knows the camera knows the type. So colours vary further than
-    laboratories do.
-
-    Args:
-        size: of the network's crop.
-        scale: largest relative change of size; small where size tells types apart.
-        stain: largest shift of L, a and b of the cells, in CIELAB units, see :class:`~bccd_d2.data.stain.RandomStain`.
-        seed: of all draws.
+    laboratories do. ``scale`` is the largest relative change of size, small where size tells types apart; ``stain`` the
+    largest shift of L, a and b of the cells in CIELAB units.
     """
 
     def __init__(

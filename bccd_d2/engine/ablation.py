@@ -31,16 +31,10 @@ _HEADERS = [f"{'mask ' if group == 'segm' else ''}{name}" for group, name in MET
 
 @dataclass(frozen=True)
 class AblationPlan:
-    """What to train.
+    """What to train: a configuration, keys of every row, one training a row and seed, and what only a row has.
 
-    Attributes:
-        config: the model's YAML file.
-        options: configuration keys and values of every row.
-        seeds: one training a row and seed.
-        rows: by name, the configuration keys and values that only this row has. A row with the key ``evaluate`` is
-            not trained: its value names a trained row of the plan, whose weights are evaluated with this row's keys;
-            ``checkpoint`` may name another file than model_final.pth, such as model_best.pth or model_final_raw.pth.
-            ``seeds`` is the number of the plan's seeds, from the first on, that suffice for the row; all by default.
+    A row with the key ``evaluate`` is not trained: its value names a trained row, whose weights are evaluated with this
+    row's keys; ``checkpoint`` may name another file than model_final.pth.
     """
 
     config: Path
@@ -50,11 +44,7 @@ class AblationPlan:
 
     @classmethod
     def read(cls, path: Path) -> AblationPlan:
-        """Read a plan; ``config`` is relative to the working directory.
-
-        Raises:
-            InputError: the file is no YAML, or a key is missing, unknown or of another type.
-        """
+        """Read a plan, whose ``config`` is relative to the working directory; InputError names a wrong key."""
         content = read_yaml(path)
         expected = {"config": str, "options": dict, "seeds": list, "rows": dict}
         if not isinstance(content, dict) or set(content) != set(expected):
@@ -63,68 +53,43 @@ class AblationPlan:
         for key, kind in expected.items():
             if not isinstance(content[key], kind) or (not content[key] and key != "options"):
                 raise InputError(f"{path}: {key}: expected a {kind.__name__}, found {content[key]!r}")
-        folders: dict[str, str] = {}
-        for name, changes in content["rows"].items():
-            other = folders.setdefault(_folder_name(name), name)
-            if other != name:
-                raise InputError(
-                    f"{path}: rows: {other!r} and {name!r} would share the folder {_folder_name(name)}: rename one"
-                )
+        rows, folders = content["rows"], dict[str, str]()
+        trained = [name for name, changes in rows.items() if "evaluate" not in (changes or {})]
+        for name, changes in rows.items():
+            where = f"{path}: rows: {name}"
+            if folders.setdefault(_folder_name(name), name) != name:
+                other = folders[_folder_name(name)]
+                raise InputError(f"{where}: would share its folder with {other!r}: rename one")
             if not isinstance(changes, dict):
+                raise InputError(f"{where}: expected a dict of configuration keys, found {changes!r}")
+            if "evaluate" in changes and changes["evaluate"] not in trained:
                 raise InputError(
-                    f"{path}: rows: {name}: expected a dict of configuration keys, found {changes!r}"
+                    f"{where}: evaluate: expected one of {', '.join(trained)}, found {changes['evaluate']!r}"
                 )
-            source = changes.get("evaluate")
-            trained = [n for n, c in content["rows"].items() if isinstance(c, dict) and "evaluate" not in c]
-            if source is not None and source not in trained:
-                raise InputError(
-                    f"{path}: rows: {name}: evaluate: expected one of {', '.join(trained)}, found {source!r}"
-                )
-            if "checkpoint" in changes and source is None:
-                raise InputError(f"{path}: rows: {name}: checkpoint has no effect in a row without evaluate")
-            seeds = changes.get("seeds", 1)
-            most = (content["rows"][source] if source else {}).get("seeds", len(content["seeds"]))
-            if seeds not in range(1, most + 1):
-                raise InputError(f"{path}: rows: {name}: seeds: expected 1 to {most}, found {seeds!r}")
-        return cls(Path(content["config"]), content["options"], content["seeds"], content["rows"])
-
-    def seeds_of(self, name: str) -> Sequence[int]:
-        """The seeds of a row; one that only evaluates has no more than the row that it evaluates."""
-        row = self.rows[name]
-        source = self.rows[row["evaluate"]] if "evaluate" in row else row
-        return self.seeds[: row.get("seeds", source.get("seeds", len(self.seeds)))]
+            if "checkpoint" in changes and "evaluate" not in changes:
+                raise InputError(f"{where}: checkpoint has no effect in a row without evaluate")
+        return cls(Path(content["config"]), content["options"], content["seeds"], rows)
 
 
 def run_ablation(
     plan: AblationPlan, out: Path, data_root: Path, also_evaluate: Mapping[str, Path]
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Train and evaluate every row with every seed; what is finished already is not done again.
+    """Train and evaluate every row with every seed, in one folder each; what is finished already is not done again.
 
-    Args:
-        plan: see :class:`AblationPlan`.
-        out: one folder a row and seed is made in it.
-        data_root: folder that ``tools/convert_bccd.py`` wrote.
-        also_evaluate: more such folders by name, on whose ``DATASETS.TEST`` each model is evaluated too.
-
-    Returns:
-        The content of ``results.json`` by data (``"data"``, then the names of ``also_evaluate``) and row, one a seed.
-
-    Raises:
-        InputError: a training failed; the message names its log.
+    ``also_evaluate`` are more data sets by name, on whose ``DATASETS.TEST`` each model is evaluated too. Returns the
+    content of ``results.json`` by data (``"data"``, then the names of ``also_evaluate``) and row, one a seed. Raises
+    InputError that names the log of a training that failed.
     """
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     # Seed by seed, so that an unfinished ablation has all rows. A row that only evaluates comes after the one that it
     # evaluates; in the table they stand as in the plan.
     ordered = sorted(plan.rows, key=lambda name: "evaluate" in plan.rows[name])
-    jobs = [(name, seed) for seed in plan.seeds for name in ordered if seed in plan.seeds_of(name)]
-    for name, seed in tqdm(jobs, unit="training"):
+    for name, seed in tqdm([(name, seed) for seed in plan.seeds for name in ordered], unit="training"):
         changes = dict(plan.rows[name])
-        changes.pop("seeds", None)
         source = changes.pop("evaluate", name)
         checkpoint = changes.pop("checkpoint", "model_final.pth")
         folder = _folder(out, name, seed)
-        trained = {key: value for key, value in plan.rows[source].items() if key != "seeds"}
-        options = {**plan.options, **trained, **changes, "SEED": seed}
+        options = {**plan.options, **plan.rows[source], **changes, "SEED": seed}
         weights = {**options, "MODEL.WEIGHTS": str(_folder(out, source, seed) / checkpoint)}
         if source == name:
             found = _train_net(plan.config, data_root, folder, options, "--resume")
@@ -146,11 +111,7 @@ def _folder_name(row: str) -> str:
 
 
 def _require_same_plan(folder: Path, planned: Mapping[str, Any]) -> None:
-    """Refuse results and checkpoints of another plan, and note this one in a new folder.
-
-    Raises:
-        InputError: names the keys that differ.
-    """
+    """Refuse results and checkpoints of another plan, and note this one in a new folder."""
     path = folder / "plan.json"
     if path.is_file():
         before = read_json(path)
@@ -159,13 +120,9 @@ def _require_same_plan(folder: Path, planned: Mapping[str, Any]) -> None:
             listed = ", ".join(
                 f"{key} {before.get(key)!r} there, {planned.get(key)!r} now" for key in keys[:4]
             )
-            raise InputError(
-                f"{folder} was made by another plan ({listed}): delete it, or give another folder with --output"
-            )
+            raise InputError(f"{folder} was made by another plan ({listed}): give another --output")
     elif folder.is_dir() and any(folder.glob("*.json")):
-        raise InputError(
-            f"{folder} holds a run without plan.json: delete it, or give another folder with --output"
-        )
+        raise InputError(f"{folder} holds a run without plan.json: give another --output")
     else:
         write_json(path, planned, indent=2)
 
@@ -206,31 +163,22 @@ def _train_net(
 def ablation_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """A Markdown table of fractions, mean +- sample standard deviation over the seeds, one line a row.
 
-    Args:
-        results: by row, the content of ``results.json`` of each seed; of several data sets the first counts.
+    ``results`` are by row, the content of ``results.json`` of each seed; of several data sets the first counts.
     """
     rows = [[name, len(runs), *map(_mean_and_spread, _values(runs).T)] for name, runs in results.items()]
     return tabulate(rows, headers=["row", "seeds", *_HEADERS], tablefmt="pipe", disable_numparse=True)
 
 
 def difference_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """A Markdown table of what each row adds to the first, seed by seed: mean +- sample standard deviation.
+    """A Markdown table of what each row adds to the first, seed by seed, as above; empty for one row.
 
     The spread of the differences is smaller than that of the rows where a seed is good or bad for all of them.
-
-    Args:
-        results: as of :func:`ablation_table`, with the same seeds in the same order in each row; where one has fewer,
-            those count.
-
-    Returns:
-        The table, empty where there is one row only.
     """
     (base, base_runs), *others = results.items()
     rows = []
     for name, runs in others:
-        shared = min(len(runs), len(base_runs))
-        differences = (_values(runs[:shared]) - _values(base_runs[:shared])).T
-        rows.append([name, shared, *(_mean_and_spread(values, sign="+") for values in differences)])
+        differences = (_values(runs) - _values(base_runs)).T
+        rows.append([name, len(runs), *(_mean_and_spread(values, sign="+") for values in differences)])
     headers = [f"minus {base}", "seeds", *_HEADERS]
     return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True) if rows else ""
 

@@ -40,23 +40,14 @@ _PER_CLASS = (".cls_score.", ".bbox_pred.", ".mask_head.predictor.")
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What an adaptation did.
+    """What an adaptation did; figures are in percent, by the names of :data:`METRICS`."""
 
-    Attributes:
-        images: number of corrected images that were trained on.
-        held_back: number of those that were not; 0 if the figures are of the images that were trained on.
-        before: figures of the start model in percent, by the names of :data:`METRICS`.
-        after: of the adapted model.
-        diameter: median of the corrected cells in native pixels.
-        seconds: that the training took, evaluations included.
-    """
-
-    images: int
-    held_back: int
-    before: Mapping[str, float]
-    after: Mapping[str, float]
-    diameter: float
-    seconds: float
+    images: int  # that were trained on
+    held_back: int  # that were not; 0: the figures are of those trained on
+    before: Mapping[str, float]  # figures of the start model
+    after: Mapping[str, float]  # of the adapted model
+    diameter: float  # median of the corrected cells, native pixels
+    seconds: float  # of the training, evaluations included
 
     def table(self) -> str:
         """The figures as a table in Markdown."""
@@ -95,19 +86,11 @@ def adapt(
 ) -> Adaptation:
     """Train a model further on corrected annotations and compare it with what it was on images held back.
 
-    Args:
-        corrected: annotations, see :func:`bccd_d2.conversion.import_annotations.convert_annotations`.
-        output: gets the data as COCO JSON, and what a training writes: ``config.yaml``, ``model_final.pth``.
-        start: model that the training starts from.
-        kind: format of the annotations; recognised where not given.
-        images: folder of the images, where they are not beside the annotations.
-        spec: of masks or label images, in place of annotations.
-        replay: data set of ``tools/convert_bccd.py`` whose train part is mixed in.
-        options: ``["KEY", "VALUE", ...]``, which win over the start model's configuration and over the schedule.
-        resume: continue an interrupted adaptation.
-
-    Raises:
-        InputError: bad input, see the message; or ``output`` holds a training.
+    ``corrected`` are annotations as :func:`bccd_d2.conversion.import_annotations.convert_annotations` reads them
+    (``kind``, ``images``), or masks or label images with a ``spec``. ``replay`` is a data set of
+    ``tools/convert_bccd.py`` whose train part is mixed in. ``options`` win over the start model's configuration and
+    over the schedule. ``output`` gets the data as COCO JSON, and what a training writes. Raises InputError for bad
+    input, or where ``output`` holds a training and ``resume`` is false.
     """
     with run_folder(output) as folder:
         refuse_mixing(folder, resume)
@@ -185,7 +168,7 @@ class _JoinedCheckpointer(BCCDCheckpointer):
     """Loads a model of the classes ``old``, see :func:`join_heads`."""
 
     def __init__(self, model: torch.nn.Module, cfg: CfgNode, old: Sequence[str]) -> None:
-        super().__init__(model, config=cfg)
+        super().__init__(model)
         self._old, self._new = old, cfg.DATASETS.CLASS_NAMES
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -204,11 +187,7 @@ def join_heads(
 ) -> dict[str, torch.Tensor]:
     """Weights for a model of other classes: rows of the same class stay, new classes get the mean of the old ones.
 
-    Args:
-        tensors: of a model of the classes ``old``.
-        target: tensors of these shapes are wanted.
-        old: names of classes by index.
-        new: likewise.
+    ``target`` are tensors of the shapes that are wanted, ``old`` and ``new`` the names of classes by index.
     """
     joined = dict(tensors)
     for name, tensor in tensors.items():

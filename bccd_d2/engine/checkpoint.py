@@ -19,14 +19,8 @@ from bccd_d2.modeling.weights import BCCDCheckpointer
 class RunCheckpointer(BCCDCheckpointer):
     """``BCCDCheckpointer`` of a run: its files appear under their names when they are complete.
 
-    ``model`` in a checkpoint holds the weights that are evaluated: their average where there is one.
-
-    Args:
-        model: to load into, without the wrapper for distributed training.
-        save_dir: the run's ``OUTPUT_DIR``.
-        evaluated: the model with the weights that are evaluated and saved.
-        config: of the run, see :class:`BCCDCheckpointer`.
-        checkpointables: as Detectron2's.
+    ``model`` in a checkpoint holds the weights of ``evaluated``: their average where there is one. ``model``, without
+    the wrapper for distributed training, is what checkpoints are loaded into.
     """
 
     def __init__(
@@ -38,31 +32,23 @@ class RunCheckpointer(BCCDCheckpointer):
         config: CfgNode,
         **checkpointables: Any,
     ) -> None:
-        super().__init__(model, save_dir, config=config, **checkpointables)
+        super().__init__(model, save_dir, **checkpointables)
         self._config = config
         self._evaluated = evaluated
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``name``.pth with the evaluated weights and all states, from which ``--resume`` continues.
-
-        Args:
-            name: of the file, without suffix.
-            kwargs: more tensors, numbers, strings, lists and dicts to save.
+        """Write ``name``.pth with the evaluated weights, ``kwargs`` and all states, from which ``--resume``
+        continues.
         """
         states = {key: value.state_dict() for key, value in self.checkpointables.items()}
         if self.save_weights(name, **states, **kwargs):
             self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, *, evaluated: bool = True, **kwargs: Any) -> bool:
-        """Write ``name``.pth with the weights and ``kwargs`` alone; ``--resume`` does not read it.
+        """Write ``name``.pth with the weights and ``kwargs`` alone, which ``--resume`` does not read.
 
-        Args:
-            name: of the file, without suffix.
-            evaluated: False for the weights that are trained, where their average is evaluated.
-            kwargs: as in :meth:`save`.
-
-        Returns:
-            Whether this process writes files.
+        With ``evaluated`` False these are the weights that are trained, where their average is evaluated. Returns
+        whether this process writes files.
         """
         if not self.save_dir or not self.save_to_disk:
             return False
@@ -85,11 +71,7 @@ class RunCheckpointer(BCCDCheckpointer):
 
     @contextmanager
     def resume_errors(self) -> Iterator[None]:
-        """Turn whatever goes wrong while a training resumes into one clear line.
-
-        Raises:
-            InputError: anything was raised inside.
-        """
+        """Turn whatever goes wrong while a training resumes into an InputError of one line."""
         try:
             yield
         except Exception as error:  # a state of another kind than expected fails in many ways

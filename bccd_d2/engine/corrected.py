@@ -66,20 +66,11 @@ def join_classes(document: Mapping[str, Any], names: Sequence[str], where: str) 
 def write_data(
     document: Mapping[str, Any], root: Path, classes: Sequence[str], out: Path
 ) -> tuple[list[str], list[str]]:
-    """Divide corrected images and write them as a data set of ``bccd_train`` and ``bccd_val``.
+    """Divide corrected images and write them as a data set of ``bccd_train`` and ``bccd_val`` below ``out``.
 
-    Args:
-        document: COCO, with categories that are among ``classes``. Classes that none of its cells has are taken for not
-            annotated: they are no negatives, neither in training nor in the evaluation.
-        root: folder of the images.
-        classes: of the model.
-        out: folder of the data set.
-
-    Returns:
-        File names of the images that are held back, none of fewer than :data:`FEWEST_TO_DIVIDE`, and of the others.
-
-    Raises:
-        InputError: there is no cell.
+    Classes that no cell of the COCO ``document`` has are taken for not annotated: they are no negatives, neither in
+    training nor in the evaluation. Returns the file names of the images that are held back, none of fewer than
+    :data:`FEWEST_TO_DIVIDE`, and of the others. Raises InputError where there is no cell.
     """
     cells = [annotation for annotation in document["annotations"] if not annotation["iscrowd"]]
     with_cells = {cell["image_id"] for cell in cells}

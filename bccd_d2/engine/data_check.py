@@ -1,8 +1,4 @@
-"""What a data set must have to be trained on and evaluated, checked before the first iteration.
-
-Each check stands for an assertion, an index or an empty mean in Detectron2's or this project's data and evaluation code
-that a data set could otherwise reach in the middle of a run.
-"""
+"""What a data set must have to be trained on and evaluated, checked before the first iteration."""
 
 from __future__ import annotations
 
@@ -26,15 +22,11 @@ _logger = logging.getLogger(__name__)
 
 
 def check_data(cfg: CfgNode, *, training: bool) -> None:
-    """Refuse data that nothing can be learned from; turn off evaluations that could not be made, and say so.
+    """Refuse data that nothing can be learned from; turn off evaluations that are impossible, with a warning.
 
-    Args:
-        cfg: not frozen, with ``DATASETS.CLASS_NAMES``; of a training, ``DATASETS.TEST`` loses data sets without cells
-            and, when none is left, the periods of evaluation and validation loss become 0.
-        training: whether there is a training, or only an evaluation.
-
-    Raises:
-        InputError: names the file or key, what was found and what was expected.
+    ``cfg`` is not frozen and has ``DATASETS.CLASS_NAMES``; of a training ``DATASETS.TEST`` loses data sets without
+    cells and, when none is left, the periods of evaluation and validation loss become 0. Raises InputError that names
+    the file or key.
     """
     if training:
         _check_training(cfg)
@@ -52,9 +44,9 @@ def _check_training(cfg: CfgNode) -> None:
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is (): expected the name of a data set to train on")
     if cfg.SOLVER.IMS_PER_BATCH % comm.get_world_size():
+        number = comm.get_world_size()
         raise InputError(
-            f"SOLVER.IMS_PER_BATCH: found {cfg.SOLVER.IMS_PER_BATCH}, expected a multiple of the "
-            f"{comm.get_world_size()} processes"
+            f"SOLVER.IMS_PER_BATCH: found {cfg.SOLVER.IMS_PER_BATCH}, expected a multiple of the {number} processes"
         )
     dicts = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
     files = ", ".join(_file(name) for name in cfg.DATASETS.TRAIN)
@@ -63,14 +55,9 @@ def _check_training(cfg: CfgNode) -> None:
     if not dicts:
         raise InputError(f"{files}: found no images, expected images to train on")
     if not annotations:
-        raise InputError(
-            f"{files}: found {len(dicts)} images without annotations: there is nothing to learn from"
-        )
+        raise InputError(f"{files}: found {len(dicts)} images without annotations: nothing to learn from")
     if not counts:
-        raise InputError(
-            f"{files}: all {annotations} annotations have iscrowd 1 (regions to ignore), so that there is nothing to "
-            "learn from; set it to 0 if they are single cells"
-        )
+        raise InputError(f"{files}: all {annotations} annotations have iscrowd 1: nothing to learn from")
     lacking = [name for index, name in enumerate(cfg.DATASETS.CLASS_NAMES) if not counts[index]]
     if lacking:
         _say(f"{files}: no {', '.join(lacking)} among the cells: the model will not learn to find them")

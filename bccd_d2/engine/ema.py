@@ -13,14 +13,8 @@ class ModelEMA(HookBase):
     """Averages weights and batch norm statistics over the iterations (Polyak and Juditsky 1992), with timm's class.
 
     Update t = 1, 2, ... keeps d = min(decay, (1 + t) / (10 + t)) of the average, so that the first iterations are soon
-    forgotten. A checkpoint holds the average as its model, and this hook's state the weights that are trained.
-
-    Attributes:
-        module: a copy of the model with the average, in evaluation mode.
-
-    Args:
-        model: not wrapped for distributed training.
-        decay: in (0, 1).
+    forgotten. ``module`` is a copy of the model (not wrapped for distributed training) with the average, in evaluation
+    mode. A checkpoint holds the average as its model, and this hook's state the weights that are trained.
     """
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:

@@ -28,8 +28,7 @@ _ONE_SIGNAL = 1.0
 class StopTraining(BaseException):
     """Ends the training loop; no error, so that nothing on the way takes it for one.
 
-    Attributes:
-        signum: the signal that asked for it; None when there is nothing left to do.
+    ``signum`` is the signal that asked for it, None when there is nothing left to do.
     """
 
     def __init__(self, signum: int | None = None) -> None:
@@ -40,9 +39,7 @@ class StopTraining(BaseException):
 class ValidationLossHook(HookBase):
     """Puts the validation losses into the storage as ``validation/total_loss`` and ``validation/loss_...``.
 
-    Args:
-        period: in iterations; also done after the last one.
-        losses: computes them, by name; called in every process.
+    ``period`` is in iterations, and the last one is due too; ``losses`` is called in every process.
     """
 
     def __init__(self, period: int, losses: Callable[[], Mapping[str, float]]) -> None:
@@ -59,17 +56,13 @@ class ValidationLossHook(HookBase):
 
 
 class EvaluationHook(HookBase):
-    """Evaluates, keeps the best checkpoint and stops when it has not become better for long.
+    """Evaluates, keeps the best checkpoint and stops when it has not become better for long, in place of ``EvalHook``.
 
-    It takes the place of Detectron2's ``EvalHook``. A checkpoint is saved before the evaluation at the same iteration;
-    a training that goes on from it makes up for the evaluation first.
-
-    Args:
-        period: in iterations, 0 for none; also done after the last one.
-        evaluate: returns nested metrics, empty in all processes but the first.
-        metric: key of the flattened metrics, higher is better; there must be such a metric.
-        save_best: called with the number of the iteration and the metric's value at each new best one.
-        patience: evaluations without a new best one after which training stops; 0 for never.
+    A checkpoint is saved before the evaluation at the same iteration; a training that resumes from it makes up for the
+    evaluation first. ``period`` is in iterations, 0 for none, and the last one is due too; ``evaluate`` returns nested
+    metrics, empty in all processes but the first; ``metric`` is a key of the flattened metrics, higher is better;
+    ``save_best`` gets the iteration and the value of each new best one; after ``patience`` evaluations without one
+    training stops, 0 for never.
     """
 
     def __init__(
@@ -95,18 +88,14 @@ class EvaluationHook(HookBase):
         return bool(self._patience) and self._since_best >= self._patience
 
     def before_train(self) -> None:
-        """Make up for the evaluation that the checkpoint this run goes on from still had before it."""
+        """Make up for the evaluation that was due after the checkpoint from which this run resumes."""
         iteration = self.trainer.start_iter - 1
         due = is_due(iteration, self._period, self.trainer.max_iter)
         if iteration >= 0 and due and self._last_iteration < iteration:
             self._run(iteration)
 
     def after_step(self) -> None:
-        """Evaluate where it is time to.
-
-        Raises:
-            StopTraining: patience is at its end.
-        """
+        """Evaluate where it is time to; StopTraining when patience is at its end."""
         if is_due(self.trainer.iter, self._period, self.trainer.max_iter):
             self._run(self.trainer.iter)
 
@@ -140,7 +129,7 @@ class EvaluationHook(HookBase):
     def _compare(self, metrics: Mapping[str, float], iteration: int) -> None:
         if self._metric not in metrics:
             raise InputError(
-                f"TEST.BEST_METRIC: {self._metric} is not among the metrics: {', '.join(sorted(metrics))}"
+                f"TEST.BEST_METRIC: {self._metric}, expected one of {', '.join(sorted(metrics))}"
             )
         value = metrics[self._metric]
         if value > self._best:  # false for NaN
@@ -200,11 +189,7 @@ class StopOnSignal(HookBase):
                 _logger.warning("signals cannot be received outside the main thread")
 
     def after_step(self) -> None:
-        """Stop all processes when one was asked to, unless this was the last iteration.
-
-        Raises:
-            StopTraining: a signal came.
-        """
+        """Stop all processes (StopTraining) when one was asked to, unless this was the last iteration."""
         found = [signum for signum in comm.all_gather(self._signum) if signum is not None]
         if found and self.trainer.iter + 1 < self.trainer.max_iter:
             raise StopTraining(found[0])

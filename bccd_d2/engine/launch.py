@@ -24,18 +24,11 @@ from bccd_d2.errors import InputError, run_command
 
 
 def launch(main: Callable[[Namespace], int | None], arguments: Namespace) -> int | None:
-    """Run ``main(arguments)`` in as many processes as the arguments say.
+    """Run ``main(arguments)`` in as many processes as the arguments say; ``main`` is importable by name.
 
-    Args:
-        main: importable by name; returns the exit status.
-        arguments: Detectron2's (``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url``) and
-            ``num_processes``: processes a machine without GPUs, above 1 instead of ``num_gpus``.
-
-    Returns:
-        What ``main`` returned, or the status of the first process that failed.
-
-    Raises:
-        InputError: there are fewer GPUs, or both kinds of processes are asked for.
+    The arguments are Detectron2's (``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url``) and
+    ``num_processes``, above 1 on machines without GPUs. Returns the exit status of ``main``, or of the first process
+    that failed. Raises InputError where there are fewer GPUs, or both kinds of processes are asked for.
     """
     gpus, cpus = arguments.num_gpus, arguments.num_processes
     if gpus > max(1, torch.cuda.device_count()):
@@ -89,15 +82,10 @@ def _cpu_worker(
 
 @contextmanager
 def gloo_group(url: str, world_size: int, rank: int) -> Iterator[None]:
-    """Be one of several processes while the block runs.
+    """Be process ``rank`` of ``world_size`` that meet at ``url`` (``file://`` or ``tcp://``) while the block runs.
 
     Whoever ends with gloo's threads alive may be aborted in the middle of Python's end, after all work is done
     (pytorch/pytorch#179291): whatever holds the group must be gone before.
-
-    Args:
-        url: where the processes meet, ``file://`` or ``tcp://``.
-        world_size: number of processes.
-        rank: of this one, from 0 on.
     """
     distributed.init_process_group("gloo", init_method=url, world_size=world_size, rank=rank)
     try:

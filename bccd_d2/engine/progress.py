@@ -1,4 +1,4 @@
-"""What a person sees of a training: one short line now and then; log.txt has the rest."""
+"""Console progress of a training: one short line now and then; log.txt has the rest."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ from bccd_d2.errors import InputError
 # Detectron2 logs the configuration, the environment and the model, which are hundreds of lines.
 _LONGEST_MESSAGE = 20
 # Its long progress line, and lines of metrics made for pasting into spreadsheets.
-_NOT_FOR_PEOPLE = ("detectron2.utils.events", "detectron2.evaluation.testing")
+_NOT_FOR_THE_CONSOLE = ("detectron2.utils.events", "detectron2.evaluation.testing")
 # What a terminal's output and that of a notebook call themselves; the other handler is log.txt.
 _CONSOLES = ("<stdout>", "stdout")
 _WINDOW = 20
 
 
 class ProgressLine(EventWriter):
-    """Prints "iteration 120/1600  loss 1.234  lr 0.0005  0.45 s/it  ETA 0:11:06".
+    """Prints "iteration 120/1600 loss 1.234 lr 0.0005 0.45 s/it ETA 0:11:06".
 
     The loss is the median of the last 20 iterations, the time the median of all; evaluations are not in it.
-
-    Args:
-        max_iter: of the training.
     """
 
     def __init__(self, max_iter: int) -> None:
@@ -54,14 +51,14 @@ class ProgressLine(EventWriter):
 
 
 def quiet_console() -> None:
-    """Leave to log.txt what is not for a person: Detectron2's long progress line, dumps, tracebacks of bad input."""
+    """Keep Detectron2's long progress line, dumps and tracebacks of bad input out of the console; log.txt has them."""
     for name in ("detectron2", "fvcore", "bccd_d2"):
         for handler in logging.getLogger(name).handlers:
             if getattr(getattr(handler, "stream", None), "name", None) in _CONSOLES:
-                handler.addFilter(_is_for_a_person)
+                handler.addFilter(_is_for_the_console)
 
 
-def _is_for_a_person(record: logging.LogRecord) -> bool:
+def _is_for_the_console(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], InputError | OSError):
         return False  # the command ends with its message
-    return record.name not in _NOT_FOR_PEOPLE and record.getMessage().count("\n") < _LONGEST_MESSAGE
+    return record.name not in _NOT_FOR_THE_CONSOLE and record.getMessage().count("\n") < _LONGEST_MESSAGE

@@ -31,14 +31,9 @@ _PACKAGES = (
 
 @contextmanager
 def run_folder(folder: Path) -> Iterator[Path]:
-    """Hold the folder of a run, repaired after an earlier run, while the block runs.
+    """Hold the ``OUTPUT_DIR`` of a run (of several processes the first does), cleaned up after an earlier run.
 
-    Args:
-        folder: the run's ``OUTPUT_DIR``; of several processes the first holds it.
-
-    Raises:
-        InputError: another run holds it.
-        OSError: it cannot be written, now or in the block; the error names a path.
+    Raises InputError where another run holds it, OSError where it cannot be written; the error names a path.
     """
     if not comm.is_main_process():
         yield folder
@@ -49,7 +44,7 @@ def run_folder(folder: Path) -> Iterator[Path]:
 
 
 def clean_up(folder: Path) -> None:
-    """Mend what a run that was killed, or whose disk was full, has left in its folder; the folder must be locked.
+    """Clean up what a run that was killed, or whose disk was full, has left in its folder, which must be locked.
 
     Half-written files that nobody reads are deleted, and of metrics.json, which is written line by line, a last line
     that is not whole.
@@ -66,31 +61,16 @@ def clean_up(folder: Path) -> None:
 
 
 def refuse_mixing(folder: Path, resume: bool) -> None:
-    """A new training does not go into the folder of an old one, whose checkpoints and metrics it would mix with.
-
-    Raises:
-        InputError: ``folder`` holds a training and ``resume`` is false.
-    """
+    """InputError for a new training in the folder of an old one, whose checkpoints and metrics it would mix with."""
     if not resume and (folder / "last_checkpoint").is_file():
-        raise InputError(
-            f"OUTPUT_DIR: {folder} holds a training already; go on with --resume, or give another folder"
-        )
+        raise InputError(f"OUTPUT_DIR: {folder} holds a training already; give --resume or another folder")
 
 
 def record_run(folder: Path, seed: int, annotations: dict[str, Path], resumed: bool) -> dict[str, Any]:
-    """Write run.json: seed, SHA-256 of the annotation files, commit, versions and command line.
+    """Write run.json, and return its content: seed, SHA-256 of the annotation files, commit, versions and command line.
 
-    Args:
-        folder: ``OUTPUT_DIR``.
-        seed: of the run.
-        annotations: the JSON file by the name of the data set.
-        resumed: whether a training goes on, whose data must be the same.
-
-    Returns:
-        The content of the file.
-
-    Raises:
-        InputError: a training goes on with other annotations, or its record cannot be read.
+    ``annotations`` are the JSON files by the name of the data set. Raises InputError where a training is ``resumed``
+    with other annotations, or its record cannot be read.
     """
     path = folder / "run.json"
     hashes = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in annotations.items()}
@@ -99,8 +79,7 @@ def record_run(folder: Path, seed: int, annotations: dict[str, Path], resumed: b
         for name, value in hashes.items():
             if before.get(name, value) != value:
                 raise InputError(
-                    f"{annotations[name]} is not the file that {folder} was trained on: expected SHA-256 "
-                    f"{str(before[name])[:12]}..., found {value[:12]}...; --resume goes on with the same data only"
+                    f"{annotations[name]} is not the file that {folder} was trained on; --resume needs the same data"
                 )
     content = {
         "seed": seed,

@@ -18,6 +18,8 @@ from detectron2.utils.logger import setup_logger
 
 from bccd_d2.config import load_config
 from bccd_d2.data.registration import (
+    PARTS,
+    annotation_file,
     class_names,
     default_root,
     median_diameter,
@@ -25,19 +27,23 @@ from bccd_d2.data.registration import (
     use_classes,
 )
 from bccd_d2.engine.data_check import check_data
-from bccd_d2.engine.fast_dev_run import FAST_OPTIONS, reduced_data
 from bccd_d2.engine.progress import quiet_console
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.files import LOCK_FILE, replacing
+from bccd_d2.files import LOCK_FILE, replacing, write_json
+from bccd_d2.io.coco_images import image_root
+from bccd_d2.structures.coco import read_coco
+
+_FAST_IMAGES = 2
+# Two iterations, after each of which everything is due that a long run does now and then.
+FAST_OPTIONS: Sequence[str] = (
+    *("SOLVER.MAX_ITER", "2", "SOLVER.WARMUP_ITERS", "1", "SOLVER.CHECKPOINT_PERIOD", "1"),
+    *("TEST.EVAL_PERIOD", "1", "TEST.VALIDATION_LOSS_PERIOD", "2"),
+)
 
 
 def output_folder(config_file: str | Path, options: Sequence[str], *, fast: bool) -> Path:
-    """``OUTPUT_DIR`` of a run, or ``fast_dev_run`` in it; known before the run, which needs it to itself.
-
-    Raises:
-        InputError: see :func:`bccd_d2.config.load_config`.
-    """
+    """``OUTPUT_DIR`` of a run, or ``fast_dev_run`` in it; known before the run, which needs it to itself."""
     folder = Path(load_config(config_file, options).OUTPUT_DIR)
     return folder / "fast_dev_run" if fast else folder
 
@@ -50,23 +56,13 @@ def setup_config(
     training: bool = True,
     fast: bool = False,
 ) -> CfgNode:
-    """Configuration of a run on registered data.
+    """Checked configuration of a run on registered data, not frozen.
 
-    Args:
-        config_file: YAML file.
-        options: ``["KEY", "VALUE", ...]``, which win over the file.
-        data_root: folder that ``tools/convert_bccd.py`` wrote; wins over ``DATASETS.ROOT``.
-        training: whether ``DATASETS.TRAIN`` is needed beside ``DATASETS.TEST``.
-        fast: two iterations on two images of each part, see :mod:`bccd_d2.engine.fast_dev_run`; they go to
-            ``fast_dev_run`` in ``OUTPUT_DIR``, which is emptied.
-
-    Returns:
-        The checked configuration, not frozen, with ``DATASETS.ROOT`` and ``DATASETS.CLASS_NAMES`` filled in, and for a
-        training ``INPUT.CELL_DIAMETER``.
-
-    Raises:
-        InputError: see :func:`bccd_d2.config.load_config` and :func:`bccd_d2.data.registration.register_bccd`; or the
-            data's classes are not those of the configuration, or a data set it names has no annotations.
+    ``DATASETS.ROOT`` and ``DATASETS.CLASS_NAMES`` are filled in, and for a training ``INPUT.CELL_DIAMETER``.
+    ``options`` win over the file, ``data_root``, a folder that ``tools/convert_bccd.py`` wrote, over ``DATASETS.ROOT``.
+    With ``fast`` two iterations on two images of each part go to ``fast_dev_run`` in ``OUTPUT_DIR``, which is emptied.
+    Raises InputError as :func:`bccd_d2.config.load_config` and :func:`bccd_d2.data.registration.register_bccd`; or
+    where the data's classes are not those of the configuration, or a data set has no annotations.
     """
     cfg = load_config(config_file, [*options, *(FAST_OPTIONS if fast else ())], training=training)
     EvaluationOptions.from_config(cfg)  # refuses what the evaluation at the end would refuse
@@ -93,8 +89,8 @@ def setup_config(
     )
     if len(names) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
         raise InputError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but there are {len(names)} classes "
-            f"({', '.join(names)}): add 'MODEL.ROI_HEADS.NUM_CLASSES {len(names)}'"
+            f"MODEL.ROI_HEADS.NUM_CLASSES: found {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, expected {len(names)}, for the "
+            f"data have {', '.join(names)}"
         )
     cfg.DATASETS.CLASS_NAMES = names
     use_classes(
@@ -107,15 +103,35 @@ def setup_config(
     return cfg
 
 
+def reduced_data(root: Path, out: Path) -> Path:
+    """Write the annotations of the first two images of each part of ``root`` to ``out``, and return ``out``."""
+    for part in PARTS:
+        file = annotation_file(root, part)
+        if not file.is_file():
+            continue
+        content = read_coco(file)
+        annotated = {annotation["image_id"] for annotation in content["annotations"]}
+        # Images with cells first: training leaves out the others.
+        images = sorted(content["images"], key=lambda image: image["id"] not in annotated)[:_FAST_IMAGES]
+        kept = {image["id"] for image in images}
+        folder = image_root(content, file).resolve()
+        write_json(
+            annotation_file(out, part),
+            {
+                **content,
+                "info": {**content.get("info", {}), "image_root": str(folder)},
+                "images": images,
+                "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
+            },
+        )
+    return out
+
+
 def start_run(cfg: CfgNode, arguments: Namespace) -> None:
-    """What Detectron2's ``default_setup`` does, with our log messages, a console for people, and config.yaml whole.
+    """What Detectron2's ``default_setup`` does, with our log messages, a short console and config.yaml written whole.
 
-    Detectron2 writes config.yaml in place: a run that goes on when the disk is full would leave an empty one, and
-    the checkpoints beside it could not be loaded.
-
-    Args:
-        cfg: of the run.
-        arguments: of the command line, to be logged.
+    Detectron2 writes config.yaml in place: a run that resumes when the disk is full would leave an empty one, and the
+    checkpoints beside it could not be loaded.
     """
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback a line
     for name in ("fvcore", "bccd_d2"):

@@ -33,28 +33,16 @@ _PART = "val"
 
 @dataclass(frozen=True)
 class ClassThreshold:
-    """The best threshold of one class.
+    """The best threshold of one class; without cells that are found, the score from before and no F1."""
 
-    Attributes:
-        threshold: detections with a higher score are kept; the score from before where the class has no cells or none
-            of them was found, and then the others are ``None``.
-        f1: there, in [0, 1].
-        f1_before: at the score from before, with the first of the suppressions that were tried.
-    """
-
-    threshold: float
-    f1: float | None
-    f1_before: float | None
+    threshold: float  # detections with a higher score are kept
+    f1: float | None  # there, in [0, 1]
+    f1_before: float | None  # at the score from before, with the first of the suppressions tried
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was chosen.
-
-    Attributes:
-        classes: by class index.
-        mask_suppression: ``None`` for none.
-    """
+    """What was chosen, by class index; no ``mask_suppression`` for ``None``."""
 
     classes: Sequence[ClassThreshold]
     mask_suppression: MaskSuppression | None
@@ -75,18 +63,10 @@ def tune(
 ) -> Tuning:
     """For each class the threshold with the greatest F1; of several suppressions that with the greatest mean F1.
 
-    Predictions are matched with true cells of their class, best score first, as for the average precision; what lies in
-    regions to ignore does not count.
-
-    Args:
-        dataset: with predictions down to a low score.
-        iou_threshold: least mask IoU of a cell that is found, one of 0.5, 0.55, ..., 0.95.
-        score_before: see :class:`ClassThreshold`.
-        lowest_score: that of all predictions is higher.
-        suppressions: tried in order; of equals the first one is taken.
-
-    Raises:
-        InputError: ``iou_threshold`` is none of these, or there is no prediction at all.
+    Predictions, down to a low score, are matched with true cells of their class, best score first, as for the average
+    precision; what lies in regions to ignore does not count. ``iou_threshold`` is the least mask IoU of a cell that is
+    found; all scores are above ``lowest_score``; of equal suppressions the first one is taken. Raises InputError where
+    ``iou_threshold`` is none of 0.5, 0.55, ..., 0.95, or there is no prediction at all.
     """
     found = np.flatnonzero(np.isclose(IOU_THRESHOLDS, iou_threshold))
     if not found.size:
@@ -125,7 +105,7 @@ def _best(curve: PrecisionRecallCurve, score_before: float, lowest_score: float)
     if not curve.best_f1 or curve.best_threshold is None:
         return ClassThreshold(score_before, None, None)
     scores, recall, precision = (np.array(values) for values in (curve.scores, curve.recall, curve.precision))
-    # Half-way down to the first that is left out, so that scores which differ a little are judged alike.
+    # Half-way down to the first that is left out, so that scores which differ a little are treated alike.
     left_out = scores[scores < curve.best_threshold]
     threshold = (curve.best_threshold + (left_out[0] if left_out.size else lowest_score)) / 2
     f1 = 2 * recall * precision / np.maximum(recall + precision, 1e-12)
@@ -136,29 +116,19 @@ def _best(curve: PrecisionRecallCurve, score_before: float, lowest_score: float)
 def read_validation(
     cfg: CfgNode, run: Path, dataset: str, predictions: Path | None, *, untouched_masks: bool
 ) -> EvaluationSet:
-    """What a run predicted for the validation part, with its truth.
+    """What a run predicted for the validation part (``dataset``, such as ``"bccd_val"``), with its truth.
 
-    Args:
-        cfg: configuration of the run.
-        run: its ``OUTPUT_DIR``.
-        dataset: registered name, such as ``"bccd_val"``.
-        predictions: COCO results; ``None`` takes those of the run's own evaluation.
-        untouched_masks: refuse predictions that mask NMS has been over.
-
-    Raises:
-        InputError: the data set is none for validation, a file is missing, or the predictions are not all of them.
+    ``predictions`` are COCO results, by default those of the run's own evaluation; with ``untouched_masks`` those that
+    mask NMS has been over are refused. Raises InputError where the data set is none for validation, a file is missing,
+    or the predictions are not all of them.
     """
     if dataset.rpartition("_")[2] != _PART:
-        raise InputError(
-            f"{dataset}: thresholds are chosen on the validation part (a name that ends in _{_PART}); chosen on other "
-            "parts they would make the figures there look better than they are"
-        )
+        raise InputError(f"{dataset}: expected the validation part, a name that ends in _{_PART}")
     heads = cfg.MODEL.ROI_HEADS
     if heads.SCORE_THRESH_PER_CLASS or (untouched_masks and heads.MASK_NMS.ENABLED):
         key = "SCORE_THRESH_PER_CLASS" if heads.SCORE_THRESH_PER_CLASS else "MASK_NMS.ENABLED"
         raise InputError(
-            f"{run / 'config.yaml'}: MODEL.ROI_HEADS.{key} is set, so that predictions are missing from those it made; "
-            "expected a run without it"
+            f"{run / 'config.yaml'}: MODEL.ROI_HEADS.{key} has left out predictions; expected a run without it"
         )
     file = predictions or run / "inference" / dataset / "coco_instances_results.json"
     if not file.is_file():
@@ -171,14 +141,7 @@ def read_validation(
 
 
 def render(tuning: Tuning, class_names: Sequence[str], tried_suppressions: bool, source: str) -> str:
-    """The YAML that a configuration includes.
-
-    Args:
-        tuning: what was chosen.
-        class_names: by class index.
-        tried_suppressions: whether mask NMS was chosen too; else its keys are left alone.
-        source: said in the first line.
-    """
+    """The YAML that a configuration includes; without ``tried_suppressions`` it leaves the keys of mask NMS alone."""
     pairs = [f"[{json.dumps(name)}, {one.threshold:.6f}]" for name, one in zip(class_names, tuning.classes)]
     lines = [
         f"# Score thresholds chosen by tools/tune_thresholds.py: {source}",

@@ -19,11 +19,7 @@ from bccd_d2.errors import InputError
 
 
 class NonFiniteError(InputError):
-    """A loss or a gradient is infinite or NaN, so this step was not made.
-
-    Attributes:
-        file_names: the images it was computed from.
-    """
+    """A loss or a gradient is infinite or NaN, so this step was not made; ``file_names`` are the images."""
 
     def __init__(self, message: str, file_names: Sequence[str]) -> None:
         super().__init__(message)
@@ -34,15 +30,9 @@ class TrainStep(TrainerBase):
     """Makes the steps of :class:`bccd_d2.engine.trainer.BCCDTrainer`, in place of ``SimpleTrainer`` and ``AMPTrainer``.
 
     An iteration averages the gradients of ``accumulate`` batches. For a loss that is a mean over images that is the
-    gradient of one batch of all of them; Mask R-CNN's box and mask losses are means over regions, so there a batch
-    with fewer cells counts as much as one with more.
-
-    Args:
-        model: takes a batch, returns a dict of scalar losses; maybe wrapped for distributed training.
-        optimizer: of the model.
-        accumulate: batches an iteration.
-        amp_dtype: lower precision of the forward pass, ``torch.bfloat16`` or ``torch.float16`` (with scaled
-            gradients); None for float32.
+    gradient of one batch of all of them; Mask R-CNN's box and mask losses are means over regions, so there a batch with
+    fewer cells counts as much as one with more. ``amp_dtype`` is the lower precision of the forward pass, bfloat16 or
+    float16 (with scaled gradients); None for float32.
     """
 
     def __init__(
@@ -72,8 +62,7 @@ class TrainStep(TrainerBase):
     def run_step(self) -> None:
         """Make one iteration and put its losses, means over its batches and over all processes, into the storage.
 
-        Raises:
-            NonFiniteError: in every process; the weights are as they were before.
+        Raises NonFiniteError in every process; the weights are then as they were before.
         """
         self.optimizer.zero_grad(set_to_none=True)
         records, names = [], []
@@ -146,12 +135,12 @@ class TrainStep(TrainerBase):
         self, batch: Sequence[Mapping[str, Any]], losses: Sequence[Mapping[str, float]]
     ) -> NonFiniteError:
         """What to say; the images are looked at one by one where their batch's loss is not finite."""
-        guilty: list[str] = []
+        culprits: list[str] = []
         if not _finite(losses[comm.get_rank()]):
             with torch.no_grad():
-                guilty = _file_names([sample for sample in batch if not _finite(self._losses([sample]))])
-            guilty = guilty or _file_names(batch)
-        file_names = [name for names in comm.all_gather(guilty) for name in names]
+                culprits = _file_names([sample for sample in batch if not _finite(self._losses([sample]))])
+            culprits = culprits or _file_names(batch)
+        file_names = [name for names in comm.all_gather(culprits) for name in names]
         values = {(name, value) for found in losses for name, value in found.items()}
         terms = sorted(f"{name} {value}" for name, value in values if not math.isfinite(value))
         return NonFiniteError(

@@ -51,15 +51,12 @@ _STEP_SHARES = (0.6, 0.8, 0.9)
 
 
 class BCCDTrainer(DefaultTrainer):
-    """``DefaultTrainer`` that maps with :class:`BCCDDatasetMapper`, evaluates cells, and goes on where it stopped.
+    """``DefaultTrainer`` that maps with :class:`BCCDDatasetMapper`, evaluates cells, and resumes where it stopped.
 
     What a step draws at random depends on ``SEED``, the process and the iteration alone, and a crop on ``SEED`` and its
-    number alone; with the states in a checkpoint a resumed training therefore ends with the same weights as one
-    that was not interrupted (bit for bit on the CPU with one process).
-
-    Args:
-        cfg: of the run; ``DATASETS`` must be registered. A negative ``SEED`` is drawn, and found in ``cfg`` of the
-            trainer.
+    number alone; with the states in a checkpoint a resumed training therefore ends with the same weights as one that
+    was not interrupted (bit for bit on the CPU with one process). A negative ``SEED`` is drawn, and found in ``cfg`` of
+    the trainer.
     """
 
     iter: int
@@ -102,10 +99,7 @@ class BCCDTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, with this project's evaluation instead of its own, and more.
-
-        Of the periodic checkpoints only the newest ``CHECKPOINTS_KEPT`` stay.
-        """
+        """Detectron2's hooks, with this project's evaluation instead of its own, and more."""
         cfg = self.cfg
         timer, *stock = super().build_hooks()
         hooks: list[HookBase] = [timer, MetricsHistory(), *([self.ema] if self.ema else [])]
@@ -130,15 +124,14 @@ class BCCDTrainer(DefaultTrainer):
         return [*hooks, StopOnSignal()]
 
     def build_writers(self) -> list[EventWriter]:
-        """A line for people, and Detectron2's: log.txt, metrics.json and TensorBoard."""
+        """A short line on the console, and Detectron2's: log.txt, metrics.json and TensorBoard."""
         return [ProgressLine(self.max_iter), *super().build_writers()]
 
     def train(self) -> None:
         """Train to the end, until patience is at its end, or until a signal comes.
 
-        Raises:
-            SystemExit: SIGINT (130) or SIGTERM (143) came; a checkpoint was saved to go on from.
-            NonFiniteError: a loss or a gradient is; ``diagnostic.pth`` has the weights and the names of the images.
+        Raises SystemExit where SIGINT (130) or SIGTERM (143) came, after a checkpoint to resume from was saved, and
+        NonFiniteError for a loss or a gradient; ``diagnostic.pth`` has the weights and the names of the images.
         """
         if self.evaluation.is_exhausted:
             _logger.info("patience was at its end already after iteration %d", self.start_iter)
@@ -174,20 +167,18 @@ class BCCDTrainer(DefaultTrainer):
         self._last_iteration = self.iter
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the weights that a training goes on from: numbers, strings, tensors, lists and dicts."""
+        """Everything but the weights that a training resumes from: numbers, strings, tensors, lists and dicts."""
         return {**TrainerBase.state_dict(self), **self._trainer.state_dict(), "seed": self.cfg.SEED}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over :meth:`state_dict`, after the model has loaded its weights.
 
-        Raises:
-            InputError: one of the two trainings averages its weights and the other does not.
+        Raises InputError where one of the two trainings averages its weights and the other does not.
         """
         averaged = ModelEMA.__qualname__ in state_dict.get("hooks", {})
         if averaged != bool(self.ema):
             raise InputError(
-                f"MODEL_EMA.ENABLED is {bool(self.ema)}, but the checkpoint comes from a training where it was "
-                f"{averaged}; --resume goes on with the same value only"
+                f"MODEL_EMA.ENABLED is {bool(self.ema)}, but the checkpoint has {averaged}; --resume needs the same"
             )
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict)
@@ -266,8 +257,7 @@ class BCCDTrainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Evaluate on every data set of ``DATASETS.TEST``, with ``TEST.TTA``, and write ``OUTPUT_DIR/results.json``.
 
-        Returns:
-            As ``DefaultTrainer.test``: the metrics in percent, by data set where there are several.
+        Returns the metrics in percent, by data set where there are several, as ``DefaultTrainer.test``.
         """
         results = super().test(cfg, CellModel(cfg, model), evaluators)
         if comm.is_main_process():
@@ -280,7 +270,7 @@ class BCCDTrainer(DefaultTrainer):
         """As ``DefaultTrainer.resume_or_load``; what cannot be read is an :class:`InputError`.
 
         Without ``MODEL.WEIGHTS`` a backbone with weights of its own starts from those. Periodic checkpoints of a
-        training that goes on count among those of which ``CHECKPOINTS_KEPT`` stay.
+        training that resumes count among those of which ``CHECKPOINTS_KEPT`` stay.
         """
         if resume and self.checkpointer.has_checkpoint():
             with self.checkpointer.resume_errors():

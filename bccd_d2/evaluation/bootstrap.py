@@ -65,10 +65,8 @@ class HeadlineStatistics:
         self.number_of_images = len(measured)
 
     def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
-        """By the names in :data:`HEADLINE`; NaN where there is no ground truth.
-
-        Args:
-            weights: (I,) how often each image counts; ``None`` for once.
+        """By the names in :data:`HEADLINE`, NaN without ground truth; ``weights`` (I,) is how often each image
+        counts.
         """
         if weights is None:
             weights = np.ones(self.number_of_images)
@@ -90,13 +88,7 @@ class HeadlineStatistics:
 
 
 def intervals(statistics: HeadlineStatistics, samples: int, seed: int) -> Mapping[str, Interval]:
-    """Figures of all images with their intervals.
-
-    Args:
-        statistics: of one region.
-        samples: number of resamples; 0 for no interval.
-        seed: of the draws.
-    """
+    """Figures of all images of one region with their intervals, from ``samples`` resamples; 0 for no interval."""
     values = statistics.figures()
     drawn = [statistics.figures(w) for w in _draws(statistics.number_of_images, samples, seed)]
     result = {}
@@ -107,12 +99,9 @@ def intervals(statistics: HeadlineStatistics, samples: int, seed: int) -> Mappin
 
 
 def differences(both: HeadlineStatistics, samples: int, seed: int) -> Mapping[str, Difference]:
-    """Compare two runs that were evaluated on the same images.
+    """Compare two runs on the same images: ``both`` is of the images of run A followed by the same images of run B.
 
-    Args:
-        both: statistics of the images of run A followed by the same images of run B.
-        samples: resamples for the interval and swaps for the p value; 0 for neither.
-        seed: of the draws.
+    ``samples`` resamples give the interval and as many swaps the p value; 0 for neither.
     """
     images = both.number_of_images // 2
 
@@ -169,19 +158,10 @@ def _value(figure: float) -> Value:
 def compare_runs(
     a: EvaluationSet, b: EvaluationSet, options: EvaluationOptions
 ) -> Mapping[str, Mapping[str, Difference]]:
-    """Compare the headline figures of two runs on the same images.
+    """Compare the headline figures of two runs on the same images: by region, then by the names in ``HEADLINE``.
 
-    Args:
-        a: predictions of the first run.
-        b: of the second.
-        options: ``bootstrap_samples`` resamples for each interval and as many swaps for each p value.
-
-    Returns:
-        By region, then by the names in ``HEADLINE``; "interior" has no IoU and Dice.
-
-    Raises:
-        InputError: the runs are not of the same images with the same ground truth and classes, or an image has more
-            predictions than ``options.max_detections``.
+    "interior" has no IoU and Dice. Raises InputError where the runs are not of the same images with the same ground
+    truth and classes, or an image has more predictions than ``options.max_detections``.
     """
     _check_same(a, b)
     names = a.class_names
@@ -198,15 +178,13 @@ def compare_runs(
 
 def _check_same(a: EvaluationSet, b: EvaluationSet) -> None:
     if list(a.class_names) != list(b.class_names):
-        raise InputError(
-            f"the runs have classes {list(a.class_names)} and {list(b.class_names)}, expected the same"
-        )
+        raise InputError(f"expected runs of the same classes, found {a.class_names} and {b.class_names}")
     ids = [[image.image_id for image in run.images] for run in (a, b)]
     if not ids[0]:
         raise InputError("no image to compare")
     if ids[0] != ids[1]:
         raise InputError(
-            f"the runs are of different images: {len(ids[0])} and {len(ids[1])}, expected the same in the same order"
+            f"the runs are of different images: {len(ids[0])} and {len(ids[1])}, expected the same"
         )
     for first, second in zip(a.images, b.images):
         if not (_same(first.truth, second.truth) and _same(first.ignore, second.ignore)):

@@ -13,34 +13,19 @@ _BINS = 15
 
 @dataclass(frozen=True)
 class TypeMetrics:
-    """Of N cells with one type each.
+    """Of N cells with one of K types each."""
 
-    Attributes:
-        confusion: (K, K) cells by true type (row) and predicted type (column).
-        precision: (K,) NaN where nothing is predicted.
-        recall: (K,) NaN where there is no cell.
-        f1: (K,) 0 where neither is right; NaN where a type neither occurs nor is predicted.
-        accuracy: share of the cells whose type is right.
-        macro_f1: mean of ``f1`` over types that occur.
-        ece: expected calibration error, see :func:`calibration_error`.
-    """
-
-    confusion: NDArray[np.int64]
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f1: NDArray[np.float64]
-    accuracy: float
-    macro_f1: float
-    ece: float
+    confusion: NDArray[np.int64]  # (K, K) cells by true type (row) and predicted type (column)
+    precision: NDArray[np.float64]  # (K,) NaN where nothing is predicted
+    recall: NDArray[np.float64]  # (K,) NaN where there is no cell
+    f1: NDArray[np.float64]  # (K,) 0 where neither is right; NaN where a type neither occurs nor is predicted
+    accuracy: float  # share of the cells whose type is right
+    macro_f1: float  # mean of f1 over types that occur
+    ece: float  # see calibration_error
 
 
 def measure_types(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> TypeMetrics:
-    """Compare the most probable types with the true ones.
-
-    Args:
-        probabilities: (N, K), N at least 1.
-        labels: (N,) in [0, K).
-    """
+    """Compare the most probable types of (N, K) ``probabilities``, N at least 1, with the true ones, (N,) in [0, K)."""
     number = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((number, number), np.int64)
@@ -62,12 +47,9 @@ def measure_types(probabilities: NDArray[np.float64], labels: NDArray[np.int64])
 def calibration_bins(
     confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Number of cells, mean confidence and share right (NaN where there is no cell) of bins of equal width.
+    """Number of cells, mean confidence and share right (NaN where there is no cell) of bins of [0, 1] of equal width.
 
-    Args:
-        confidence: (N,) in [0, 1], probability of the predicted type.
-        right: (N,).
-        bins: number of bins of [0, 1] (Guo et al. 2017 take 15).
+    ``confidence`` (N,) is the probability of the predicted type.
     """
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     number = np.bincount(index, minlength=bins)
@@ -99,16 +81,9 @@ def choose_threshold(
     accuracy: float = 0.97,
     most_rejected: float = 0.1,
 ) -> float:
-    """The lowest threshold above which a share ``accuracy`` of the cells is right.
+    """The lowest threshold above which a share ``accuracy`` of the cells is right, in [0, 1), to three decimals.
 
-    Args:
-        probabilities: (N, K).
-        labels: (N,).
-        accuracy: wanted of the cells that are kept.
-        most_rejected: share of the cells that may fall below the threshold; wins over ``accuracy``.
-
-    Returns:
-        In [0, 1), rounded down to three decimals.
+    ``most_rejected`` is the share of the cells that may fall below it, and wins over ``accuracy``.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels

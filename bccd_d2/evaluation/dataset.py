@@ -30,39 +30,26 @@ _logger = logging.getLogger(__name__)
 class EvaluationImage:
     """One image with what is true and what was predicted, in native pixels.
 
-    Attributes:
-        image_id: of the COCO file.
-        file_name: as the COCO file has it.
-        path: of the image; ``None`` where it is not known, and then nothing is said about contrast.
-        truth: annotated cells; ``scores`` are 1.
-        ignore: regions with ``iscrowd``: predictions that match nothing and lie mostly in one of their class are
-            neither right nor wrong.
-        predictions: all of the model, whatever their score; ``classes`` index the same names as those of ``truth``.
-        unlabeled: indices of the classes that are not annotated, or not completely: predictions of these classes count
-            only where they match an annotated cell.
+    ``ignore`` are regions with ``iscrowd``: predictions that match nothing and lie mostly in one of their class are
+    neither right nor wrong. Predictions of an ``unlabeled`` class, one that is not annotated, or not completely, count
+    only where they match an annotated cell.
     """
 
-    image_id: int
-    file_name: str
-    path: Path | None
-    truth: Cells
+    image_id: int  # of the COCO file
+    file_name: str  # as the COCO file has it
+    path: Path | None  # None: no contrast
+    truth: Cells  # annotated cells; ``scores`` are 1
     ignore: Cells
-    predictions: Cells
+    predictions: Cells  # whatever their score; ``classes`` index the same names
     unlabeled: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images of one data set.
-
-    Attributes:
-        images: in the order of the COCO file.
-        class_names: by class index, in the order of the category ids, as Detectron2 counts them.
-        category_ids: likewise.
-    """
+    """Images of one data set, in the order of the COCO file."""
 
     images: Sequence[EvaluationImage]
-    class_names: Sequence[str]
+    class_names: Sequence[str]  # by class index, in the order of the category ids, as Detectron2 counts
     category_ids: Sequence[int]
 
     def with_results(
@@ -77,20 +64,14 @@ class EvaluationSet:
         """The same truth with the predictions of a COCO results list.
 
         Images and classes are joined by name where the entries have ``file_name`` and ``category``, else by
-        ``image_id`` and ``category_id``. Predictions of a class that the truth does not list are left out, with a
-        warning: the class is added to the others and has no ground truth.
+        ``image_id`` (see :func:`bccd_d2.evaluation.joining.join_image_ids`) and ``category_id``. Predictions of a class
+        that the truth does not list are left out, with a warning: the class is added to the others and has no ground
+        truth.
 
-        Args:
-            results: ``score``, ``segmentation`` (RLE or polygons), maybe ``bbox`` ``[x, y, width, height]`` in native
-                pixels, and names or ids of image and class.
-            where: what error messages call the list.
-            image_ids: what ``image_id`` is, see :func:`bccd_d2.evaluation.joining.join_image_ids`.
-            class_names: of all classes that a ``category`` could name, whether or not one does.
-            class_agnostic: all predictions are of the first class, whatever theirs.
-
-        Raises:
-            InputError: an entry lacks a key, has an image, category or size that the truth does not know, or a
-                score outside [0, 1].
+        Entries have ``score``, ``segmentation`` (RLE or polygons) and maybe ``bbox`` ``[x, y, width, height]`` in
+        native pixels; ``class_names`` are all that a ``category`` could name. With ``class_agnostic`` all are of the
+        first class. Raises InputError where an entry lacks a key, has an image, category or size that the truth does
+        not know, or a score outside [0, 1]; ``where`` is what the message calls the list.
         """
         if not isinstance(results, Sequence) or isinstance(results, str):
             raise InputError(f"{where}: {type(results).__name__} at the top, expected a list of COCO results")
@@ -110,19 +91,13 @@ class EvaluationSet:
         return self._with_unlisted(unlisted).with_predictions(found)
 
     def with_predictions(self, predictions: Mapping[int, Cells]) -> EvaluationSet:
-        """The same truth with other predictions; those that the truth cannot judge are left out, with a warning.
+        """The same truth with other predictions by image id; a warning counts those left out for want of annotations.
 
-        Args:
-            predictions: by image id; an image that is missing was found empty.
-
-        Raises:
-            InputError: an image id is unknown, or the predictions lie on an image of another size.
+        Raises InputError where an image id is unknown, or the predictions lie on an image of another size.
         """
         unknown = set(predictions) - {image.image_id for image in self.images}
         if unknown:
-            raise InputError(
-                f"predictions for image {sorted(unknown)[0]!r}, which the ground truth does not hold"
-            )
+            raise InputError(f"image {sorted(unknown)[0]!r}: the ground truth does not hold it")
         images, left_out = [], Counter[str]()
         for image in self.images:
             cells = predictions.get(image.image_id, _no_cells(image.truth.height, image.truth.width))
@@ -131,7 +106,7 @@ class EvaluationSet:
                     f"{image.file_name}: predictions on an image of {cells.height} x {cells.width}, expected "
                     f"{image.truth.height} x {image.truth.width}"
                 )
-            kept = _is_judged(cells, image)
+            kept = _is_counted(cells, image)
             left_out.update(self.class_names[index] for index in cells.classes[~kept])
             images.append(replace(image, predictions=cells[kept]))
         for name, number in left_out.items():
@@ -201,11 +176,7 @@ class EvaluationSet:
 
 
 def check_detections(images: Sequence[EvaluationImage], max_detections: int) -> None:
-    """Refuse images with more predictions than an evaluation looks at; the others would be dropped silently.
-
-    Raises:
-        InputError: names the image.
-    """
+    """InputError for an image with more predictions than an evaluation looks at."""
     for image in images:
         if len(image.predictions) > max_detections:
             raise InputError(
@@ -217,12 +188,9 @@ def check_detections(images: Sequence[EvaluationImage], max_detections: int) -> 
 def truth_from_coco(
     document: Mapping[str, Any], image_root: Path | None = None, where: str = "ground truth"
 ) -> EvaluationSet:
-    """Images of a COCO instance document, without predictions.
+    """Images of a COCO instance document as :func:`bccd_d2.structures.coco.read_coco` returns it, without predictions.
 
-    Args:
-        document: a sound one, as :func:`bccd_d2.structures.coco.read_coco` returns it.
-        image_root: folder that ``file_name`` is relative to; ``None`` where the images are not at hand.
-        where: what error messages call the document.
+    ``image_root`` is the folder of the images, ``None`` where they are not at hand.
     """
     categories = sorted(document["categories"], key=lambda category: category["id"])
     names = [category["name"] for category in categories]
@@ -260,17 +228,11 @@ def truth_from_coco(
 def read_evaluation_set(
     truth_file: Path, predictions_file: Path | None = None, image_root: Path | None = None
 ) -> EvaluationSet:
-    """Read ground truth, and predictions where a file is named.
+    """Read ground truth (COCO instance JSON), and predictions (COCO results JSON) where a file is named.
 
-    Args:
-        truth_file: COCO instance JSON.
-        predictions_file: COCO results JSON.
-        image_root: folder of the images, in which they are found by path, file name or stem; ``None`` takes
-            ``info.image_root`` of the ground truth, which ``tools/convert_bccd.py`` writes. Images that are not there
-            are left without path, and counted in the log.
-
-    Raises:
-        InputError: a file is missing or malformed, or they do not belong together.
+    ``image_root`` is the folder of the images, in which they are found by path, file name or stem; ``None`` takes
+    ``info.image_root`` of the ground truth. Images that are not there are left without path, and counted in the log.
+    Raises InputError where a file is missing or malformed, or they do not belong together.
     """
     document = read_coco(truth_file)
     root = written_root(document, truth_file) if image_root is None else image_root
@@ -302,7 +264,7 @@ def _search(folder: Path, names: Sequence[str], taken: Iterable[Path | None]) ->
     return {name: files[file] for name, file in matched.items()}
 
 
-def _is_judged(cells: Cells, image: EvaluationImage) -> NDArray[np.bool_]:
+def _is_counted(cells: Cells, image: EvaluationImage) -> NDArray[np.bool_]:
     """(N,) whether the truth can tell if a prediction is right: not where it may be a cell that is not annotated."""
     doubtful = np.isin(cells.classes, image.unlabeled)
     if not doubtful.any():

@@ -23,11 +23,6 @@ def precision_gains(
     """Gains of mask AP50 and AP, fractions, by bin; ``None`` where there is no ground truth.
 
     Predictions below the score threshold have no bin and stay as they are.
-
-    Args:
-        images: scored with classes.
-        errors: of the same images.
-        number_of_classes: classes are counted from 0.
     """
     before = _average_precision(images, number_of_classes)
     gains: dict[str, tuple[float, float] | None] = {}
@@ -86,18 +81,13 @@ class ErrorBin:
 
 @dataclass(frozen=True)
 class ErrorTable:
-    """The taxonomy of a data set.
+    """The taxonomy of a data set."""
 
-    Attributes:
-        bins: by the names in :data:`bccd_d2.evaluation.taxonomy.BINS`.
-        splits: by what ("class", "size", "crowding", "contrast_bin"), group (for example "small"), then "truth" or
-            "prediction": number of cells by bin.
-        contrast_edges: the grey levels that part low from medium and medium from high contrast, thirds of the true
-            cells; ``None`` without images.
-    """
-
-    bins: Mapping[str, ErrorBin]
+    bins: Mapping[str, ErrorBin]  # by the names in taxonomy.BINS
+    # by what ("class", "size", "crowding", "contrast_bin"), group (for example "small"), then "truth" or "prediction":
+    # number of cells by bin
     splits: Mapping[str, Mapping[str, Mapping[str, Mapping[str, int]]]]
+    # grey levels that part the thirds of the true cells' contrast; None without images
     contrast_edges: tuple[float, float] | None
 
 
@@ -107,14 +97,7 @@ def error_table(
     cells: Sequence[Mapping[str, Any]],
     edges: tuple[float, float] | None,
 ) -> ErrorTable:
-    """Sum up images.
-
-    Args:
-        measured: all images.
-        number_of_classes: classes are counted from 0.
-        cells: their records.
-        edges: of the contrast.
-    """
+    """Sum up images; ``cells`` are their records, ``edges`` those of the contrast."""
     true = [name for m in measured for name in m.errors.true_bins]
     predicted = [name for m in measured for name in m.errors.predicted_bins if name is not None]
     gains = precision_gains(

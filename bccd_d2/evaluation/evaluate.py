@@ -1,4 +1,4 @@
-"""Everything that is said about a set of predictions, in one pass."""
+"""All figures of a set of predictions, in one pass."""
 
 from __future__ import annotations
 
@@ -38,47 +38,32 @@ from bccd_d2.evaluation.taxonomy import ImageErrors
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All figures, as fractions in [0, 1] or in pixels; ``Value`` is a number or words (see ``values.py``).
+    """All figures, as fractions in [0, 1] or in pixels; ``Value`` is a number or words.
 
-    ``region`` is "all" or "interior", ``class`` is a class name or ``ALL_CLASSES``.
-
-    Attributes:
-        class_names: by class index.
-        options: what the evaluation was told.
-        average_precision: by task ("bbox", "segm"), then region.
-        overlap: pixels of all cells together, the report's own metrics.
-        instances: by region, then class.
-        counts: by region, then class.
-        errors: the error taxonomy over all images.
-        curves: precision-recall at IoU 0.5, by region, then class.
-        reliability: by region.
-        confusion: (C + 1, C + 1) rows true, columns predicted class, the last of each for "none"; matched at IoU 0.5
-            whatever the class.
-        intervals: by region, then by the names in :data:`HEADLINE`; "interior" has no IoU and Dice.
-        image_errors: bins of each image, in the order of the images.
-        per_image: one record an image: ``image_id``, ``file_name``, ``iou``, ``dice``, ``ap50``, ``cells``,
-            ``predicted``, ``true_positives``, ``f1``, ``pq``, ``aji`` (these three ``None`` without true cells) and one
-            count ``errors <bin>`` of true cells and predictions for each bin but "correct".
-        per_cell: one record a true cell and one a prediction that counts: ``image_id``, ``file_name``, ``kind``
-            ("truth" or "prediction"), ``index`` (into the cells of the image), ``class``, ``score`` (``None`` for
-            truth), ``bin``, ``partner`` (index or ``None``), ``iou`` (best with any cell of the other kind),
-            ``area_px``, ``diameter_px``, ``x0``, ``y0``, ``x1``, ``y1``, ``touches_border``, ``size``, ``gap_px``
-            (to the next cell of its kind, ``None`` beyond ``crowding_edges``), ``crowding``, ``contrast`` (levels of
-            255 that it is darker than a ring around it, or ``None``) and ``contrast_bin``.
+    ``region`` is "all" or "interior", ``class`` is a class name or ``ALL_CLASSES``. A record of ``per_image`` is made
+    by :func:`bccd_d2.evaluation.records.image_record`, one of ``per_cell``, for each true cell and each prediction that
+    counts, by :func:`bccd_d2.evaluation.records.cell_records`.
     """
 
     class_names: Sequence[str]
     options: EvaluationOptions
-    average_precision: Mapping[str, Mapping[str, AveragePrecisionTable]]
-    overlap: PixelOverlap
-    instances: Mapping[str, Mapping[str, InstanceMetrics]]
-    counts: Mapping[str, Mapping[str, CountAgreement]]
+    average_precision: Mapping[
+        str, Mapping[str, AveragePrecisionTable]
+    ]  # by task ("bbox", "segm"), then region
+    overlap: PixelOverlap  # pixels of all cells together, the report's own metrics
+    instances: Mapping[str, Mapping[str, InstanceMetrics]]  # by region, then class
+    counts: Mapping[str, Mapping[str, CountAgreement]]  # by region, then class
     errors: ErrorTable
-    curves: Mapping[str, Mapping[str, PrecisionRecallCurve]]
-    reliability: Mapping[str, Reliability]
+    curves: Mapping[
+        str, Mapping[str, PrecisionRecallCurve]
+    ]  # precision-recall at IoU 0.5, by region, then class
+    reliability: Mapping[str, Reliability]  # by region
+    # (C + 1, C + 1) rows true, columns predicted class, the last of each for "none"; at IoU 0.5
     confusion: Sequence[Sequence[int]]
-    intervals: Mapping[str, Mapping[str, Interval]]
-    image_errors: Sequence[ImageErrors]
+    intervals: Mapping[
+        str, Mapping[str, Interval]
+    ]  # by region, then HEADLINE; "interior" has no IoU and Dice
+    image_errors: Sequence[ImageErrors]  # bins of each image
     per_image: Sequence[Mapping[str, Any]]
     per_cell: Sequence[Mapping[str, Any]]
 
@@ -138,9 +123,8 @@ class Evaluation:
 def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
     """Evaluate the predictions of a data set.
 
-    Raises:
-        InputError: an image has more predictions than ``options.max_detections``, cannot be read or has another size
-            than the ground truth says, or there is no image.
+    Raises InputError where an image has more predictions than ``options.max_detections``, cannot be read or has another
+    size than the ground truth says, or there is no image.
     """
     images, names = dataset.images, dataset.class_names
     if not images:
@@ -197,11 +181,7 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
 
 
 def headline_table(evaluations: Mapping[str, Evaluation]) -> str:
-    """Markdown table of the headline figures, two rows a data set: with the border and without it.
-
-    Args:
-        evaluations: by what the first column calls them, for example ``{"Val": ..., "Test": ...}``.
-    """
+    """Markdown table of the headline figures, two rows a data set: with the border and without it."""
     rows = []
     for name, evaluation in evaluations.items():
         for region in REGIONS:
@@ -213,5 +193,5 @@ def headline_table(evaluations: Mapping[str, Evaluation]) -> str:
 
 def _count_agreement(parts: Sequence[ImageInstances]) -> CountAgreement:
     """Of the true cells and the predictions that count, at IoU 0.5."""
-    found, wrong, missed = np.array([part.counts[0] for part in parts]).T
-    return count_agreement((found + missed).tolist(), (found + wrong).tolist())
+    tp, fp, fn = np.array([part.counts[0] for part in parts]).T
+    return count_agreement((tp + fn).tolist(), (tp + fp).tolist())

@@ -35,15 +35,7 @@ class CellEvaluator(COCOEvaluator):
         distributed: bool = True,
         output_dir: str | None = None,
     ) -> None:
-        """
-        Args:
-            dataset_name: a registered data set with the metadata ``json_file``.
-            options: ``max_detections`` is that of the model.
-            class_names: of the model, by class index; joined to those of the data set by name. ``None`` stands for
-                those of the data set.
-            distributed: gather the predictions of all processes.
-            output_dir: where ``coco_instances_results.json`` and ``metrics.json`` are written; ``None`` for nowhere.
-        """
+        """``class_names`` are the model's, by class index, joined to those of the data set by name."""
         # Detectron2 would write the predictions once more, in place, where a killed process leaves half a file.
         super().__init__(dataset_name, ("bbox", "segm"), distributed, None, use_fast_impl=False)
         self._folder = Path(output_dir) if output_dir else None
@@ -51,13 +43,7 @@ class CellEvaluator(COCOEvaluator):
         self._class_names = class_names
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Note the predictions of a batch.
-
-        Args:
-            inputs: dataset dicts with ``image_id``.
-            outputs: with ``cells`` (``Cells``), or with Detectron2's ``instances``, whose masks of
-                the image's size take many times as long.
-        """
+        """Note the predictions of a batch: ``cells``, or Detectron2's ``instances``, whose full masks take long."""
         for image, output in zip(inputs, outputs):
             if "cells" in output:
                 found = coco_results(output["cells"], image["image_id"])
@@ -111,30 +97,18 @@ RESULTS_FILE = "coco_instances_results.json"
 
 @dataclass(frozen=True)
 class RunFiles:
-    """An evaluated run.
-
-    Attributes:
-        options: of its evaluation, from its configuration.
-        truth: COCO JSON by part (``"val"``, ``"test"``), the parts in the order train, val, test.
-        predictions: COCO results of the same parts.
-        config: its configuration, YAML.
-    """
+    """An evaluated run; parts are in the order train, val, test."""
 
     options: EvaluationOptions
-    truth: Mapping[str, Path]
-    predictions: Mapping[str, Path]
-    config: str
+    truth: Mapping[str, Path]  # COCO JSON by part
+    predictions: Mapping[str, Path]  # COCO results by part
+    config: str  # YAML
 
 
 def find_run(run: Path, data_root: Path | None = None) -> RunFiles:
-    """Find the files of a run.
+    """Find the files of the run in an ``OUTPUT_DIR``; ``data_root`` is by default that of its configuration.
 
-    Args:
-        run: ``OUTPUT_DIR`` of tools/train_net.py.
-        data_root: folder that tools/convert_bccd.py wrote; ``None`` goes by the run's configuration.
-
-    Raises:
-        InputError: the run holds no configuration or no predictions, or its data are gone.
+    Raises InputError where the run holds no configuration or no predictions, or its data are gone.
     """
     config_file = run / "config.yaml"
     if not config_file.is_file():
@@ -152,9 +126,7 @@ def find_run(run: Path, data_root: Path | None = None) -> RunFiles:
     truth = {part: annotation_file(data_root, part) for part in predictions}
     for path in truth.values():
         if not path.is_file():
-            raise InputError(
-                f"{path} is not there: expected what the run {run} was evaluated on; give --data-root"
-            )
+            raise InputError(f"{path} is not there: give what the run was evaluated on as --data-root")
     return RunFiles(
         EvaluationOptions.from_config(cfg), truth, predictions, config_file.read_text(encoding="utf-8")
     )

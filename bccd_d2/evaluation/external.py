@@ -44,19 +44,11 @@ def read_predictions(
     """The truth with the predictions of a file or folder.
 
     Files are joined to images by path, file name or stem, classes by name; see
-    :meth:`bccd_d2.evaluation.dataset.EvaluationSet.with_results`. What holds no score counts with score 1.
-
-    Args:
-        path: a COCO results list or COCO document; or a folder of COCO documents, of label images, of GeoJSON or of
-            ImageJ regions, at every depth; or the output folder of tools/predict.py.
-        truth: what the predictions are of.
-        label_suffixes: what may stand after an image's stem in the name of its label image; the first that any image
-            has is taken for all.
-        image_ids: what ``image_id`` of a results list is; ``None`` takes what fits.
-        class_agnostic: leave the classes of both aside.
-
-    Raises:
-        InputError: the predictions cannot be read, or do not belong to the truth.
+    :meth:`bccd_d2.evaluation.dataset.EvaluationSet.with_results`. What holds no score counts with score 1. ``path`` is
+    a COCO results list or COCO document; or a folder of COCO documents, of label images, of GeoJSON or of ImageJ
+    regions, at every depth; or the output folder of tools/predict.py. Of ``label_suffixes``, what may stand after an
+    image's stem in the name of its label image, the first that any image has is taken for all. Raises InputError where
+    the predictions cannot be read, or do not belong to the truth.
     """
     if class_agnostic:
         truth = truth.without_classes()
@@ -65,10 +57,7 @@ def read_predictions(
     elif path.is_dir():
         results = _read_folder(path, truth, label_suffixes)
     else:
-        raise InputError(
-            f"{path}: no such file or folder, expected COCO JSON, or a folder of label images, GeoJSON, ImageJ regions "
-            "or COCO JSON"
-        )
+        raise InputError(f"{path}: no such file or folder, expected COCO JSON, label images or outlines")
     found = truth.with_results(results, str(path), image_ids=image_ids, class_agnostic=class_agnostic)
     empty = sum(len(image.predictions) == 0 for image in found.images)
     if empty:

@@ -31,10 +31,9 @@ class PixelOverlap:
     """Fractions in [0, 1] at a score threshold, the metrics of the torchvision report this project is modelled on.
 
     ``IoU`` and ``Dice`` compare the union of the predicted masks with the union of the true ones, whatever their class,
-    over the pixels of all images together; ``IoU_mean`` and ``Dice_mean`` are means over images.
-    ``AP50_per_image`` is the mean over images of the average precision of boxes at IoU 0.5, whatever their class, see
-    :func:`box_average_precision`; it is not COCO's mAP. What lies in ignore regions and in no true cell is neither
-    right nor wrong.
+    over the pixels of all images together; ``IoU_mean`` and ``Dice_mean`` are means over images. ``AP50_per_image`` is
+    the mean over images of :func:`box_average_precision`, which is not COCO's mAP. What lies in ignore regions and in
+    no true cell is neither right nor wrong.
     """
 
     IoU: float
@@ -90,18 +89,11 @@ def box_average_precision(
     true_boxes: NDArray[np.float64],
     iou_threshold: float = FOUND_IOU,
 ) -> float:
-    """Average precision of boxes of one image, the area under the interpolated precision-recall curve.
+    """Average precision in [0, 1] of boxes (N, 4) of one image, xyxy: area under the interpolated precision-recall
+    curve.
 
-    Predictions are matched greedily, best score first, each to the free true box that it overlaps most.
-
-    Args:
-        scores: (N,) float.
-        boxes: (N, 4) float, xyxy in native pixels.
-        true_boxes: (M, 4) float, likewise.
-        iou_threshold: the least IoU of a match.
-
-    Returns:
-        A number in [0, 1]; 1 where there is neither a prediction nor a true box, 0 where there is only one of both.
+    Predictions are matched greedily, best score first, each to the free true box that it overlaps most. 1 where there
+    is neither a prediction nor a true box, 0 where there is only one of both.
     """
     if len(true_boxes) == 0 or len(boxes) == 0:
         return float(len(true_boxes) == len(boxes))

@@ -36,12 +36,8 @@ def outline_agreement(
 ) -> OutlineAgreement:
     """Compare two outlines, the masks' pixels with one of the four neighbours outside; the image border is outside.
 
-    Args:
-        predictions: cells of the image.
-        predicted: index of one of them that is not empty.
-        truth: cells of the same image.
-        true: likewise.
-        tolerance: px by which an outline may be off.
+    ``predicted`` and ``true`` are indices of cells that are not empty, ``tolerance`` the px by which an outline may be
+    off.
     """
     windows = np.stack([predictions.windows[predicted], truth.windows[true]])
     origin, end = windows[:, :2].min(axis=0) - 1, windows[:, 2:].max(axis=0) + 1
@@ -88,40 +84,22 @@ class ThresholdMetrics:
 
 @dataclass(frozen=True)
 class InstanceMetrics:
-    """Of one class, or of all whatever their class, in one region, at the score threshold.
+    """Of one class, or of all whatever their class, in one region, at the score threshold."""
 
-    Attributes:
-        cells: true cells.
-        predicted: predictions that count.
-        precision: at IoU 0.5, as recall and f1.
-        recall: share of the true cells that were found.
-        f1: harmonic mean of the two.
-        mean_f1: mean over IoU 0.50, 0.55, ..., 0.95.
-        sq: segmentation quality (Kirillov et al. 2019): mean IoU of the matched pairs at IoU 0.5; 0 without any.
-        rq: recognition quality, which is f1.
-        pq: panoptic quality, their product; cells of all images together.
-        aji: aggregated Jaccard index (Kumar et al. 2017), mean over images with ground truth.
-        aji_plus: AJI+ (Graham et al. 2019), which uses each prediction once at most, likewise.
-        boundary_f1: mean over matched pairs of the F1 of their outlines within ``boundary_tolerance`` px.
-        hausdorff: mean over matched pairs, px, of the greatest distance between their outlines.
-        hausdorff95: likewise of the 95th percentile.
-        by_threshold: for each of the ten IoU thresholds.
-    """
-
-    cells: int
-    predicted: int
-    precision: Value
+    cells: int  # true cells
+    predicted: int  # predictions that count
+    precision: Value  # at IoU 0.5, as recall and f1
     recall: Value
     f1: Value
-    mean_f1: Value
-    sq: Value
-    rq: Value
-    pq: Value
-    aji: Value
-    aji_plus: Value
-    boundary_f1: Value
-    hausdorff: Value
-    hausdorff95: Value
+    mean_f1: Value  # mean over IoU 0.50, 0.55, ..., 0.95
+    sq: Value  # segmentation quality (Kirillov et al. 2019): mean IoU of the matched pairs at IoU 0.5; 0 without any
+    rq: Value  # recognition quality, which is f1
+    pq: Value  # panoptic quality, their product; cells of all images together
+    aji: Value  # aggregated Jaccard index (Kumar et al. 2017), mean over images with ground truth
+    aji_plus: Value  # AJI+ (Graham et al. 2019), likewise
+    boundary_f1: Value  # mean over matched pairs, of the outlines within ``boundary_tolerance`` px
+    hausdorff: Value  # mean over matched pairs, px, of the greatest distance between their outlines
+    hausdorff95: Value  # likewise of the 95th percentile
     by_threshold: Sequence[ThresholdMetrics]
 
 
@@ -145,14 +123,10 @@ def image_instances(
     class_index: int | None = None,
     interior: bool = False,
 ) -> ImageInstances:
-    """Match one image at all thresholds.
+    """Match one image at all thresholds; ``outline`` compares a prediction and a cell, given by their indices.
 
-    Args:
-        overlap: of all its predictions and cells.
-        outline: compares the outlines of a prediction and a cell, given by their indices.
-        score_threshold: predictions below it do not exist.
-        class_index: only this class; ``None`` for all, whatever their class.
-        interior: leave out the border.
+    Predictions below ``score_threshold`` do not exist; ``class_index`` takes one class only, ``interior`` leaves out
+    the border.
     """
     matches = [
         match_cells(overlap, score_threshold, class_index=class_index, interior=interior, iou_threshold=least)
@@ -175,8 +149,8 @@ def instance_metrics(images: Sequence[ImageInstances]) -> InstanceMetrics:
     """Sum up images, at least one."""
     counts = np.sum([image.counts for image in images], axis=0)
     thresholds = [
-        ThresholdMetrics(threshold, found, wrong, missed, *precision_recall_f1(found, wrong, missed))
-        for threshold, (found, wrong, missed) in zip(IOU_THRESHOLDS.tolist(), counts.tolist())
+        ThresholdMetrics(threshold, tp, fp, fn, *precision_recall_f1(tp, fp, fn))
+        for threshold, (tp, fp, fn) in zip(IOU_THRESHOLDS.tolist(), counts.tolist())
     ]
     first = thresholds[0]
     cells = first.true_positives + first.false_negatives
@@ -205,13 +179,13 @@ def instance_metrics(images: Sequence[ImageInstances]) -> InstanceMetrics:
     )
 
 
-def precision_recall_f1(true_positives: int, wrong: int, missed: int) -> tuple[Value, Value, Value]:
+def precision_recall_f1(tp: int, fp: int, fn: int) -> tuple[Value, Value, Value]:
     """In [0, 1]; words where there is no true cell. The precision of no prediction is 0."""
-    cells, predictions = true_positives + missed, true_positives + wrong
+    cells, predictions = tp + fn, tp + fp
     if cells == 0:
         return NO_GROUND_TRUTH, NO_GROUND_TRUTH, NO_GROUND_TRUTH
-    f1 = 2 * true_positives / (cells + predictions)
-    return true_positives / max(1, predictions), true_positives / cells, f1
+    f1 = 2 * tp / (cells + predictions)
+    return tp / max(1, predictions), tp / cells, f1
 
 
 def aggregated_jaccard(
@@ -219,10 +193,7 @@ def aggregated_jaccard(
 ) -> float:
     """AJI (Kumar et al. 2017): each cell takes the prediction with the best IoU, even one that is taken already.
 
-    Args:
-        shared: (N, M) pixels that predictions and cells share.
-        predicted_areas: (N,) px.
-        true_areas: (M,) px, not all 0.
+    ``shared`` (N, M) are pixels that predictions and cells share, areas are (N,) and (M,) px, not all 0.
     """
     union = predicted_areas[:, None] + true_areas[None] - shared
     if not len(predicted_areas):
@@ -238,7 +209,7 @@ def aggregated_jaccard(
 def aggregated_jaccard_plus(
     shared: NDArray[np.int64], predicted_areas: NDArray[np.int64], true_areas: NDArray[np.int64]
 ) -> float:
-    """AJI+ (Graham et al. 2019): one prediction a cell at most, with the greatest sum of IoU. Args as for AJI."""
+    """AJI+ (Graham et al. 2019): one prediction a cell at most, with the greatest sum of IoU; arguments as for AJI."""
     union = predicted_areas[:, None] + true_areas[None] - shared
     found, true = linear_sum_assignment(shared / np.maximum(union, 1), maximize=True)
     overlapping = shared[found, true] > 0

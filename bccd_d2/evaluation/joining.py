@@ -16,22 +16,11 @@ _AGNOSTIC = "--class-agnostic compares outlines alone"
 def join_image_ids(
     values: Sequence[Any], names: Mapping[int, str], where: str, meaning: ImageIds | None = None
 ) -> dict[Any, int]:
-    """The image that each ``image_id`` of COCO results means.
+    """The id of the image (of ``names``, file names by id) that each ``image_id`` of COCO results means.
 
     Some tools write the ids of the ground truth, others the names of the images without extension, as a number where
-    the name is one (Ultralytics).
-
-    Args:
-        values: numbers or text.
-        names: file name by id, of the ground truth.
-        where: what error messages call the results.
-        meaning: ``"ids"`` or ``"names"``; ``None`` takes what fits.
-
-    Returns:
-        Id of the ground truth by value.
-
-    Raises:
-        InputError: a value is neither, or all values are ids as well as names, of other images.
+    the name is one (Ultralytics). ``meaning`` ``None`` takes what fits. Raises InputError where a value is neither, or
+    all values are ids as well as names, of other images.
     """
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -44,8 +33,7 @@ def join_image_ids(
         example = next(value for value in distinct if by_id[value] != by_name[value])
         raise InputError(
             f"{where}: image_id {example!r} is the id of {names[by_id[example]]} and the name of "
-            f"{names[by_name[example]]} in the ground truth: say which it means with --image-ids ids or "
-            "--image-ids names"
+            f"{names[by_name[example]]}: say which it means with --image-ids ids or --image-ids names"
         )
     found = by_name if meaning == "names" or (meaning is None and fits_names and not fits_ids) else by_id
     missing = [value for value in distinct if value not in found]
@@ -59,11 +47,7 @@ def join_image_ids(
 
 
 def join_class_names(found: Sequence[str], known: Sequence[str], where: str) -> dict[str, int]:
-    """Class index by name, of those names that are known.
-
-    Raises:
-        InputError: none of them is, or one can be two.
-    """
+    """Class index by name, of those names that are known; InputError where none is, or one can be two."""
     distinct = dict(enumerate(dict.fromkeys(found)))
     classes = dict(enumerate(known))
     matched = match_classes(distinct, classes, where=where, required=False)
@@ -76,16 +60,10 @@ def join_class_names(found: Sequence[str], known: Sequence[str], where: str) -> 
 
 
 def join_class_numbers(found: Sequence[Any], known: Mapping[int, str], where: str) -> list[int]:
-    """Category id of each number.
-
-    Raises:
-        InputError: one is no number, or not known.
-    """
+    """Category id of each number; InputError where one is no number, or not known."""
     for value in found:
         if isinstance(value, bool) or not isinstance(value, int | float | str) or not _is_whole(value):
-            raise InputError(
-                f"{where}: category_id {value!r}, expected a number, or the name of the class as 'category'"
-            )
+            raise InputError(f"{where}: category_id {value!r}, expected a number, or a name as 'category'")
     numbers = [int(value) for value in found]
     try:
         match_classes(numbers, known, where=where)

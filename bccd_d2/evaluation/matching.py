@@ -93,13 +93,7 @@ def match_cells(
 
     Left out are predictions that match nothing and lie mostly in an ignore region; with ``interior`` also true cells
     that touch the border, and predictions that match no interior cell but touch the border or match a cell there.
-
-    Args:
-        overlap: of the image.
-        score_threshold: predictions below it do not exist.
-        class_index: only predictions, cells and regions of this class; ``None`` for all, whatever their class.
-        interior: leave out the border.
-        iou_threshold: least mask IoU of a match.
+    Predictions below ``score_threshold`` do not exist; ``class_index`` takes one class only.
     """
     chosen = overlap.scores >= score_threshold
     cells = np.ones(len(overlap.true_classes), bool)
@@ -130,12 +124,7 @@ def box_ious(a: NDArray[np.float64], b: NDArray[np.float64], *, crowd: bool = Fa
 def match_optimal(iou: NDArray[np.float64], threshold: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """As many pairs with an IoU of at least ``threshold`` as there can be, and among those the greatest sum of IoU.
 
-    Args:
-        iou: (N, M).
-        threshold: above 0.
-
-    Returns:
-        Indices of the predictions and of their true cells, both (P,), by rising prediction.
+    Returns indices of the predictions (rows of ``iou``) and of their true cells, both (P,), by rising prediction.
     """
     admissible = iou >= threshold
     # A pair less can never be made up for by the IoU of the others.
@@ -148,10 +137,7 @@ def match_optimal(iou: NDArray[np.float64], threshold: float) -> tuple[NDArray[n
 def match_greedy(
     iou: NDArray[np.float64], scores: NDArray[np.float64], threshold: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pairs as COCO makes them: best score first, each to the free true cell that it overlaps most.
-
-    Args and returns as :func:`match_optimal`, with ``scores`` (N,).
-    """
+    """As :func:`match_optimal`, but as COCO does: best score first, each to the free cell that it overlaps most."""
     free = np.ones(iou.shape[1], bool)
     pairs = []
     for index in np.argsort(-scores, kind="stable"):

@@ -41,8 +41,7 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def plain(value: Any) -> Any:
     """The same as what JSON knows: dataclasses and mappings as dict, arrays and sequences as list, NumPy scalars bare.
 
-    Raises:
-        ValueError: a number is NaN or infinite; a metric without value is words.
+    Raises ValueError where a number is NaN or infinite; a metric without value is words.
     """
     if hasattr(value, "__dataclass_fields__"):
         return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
@@ -71,27 +70,24 @@ FOUND_IOU = 0.5
 class EvaluationOptions:
     """Everything a user may set, in the configuration or as an option of ``tools/evaluate.py``.
 
-    Attributes:
-        max_detections: predictions that an image may have, ``TEST.DETECTIONS_PER_IMAGE``; more are an error.
-        score_threshold: what is counted, outlined or binned are predictions with at least this score. Average
-            precision, curves and calibration look at all.
-        size_edges: the two diameters in native px that part small from medium and medium from large cells, of a
-            disc with the area of the mask, ``TEST.SIZE_EDGES``.
-        border_margin: a mask that comes within this many px of the image border touches it.
-        crowding_edges: gaps in px to the next cell up to which a cell is "touching" and "near".
-        boundary_tolerance: px by which an outline may be off in boundary F1.
-        bootstrap_samples: resamples of the images for confidence intervals; 0 for none.
-        seed: of the resampling.
+    What is counted, outlined or binned are predictions with at least ``score_threshold``; average precision, curves and
+    calibration look at all. A mask that comes within ``border_margin`` px of the image border touches it.
     """
 
-    max_detections: int = 500
+    max_detections: int = 500  # TEST.DETECTIONS_PER_IMAGE; more are an error
     score_threshold: float = 0.5
-    size_edges: tuple[float, float] = (40.0, 130.0)
+    size_edges: tuple[float, float] = (
+        40.0,
+        130.0,
+    )  # TEST.SIZE_EDGES, diameters of discs of the mask's area, native px
     border_margin: int = 0
-    crowding_edges: tuple[float, float] = (3.0, 20.0)
-    boundary_tolerance: float = 2.0
-    bootstrap_samples: int = 1000
-    seed: int = 0
+    crowding_edges: tuple[float, float] = (
+        3.0,
+        20.0,
+    )  # gaps in px up to which a cell is "touching" and "near"
+    boundary_tolerance: float = 2.0  # px by which an outline may be off in boundary F1
+    bootstrap_samples: int = 1000  # resamples of the images for intervals; 0 for none
+    seed: int = 0  # of the resampling
 
     def __post_init__(self) -> None:
         for key, edges in (("TEST.SIZE_EDGES", self.size_edges), ("crowding edges", self.crowding_edges)):
@@ -110,11 +106,7 @@ class EvaluationOptions:
 
     @classmethod
     def from_config(cls, cfg: Any) -> EvaluationOptions:
-        """Options of a configuration; with ``SCORE_THRESH_PER_CLASS`` everything that the model outputs counts.
-
-        Raises:
-            InputError: a value is out of its range.
-        """
+        """Options of a configuration; with ``SCORE_THRESH_PER_CLASS`` everything that the model outputs counts."""
         return cls(
             max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
             score_threshold=0.0 if cfg.MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS else cls.score_threshold,

@@ -45,15 +45,10 @@ class PointRecall:
 
 
 def read_points(folder: Path, file_names: Sequence[str]) -> dict[str, Points]:
-    """Points by the file name of their image.
+    """Points by the file name of their image, from a text file for each image, joined by name.
 
-    Args:
-        folder: a text file for each image, joined by name; lines ``x y`` or ``x y class``, parted by blanks, commas or
-            semicolons. A first line without numbers is a heading.
-        file_names: of the images.
-
-    Raises:
-        InputError: there is no such file, one belongs to no image, or a line has another form.
+    Lines are ``x y`` or ``x y class``, parted by blanks, commas or semicolons; a first line without numbers is a
+    heading. Raises InputError where there is no such file, one belongs to no image, or a line has another form.
     """
     files = {
         path.relative_to(folder).with_suffix("").as_posix(): path
@@ -67,11 +62,7 @@ def read_points(folder: Path, file_names: Sequence[str]) -> dict[str, Points]:
 
 
 def images_as_truth(folder: Path) -> EvaluationSet:
-    """The images of a folder, without annotations, as what predictions are joined to.
-
-    Raises:
-        InputError: there is none, or one cannot be read.
-    """
+    """The images of a folder, without annotations, as what predictions are joined to."""
     images = []
     for number, (path, name) in enumerate(find_images([folder]), start=1):
         nothing = Cells.from_masks(*read_image_size(Path(path)), [])
@@ -82,12 +73,9 @@ def images_as_truth(folder: Path) -> EvaluationSet:
 def point_recall(
     dataset: EvaluationSet, points: Mapping[str, Points], score_threshold: float
 ) -> dict[str, PointRecall]:
-    """Recall of all points, and by class where the points have classes.
+    """Recall of all points, and by class where the points have classes; predictions count whatever their class.
 
-    Args:
-        dataset: with predictions, whatever their class.
-        points: by file name; images without points do not count.
-        score_threshold: predictions below it do not exist.
+    Images without points do not count; predictions below ``score_threshold`` do not exist.
     """
     number, found = Counter[str]({ALL_CLASSES: 0}), Counter[str]()
     for image in dataset.images:
@@ -138,9 +126,7 @@ def _read_file(path: Path) -> Points:
         except (ValueError, IndexError) as error:
             if not line or number == 1:
                 continue
-            raise InputError(
-                f"{path}, line {number}: {line[:60]!r}, expected 'x y' or 'x y class'"
-            ) from error
+            raise InputError(f"{path}, line {number}: {line[:60]!r}, expected 'x y [class]'") from error
         xy.append((x, y))
         classes += fields[2:]
     if classes and len(classes) < len(xy):

@@ -1,7 +1,6 @@
 """Predictions ranked by score as COCO matches them: what curves, calibration, oracles and resampling are made of.
 
-COCO's own tools give the average precision and nothing that it is made of, and count the masks again for every answer.
-The average precision of this module is the same: tests compare it with pycocotools.
+COCO's own tools give the average precision and nothing that it is made of; tests compare this one with pycocotools.
 """
 
 from __future__ import annotations
@@ -52,13 +51,9 @@ def scored_image(
     boxes: bool = False,
     areas: tuple[float, float] | None = None,
 ) -> ScoredImage:
-    """All predictions of an image, whatever their score.
+    """All predictions of an image, whatever their score; by the IoU of ``boxes`` in place of masks.
 
-    Args:
-        overlap: of the image.
-        interior: leave out the border.
-        boxes: go by the IoU of boxes in place of masks.
-        areas: leave out what has fewer or more pixels than these.
+    ``interior`` leaves out the border, ``areas`` what has fewer or more pixels than these two.
     """
     regions, cells = len(overlap.region_classes), len(overlap.true_classes)
     cell_left_out, prediction_left_out = overlap.true_border & interior, overlap.predicted_border & interior
@@ -121,11 +116,7 @@ class PrecisionRanking:
     """Average precision of the same detections, for any weights of the images."""
 
     def __init__(self, detections: RankedPredictions, thresholds: int = len(IOU_THRESHOLDS)) -> None:
-        """
-        Args:
-            detections: of all images.
-            thresholds: number of the first IoU thresholds that are wanted.
-        """
+        """Of the first ``thresholds`` IoU thresholds."""
         self._cells, self._thresholds = detections.cells, thresholds
         self._classes = []
         for index in range(detections.cells.shape[1]):
@@ -141,11 +132,7 @@ class PrecisionRanking:
             )
 
     def average_precision(self, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """(T, C) at each of the IoU thresholds for each class; NaN for a class without true cells.
-
-        Args:
-            weights: (I,) how often each image counts; ``None`` for once.
-        """
+        """(T, C) at each IoU threshold for each class, NaN without true cells; ``weights`` (I,) count images."""
         if weights is None:
             weights = np.ones(len(self._cells))
         cells = weights @ self._cells
@@ -172,22 +159,13 @@ SCORE_BINS = 10
 
 @dataclass(frozen=True)
 class Reliability:
-    """Reliability curve (Guo et al. 2017) over predictions of all scores; correct is a match at IoU 0.5.
+    """Reliability curve (Guo et al. 2017) over predictions of all scores; correct is a match at IoU 0.5."""
 
-    Attributes:
-        edges: (B + 1,) borders of the score bins in [0, 1].
-        counts: (B,) predictions.
-        mean_scores: (B,) mean score; ``None`` for an empty bin.
-        precisions: (B,) share that is correct; ``None`` for an empty bin.
-        expected_error: expected calibration error, mean of |precision - mean score| weighted by ``counts``; ``None``
-            without predictions.
-    """
-
-    edges: Sequence[float]
-    counts: Sequence[int]
-    mean_scores: Sequence[float | None]
-    precisions: Sequence[float | None]
-    expected_error: float | None
+    edges: Sequence[float]  # (B + 1,) borders of the score bins in [0, 1]
+    counts: Sequence[int]  # (B,) predictions
+    mean_scores: Sequence[float | None]  # (B,) None for an empty bin
+    precisions: Sequence[float | None]  # (B,) share that is correct; None for an empty bin
+    expected_error: float | None  # expected calibration error; None without predictions
 
 
 @dataclass(frozen=True)
@@ -220,13 +198,7 @@ def reliability(detections: RankedPredictions) -> Reliability:
 def precision_recall_curve(
     detections: RankedPredictions, class_index: int | None = None, threshold_index: int = 0
 ) -> PrecisionRecallCurve:
-    """Precision and recall of every score threshold.
-
-    Args:
-        detections: matched with classes for a curve of one class.
-        class_index: ``None`` for all classes together.
-        threshold_index: into ``IOU_THRESHOLDS``.
-    """
+    """Precision and recall of every score threshold, of one class or of all, at an index of ``IOU_THRESHOLDS``."""
     chosen = detections.counted[threshold_index].copy()
     cells = int(detections.cells.sum())
     if class_index is not None:

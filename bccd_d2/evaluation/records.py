@@ -53,9 +53,7 @@ def gaps(cells: Cells, reach: float) -> NDArray[np.float64]:
 def contrasts(cells: Cells, green: NDArray[np.uint8]) -> list[float | None]:
     """How much darker each cell is than a ring around it, free of other cells; in levels of 255, ``None`` if crowded.
 
-    Args:
-        cells: of the image.
-        green: (height, width) its green channel, where stained cells stand out most.
+    ``green`` is the image's (height, width) green channel, where stained cells stand out most.
     """
     result: list[float | None] = []
     for index, (mask, window) in enumerate(zip(cells.masks, cells.windows)):
@@ -112,11 +110,11 @@ TRUTH, PREDICTION = "truth", "prediction"
 
 
 def image_record(measured: MeasuredImage) -> dict[str, Any]:
-    """One image as a flat record; see :attr:`bccd_d2.evaluation.evaluate.Evaluation.per_image`."""
+    """One image as a flat record; F1, PQ and AJI are ``None`` without true cells."""
     found = measured.instances["all"][ALL_CLASSES]
-    true_positives, wrong, missed = found.counts[0].tolist()
-    matches = 2 * true_positives + wrong + missed
-    some = true_positives + missed > 0
+    true_positives, false_positives, false_negatives = found.counts[0].tolist()
+    matches = 2 * true_positives + false_positives + false_negatives
+    some = true_positives + false_negatives > 0
     iou, dice = iou_and_dice(measured.pixels)
     bins = [*measured.errors.true_bins, *measured.errors.predicted_bins]
     return {
@@ -125,8 +123,8 @@ def image_record(measured: MeasuredImage) -> dict[str, Any]:
         "iou": iou,
         "dice": dice,
         "ap50": measured.box_precision,
-        "cells": true_positives + missed,
-        "predicted": true_positives + wrong,
+        "cells": true_positives + false_negatives,
+        "predicted": true_positives + false_positives,
         "true_positives": true_positives,
         "f1": 2 * true_positives / matches if some else None,
         "pq": 2 * found.iou_sum / matches if some else None,
@@ -140,8 +138,10 @@ def cell_records(
 ) -> tuple[list[dict[str, Any]], tuple[float, float] | None]:
     """Records of all cells, and the grey levels that part the thirds of the true cells' contrast.
 
-    Raises:
-        InputError: an image cannot be read, or has another size than its annotations say.
+    ``partner`` and ``index`` are indices into the cells of the image, ``iou`` is the best with any cell of the other
+    kind, ``gap_px`` goes to the next cell of its kind (``None`` beyond ``crowding_edges``), ``contrast`` is levels of
+    255 that the cell is darker than a ring around it, or ``None``. Raises InputError where an image cannot be read, or
+    has another size than its annotations say.
     """
     records = [record for m in measured for record in _records(m, class_names, options)]
     edges = contrast_edges([record["contrast"] for record in records if record["kind"] == TRUTH])
@@ -215,8 +215,5 @@ def _green(image: EvaluationImage) -> NDArray[np.uint8] | None:
     green = np.ascontiguousarray(read_image(image.path, "RGB")[..., 1])
     size = (image.truth.height, image.truth.width)
     if green.shape != size:
-        raise InputError(
-            f"{image.path}: {green.shape[0]} x {green.shape[1]} pixels, expected {size[0]} x {size[1]} as the "
-            "ground truth says"
-        )
+        raise InputError(f"{image.path}: {green.shape} pixels, expected {size} as the ground truth says")
     return green

@@ -12,7 +12,7 @@ The bins, in the order in which they are asked for; "overlap" is IoU of masks:
   each other (a match of the cell is one of them); and that cell, if it is not found.
 - ``border``: what would be one of the following and touches the image border, where cells are labelled only sometimes.
 - ``poorly outlined``: a prediction and a cell that overlap by 0.1 or more.
-- ``hallucinated``: any other prediction. ``missed``: any other cell.
+- ``false positive``: any other prediction. ``false negative``: any other cell.
 """
 
 from __future__ import annotations
@@ -33,43 +33,30 @@ OVER = "over-segmented"
 MISCLASSIFIED = "misclassified"
 POOR = "poorly outlined"
 DUPLICATE = "duplicate"
-HALLUCINATED = "hallucinated"
-MISSED = "missed"
+FALSE_POSITIVE = "false positive"
+FALSE_NEGATIVE = "false negative"
 BORDER = "border"
 IGNORED = "ignored"
-BINS = (CORRECT, UNDER, OVER, MISCLASSIFIED, POOR, DUPLICATE, HALLUCINATED, MISSED, BORDER, IGNORED)
-"""A true cell is never "duplicate", "hallucinated" or "ignored", a prediction never "missed"."""
+BINS = (CORRECT, UNDER, OVER, MISCLASSIFIED, POOR, DUPLICATE, FALSE_POSITIVE, FALSE_NEGATIVE, BORDER, IGNORED)
+"""A true cell is never "duplicate", "false positive" or "ignored", a prediction never "false negative"."""
 NEAR_IOU = 0.1
 """Least IoU of a prediction that means a cell at all, as in TIDE (Bolya et al. 2020), and least share of a piece."""
 
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """Bins of one image.
-
-    Attributes:
-        true_bins: bin of each true cell, in the order of ``image.truth``.
-        predicted_bins: bin of each prediction with at least the score threshold, ``None`` for the others, in the order
-            of ``image.predictions``.
-        true_partners: for each true cell, the index of the prediction that its bin is about, or ``None``: its match,
-            the prediction that swallowed it, the best piece.
-        predicted_partners: likewise the index of the true cell.
+    """Bins of one image; a partner is the index of what the bin is about: a match, the swallowing cell, the best
+    piece.
     """
 
-    true_bins: Sequence[str]
-    predicted_bins: Sequence[str | None]
+    true_bins: Sequence[str]  # of each true cell, in the order of ``image.truth``
+    predicted_bins: Sequence[str | None]  # of each prediction, None below the score threshold
     true_partners: Sequence[int | None]
     predicted_partners: Sequence[int | None]
 
 
 def classify_errors(overlap: Overlaps, predictions: Cells, score_threshold: float) -> ImageErrors:
-    """Put every true cell and every prediction that counts into one bin.
-
-    Args:
-        overlap: of the image.
-        predictions: those of ``overlap``.
-        score_threshold: predictions below it do not count.
-    """
+    """Put every true cell and every prediction with at least ``score_threshold`` into one bin."""
     return _Classifier(overlap, predictions, score_threshold).classify()
 
 
@@ -160,8 +147,8 @@ class _Classifier:
             if nearest is not None and self.iou[p, nearest] >= NEAR_IOU:
                 self._put(p, POOR, nearest)
             else:
-                self._put(p, HALLUCINATED, None)
-        self.true_bins = [MISSED if name is None else name for name in self.true_bins]
+                self._put(p, FALSE_POSITIVE, None)
+        self.true_bins = [FALSE_NEGATIVE if name is None else name for name in self.true_bins]
 
     def _open_predictions(self) -> list[int]:
         """Predictions without bin that count, best score first."""

@@ -171,12 +171,8 @@ def _build_network(cfg: CfgNode, weights: str) -> TraceableNetwork:
 
 
 def _check_suppression(model: Any, path: Path) -> None:
-    for part in ("box_suppression", "mask_suppression"):
-        if getattr(model.roi_heads, part, None) is not None:
-            raise InputError(
-                f"{path}: the {part.replace('_', ' ')} that MODEL.ROI_HEADS asks for beside Detectron2's works on "
-                "NumPy arrays and cannot be exported: export with Detectron2's alone"
-            )
+    if getattr(model.roi_heads, "mask_suppression", None) is not None:
+        raise InputError(f"{path}: MODEL.ROI_HEADS.MASK_NMS cannot be exported: expected ENABLED False")
 
 
 def _card(cfg: CfgNode) -> NetworkCard:

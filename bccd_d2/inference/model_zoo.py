@@ -44,9 +44,10 @@ def find_model(
         )
     if run is not None and not run.is_dir():
         raise InputError(f"--run: {run} is not there; expected the OUTPUT_DIR of tools/train_net.py")
+    folder = run or Path()
     files = ModelFiles(
-        shipped_file(config_file if config_file is not None else run / "config.yaml"),  # type: ignore[operator]
-        shipped_file(weights if weights is not None else run / "model_final.pth"),  # type: ignore[operator]
+        shipped_file(config_file or folder / "config.yaml"),
+        shipped_file(weights or folder / "model_final.pth"),
     )
     if not Path(files.config).is_file():
         raise InputError(f"{files.config} is not there; expected the configuration of the model")

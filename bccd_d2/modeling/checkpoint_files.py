@@ -1,7 +1,7 @@
 """Reads checkpoint files without running what is in them, and writes safetensors.
 
-A pickle is a program: whoever loads one with ``pickle.load`` runs what its author wrote. Files that are downloaded
-are therefore read by readers that know tensors, arrays and plain values, and nothing else.
+A pickle is a program: ``pickle.load`` runs what its author wrote. Downloaded files are therefore read by readers that
+know tensors, arrays and plain values, and nothing else.
 """
 
 from __future__ import annotations
@@ -44,13 +44,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint file, by its suffix: ``.safetensors``, ``.pkl`` (Detectron2's model zoo), else torch's own.
 
-    Returns:
-        ``"model"``: the state dict (tensors, or arrays from a ``.pkl``); what else a training run saved (``"trainer"``,
-        ``"iteration"``, ``"config"``); ``"matching_heuristics"`` for files of Caffe2 with names of its own.
-
-    Raises:
-        InputError: the file asks for something else than tensors, arrays and plain values, or holds no state dict.
-        OSError: it cannot be read.
+    Returns ``"model"``, the state dict (tensors, or arrays from a ``.pkl``); what else a training run saved
+    (``"trainer"``, ``"iteration"``, ``"config"``); ``"matching_heuristics"`` for files of Caffe2 with names of its own.
+    Raises InputError where the file asks for something else than tensors, arrays and plain values, or holds no state
+    dict, OSError where it cannot be read.
     """
     with path.open("rb"):  # so that a file that is not there, or a folder, is named
         pass
@@ -68,8 +65,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 f"{path}: expected a checkpoint, cannot read it ({_first_line(error)})"
             ) from error
         raise InputError(
-            f"{path}: refused, for it asks for {wanted[1]} and such a file can run code: expected tensors, arrays and "
-            "plain values only"
+            f"{path}: refused, for it asks for {wanted[1]}, which can run code: expected tensors and plain values only"
         ) from error
     except (InputError, OSError):
         raise
@@ -112,16 +108,10 @@ def _read_zoo_pickle(path: Path) -> dict[str, Any]:
 def write_safetensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], half: bool = False
 ) -> None:
-    """Write a state dict as safetensors, whole or not at all.
+    """Write a state dict as safetensors, whole or not at all; :func:`read_checkpoint` gives the ``metadata`` back.
 
-    Args:
-        path: file to write; its suffix must be ``.safetensors``.
-        tensors: by name.
-        metadata: by name; :func:`read_checkpoint` gives them back.
-        half: floating point tensors as float16, half the size; one whose values float16 cannot hold stays as it is.
-
-    Raises:
-        InputError: another suffix, or the file cannot be written.
+    With ``half`` floating point tensors become float16; one whose values float16 cannot hold stays as it is. Raises
+    InputError for another suffix, or where the file cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file

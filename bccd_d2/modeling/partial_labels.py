@@ -28,17 +28,11 @@ _FIELDS = ("ignore_mask", "unlabeled_classes", "unlabeled_sizes")
 
 @dataclass(frozen=True)
 class PartialLabels:
-    """What the annotations of one image say nothing about.
+    """What the annotations of one image say nothing about."""
 
-    Attributes:
-        ignore_mask: (h, w) bool, or ``None``.
-        classes: contiguous ids of unlabelled classes.
-        sizes: lowest and highest sqrt(box area) of unlabelled cells in pixels of the image, or ``None``.
-    """
-
-    ignore_mask: Tensor | None = None
-    classes: tuple[int, ...] = ()
-    sizes: tuple[float, float] | None = None
+    ignore_mask: Tensor | None = None  # (h, w) bool
+    classes: tuple[int, ...] = ()  # contiguous ids of unlabelled classes
+    sizes: tuple[float, float] | None = None  # lowest and highest sqrt(box area) of unlabelled cells, px
 
     @classmethod
     def from_sample(cls, sample: Mapping[str, Any]) -> PartialLabels:
@@ -108,14 +102,10 @@ class CellRCNN(GeneralizedRCNN):
 
 
 def ignored_share(boxes: Tensor, ignore_mask: Tensor) -> Tensor:
-    """How much of each box is to be ignored.
+    """(N,) float in [0, 1]: the share of (N, 4) xyxy boxes, as far as they lie inside, that (h, w) bool ``ignore_mask``
+    marks.
 
-    Args:
-        boxes: (N, 4) xyxy in pixels of the mask; rounded to whole pixels.
-        ignore_mask: (h, w) bool.
-
-    Returns:
-        (N,) float in [0, 1], the share of the box's pixels inside the image; 0 for a box outside of it.
+    Boxes are rounded to whole pixels; one outside the image has 0.
     """
     height, width = ignore_mask.shape
     # Sums over all rectangles that start at the upper left corner (a summed-area table).
@@ -140,17 +130,11 @@ def mark_unlabeled(proposals: Sequence[Instances], targets: Sequence[Instances],
 
 
 def join_unlabeled(logits: Tensor, proposals: Sequence[Instances]) -> Tensor:
-    """Logits whose softmax loss does not punish unlabelled classes.
+    """Logits (R, K + 1), background last, whose softmax loss does not punish unlabelled classes.
 
     In the rows of background proposals with the field ``unlabeled``, the unlabelled classes are joined with the
-    background: its logit becomes ``logsumexp`` over all of them and theirs -inf.
-
-    Args:
-        logits: (R, K + 1) float, background last.
-        proposals: of each image, R together, with ``gt_classes``.
-
-    Returns:
-        (R, K + 1) float; the logits themselves where nothing is unlabelled.
+    background: its logit becomes ``logsumexp`` over all of them and theirs -inf. ``proposals``, R together, have
+    ``gt_classes``.
     """
     if not any(one.has("unlabeled") for one in proposals):
         return logits

@@ -19,25 +19,15 @@ class SimpleFeaturePyramid(Backbone):
     """Makes p2 to p6 (strides 4 to 64) of the one feature map of a backbone, without any path from top to bottom.
 
     Finer levels come from transposed convolutions, coarser ones from max pooling; each then passes a 1x1 and a 3x3
-    convolution.
-
-    Args:
-        bottom_up: with one feature map, at stride 8 or 16.
-        out_channels: of each level.
-        norm: "LN" (over channels, as in the paper), or one of Detectron2's names; empty for none.
-
-    Raises:
-        InputError: ``bottom_up`` has another stride.
+    convolution. ``norm`` is "LN" (over channels, as in the paper), or one of Detectron2's names; empty for none. Raises
+    InputError where the stride of ``bottom_up`` is neither 8 nor 16.
     """
 
     def __init__(self, bottom_up: Backbone, out_channels: int = 256, norm: str = "LN") -> None:
         super().__init__()
         ((self._feature, shape),) = bottom_up.output_shape().items()
         if shape.stride not in (8, 16):
-            raise InputError(
-                f"MODEL.TIMM.OPTIONS: expected a patch_size of 8 or 16, found {shape.stride}; patch embeddings of "
-                "other sizes are resampled to it"
-            )
+            raise InputError(f"MODEL.TIMM.OPTIONS: expected a patch_size of 8 or 16, found {shape.stride}")
         self.bottom_up = bottom_up
         self.levels = nn.ModuleDict()
         for stride in _STRIDES:

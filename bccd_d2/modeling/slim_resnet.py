@@ -22,24 +22,17 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 
 def build_slim_resnet(channels: Sequence[int], norm: str, input_channels: int = 3) -> ResNet:
-    """ResNet-18 (He et al. 2016) with other channels.
+    """ResNet-18 (He et al. 2016) with other channels of res2 to res5, at strides 4 to 32; the stem has those of res2.
 
-    Args:
-        channels: of the stages res2 to res5, at strides 4, 8, 16 and 32; the stem has those of res2.
-        norm: as Detectron2 names it: "BN", "GN", "FrozenBN" or "".
-        input_channels: of the image.
-
-    Raises:
-        InputError: there are not four positive numbers, or two stages in a row have as many channels, for which
-            Detectron2's basic block has no shortcut that halves the size.
+    ``norm`` is as Detectron2 names it: "BN", "GN", "FrozenBN" or "". Raises InputError where there are not four
+    positive numbers, or two stages in a row have as many channels, for which Detectron2's basic block has no shortcut
+    that halves the size.
     """
     key = "MODEL.SLIM_RESNET.CHANNELS"
     if len(channels) != len(STAGES) or not all(isinstance(n, int) and n > 0 for n in channels):
         raise InputError(f"{key}: expected four whole numbers above 0, found {list(channels)}")
     if any(first == second for first, second in pairwise(channels)):
-        raise InputError(
-            f"{key}: expected another number for each stage than for the one before, found {list(channels)}"
-        )
+        raise InputError(f"{key}: expected another number for each stage, found {list(channels)}")
     stages = [
         ResNet.make_stage(
             BasicBlock,
@@ -54,12 +47,8 @@ def build_slim_resnet(channels: Sequence[int], norm: str, input_channels: int = 
     return ResNet(BasicStem(input_channels, channels[0], norm), stages, out_features=list(STAGES))
 
 
-@BACKBONE_REGISTRY.register()
-def build_slim_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """Feature pyramid (Lin et al. 2017) on :func:`build_slim_resnet`, p2 to p6."""
-    bottom_up = build_slim_resnet(
-        cfg.MODEL.SLIM_RESNET.CHANNELS, cfg.MODEL.RESNETS.NORM, input_shape.channels
-    )
+def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
+    """The feature pyramid (Lin et al. 2017) of ``MODEL.FPN`` on a backbone, p2 to p6 at strides 4 to 64."""
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
@@ -68,3 +57,10 @@ def build_slim_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Back
         top_block=LastLevelMaxPool(),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+@BACKBONE_REGISTRY.register()
+def build_slim_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """Feature pyramid on :func:`build_slim_resnet`."""
+    channels, norm = cfg.MODEL.SLIM_RESNET.CHANNELS, cfg.MODEL.RESNETS.NORM
+    return build_fpn(cfg, build_slim_resnet(channels, norm, input_shape.channels))

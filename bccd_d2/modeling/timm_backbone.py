@@ -1,8 +1,4 @@
-"""Models of timm as backbones.
-
-Convolutional and hierarchical models stand under Detectron2's feature pyramid (Lin et al. 2017), plain vision
-transformers, such as the pathology model UNI, under a simple feature pyramid (Li et al. 2022).
-"""
+"""Models of timm under a feature pyramid (Lin et al. 2017), or a simple one (Li et al. 2022) for plain transformers."""
 
 from __future__ import annotations
 
@@ -17,11 +13,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.modeling.simple_feature_pyramid import SimpleFeaturePyramid
+from bccd_d2.modeling.slim_resnet import build_fpn
 
 # timm itself is imported where it is used: that takes two seconds.
 _STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}  # Detectron2's names of the stages
@@ -29,22 +25,15 @@ _TOKENS = "tokens"  # name of a transformer's one feature map
 
 
 class TimmBackbone(Backbone):
-    """The features of a timm model at strides 4, 8, 16 and 32.
+    """The features of a timm model, with or without the tag of its weights, at strides 4, 8, 16 and 32.
 
-    Args:
-        name: as in ``timm.list_models()``, with or without the tag of its weights.
-        pretrained: whether :meth:`initialize_from_pretrained` loads timm's weights.
-        freeze_bn: whether batch norms keep statistics, scale and offset.
-        in_channels: of the images.
-
-    Raises:
-        InputError: timm does not know the name, or the model gives no such features or takes one image size only.
+    Raises InputError where timm does not know the name, or the model gives no such features or takes one image size
+    only.
     """
 
-    def __init__(self, name: str, pretrained: bool, freeze_bn: bool = False, in_channels: int = 3) -> None:
+    def __init__(self, name: str, pretrained: bool, in_channels: int = 3) -> None:
         super().__init__()
         import timm
-        from timm.utils.model import freeze_batch_norm_2d
 
         _check_name(name)
         self.name, self.pretrained = name, pretrained
@@ -57,19 +46,14 @@ class TimmBackbone(Backbone):
         strides, channels = info.reduction(), info.channels()
         if not set(_STRIDES.values()) <= set(strides):
             raise InputError(
-                f"MODEL.TIMM.NAME: {name} has features at strides {strides}, expected {list(_STRIDES.values())} among "
-                "them"
+                f"MODEL.TIMM.NAME: {name} has features at strides {strides}, expected 4, 8, 16 and 32"
             )
         if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
             self._create = partial(self._create, strict_img_size=False)  # those that can then take any size
             try:
                 self.model = self._create()
             except TypeError as error:
-                raise InputError(
-                    f"MODEL.TIMM.NAME: {name} takes images of one size only ({error})"
-                ) from error
-        if freeze_bn:
-            self.model = freeze_batch_norm_2d(self.model)
+                raise InputError(f"MODEL.TIMM.NAME: {name} takes one image size only ({error})") from error
         # The last one of each stride has seen most of the network.
         self._indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in _STRIDES.values()]
         self._channels_last = str(getattr(self.model, "output_fmt", "")).endswith("NHWC")
@@ -78,15 +62,9 @@ class TimmBackbone(Backbone):
         self._out_feature_channels = {stage: channels[index] for stage, index in zip(_STRIDES, self._indices)}
 
     def initialize_from_pretrained(self) -> None:
-        """Load timm's weights, from its cache or the network.
-
-        Raises:
-            InputError: they cannot be had.
-        """
+        """Load timm's weights, from its cache or the network, if ``pretrained``; InputError without them."""
         if self.pretrained:
-            source = _pretrained_state(self.name, self._create)
-            wanted = self.model.state_dict()  # without the counters of batches, where batch norms are frozen
-            self.model.load_state_dict({key: value for key, value in source.items() if key in wanted})
+            self.model.load_state_dict(_pretrained_state(self.name, self._create))
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Features (N, C, H / stride, W / stride) by name, of normalized images (N, C, H, W)."""
@@ -104,17 +82,10 @@ class TimmViT(Backbone):
     the work of ViT-L, so windows would save little. The position embedding is interpolated to the image. The backward
     pass computes the blocks again, which takes less memory and a third more time.
 
-    Args:
-        name: as in ``timm.list_models()``, with or without the tag of its weights.
-        pretrained: whether :meth:`initialize_from_pretrained` loads timm's weights.
-        checkpoint_path: file that it loads instead, in any format that timm reads for its transformers; position and
-            patch embeddings of other sizes are resampled. Empty for none.
-        options: arguments of timm's constructor, such as ``init_values`` or ``patch_size``; ``mlp_layer`` is a name in
-            ``timm.layers``.
-        in_channels: of the images.
-
-    Raises:
-        InputError: timm does not know the name, it is no plain vision transformer, or the options do not fit it.
+    ``checkpoint_path`` is a file to start from instead of timm's weights, in any format that timm reads for its
+    transformers; position and patch embeddings of other sizes are resampled. ``options`` are arguments of timm's
+    constructor; ``mlp_layer`` is a name in ``timm.layers``. Raises InputError where timm does not know the name, it is
+    no plain vision transformer, or the options do not fit it.
     """
 
     def __init__(
@@ -146,12 +117,10 @@ class TimmViT(Backbone):
             )
             model = self._create()
         except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError) as error:
-            raise InputError(
-                f"MODEL.TIMM: {name} with the options {arguments} cannot be built ({error})"
-            ) from error
+            raise InputError(f"MODEL.TIMM: {name} with {arguments} cannot be built ({error})") from error
         if not isinstance(model, VisionTransformer):
             raise InputError(
-                f"MODEL.TIMM.NAME: expected a plain vision transformer, {name} is of class {type(model).__name__}"
+                f"MODEL.TIMM.NAME: expected a plain vision transformer, {name} is a {type(model).__name__}"
             )
         self.model = model
         self.model.set_grad_checkpointing()
@@ -161,11 +130,7 @@ class TimmViT(Backbone):
         self._out_feature_channels = {_TOKENS: model.embed_dim}
 
     def initialize_from_pretrained(self) -> None:
-        """Load ``checkpoint_path``, or timm's weights.
-
-        Raises:
-            InputError: they cannot be had, or do not fit.
-        """
+        """Load ``checkpoint_path``, or timm's weights; InputError where they cannot be had, or do not fit."""
         if not self.checkpoint_path:
             if self.pretrained:
                 self.model.load_state_dict(_pretrained_state(self.name, self._create))
@@ -175,21 +140,18 @@ class TimmViT(Backbone):
         path = Path(self.checkpoint_path)
         if not path.is_file():
             raise InputError(
-                f"MODEL.TIMM.CHECKPOINT_PATH: {path} is not there. UNI's weights are given to those who accept their "
-                "licence: ask for access to 'MahmoodLab/UNI' on the Hugging Face hub, download pytorch_model.bin and "
-                "give it as 'MODEL.TIMM.CHECKPOINT_PATH FILE'"
+                f"MODEL.TIMM.CHECKPOINT_PATH: {path} is not there; UNI's weights are at 'MahmoodLab/UNI' on the "
+                "Hugging Face hub, for those who accept their licence"
             )
         try:
             state = checkpoint_filter_fn(read_checkpoint(path)["model"], self.model)
             missing, unexpected = self.model.load_state_dict(state, strict=False)
         except (RuntimeError, KeyError, ValueError, AttributeError) as error:  # shapes, or another format
             first = " ".join(line.strip() for line in str(error).splitlines()[:2])  # of a line per tensor
-            raise InputError(
-                f"MODEL.TIMM.CHECKPOINT_PATH: {path} does not fit {self.name} ({first})"
-            ) from error
+            raise InputError(f"MODEL.TIMM.CHECKPOINT_PATH: {path} does not fit ({first})") from error
         if missing:
             raise InputError(
-                f"MODEL.TIMM.CHECKPOINT_PATH: {path} lacks {len(missing)} tensors of {self.name}, such as {missing[0]}"
+                f"MODEL.TIMM.CHECKPOINT_PATH: {path} lacks {len(missing)} tensors, such as {missing[0]}"
             )
         if unexpected:
             logging.getLogger(__name__).warning(
@@ -197,11 +159,7 @@ class TimmViT(Backbone):
             )
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Last tokens as a map (N, C, H / patch, W / patch).
-
-        Args:
-            images: (N, C, H, W), normalized, H and W multiples of the patch size.
-        """
+        """Last tokens as a map (N, C, H / patch, W / patch), of normalized images; sides are multiples of the patch."""
         height, width = (side // self._patch_size for side in images.shape[-2:])
         tokens = self.model.forward_features(images)[:, self.model.num_prefix_tokens :]
         return {_TOKENS: tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous()}
@@ -218,15 +176,9 @@ class TimmViT(Backbone):
 def decay_layer_rates(
     groups: Iterable[dict[str, Any]], model: torch.nn.Module, decay: float
 ) -> list[dict[str, Any]]:
-    """Lower the learning rates of vision transformers layer by layer, see :meth:`TimmViT.rate_factors`.
+    """Groups of an optimizer, one per rate, with the rates of vision transformers lowered layer by layer.
 
-    Args:
-        groups: of an optimizer, each with ``"params"`` and ``"lr"``.
-        model: whose parameters they are.
-        decay: ``MODEL.TIMM.LR_DECAY``; 1 leaves the rates.
-
-    Returns:
-        Groups of the same parameters, one per rate.
+    See :meth:`TimmViT.rate_factors`; ``decay`` 1 leaves the rates.
     """
     factors: dict[torch.nn.Parameter, float] = {}
     for module in model.modules():
@@ -268,18 +220,10 @@ def _pretrained_state(name: str, create: partial[torch.nn.Module]) -> dict[str, 
 
 
 @BACKBONE_REGISTRY.register()
-def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """``MODEL.TIMM`` under ``MODEL.FPN``, giving p2 to p6 at strides 4 to 64."""
+def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """``MODEL.TIMM`` under ``MODEL.FPN``."""
     timm = cfg.MODEL.TIMM
-    bottom_up = TimmBackbone(timm.NAME, timm.PRETRAINED, timm.FREEZE_BN, input_shape.channels)
-    return FPN(
-        bottom_up=bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    return build_fpn(cfg, TimmBackbone(timm.NAME, timm.PRETRAINED, input_shape.channels))
 
 
 @BACKBONE_REGISTRY.register()

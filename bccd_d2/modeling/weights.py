@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-import yaml
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
@@ -31,44 +30,18 @@ class BCCDCheckpointer(DetectionCheckpointer):
 
     :meth:`load`, for prediction, evaluation and resuming, wants a checkpoint that fits the model in every tensor.
     ``load(path, checkpointables=[])``, which is how ``resume_or_load(path, resume=False)`` starts a fine-tuning,
-    leaves what does not fit at its initial values, such as heads of another number of classes, and says so.
-
-    Args:
-        model: whose weights they are.
-        save_dir: folder that checkpoints are written to; empty: none are.
-        config: is written into each checkpoint as YAML and compared with that of a checkpoint that does not fit.
-        checkpointables: what else a checkpoint holds, see Detectron2.
+    leaves what does not fit at its initial values, such as heads of another number of classes, with a warning.
     """
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        save_dir: str = "",
-        *,
-        config: CfgNode | None = None,
-        save_to_disk: bool | None = None,
-        **checkpointables: Any,
-    ) -> None:
-        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
-        self.config = config
-        self._source = ""
-        self._strict = True
-
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``name.pth`` with the model, the checkpointables, the configuration and ``kwargs``."""
-        if self.config is not None:
-            kwargs["config"] = self.config.dump()
-        super().save(name, **kwargs)
+    _source = ""
+    _strict = True
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load ``path`` into the model and ``checkpointables`` (``None``: all of them); an empty path loads nothing.
 
-        Returns:
-            What the checkpoint holds beside.
-
-        Raises:
-            InputError: no tensor of it fits, or not every one does and ``checkpointables`` is ``None``; or it is
-                refused, see :func:`bccd_d2.modeling.checkpoint_files.read_checkpoint`.
+        Returns what the checkpoint holds beside. Raises InputError where no tensor of it fits, or not every one does
+        and ``checkpointables`` is ``None``; or it is refused, see
+        :func:`bccd_d2.modeling.checkpoint_files.read_checkpoint`.
         """
         self._source, self._strict = path, checkpointables is None
         return super().load(path, checkpointables)
@@ -92,8 +65,7 @@ class BCCDCheckpointer(DetectionCheckpointer):
         fitting = offered - len(incompatible.unexpected_keys) - len(shapes)
         if fitting <= 0:
             raise InputError(
-                f"{self._source}: no tensor in it fits this model ({_listed(unexpected or shapes)}): expected a "
-                "checkpoint of the same architecture"
+                f"{self._source}: no tensor in it fits this model ({_listed(unexpected or shapes)})"
             )
         differences = [
             f"{len(names)} {what}: {_listed(names)}"
@@ -105,10 +77,7 @@ class BCCDCheckpointer(DetectionCheckpointer):
             if names
         ]
         if self._strict and differences:
-            raise InputError(
-                f"{self._source}: the checkpoint is of another configuration: {'; '.join(differences)}"
-                f"{self._other_keys(checkpoint)}"
-            )
+            raise InputError(f"{self._source}: it is of another configuration: {'; '.join(differences)}")
         if differences:
             self.logger.warning(
                 f"{self._source}: {fitting} tensors loaded. Not loaded, the model's missing ones and those of another "
@@ -116,23 +85,10 @@ class BCCDCheckpointer(DetectionCheckpointer):
             )
         return None  # nothing left to log
 
-    def _other_keys(self, checkpoint: dict[str, Any]) -> str:
-        """Which keys of the model the checkpoint's configuration has other values for."""
-        if self.config is None or "config" not in checkpoint:
-            return ""
-        there, here = _model_keys(checkpoint["config"]), _model_keys(self.config.dump())
-        keys = sorted(key for key in there.keys() & here.keys() - {"WEIGHTS"} if there[key] != here[key])
-        lines = [f"MODEL.{key} {there[key]} there, {here[key]} here" for key in keys]
-        return f"; its configuration has {_listed(lines)}" if lines else ""
-
 
 @contextmanager
 def weights_errors(weights: str) -> Iterator[None]:
-    """Turn whatever goes wrong while ``weights`` are fetched and read into one clear line.
-
-    Raises:
-        InputError: anything was raised inside; it says what to do.
-    """
+    """Turn whatever goes wrong while ``weights`` are fetched and read into an InputError that says what to do."""
     try:
         yield
     except InputError as error:
@@ -156,38 +112,24 @@ def _address_and_place(weights: str) -> tuple[str, Path]:
     return address, Path(get_cache_dir()) / urlparse(address).path.lstrip("/")
 
 
-def load_weights(model: torch.nn.Module, weights: str, config: CfgNode | None = None) -> None:
-    """Load a checkpoint that fits ``model``, from a file or from the address that ``weights`` names.
+def load_weights(model: torch.nn.Module, weights: str) -> None:
+    """Load ``.pth``, ``.safetensors``, a ``.pkl`` of the model zoo, or the address of one, into ``model``.
 
-    Tensors are converted to the model's types, such as float16 of a safetensors file to float32.
-
-    Args:
-        model: in place.
-        weights: ``.pth``, ``.safetensors``, or a ``.pkl`` of Detectron2's model zoo.
-        config: of the model, for the error of a checkpoint of another one.
-
-    Raises:
-        InputError: ``weights`` is empty, missing, cannot be fetched or read, or does not fit the model.
+    Tensors are converted to the model's types. Raises InputError where ``weights`` is empty, missing, cannot be fetched
+    or read, or does not fit.
     """
     if not weights:
         raise InputError("MODEL.WEIGHTS: expected a checkpoint file, found none; add 'MODEL.WEIGHTS FILE'")
     with weights_errors(weights):
-        BCCDCheckpointer(model, config=config).load(weights)
+        BCCDCheckpointer(model).load(weights)
 
 
 def load_mean_weights(model: torch.nn.Module, weights: Sequence[str]) -> None:
     """Load the mean of several checkpoints: a model soup (Wortsman et al., ICML 2022), as fast as one model.
 
-    It can help where all were trained from the same weights, with other seeds or lengths; of models that started
-    apart the mean is no model. Statistics of batch norms are averaged like weights; whole numbers and truth values are
-    the first's.
-
-    Args:
-        model: in place.
-        weights: one or more, each as for :func:`load_weights`.
-
-    Raises:
-        InputError: there is none, or one of them cannot be loaded.
+    It can help where all were trained from the same weights, with other seeds or lengths; of models that started apart
+    the mean is no model. Statistics of batch norms are averaged like weights; whole numbers and truth values are the
+    first's. Raises InputError as :func:`load_weights`, and where there is none.
     """
     if not weights:
         raise InputError("expected one checkpoint or more to average, found none")
@@ -207,39 +149,20 @@ def load_mean_weights(model: torch.nn.Module, weights: Sequence[str]) -> None:
 def save_weights(
     model: torch.nn.Module, path: str | Path, half: bool = False, config: CfgNode | None = None
 ) -> None:
-    """Write the weights of ``model`` as safetensors, a quarter of a training checkpoint or, halved, an eighth.
+    """Write the weights as ``.safetensors``, a quarter of a training checkpoint or, with ``half``, an eighth.
 
-    Args:
-        model: whose weights they are.
-        path: file to write; its suffix must be ``.safetensors``.
-        half: as float16, see :func:`bccd_d2.modeling.checkpoint_files.write_safetensors`.
-        config: is written into the file's metadata as YAML.
-
-    Raises:
-        InputError: another suffix.
+    ``config`` is written into the file's metadata as YAML. Raises InputError for another suffix.
     """
     metadata = {} if config is None else {"config": config.dump()}
     write_safetensors(Path(path), model.state_dict(), metadata, half)
 
 
 def pack_model(cfg: CfgNode, weights: Sequence[str], folder: Path, name: str, note: str = "") -> str:
-    """Write ``NAME.safetensors``, the weights as float16, and ``NAME.yaml``, the configuration to predict with.
+    """Write ``NAME.safetensors``, float16, and ``NAME.yaml``, the configuration to predict with; returns the SHA-256.
 
-    Paths of the machine that trained the model are left out of the configuration.
-
-    Args:
-        cfg: of the training run.
-        weights: its checkpoint, or several whose mean is taken, see
-            :func:`load_mean_weights`.
-        folder: where the files go.
-        name: of the model.
-        note: comment at the top of the configuration.
-
-    Returns:
-        SHA-256 of the weights' file, in hexadecimal digits.
-
-    Raises:
-        InputError: a checkpoint cannot be read or is of another model, or there is none.
+    Of several checkpoints in ``weights`` the mean is taken, see :func:`load_mean_weights`. ``note`` becomes a comment
+    at the top of the configuration, which names no path of the machine that trained the model. Raises InputError where
+    a checkpoint cannot be read or is of another model.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -259,10 +182,8 @@ def pack_model(cfg: CfgNode, weights: Sequence[str], folder: Path, name: str, no
 def load_pretrained_backbone(model: torch.nn.Module) -> None:
     """Give backbones that have weights of their own (timm's, a vision transformer's file) what they start from.
 
-    Building a model does not do this, as nowhere in Detectron2, so that a trained one needs no download.
-
-    Raises:
-        InputError: the weights cannot be had.
+    Building a model does not do this, so that a trained one needs no download. Raises InputError where they cannot be
+    had.
     """
     for module in model.modules():
         load: Any = getattr(module, "initialize_from_pretrained", None)
@@ -277,19 +198,3 @@ def _without_constants(keys: Iterator[str] | Sequence[str]) -> list[str]:
 def _listed(names: Sequence[str]) -> str:
     rest = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _model_keys(text: Any) -> dict[str, Any]:
-    """The keys below ``MODEL`` of a configuration in YAML, by name; none of what is no such configuration."""
-    try:
-        return dict(_flat(yaml.safe_load(text)["MODEL"]))
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

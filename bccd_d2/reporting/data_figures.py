@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.label_map import IGNORED_LABEL
 from bccd_d2.data.stain import StainTarget
-from bccd_d2.modeling.anchors import Anchors, best_anchors
+from bccd_d2.modeling.anchors import BestAnchors
 from bccd_d2.reporting.overlay import CLASS_COLORS
 
 # RGB; one colour per instance tells touching cells apart ("Set1" and "Dark2" of ColorBrewer).
@@ -239,34 +239,32 @@ def dataset_item(
 
 
 def anchor_preview(
-    image: NDArray[np.uint8], boxes: NDArray[np.float64], anchors: Mapping[str, Anchors], threshold: float
+    image: NDArray[np.uint8], boxes: NDArray[np.float64], best: BestAnchors, title: str, threshold: float
 ) -> Figure:
     """Annotated boxes (N, 4) xyxy and, dashed in the colour of its level, the anchor that overlaps each most.
 
-    ``image`` and boxes are in network pixels; each set of anchors gets a panel. Boxes whose best IoU is below
-    ``threshold`` are red.
+    ``image`` and boxes are in network pixels. Boxes whose best IoU is below ``threshold`` are red.
     """
     height, width = image.shape[:2]
-    figure = Figure(figsize=(8 * len(anchors), 8 * height / width + 1.2), layout="constrained")
+    figure = Figure(figsize=(8, 8 * height / width + 1.2), layout="constrained")
+    axes = figure.subplots()
     colors = matplotlib.colormaps["Set2"].colors  # type: ignore[attr-defined]
-    for axes, (name, one) in zip(figure.subplots(1, len(anchors), squeeze=False)[0], anchors.items()):
-        best = best_anchors(boxes, np.tile((height, width), (len(boxes), 1)), one)
-        axes.imshow(image[..., ::-1])
-        for box, anchor, level, overlap in zip(boxes, best.boxes, best.levels, best.overlaps):
-            axes.add_patch(_rectangle(box, color="red" if overlap < threshold else "black", linewidth=1.8))
-            axes.add_patch(_rectangle(anchor, color=colors[level], linewidth=1.4, linestyle="--"))
-        axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-        covered = int((best.overlaps >= threshold).sum())
-        axes.set_title(f"{name}: {covered} of {len(boxes)} boxes have an anchor of IoU >= {threshold}")
-        lines = [
-            Line2D([], [], color=colors[level], linestyle="--", label=f"stride {stride}: {_listed(sizes)} px")
-            for level, (stride, sizes) in enumerate(zip(one.strides, one.sizes))
-        ]
-        lines.append(Line2D([], [], color="black", label="annotated"))
-        lines.append(Line2D([], [], color="red", label=f"annotated, IoU < {threshold}"))
-        axes.legend(
-            handles=lines, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False, fontsize=9
-        )
+    axes.imshow(image[..., ::-1])
+    for box, anchor, level, overlap in zip(boxes, best.boxes, best.levels, best.overlaps):
+        axes.add_patch(_rectangle(box, color="red" if overlap < threshold else "black", linewidth=1.8))
+        axes.add_patch(_rectangle(anchor, color=colors[level], linewidth=1.4, linestyle="--"))
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    covered = int((best.overlaps >= threshold).sum())
+    axes.set_title(f"{title}: {covered} of {len(boxes)} boxes have an anchor of IoU >= {threshold}")
+    lines = [
+        Line2D([], [], color=colors[level], linestyle="--", label=f"stride {stride}: {_listed(sizes)} px")
+        for level, (stride, sizes) in enumerate(zip(best.strides, best.sizes))
+    ]
+    lines.append(Line2D([], [], color="black", label="annotated"))
+    lines.append(Line2D([], [], color="red", label=f"annotated, IoU < {threshold}"))
+    axes.legend(
+        handles=lines, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False, fontsize=9
+    )
     return figure
 
 

@@ -24,7 +24,7 @@ from bccd_d2.data.registration import PARTS
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
-from bccd_d2.modeling.anchors import Anchors, ScaledBoxes
+from bccd_d2.modeling.anchors import best_anchors
 from bccd_d2.reporting import data_figures as figures
 
 _GRID_IMAGES = 8
@@ -135,9 +135,11 @@ class DataPreviews:
         """The configured anchors that overlap the annotated boxes of the image most."""
         native, scale = _read(self.record), self.cfg.INPUT.SCALE
         image = resize_image(native, *scaled_size(native.shape[0], native.shape[1], scale))
-        boxes = ScaledBoxes.from_dicts([self.record], scale).boxes
-        anchors = {_title(self.record): Anchors.from_config(self.cfg)}
-        return figures.anchor_preview(image, boxes, anchors, max(self.cfg.MODEL.RPN.IOU_THRESHOLDS))
+        boxes = np.array([one["bbox"] for one in _cells(self.record)], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        best = best_anchors(self.cfg, boxes * scale, *image.shape[:2])
+        threshold = max(self.cfg.MODEL.RPN.IOU_THRESHOLDS)
+        return figures.anchor_preview(image, boxes * scale, best, _title(self.record), threshold)
 
     def dataset_item(self) -> Figure:
         """Item 0 of the training set in torchvision's format."""

@@ -12,10 +12,10 @@ from bccd_d2.evaluation.taxonomy import (
     BORDER,
     CORRECT,
     DUPLICATE,
-    HALLUCINATED,
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
     IGNORED,
     MISCLASSIFIED,
-    MISSED,
     OVER,
     POOR,
     UNDER,
@@ -50,12 +50,12 @@ BIN_WORDS: Mapping[str, BinWords] = {
         "A cell is outlined in parts; counts come out too high.",
         "More training images of such cells; a stricter suppression of overlapping predictions.",
     ),
-    MISSED: BinWords(
+    FALSE_NEGATIVE: BinWords(
         "Not found",
         "An annotated cell without a prediction.",
         "Lower the score threshold; compare contrast and size of the cells not found, below.",
     ),
-    HALLUCINATED: BinWords(
+    FALSE_POSITIVE: BinWords(
         "No cell is annotated there",
         "Stain, dirt, or a real cell that is not annotated: look at the images.",
         "Raise the score threshold; annotate the missing cells.",
@@ -89,8 +89,8 @@ BIN_COLORS: Mapping[str, str] = {
     MISCLASSIFIED: "#7a3fd0",
     POOR: "#e09600",
     DUPLICATE: "#8b5a2b",
-    HALLUCINATED: "#ff4a1c",
-    MISSED: "#111111",
+    FALSE_POSITIVE: "#ff4a1c",
+    FALSE_NEGATIVE: "#111111",
     BORDER: "#7f8790",
     IGNORED: "#aab0b9",
 }

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from skimage.draw import polygon2mask
 
 from bccd_d2.data.augmentation import Rot90Transform, background_color, leaves
-from bccd_d2.data.crop import CropResizeTransform, RandomZoomCrop
+from bccd_d2.data.crop import RandomZoomCrop
 from bccd_d2.data.pipeline import PRESETS, build_pipeline
 from bccd_d2.errors import InputError
 from tests.data.shapes import disc, smear
@@ -80,23 +80,6 @@ def test_crops_are_equal_in_size_wherever_the_image_is_large_enough(height, widt
     assert tfm.apply_image(image).shape[:2] == (tfm.new_height, tfm.new_width)
 
 
-def test_zoom_spreads_over_its_range():
-    seeded(0)
-    image = np.zeros((900, 900, 3), np.uint8)
-    crop = RandomZoomCrop([100, 100], 1.0, (0.5, 2.0))
-    zooms = np.array([crop.get_transform(image).area_scale ** 0.5 for _ in range(300)])
-    assert zooms.min() < 0.55
-    assert zooms.max() > 1.85
-    assert 0.4 < (zooms < 1).mean() < 0.6
-
-
-def test_shrinking_averages():
-    image = np.zeros((4, 4, 3), np.uint8)
-    image[::2] = 200
-    tfm = CropResizeTransform(0, 0, 4, 4, 2, 2)
-    np.testing.assert_array_equal(tfm.apply_image(image), 100)
-
-
 GEOMETRIC = [
     ["Affine", {"scale": [0.8, 1.2], "rotate": [-30, 30], "shear": [-8, 8], "fill": "background", "p": 1}],
     ["ElasticTransform", {"alpha": 75, "sigma": 8, "fill": "background", "p": 1}],
@@ -160,23 +143,6 @@ def _top(augmentation, step):
     return next(t for t in augmentation.pipeline.transforms if step.transform in leaves(t))
 
 
-def test_probability_zero_is_the_identity():
-    entries = [[name, {**parameters, "p": 0.0}] for name, parameters in PRESETS["strong"].pipeline]
-    image = smear(HEIGHT, WIDTH, [disc(HEIGHT, WIDTH, 40, 40, 20)])
-    tfm = build_pipeline(entries).get_transform(image)
-    np.testing.assert_array_equal(tfm.apply_image(image), image)
-    np.testing.assert_array_equal(tfm.apply_segmentation(image[..., 0].astype(np.uint16)), image[..., 0])
-    np.testing.assert_array_equal(tfm.apply_coords(np.array([[3.0, 4.0]])), [[3, 4]])
-
-
-def test_some_of_with_replacement_replays_a_transform_that_ran_twice():
-    image = smear(HEIGHT, WIDTH, [disc(HEIGHT, WIDTH, 40, 40, 20)])
-    entry = ["SomeOf", {"transforms": [["Affine", {"rotate": [20, 20], "p": 1}]], "n": 2, "replace": True}]
-    tfm = build_pipeline([entry]).get_transform(image)
-    assert len(tfm.steps) == 2
-    np.testing.assert_array_equal(tfm.apply_image(image.copy()), tfm.apply_image(image))
-
-
 def test_colours_are_taken_as_rgb_in_either_order():
     image = smear(HEIGHT, WIDTH, [disc(HEIGHT, WIDTH, 40, 40, 20)])
     entry = [
@@ -232,7 +198,7 @@ def test_a_wrong_entry_is_named(entry, message):
     [
         (["Normalize", {"p": 1}], r"makes float32 .*\(Normalize\); expected uint8"),
         (["ToGray", {"num_output_channels": 1, "p": 1}], r"\(ToGray\); expected uint8 with three channels"),
-        (["RandomCrop", {"height": 900, "width": 900, "p": 1}], r"fails on an image of shape \(96, 128, 3\)"),
+        (["RandomCrop", {"height": 900, "width": 900, "p": 1}], r"fails on an image of \(96, 128, 3\)"),
     ],
 )
 def test_a_transform_that_yields_no_image_is_named(entry, message):

@@ -62,14 +62,6 @@ def test_every_coco_form_of_a_rectangle_is_read(form):
     np.testing.assert_array_equal(labels[..., 0] == 1, mask)
 
 
-def test_an_instance_is_drawn_while_enough_of_it_shows():
-    square = np.zeros((20, 20), dtype=bool)
-    square[5:15, 0:10] = True  # the window from x = 7 shows 3 of its 10 columns
-    found = instances_of([square])
-    assert found.label_map(7, 0, 13, 20, min_visible=0.30).any()
-    assert not found.label_map(7, 0, 13, 20, min_visible=0.31).any()
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -118,13 +110,6 @@ def test_boxes_that_people_drew_larger_than_the_mask_stay_so():
     assert split.gt_masks.tensor.sum((1, 2)).tolist() == [100, 100, 100]
 
 
-def test_an_empty_label_map_gives_no_instances():
-    instances = instances_from_label_map(np.zeros((5, 6, 1), np.uint16), np.zeros(0, np.int64), np.zeros(0))
-    assert len(instances) == 0
-    assert instances.gt_boxes.tensor.shape == (0, 4)
-    assert instances.gt_masks.tensor.shape == (0, 5, 6)
-
-
 def test_resizing_labels_keeps_layers_and_inverts_repetition():
     labels = np.random.default_rng(0).integers(0, 9, (6, 5, 2)).astype(np.uint16)
     larger = resize_labels(labels, 18, 15)
@@ -149,19 +134,3 @@ def test_regions_to_ignore_share_a_label_and_leave_the_instances_as_they_were():
     np.testing.assert_array_equal(split.gt_masks.tensor.numpy(), cells)
     # What is a cell is not ignored, whatever is drawn over it.
     np.testing.assert_array_equal(ignored, np.any(regions, axis=0) & ~np.any(cells, axis=0))
-
-
-def test_of_a_region_that_a_window_cuts_every_pixel_counts():
-    region = disc(40, 60, 20, 20, 10)
-    found = instances_of([region], iscrowd=1)
-    assert len(found.cells.classes) == len(found.areas) == 0
-    _, ignored = split_ignored(found.label_map(0, 0, 12, 40, min_visible=0.9))
-    np.testing.assert_array_equal(ignored, region[:, :12])
-    assert split_ignored(found.label_map(40, 0, 20, 40))[1] is None
-
-
-def test_a_region_under_a_cell_alone_is_none():
-    cell = disc(40, 60, 20, 20, 10)
-    entries = [annotation(cell), annotation(disc(40, 60, 20, 20, 5), iscrowd=1)]
-    labels = ImageInstances.from_annotations(entries, 40, 60, "drawn").label_map(0, 0, 60, 40)
-    assert split_ignored(labels)[1] is None

@@ -33,7 +33,7 @@ def test_training_testing_and_a_crop_get_the_balance_of_the_whole_image(tmp_path
     image = cv2.imread(record["file_name"])
     cfg = get_bccd_cfg()
     cfg.INPUT.WHITE_BALANCE = True
-    cfg.INPUT.AUGMENTATION.PRESET, cfg.INPUT.RANDOM_FLIP, cfg.INPUT.ROT90 = "none", "none", False
+    cfg.INPUT.AUGMENTATION.PRESET, cfg.INPUT.RANDOM_FLIP = "none", "none"
     cfg.INPUT.CROP.ENABLED = False
     normalizer = ColorNormalizer.from_config(cfg)
     expected = normalizer.balance(image)

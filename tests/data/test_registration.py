@@ -6,9 +6,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools import mask as mask_util
 
-from bccd_d2.config import get_bccd_cfg
-from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
-from bccd_d2.data.registration import class_names, default_root, register_bccd
+from bccd_d2.data.registration import class_names, register_bccd
 from bccd_d2.errors import InputError
 
 NAMES = [f"registration_{part}" for part in ("train", "val", "test")]
@@ -126,42 +124,6 @@ def test_a_file_that_is_no_coco_json_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match=r"instances_train\.json: (not JSON|no sound COCO document)"):
         register_bccd(root, "registration")
-
-
-def test_the_default_folder_follows_detectron2(monkeypatch, tmp_path):
-    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
-    assert default_root().parts == ("datasets", "bccd")
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    assert default_root() == tmp_path / "bccd"
-
-
-def test_regions_to_ignore_reach_the_training_sample(tmp_path):
-    root, json_file = make(tmp_path)
-    document = json.loads(json_file.read_text())
-    region = np.zeros((20, 30), np.uint8, order="F")
-    region[12:18, 10:25] = 1
-    # Once for each category, because nobody knows which cells it holds.
-    for number, category in enumerate(document["categories"], start=2):
-        rle = mask_util.encode(region)
-        document["annotations"].append(
-            {
-                "id": number,
-                "image_id": 7,
-                "category_id": category["id"],
-                "bbox": [10, 12, 15, 6],
-                "area": 90,
-                "iscrowd": 1,
-                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
-            }
-        )
-    json_file.write_text(json.dumps(document))
-    register_bccd(root, "registration")
-    (record,) = DatasetCatalog.get("registration_train")
-    cfg = get_bccd_cfg()
-    cfg.INPUT.AUGMENTATION.PRESET, cfg.INPUT.RANDOM_FLIP, cfg.INPUT.ROT90 = "none", "none", False
-    sample = BCCDDatasetMapper(cfg, is_train=True)(record)
-    assert sample["instances"].gt_classes.tolist() == [1]
-    np.testing.assert_array_equal(sample["ignore_mask"].numpy(), region)
 
 
 def test_classes_without_annotations_are_read_by_name(tmp_path):

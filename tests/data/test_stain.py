@@ -81,38 +81,15 @@ def test_whatever_the_stain_the_foreground_reaches_the_target(mean, std):
     np.testing.assert_allclose(reached.std, one.target.std, atol=1.2)
 
 
-def test_an_image_at_the_target_stays():
-    image, _ = draw_smear()
-    own = normalizer().statistics(image)
-    again = normalizer(target=own)(image)
-    assert np.abs(again.astype(int) - image).mean() < 0.7
-    once = normalizer()(image)
-    twice = normalizer()(once)
-    assert np.abs(twice.astype(int) - once).mean() < 0.7
-
-
 def test_the_background_is_kept():
     image, cell = draw_smear()
     np.testing.assert_array_equal(normalizer()(image)[~cell], image[~cell])
-
-
-def test_a_flat_channel_is_not_blown_up():
-    image, cell = draw_smear(std=(7, 0.05, 0.05))
-    flat = normalizer()(image)
-    assert cv2.cvtColor(flat, cv2.COLOR_BGR2LAB)[cell][:, 1].std() < 3
 
 
 def test_colour_order_does_not_matter():
     image, _ = draw_smear()
     rgb = normalizer(image_format="RGB")(np.ascontiguousarray(image[..., ::-1]))
     np.testing.assert_array_equal(normalizer()(image), rgb[..., ::-1])
-
-
-@pytest.mark.parametrize("noise", [0, 3])
-def test_background_without_cells_is_left_alone(noise):
-    image = (225 + np.random.default_rng(0).integers(-noise, noise + 1, (80, 90, 3))).astype(np.uint8)
-    assert normalizer().statistics(image) is None
-    np.testing.assert_array_equal(normalizer()(image), image)
 
 
 def test_a_crop_without_cells_of_an_image_with_cells_is_left_alone():
@@ -150,10 +127,6 @@ def apply(augmentation, measure, image=IMAGE):
     return crop.image
 
 
-def test_without_normalization_and_jitter_there_is_none():
-    assert build_random()[0] is None
-
-
 def test_without_jitter_it_is_the_normalization_of_testing():
     augmentation, measure = build_random(ENABLED=True)
     np.testing.assert_array_equal(apply(augmentation, measure), measure(IMAGE))
@@ -172,11 +145,6 @@ def test_random_targets_spread_around_the_base_within_bounds(enabled):
         assert -width <= values.min() < -0.9 * width
         assert 0.9 * width < values.max() <= width
     assert (shifts[:, 1] == 0).all()
-
-
-def test_jitter_alone_stays_around_the_image():
-    augmentation, measure = build_random(JITTER_MEAN=[0.0, 0.0, 0.0], JITTER_STD=0.001)
-    assert np.abs(apply(augmentation, measure).astype(int) - IMAGE).mean() < 0.7
 
 
 def test_the_strongest_jitter_keeps_nuclei_and_red_cells_apart():

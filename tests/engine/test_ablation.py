@@ -21,7 +21,7 @@ PLAN = {"config": "c.yaml", "options": {}, "seeds": [1], "rows": {"base": {}, "o
 def test_every_plan_names_keys_that_exist(path):
     plan = AblationPlan.read(path)
     for row in plan.rows.values():
-        changes = {key: value for key, value in row.items() if key not in ("evaluate", "checkpoint", "seeds")}
+        changes = {key: value for key, value in row.items() if key not in ("evaluate", "checkpoint")}
         words = [str(word) for pair in {**plan.options, **changes}.items() for word in pair]
         load_config(REPOSITORY / plan.config, words)
 
@@ -33,8 +33,7 @@ def test_every_plan_names_keys_that_exist(path):
         ({"rows": {"a": None}}, "rows: a: expected a dict of configuration keys, found None"),
         ({"rows": {"a": {}, "b": {"evaluate": "c"}}}, "rows: b: evaluate: expected one of a, found 'c'"),
         ({"rows": {"a": {"checkpoint": "x.pth"}}}, "rows: a: checkpoint has no effect in a row without"),
-        ({"rows": {"a": {"seeds": 2}}}, "rows: a: seeds: expected 1 to 1, found 2"),
-        ({"rows": {"A b": {}, "a_b": {}}}, "rows: 'A b' and 'a_b' would share the folder a_b: rename one"),
+        ({"rows": {"A b": {}, "a_b": {}}}, "rows: a_b: would share its folder with 'A b': rename one"),
         ({"extra": 1}, "expected the keys config, options, seeds, rows, found"),
     ],
 )
@@ -60,16 +59,7 @@ def test_the_table_gives_mean_and_spread():
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0] == ["row", "seeds", "mask AP", "mask AP50", "mask AP75", "IoU", "Dice", "F1"]
     # mean (70 + 74) / 2, sample standard deviation sqrt(2 * 2^2 / 1) = 2.828
-    assert cells[2] == [
-        "base",
-        "2",
-        "0.720 ± 0.028",
-        "0.900 ± 0.000",
-        "0.800 ± 0.000",
-        "0.850 ± 0.000",
-        "0.920 ± 0.000",
-        "0.890 ± 0.000",
-    ]
+    assert cells[2][:4] == ["base", "2", "0.720 ± 0.028", "0.900 ± 0.000"]
     assert cells[3][:3] == ["other", "1", "0.750"]
 
 
@@ -79,10 +69,6 @@ def test_differences_are_taken_seed_by_seed():
     assert cells[0][:3] == ["minus base", "seeds", "mask AP"]
     # +3 and +2: mean 2.5, deviation 0.707, although the rows themselves differ by 4 and 3 between seeds
     assert cells[2][:4] == ["other", "2", "+0.025 ± 0.007", "+0.000 ± 0.000"]
-    # A row with fewer seeds is compared on those: 71 - 70.
-    assert "| other | 1 | +0.010 |" in " ".join(
-        difference_table({"base": [result(70), result(74)], "other": [result(71)]}).split()
-    )
     assert difference_table({"base": [result(70)]}) == ""
 
 
@@ -106,21 +92,6 @@ def test_a_row_that_evaluates_takes_the_weights_and_keys_of_another(monkeypatch,
         ("own/seed7", own, "--resume"),
         ("best/seed7", {**own, "TEST.TTA.ENABLED": True, "MODEL.WEIGHTS": weights}, "--eval-only"),
     ]
-
-
-def test_a_row_may_do_with_fewer_seeds(monkeypatch, tmp_path):
-    folders = []
-
-    def train_net(config, data_root, folder, options, flag):
-        assert "seeds" not in options
-        folders.append(folder.relative_to(tmp_path).as_posix())
-        return result(70)
-
-    monkeypatch.setattr(ablation, "_train_net", train_net)
-    rows = {"base": {}, "bad": {"seeds": 1, "INPUT.SCALE": 0.5}, "judged": {"evaluate": "bad"}}
-    results = run_ablation(AblationPlan(LITE, {}, [7, 8], rows), tmp_path, tmp_path, {})
-    assert folders == ["base/seed7", "bad/seed7", "judged/seed7", "base/seed8"]
-    assert {name: len(runs) for name, runs in results["data"].items()} == {"base": 2, "bad": 1, "judged": 1}
 
 
 def test_results_of_another_plan_are_not_reused(monkeypatch, tmp_path):

@@ -32,18 +32,3 @@ def test_the_decay_warms_up_and_buffers_are_averaged_too():
     assert ema.module.num_batches_tracked.item() == 2  # counts are not averaged
     assert (model.weight.item(), model.running_mean.item()) == (3.0, 30.0)
     assert not ema.module.training
-
-
-def test_both_kinds_of_weights_survive_a_checkpoint():
-    model = model_of(1.0)
-    ema = ModelEMA(model, decay=0.1)
-    ema.before_train()
-    set_to(model, 2.0)
-    ema.after_step()
-    other = model_of(-1.0)
-    other.load_state_dict(ema.module.state_dict())
-    again = ModelEMA(other, decay=0.1)
-    again.load_state_dict(ema.state_dict())
-    again.before_train()
-    assert other.weight.item() == 2.0
-    assert again.module.weight.item() == ema.module.weight.item() == pytest.approx(0.1 * 1 + 0.9 * 2)

@@ -1,7 +1,6 @@
 import json
 
-from bccd_d2.engine.fast_dev_run import reduced_data
-from bccd_d2.engine.setup import setup_config
+from bccd_d2.engine.setup import reduced_data, setup_config
 from tests.engine.tiny import LITE, TINY, tiny_config
 
 

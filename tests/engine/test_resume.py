@@ -19,7 +19,7 @@ ITERATIONS = 6
 EVERYTHING = [
     *("MODEL_EMA.ENABLED", True, "SOLVER.ACCUMULATE", 2, "SOLVER.MAX_ITER", ITERATIONS),
     *("INPUT.AUGMENTATION.PRESET", "strong", "SOLVER.CHECKPOINT_PERIOD", 2),
-    *("TEST.EVAL_PERIOD", 2, "TEST.VALIDATION_LOSS_PERIOD", 3, "TEST.VALIDATION_LOSS_CROPS", 2),
+    *("TEST.EVAL_PERIOD", 2, "TEST.VALIDATION_LOSS_PERIOD", 3),
 ]
 
 
@@ -83,7 +83,7 @@ def uninterrupted(tiny_root, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_training_goes_on_to_the_same_weights(tiny_root, tmp_path, uninterrupted, signum, status):
+def test_a_stopped_training_resumes_to_the_same_weights(tiny_root, tmp_path, uninterrupted, signum, status):
     cfg = tiny_config(tiny_root, tmp_path, *EVERYTHING)
     before = signal.getsignal(signum)
     with pytest.raises(SystemExit) as stopped:
@@ -132,7 +132,7 @@ def test_what_is_saved_is_the_average_and_the_optimizers_weights_are_beside_it(u
     assert set(raw) == {"model", "iteration"}
 
 
-def test_a_training_goes_on_with_the_same_averaging_only(tiny_root, uninterrupted):
+def test_a_training_resumes_with_the_same_averaging_only(tiny_root, uninterrupted):
     cfg = tiny_config(tiny_root, uninterrupted, *EVERYTHING, "MODEL_EMA.ENABLED", False)
     with pytest.raises(InputError, match=r"MODEL_EMA\.ENABLED is False, but .* it was True"):
         BCCDTrainer(cfg).resume_or_load(resume=True)
@@ -148,7 +148,7 @@ def test_a_drawn_seed_is_kept(tiny_root, tmp_path):
     assert drawn == again.cfg.SEED
 
 
-def test_a_training_that_a_full_disk_ended_goes_on_from_its_last_checkpoint(
+def test_a_training_that_a_full_disk_ended_resumes_from_its_last_checkpoint(
     tiny_root, tmp_path, uninterrupted
 ):
     class Fill(HookBase):

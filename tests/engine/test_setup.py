@@ -48,7 +48,7 @@ def test_evaluation_alone_needs_no_training_data(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["MODEL.ROI_HEADS.NUM_CLASSES", "3"], r"NUM_CLASSES is 3, but there are 1 classes \(cell\)"),
+        (["MODEL.ROI_HEADS.NUM_CLASSES", "3"], r"NUM_CLASSES: found 3, expected 1, for the data have cell"),
         (["DATASETS.CLASS_NAMES", "['RBC']"], "class 'cell', expected one of 0 RBC"),
         (["DATASETS.TEST", "('bccd_test',)"], "bccd_test has no annotation file; found bccd_train, bccd_val"),
         (["TEST.SIZE_EDGES", "[90.0, 30.0]"], "TEST.SIZE_EDGES: expected two rising numbers"),

@@ -6,17 +6,12 @@ import bccd_d2  # noqa: F401  in the processes that are started, no conftest.py 
 # isort: split
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from torch import multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from bccd_d2.config import load_config
 from bccd_d2.engine.launch import gloo_group
 from bccd_d2.engine.train_step import NonFiniteError, TrainStep
-from bccd_d2.engine.trainer import amp_dtype
-from tests.engine.tiny import LITE, TINY
-from tests.modeling.test_models import sample
 
 
 class Squares(torch.nn.Module):
@@ -65,52 +60,6 @@ def test_accumulated_batches_are_one_bigger_batch():
     for name in ("total_loss", "loss_a"):
         expected = storage.history(name).latest()
         assert storage_of_parts.history(name).latest() == pytest.approx(expected)
-
-
-def mask_rcnn(**options):
-    torch.manual_seed(0)
-    # So many regions that none is left out at random.
-    everything = [
-        "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
-        "100000",
-        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
-        "100000",
-    ]
-    cfg = load_config(LITE, [*TINY, *everything, "MODEL.RESNETS.NORM", "GN", "MODEL.DEVICE", "cpu"])
-    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 32
-    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 32
-    model = build_model(cfg)
-    return TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.01), **options)
-
-
-def test_bfloat16_gives_nearly_the_loss_of_float32():
-    losses = {}
-    for dtype in (None, torch.bfloat16):
-        step = mask_rcnn(amp_dtype=dtype)
-        step.read_from([[{**sample(0), "file_name": "0.png"}]])
-        with EventStorage() as storage:
-            step.run_step()
-        losses[dtype] = storage.history("total_loss").latest()
-        assert all(p.grad.dtype == torch.float32 for p in step.model.parameters() if p.grad is not None)
-    assert losses[torch.bfloat16] != losses[None]
-    assert losses[torch.bfloat16] == pytest.approx(losses[None], rel=0.03)
-
-
-@pytest.mark.parametrize(
-    ("enabled", "dtype", "has_bfloat16", "expected"),
-    [
-        (False, "bfloat16", True, None),
-        (True, "auto", True, torch.bfloat16),
-        (True, "auto", False, torch.float16),
-        (True, "float16", True, torch.float16),
-        (True, "bfloat16", False, torch.bfloat16),
-    ],
-)
-def test_the_precision_is_the_cards(monkeypatch, enabled, dtype, has_bfloat16, expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bfloat16)
-    cfg = load_config(LITE, ["SOLVER.AMP.DTYPE", dtype])
-    cfg.SOLVER.AMP.ENABLED = enabled
-    assert amp_dtype(cfg) == expected
 
 
 def test_a_loss_that_is_not_finite_names_its_image_and_changes_nothing():

@@ -3,8 +3,7 @@ import signal
 
 import pytest
 import torch
-from detectron2.engine import DefaultTrainer, HookBase
-from detectron2.structures import Boxes, Instances
+from detectron2.engine import HookBase
 
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.engine.hooks import StopTraining
@@ -55,33 +54,6 @@ def test_the_rate_is_halved_at_the_steps_or_at_their_shares(model, steps, halved
         scheduler.step()
     assert [i for i in range(1, 10) if rates[i] == rates[i - 1] / 2] == halved_at
     assert rates[-1] == 0.5 ** len(halved_at)
-
-
-def test_evaluation_predicts_the_views_that_the_configuration_asks_for(monkeypatch, tmp_path, model):
-    cfg = get_bccd_cfg()
-    cfg.DATASETS.TEST = ("some_val",)
-    cfg.OUTPUT_DIR = str(tmp_path)
-    cfg.TEST.TTA.ENABLED = True
-    cfg.TEST.TTA.SCALES = [1.0, 0.5]
-    model.device = torch.device("cpu")
-    shown = []
-
-    def inference(inputs, do_postprocess):
-        shown.append(tuple(inputs[0]["image"].shape))
-        found = Instances(inputs[0]["image"].shape[1:], pred_boxes=Boxes(torch.zeros(0, 4)))
-        found.scores, found.pred_classes = torch.zeros(0), torch.zeros(0, dtype=torch.long)
-        found.pred_masks = torch.zeros(0, 1, 28, 28)
-        return [found]
-
-    def stock_test(cfg, model, evaluators):
-        image = torch.zeros(3, 20, 30, dtype=torch.uint8)
-        (output,) = model([{"image": image, "height": 40, "width": 60}])
-        return {"size": output["instances"].image_size, "cells": len(output["cells"])}
-
-    model.inference = inference
-    monkeypatch.setattr(DefaultTrainer, "test", stock_test)
-    assert BCCDTrainer.test(cfg, model) == {"size": (40, 60), "cells": 0}
-    assert sorted(shown) == sorted([(3, 20, 30), (3, 30, 20), (3, 10, 15), (3, 15, 10)] * 4)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint_alone(tiny_root, tmp_path, capsys):

@@ -2,6 +2,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
+from bccd_d2.engine import validation_loss
 from bccd_d2.engine.validation_loss import build_validation_crops, loss_mode, validation_losses
 from tests.engine.tiny import tiny_config
 
@@ -14,25 +15,22 @@ def equal(one, other):
     )
 
 
-def test_the_crops_are_the_same_each_time_whatever_the_seed_and_the_augmentation(tiny_root, tmp_path):
-    options = ["TEST.VALIDATION_LOSS_CROPS", 5]
-    crops = build_validation_crops(tiny_config(tiny_root, tmp_path, *options))
+def test_the_crops_are_the_same_each_time_whatever_the_seed_and_the_augmentation(
+    tiny_root, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(validation_loss, "CROPS", 5)
+    crops = build_validation_crops(tiny_config(tiny_root, tmp_path))
     first = list(crops)
     assert [sample["image_id"] for sample in first] == [3, 4, 3, 4, 3]
     assert not torch.equal(first[0]["image"], first[2]["image"])
     assert equal(first, list(crops))
     other = ["SEED", 7, "INPUT.AUGMENTATION.PRESET", "strong", "INPUT.STAIN.JITTER_STD", 0.2]
-    assert equal(first, list(build_validation_crops(tiny_config(tiny_root, tmp_path, *options, *other))))
+    assert equal(first, list(build_validation_crops(tiny_config(tiny_root, tmp_path, *other))))
 
 
-def test_validation_takes_nothing_of_the_image_cache(tiny_root, tmp_path):
-    crops = build_validation_crops(tiny_config(tiny_root, tmp_path, "INPUT.CACHE_MB", "100"))
-    assert list(crops)
-    assert crops._dataset.__self__._mapper._images.size == 0
-
-
-def test_the_losses_are_repeatable_and_leave_no_trace(tiny_root, tmp_path):
-    cfg = tiny_config(tiny_root, tmp_path, "TEST.VALIDATION_LOSS_CROPS", 3, "MODEL.DEVICE", "cpu")
+def test_the_losses_are_repeatable_and_leave_no_trace(tiny_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(validation_loss, "CROPS", 3)
+    cfg = tiny_config(tiny_root, tmp_path, "MODEL.DEVICE", "cpu")
     torch.manual_seed(0)
     model = build_model(cfg)
     crops = build_validation_crops(cfg)

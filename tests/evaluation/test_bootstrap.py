@@ -63,25 +63,10 @@ def test_an_interval_holds_its_figure_and_is_as_wide_as_the_images_differ():
     assert (single.low, single.high) == (None, None), "one image says nothing of others"
 
 
-def test_without_ground_truth_there_are_words_and_no_interval():
-    dataset = evaluation_set([image(rectangles([]), rectangles([A]))] * 2)
-    found = intervals(statistics(dataset, ("cell",)), samples=10, seed=0)
-    assert (found["AP"].value, found["AP"].low) == ("no ground truth", None)
-    assert found["IoU"].value == 0
-
-
 def run(predictions_by_image):
     return evaluation_set(
         [image(rectangles([A, B]), p, image_id=i) for i, p in enumerate(predictions_by_image, start=1)]
     )
-
-
-def test_a_run_does_not_differ_from_itself():
-    found = compare_runs(random_set(), random_set(), EvaluationOptions(bootstrap_samples=50))
-    for figures in found.values():
-        for difference in figures.values():
-            assert (difference.difference, difference.low, difference.high) == (0, 0, 0)
-            assert difference.p_value == 1
 
 
 def test_a_run_that_is_better_everywhere_is_better():

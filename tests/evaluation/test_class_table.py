@@ -15,19 +15,6 @@ def test_by_hand():
     assert (found.lower_limit, found.upper_limit) == pytest.approx((-1.96 * 7**0.5, 1.96 * 7**0.5))
 
 
-def test_a_single_image_has_no_spread():
-    found = count_agreement([10], [12])
-    assert (found.bias, found.lower_limit, found.upper_limit) == (2, 2, 2)
-
-
-def test_without_ground_truth_there_are_only_words():
-    found = count_agreement([0, 0], [1, 0])
-    assert {found.bias, found.mean_absolute_error, found.mean_relative_error, found.upper_limit} == {
-        "no ground truth"
-    }
-    assert found.predicted == [1, 0]
-
-
 def test_the_table_says_what_cells_of_a_class_are_called():
     a, b, c, nowhere = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20), (150, 150, 20, 20)
     # Of three red cells one is found, one called white, one not found; a platelet is invented.

@@ -15,7 +15,6 @@ from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.evaluator import CellEvaluator
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
-from bccd_d2.structures.cells import Cells
 from tests.evaluation.synthetic_cells import rectangles
 
 A, B, C = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20)
@@ -76,15 +75,6 @@ def run(outputs, output_dir=None, options=OPTIONS, **more):
     return evaluator.evaluate()
 
 
-def test_cells_are_evaluated_as_instances_are(dataset):
-    boxes, scores = [(54, 50, 20, 20), B], [0.75, 0.5]
-    cells = rectangles(boxes)
-    cells = Cells.from_masks(cells.height, cells.width, map(cells.full_mask, range(2)), scores=scores)
-    with_cells = run([{"cells": cells}, {"cells": cells[:0]}])
-    assert with_cells == run([output(boxes, scores), output([], [])])
-    assert with_cells["segm"]["AP50"] == pytest.approx(100 * 67 / 101)
-
-
 def test_a_run_and_its_file_are_evaluated_alike(dataset, tmp_path):
     # The first image right but for a shift of 4 (IoU 2/3); the second empty.
     results = run([output([(54, 50, 20, 20), B], [0.9, 0.8]), output([], [])], str(tmp_path / "inference"))
@@ -101,11 +91,6 @@ def test_a_run_and_its_file_are_evaluated_alike(dataset, tmp_path):
     )
     assert from_files.detectron2_results() == results
     assert json.loads((tmp_path / "inference" / "metrics.json").read_text())["class_names"] == ["RBC", "WBC"]
-
-
-def test_a_model_that_predicts_nothing_gets_zero(dataset):
-    results = run([output([], []), output([], [])])
-    assert (results["segm"]["AP"], results["bbox"]["AP"], results["instances"]["F1"]) == (0, 0, 0)
 
 
 def test_options_come_from_the_configuration():

@@ -66,21 +66,6 @@ def test_label_images_are_found_by_stem_and_suffix(tmp_path, truth, pattern):
     assert len(two.predictions) == 0
 
 
-def test_a_mask_wins_over_the_image_beside_it(tmp_path, truth):
-    for stem in ("one", "two"):
-        write(tmp_path, f"{stem}_masks.png", labels((1, 1, 3)))
-        Image.fromarray(np.full((*SIZE, 3), 200, np.uint8)).save(tmp_path / f"{stem}.png")
-    assert [len(image.predictions) for image in read_predictions(tmp_path, truth).images] == [1, 1]
-
-
-def test_other_suffixes_can_be_named(tmp_path, truth):
-    for stem in ("one", "two"):
-        write(tmp_path, f"{stem}_mine.tif", labels((1, 1, 3)))
-    with pytest.raises(InputError, match=r"2 label images.*expected names such as one_cp_masks\.png"):
-        read_predictions(tmp_path, truth)
-    assert len(read_predictions(tmp_path, truth, ["_mine"]).images[0].predictions) == 1
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -139,17 +124,6 @@ def test_coco_documents_are_joined_by_names_not_ids(tmp_path, truth):
         read_predictions(path, truth)
 
 
-def test_coco_results_with_file_names_need_no_ids(tmp_path, truth, caplog):
-    path = tmp_path / "predictions.json"
-    cells = truth.images[1].truth
-    path.write_text(json.dumps([entry(cells, 0, image_id=1, file_name="two.png", score=0.75)]))
-    one, two = read_predictions(path, truth).images
-    assert (len(one.predictions), two.predictions.scores.tolist()) == (0, [0.75])
-    assert "nothing on 1 of 2 images" in caplog.text
-    path.write_text(json.dumps([entry(cells, 0, image_id=9, score=0.5)]))
-    assert len(read_predictions(path, truth).images[1].predictions) == 1
-
-
 @pytest.mark.parametrize(
     "text", ["{}", '{"images": [], "annotations": [{}], "categories": []}', "7", "no JSON"]
 )
@@ -199,18 +173,3 @@ def test_what_this_project_predicts_can_be_evaluated(predicted, kind):
             np.testing.assert_array_equal(image.predictions.full_mask(index), image.truth.full_mask(index))
         if kind != "roi":
             assert image.predictions.scores == pytest.approx([0.9, 0.8, 0.7])
-
-
-def test_label_images_of_this_project_are_evaluated_without_classes(predicted):
-    folder, truth = predicted
-    with pytest.raises(InputError, match="cells without a class, but the ground truth has 2"):
-        read_predictions(folder / "labels", truth)
-    for image in read_predictions(folder / "labels", truth, class_agnostic=True).images:
-        assert (image.predictions.label_image() > 0).sum() == (image.truth.label_image() > 0).sum()
-        assert len(image.predictions) == 3
-
-
-def test_a_folder_without_predictions_is_refused(tmp_path, truth):
-    (tmp_path / "notes.md").write_text("")
-    with pytest.raises(InputError, match="1 files, none of which holds predictions"):
-        read_predictions(tmp_path, truth)

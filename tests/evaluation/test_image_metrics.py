@@ -48,12 +48,6 @@ def test_box_average_precision_by_hand(scores, boxes, expected):
     assert result == pytest.approx(expected)
 
 
-def test_box_average_precision_without_truth():
-    nothing = np.zeros((0, 4))
-    assert box_average_precision(np.zeros(0), nothing, nothing) == 1.0
-    assert box_average_precision(np.ones(1), TRUE[:1], nothing) == 0.0
-
-
 def measured(images):
     return pixel_overlap(
         [pixel_counts(i, 0.5) for i in images], [image_box_precision(i, overlaps(i), 0.5) for i in images]
@@ -92,10 +86,3 @@ def test_what_lies_in_an_ignore_region_does_not_count():
     beside = rectangles([(155, 125, 20, 20), cell], scores=[0.9, 0.8])
     metrics = measured([image(rectangles([cell]), beside, region)])
     assert (metrics.IoU, metrics.AP50_per_image) == (0.5, 0.5)
-
-
-def test_an_image_without_predictions():
-    metrics = measured([image(rectangles([(20, 20, 10, 20)]), rectangles([]))])
-    assert (metrics.IoU, metrics.Dice, metrics.IoU_mean, metrics.Dice_mean, metrics.AP50_per_image) == (
-        0,
-    ) * 5

@@ -39,12 +39,6 @@ def test_a_number_that_is_the_id_of_one_image_and_the_name_of_another_is_asked_a
     assert by_name != by_id
 
 
-@pytest.mark.parametrize("value", [None, True, float("nan"), 99, "nobody", 1.5])
-def test_an_image_that_is_not_there_is_refused(value):
-    with pytest.raises(InputError, match=r"p\.json: image"):
-        join_image_ids([value], {1: "a.png", 2: "b.png"}, "p.json")
-
-
 def test_classes_are_joined_by_name_and_those_that_are_not_known_stay_out():
     known = ["RBC", "WBC"]
     assert join_class_names(["WBC", "Platelets", "rbc"], known, "p") == {"WBC": 1, "rbc": 0}

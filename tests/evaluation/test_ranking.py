@@ -29,17 +29,6 @@ def test_reliability_by_hand():
     assert curve.expected_error == pytest.approx((2 * abs(0.5 - 0.93) + abs(1 - 0.32)) / 3)
 
 
-def test_a_score_of_one_falls_in_the_last_bin():
-    assert reliability(ranked(rectangles([A]), rectangles([A]))).counts[9] == 1
-
-
-def test_what_is_left_out_is_not_calibrated():
-    at_border = rectangles([(0, 50, 20, 20)], scores=[0.9])
-    assert sum(reliability(ranked(rectangles([A]), at_border)).counts) == 1
-    left_out = reliability(ranked(rectangles([A]), at_border, interior=True))
-    assert (sum(left_out.counts), left_out.expected_error) == (0, None)
-
-
 def test_precision_recall_and_the_best_threshold_by_hand():
     predictions = rectangles([A, NOWHERE, B], scores=[0.9, 0.6, 0.7])
     curve = precision_recall_curve(ranked(rectangles([A, B, C]), predictions))
@@ -55,23 +44,6 @@ def test_a_threshold_takes_all_predictions_with_its_score():
     predictions = rectangles([A, NOWHERE], scores=[0.7, 0.7])
     curve = precision_recall_curve(ranked(rectangles([A]), predictions))
     assert (curve.best_threshold, curve.best_f1) == pytest.approx((0.7, 2 / 3))
-
-
-def test_curves_of_a_class():
-    truth, predictions = rectangles([A, B], classes=[0, 1]), rectangles([A], classes=[0], scores=[0.9])
-    found = ranked(truth, predictions, classes=3)
-    assert precision_recall_curve(found, 0).recall == [1.0]
-    assert precision_recall_curve(found).recall == [0.5]
-    for index in (1, 2):
-        assert precision_recall_curve(found, index).best_threshold is None
-
-
-def test_a_stricter_overlap():
-    # IoU 2/3: right at 0.5, wrong at 0.75.
-    found = ranked(rectangles([A]), rectangles([(54, 50, 20, 20)], scores=[0.9]))
-    assert precision_recall_curve(found).precision == [1.0]
-    strict = precision_recall_curve(found, threshold_index=5)
-    assert (strict.iou_threshold, strict.precision) == (pytest.approx(0.75), [0.0])
 
 
 def test_a_weight_counts_an_image_so_many_times():

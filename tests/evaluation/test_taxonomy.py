@@ -20,12 +20,12 @@ CELL, NEIGHBOUR = (50, 50, 20, 20), (73, 50, 20, 20)
     ("truth", "predictions", "true_bins", "predicted_bins"),
     [
         ([CELL], [CELL], ["correct"], ["correct"]),
-        ([CELL], [], ["missed"], []),
-        ([], [CELL], [], ["hallucinated"]),
+        ([CELL], [], ["false negative"], []),
+        ([], [CELL], [], ["false positive"]),
         # 20 x 20 moved by 4: 320 of 480 pixels shared, IoU 2/3; by 10: 200 of 600, IoU 1/3; by 17: 60 of 740, 0.08.
         ([CELL], [(54, 50, 20, 20)], ["correct"], ["correct"]),
         ([CELL], [(60, 50, 20, 20)], ["poorly outlined"], ["poorly outlined"]),
-        ([CELL], [(67, 50, 20, 20)], ["missed"], ["hallucinated"]),
+        ([CELL], [(67, 50, 20, 20)], ["false negative"], ["false positive"]),
         # One prediction over both and the gap: 400 of 860 pixels, IoU 0.47 with each.
         ([CELL, NEIGHBOUR], [(50, 50, 43, 20)], ["under-segmented"] * 2, ["under-segmented"]),
         # Over a large cell that it matches (IoU 400/430) and a small one that it swallows.
@@ -70,15 +70,10 @@ def test_a_prediction_in_an_ignore_region_of_its_class_is_ignored():
     region = rectangles([(40, 40, 60, 60)], classes=[1])
     assert classify(rectangles([]), rectangles([CELL], classes=[1]), region).predicted_bins == ["ignored"]
     assert classify(rectangles([]), rectangles([CELL], classes=[0]), region).predicted_bins == [
-        "hallucinated"
+        "false positive"
     ]
     beside = rectangles([(90, 50, 25, 20)], classes=[1])
-    assert classify(rectangles([]), beside, region).predicted_bins == ["hallucinated"]
-
-
-def test_predictions_below_the_threshold_have_no_bin():
-    found = classify(rectangles([CELL]), rectangles([CELL], scores=[0.4]))
-    assert (found.true_bins, found.predicted_bins) == (["missed"], [None])
+    assert classify(rectangles([]), beside, region).predicted_bins == ["false positive"]
 
 
 def test_partners_say_what_a_bin_is_about():
@@ -96,9 +91,9 @@ def test_every_cell_falls_in_one_bin(seed, threshold):
     overlap = overlaps(drawn)
     found = classify_errors(overlap, drawn.predictions, threshold)
     counts = drawn.predictions.scores >= threshold
-    assert set(found.true_bins) <= set(BINS) - {"duplicate", "hallucinated", "ignored"}
+    assert set(found.true_bins) <= set(BINS) - {"duplicate", "false positive", "ignored"}
     assert [name is not None for name in found.predicted_bins] == counts.tolist()
-    assert {name for name in found.predicted_bins if name} <= set(BINS) - {"missed"}
+    assert {name for name in found.predicted_bins if name} <= set(BINS) - {"false negative"}
     # "correct" and "misclassified" come in pairs, and the correct ones are those that F1 counts as right.
     for name in ("correct", "misclassified"):
         pairs = [(p, t) for p, t in enumerate(found.predicted_partners) if found.predicted_bins[p] == name]

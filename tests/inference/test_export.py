@@ -99,8 +99,8 @@ def test_a_network_with_a_frozen_number_is_not_written(run, tmp_path, monkeypatc
 
 def test_a_suppression_that_cannot_be_traced_is_refused(run, tmp_path):
     cfg = run[0].clone()
-    cfg.MODEL.ROI_HEADS.NMS_KIND = "soft_linear"
-    with pytest.raises(InputError, match="the box suppression that"):
+    cfg.MODEL.ROI_HEADS.MASK_NMS.ENABLED = True
+    with pytest.raises(InputError, match=r"MASK_NMS cannot be exported"):
         export_model(cfg, run[1], tmp_path / "cells.ts", IMAGES[:2])
 
 

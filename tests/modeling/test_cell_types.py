@@ -18,7 +18,6 @@ from bccd_d2.modeling.cell_types import (
     load_classifier,
     load_imagenet_weights,
     save_classifier,
-    softmax,
 )
 
 WEIGHTS_FOLDER = shipped_folder("weights")
@@ -55,12 +54,6 @@ def test_the_probability_of_a_group_is_the_sum_of_its_members():
     assert CARD.reported == ("lymphocyte", "immature granulocyte")
     np.testing.assert_allclose(group_probabilities(CARD, probabilities), [[0.4, 0.6], [0.8, 0.2]])
     assert finest(CARD, probabilities, [1, 0]) == ["myelocyte", ""]
-
-
-def test_a_temperature_above_one_makes_probabilities_even():
-    logits = np.array([[np.log(9.0), 0.0]])
-    np.testing.assert_allclose(softmax(logits), [[0.9, 0.1]])
-    np.testing.assert_allclose(softmax(logits, 2.0), [[0.75, 0.25]])
 
 
 @pytest.mark.parametrize(

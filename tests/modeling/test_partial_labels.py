@@ -1,5 +1,3 @@
-import math
-
 import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
@@ -10,10 +8,8 @@ from bccd_d2.modeling.partial_labels import (
     ignored_share,
     join_unlabeled,
     mark_unlabeled,
-    partial_labels,
     with_partial_labels,
 )
-from bccd_d2.modeling.roi_heads import softmax_focal_loss
 
 
 def cells(number):
@@ -34,17 +30,6 @@ def region():
     return mask
 
 
-@pytest.mark.parametrize("number", [0, 1, 3])
-def test_instances_remember_what_is_not_annotated(number, region):
-    before = cells(number)
-    partial = PartialLabels(region, (1, 2), (8.0, 20.0))
-    after = with_partial_labels(before, partial).to("cpu")
-    assert partial_labels(after) == partial
-    assert after.get_fields().keys() == before.get_fields().keys()
-    assert len(after) == number
-    assert partial_labels(before) == PartialLabels()
-
-
 def test_the_share_of_a_box_that_is_ignored(region):
     boxes = torch.tensor(
         [
@@ -58,20 +43,6 @@ def test_the_share_of_a_box_that_is_ignored(region):
         ]
     )
     assert ignored_share(boxes, region).tolist() == [1, 0.5, 0, 1, 0, 1, 0.25]
-
-
-def test_boxes_that_are_ignored_by_more_than_half_are_ignored(region):
-    boxes = torch.tensor([[20.0, 10, 30, 20], [10, 10, 30, 20], [0, 0, 10, 10]])
-    assert PartialLabels(region).ignored(boxes).tolist() == [True, False, False]
-    assert not PartialLabels().ignored(boxes).any()
-
-
-def test_boxes_of_the_sizes_of_unlabelled_cells():
-    boxes = torch.tensor([[0.0, 0, 8, 8], [0, 0, 4, 16], [0, 0, 20, 20], [0, 0, 7, 7], [0, 0, 21, 20]])
-    partial = PartialLabels.from_sample({"unlabeled_classes": [2], "unlabeled_sizes": [8.0, 20.0]})
-    assert partial.of_unlabeled_size(boxes).tolist() == [True, True, True, False, False]
-    # Sizes of no class mean nothing.
-    assert not PartialLabels.from_sample({"unlabeled_sizes": [8.0, 20.0]}).of_unlabeled_size(boxes).any()
 
 
 def proposals(classes, number_of_classes=3, unlabeled=()):
@@ -96,9 +67,6 @@ def test_background_of_a_partly_annotated_image_is_background_or_unlabelled():
     expected = torch.tensor([0.1, 0.2 - 0.2 / 0.9, 0.3 - 0.3 / 0.9, 0.4 - 0.4 / 0.9])
     torch.testing.assert_close(logits.grad[0], expected)
     assert torch.allclose(logits.grad[1], probabilities[1] - torch.tensor([0.0, 1, 0, 0]))
-    # The focal loss is of the same probability.
-    focal = softmax_focal_loss(join_unlabeled(logits, batch)[:1], targets[:1], gamma=2.0)
-    assert focal.item() == pytest.approx(-(0.1**2) * math.log(0.9), rel=1e-4)
     assert join_unlabeled(logits, [proposals([3, 1, 3])]) is logits
 
 

@@ -31,16 +31,11 @@ def test_features_are_those_of_timm_at_strides_4_to_32(name):
         assert torch.equal(features["res5"], backbone.model(images)[-1])
 
 
-def test_near_names_are_suggested():
-    with pytest.raises(InputError, match=r"knows no model 'convnext_tinny'; near it are .*convnext_tiny"):
-        TimmBackbone("convnext_tinny", pretrained=False)
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("test_vit", r"has features at strides \[16, 16, 16\], expected \[4, 8, 16, 32\] among them"),
-        ("hiera_tiny_224", "takes images of one size only"),
+        ("test_vit", r"has features at strides \[16, 16, 16\], expected 4, 8, 16 and 32"),
+        ("hiera_tiny_224", "takes one image size only"),
     ],
 )
 def test_models_without_such_features_are_refused(name, message):
@@ -90,18 +85,3 @@ def test_weights_come_from_the_cache_and_only_when_asked_for(offline_cache):
         backbone = TimmBackbone("test_convnext", pretrained=pretrained).eval()
         backbone.initialize_from_pretrained()
         assert torch.allclose(backbone(images)["res5"], expected, atol=1e-5) == pretrained
-
-
-def test_frozen_batch_norms_keep_everything_and_take_pretrained_statistics(offline_cache):
-    source = save_to_cache("test_resnet", offline_cache)
-    source.bn1.running_mean.fill_(0.5)
-    timm.models.save_for_hf(source, snapshot_of("test_resnet", offline_cache), safe_serialization=True)
-    backbone = TimmBackbone("test_resnet", pretrained=True, freeze_bn=True)
-    backbone.initialize_from_pretrained()
-    norm = backbone.model.bn1
-    assert norm.running_mean.tolist() == [0.5] * len(norm.running_mean)
-    assert not {name for name, _ in backbone.named_parameters() if "bn" in name}
-    images = torch.rand(2, 3, 64, 64)
-    trained = backbone.train()(images)["res5"]
-    assert norm.running_mean.tolist() == [0.5] * len(norm.running_mean)
-    assert torch.equal(trained, backbone.eval()(images)["res5"])

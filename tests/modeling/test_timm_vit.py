@@ -76,37 +76,15 @@ def test_pathology_models_are_timm_models(name, options, parameters):
     assert round(sum(parameter.numel() for parameter in vit.parameters()) / 1e6, 1) == parameters
 
 
-def test_embeddings_of_another_size_are_resampled(source):
-    model, path = source
-    larger = TimmViT("test_vit", False, str(path), [*OPTIONS[:2], ["img_size", 64], ["patch_size", 8]])
-    larger.initialize_from_pretrained()
-    assert larger.model.pos_embed.shape[1] == 1 + 8 * 8
-    assert torch.equal(larger.model.blocks[0].ls1.gamma, model.blocks[0].ls1.gamma)
-
-
 def test_weights_that_are_missing_or_do_not_fit_are_refused(source, tmp_path):
     _, path = source
     with pytest.raises(InputError, match=r"uni\.bin is not there.*'MahmoodLab/UNI'.*CHECKPOINT_PATH FILE'"):
         TimmViT("test_vit", False, str(tmp_path / "uni.bin"), OPTIONS).initialize_from_pretrained()
-    with pytest.raises(InputError, match=r"lacks 14 tensors of test_vit, such as blocks\.3"):
+    with pytest.raises(InputError, match=r"lacks 14 tensors, such as blocks\.3"):
         deeper = [["init_values", 1e-5], ["depth", 4], ["img_size", 32]]
         TimmViT("test_vit", False, str(path), deeper).initialize_from_pretrained()
-    with pytest.raises(InputError, match=r"does not fit test_vit \(.*size mismatch"):
+    with pytest.raises(InputError, match=r"does not fit \(.*size mismatch"):
         TimmViT("test_vit", False, str(path), [*OPTIONS, ["embed_dim", 32]]).initialize_from_pretrained()
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("test_resnet", [], "test_resnet with the options {} cannot be built"),
-        ("test_vit", [["embed_dim", 33]], "embed_dim': 33} cannot be built"),
-        ("test_vit", [["mlp_layer", "Nothing"]], "Nothing"),
-        ("test_vitt", [], "knows no model 'test_vitt'; near it are test_vit"),
-    ],
-)
-def test_impossible_models_are_named(name, options, message):
-    with pytest.raises(InputError, match=message):
-        TimmViT(name, False, options=options)
 
 
 def test_the_rate_falls_from_the_output_to_the_embedding():
@@ -136,11 +114,6 @@ def test_the_pyramid_has_detectron2s_levels(patch_size):
         f"p{level}": (8, 2**level) for level in range(2, 7)
     }
     assert backbone.size_divisibility == 32
-
-
-def test_a_pyramid_needs_a_patch_of_8_or_16():
-    with pytest.raises(InputError, match="expected a patch_size of 8 or 16, found 32"):
-        build_backbone(small_config(OPTIONS=[["patch_size", 32]]))
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -18,7 +18,7 @@ from safetensors import safe_open
 import bccd_d2.modeling  # noqa: F401  registers this project's backbones and heads
 from bccd_d2.config import get_bccd_cfg, load_config
 from bccd_d2.errors import InputError
-from bccd_d2.modeling.checkpoint_files import read_checkpoint, write_safetensors
+from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.modeling.weights import (
     BCCDCheckpointer,
     load_mean_weights,
@@ -27,7 +27,6 @@ from bccd_d2.modeling.weights import (
     save_weights,
 )
 from tests.conftest import REPOSITORY
-from tests.full_disk import files_no_larger_than
 
 SLIM = REPOSITORY / "configs" / "mask_rcnn_slim_FPN_lite.yaml"
 SMALL = ["MODEL.SLIM_RESNET.CHANNELS", "[4,8,12,16]", "MODEL.FPN.OUT_CHANNELS", "8"]
@@ -64,7 +63,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, suffix):
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(InputError, match=r"refused, for it asks for \w+\.mkdir and such a file can run code"):
+    with pytest.raises(InputError, match=r"refused, for it asks for \w+\.mkdir, which can run code"):
         load_weights(network(), str(path))
     assert not (tmp_path / "made").exists()
     pickle.loads(pickle.dumps(RunsCode(tmp_path / "made")))
@@ -147,48 +146,19 @@ def test_half_is_half_the_size_and_is_converted_back(tmp_path, caplog):
     assert loaded["far"].running_var.tolist() == [1e6, 1e6]
 
 
-def test_a_full_disk_is_named(tmp_path):
-    path = tmp_path / "a.safetensors"
-    with pytest.raises(InputError, match=r"a\.safetensors: cannot be written"), files_no_larger_than(1000):
-        write_safetensors(path, {"a": torch.zeros(1000)}, {})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_others_may_read_the_file_as_they_may_any(tmp_path):
-    write_safetensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
-    (tmp_path / "b").touch()
-    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode
-
-
-def test_only_safetensors_are_written(tmp_path):
-    with pytest.raises(InputError, match=r"expected a name that ends in \.safetensors"):
-        save_weights(network(), tmp_path / "model.pth")
-
-
 def test_a_checkpoint_of_another_configuration_says_what_differs(tmp_path):
-    there, here = get_bccd_cfg(), get_bccd_cfg()
-    there.MODEL.RESNETS.DEPTH = 18
-    BCCDCheckpointer(network(classes=3), str(tmp_path), config=there).save("other")
+    BCCDCheckpointer(network(classes=3), str(tmp_path)).save("other")
     model = torch.nn.Sequential(*network(classes=2), torch.nn.Linear(2, 2))
     with pytest.raises(InputError) as caught:
-        load_weights(model, str(tmp_path / "other.pth"), here)
+        load_weights(model, str(tmp_path / "other.pth"))
     assert str(caught.value) == (
-        f"MODEL.WEIGHTS: {tmp_path}/other.pth: the checkpoint is of another configuration: "
+        f"MODEL.WEIGHTS: {tmp_path}/other.pth: it is of another configuration: "
         "2 missing: 3.bias, 3.weight; "
-        "2 of another shape: 2.weight (3, 4) in the file, (2, 4) here, 2.bias (3,) in the file, (2,) here; "
-        "its configuration has MODEL.RESNETS.DEPTH 18 there, 50 here"
+        "2 of another shape: 2.weight (3, 4) in the file, (2, 4) here, 2.bias (3,) in the file, (2,) here"
     )
 
 
-@pytest.mark.parametrize("foreign", ["{'hidden_size': 3}", "a: [", "7", ""])
-def test_a_foreign_configuration_hides_nothing(tmp_path, foreign):
-    path = tmp_path / "model.safetensors"
-    write_safetensors(path, network(classes=3).state_dict(), {"config": foreign})
-    with pytest.raises(InputError, match=r"2\.weight \(3, 4\) in the file, \(2, 4\) here$"):
-        load_weights(network(classes=2), str(path), get_bccd_cfg())
-
-
-def test_fine_tuning_starts_heads_of_other_classes_anew_and_says_so(tmp_path, caplog):
+def test_fine_tuning_starts_heads_of_other_classes_again_and_says_so(tmp_path, caplog):
     other, model = network(classes=3), network(classes=2)
     before = model[2].weight.clone()
     BCCDCheckpointer(other, str(tmp_path)).save("other")
@@ -300,7 +270,7 @@ def test_batch_norms_are_frozen_with_the_variances_they_have(tmp_path):
         load_weights(convolution(5, "FrozenBN"), str(tmp_path / "trained.pth"))
 
 
-def test_a_run_goes_on_with_optimizer_and_iteration(tmp_path):
+def test_a_run_resumes_with_optimizer_and_iteration(tmp_path):
     def step(model, optimizer):
         optimizer.zero_grad()
         model(torch.ones(2, 3) * torch.tensor([[1.0], [2.0]])).sum().backward()
@@ -309,9 +279,7 @@ def test_a_run_goes_on_with_optimizer_and_iteration(tmp_path):
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     step(model, optimizer)
-    BCCDCheckpointer(model, str(tmp_path), config=get_bccd_cfg(), optimizer=optimizer).save(
-        "model", iteration=7
-    )
+    BCCDCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model", iteration=7)
     step(model, optimizer)
     again = network()
     optimizer_again = torch.optim.AdamW(again.parameters(), lr=0.1)
@@ -334,15 +302,6 @@ def test_the_mean_of_checkpoints_is_the_mean_of_each_weight_and_the_first_ones_c
     load_mean_weights(mean, paths)
     for name, value in mean.state_dict().items():
         assert (value == (1 if "num_batches" in name else 3)).all(), name
-
-
-def test_checkpoints_that_cannot_be_averaged_are_named(tmp_path):
-    torch.save({"model": network().state_dict()}, tmp_path / "model.pth")
-    torch.save({"model": network(width=5).state_dict()}, tmp_path / "wider.pth")
-    with pytest.raises(InputError, match=r"wider\.pth: the checkpoint is of another configuration"):
-        load_mean_weights(network(), [str(tmp_path / "model.pth"), str(tmp_path / "wider.pth")])
-    with pytest.raises(InputError, match="expected one checkpoint or more to average, found none"):
-        load_mean_weights(network(), [])
 
 
 def test_the_two_files_are_the_model_without_the_paths_of_its_machine(tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bccd_d2.modeling.anchors import Anchors
+from bccd_d2.config import get_bccd_cfg
+from bccd_d2.modeling.anchors import best_anchors
 from bccd_d2.reporting import data_figures as figures
 
 IMAGE = np.full((60, 80, 3), (200, 150, 100), np.uint8)
@@ -90,9 +91,11 @@ def test_the_overlay_shows_image_label_map_and_both():
 
 
 def test_the_anchor_preview_counts_the_boxes_with_an_anchor():
-    anchors = Anchors(sizes=[[16]], ratios=[[1.0]], strides=[8])
+    cfg = get_bccd_cfg()
+    cfg.MODEL.RPN.IN_FEATURES = ["p3"]
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES, cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[16]], [[1.0]]
     boxes = np.array([[0.0, 0, 16, 16], [0, 0, 60, 60]])
-    figure = figures.anchor_preview(IMAGE, boxes, {"configured": anchors}, 0.7)
+    figure = figures.anchor_preview(IMAGE, boxes, best_anchors(cfg, boxes, 64, 64), "configured", 0.7)
     written = texts(figure)
     assert "configured: 1 of 2 boxes have an anchor of IoU >= 0.7" in written
     assert "stride 8: 16 px" in written

@@ -25,7 +25,8 @@ def table(**counts):
     bins = {name: ErrorBin(*counts.get(name, (0, 0)), 0.0, 0.0, 0.25, 0.1) for name in BINS}
     splits = {
         "contrast_bin": {
-            g: {"truth": {"correct": 3, "missed": 1}, "prediction": {}} for g in ("high", "low", "medium")
+            g: {"truth": {"correct": 3, "false negative": 1}, "prediction": {}}
+            for g in ("high", "low", "medium")
         },
         "class": {"cell": {"truth": {"correct": 9}, "prediction": {}}},
     }
@@ -56,10 +57,12 @@ def test_confusion_shows_counts_and_shares_of_the_row():
 
 
 def test_error_bars_have_the_bins_that_hold_something():
-    (axes,) = figures.error_bars(table(missed=(3, 0), hallucinated=(0, 2), correct=(9, 9))).axes
-    assert {label.get_text() for label in axes.get_yticklabels()} == {"missed", "hallucinated"}
+    (axes,) = figures.error_bars(
+        table(**{"false negative": (3, 0), "false positive": (0, 2), "correct": (9, 9)})
+    ).axes
+    assert {label.get_text() for label in axes.get_yticklabels()} == {"false negative", "false positive"}
     widths = {(to_hex(bar.get_facecolor()), bar.get_width()) for bar in axes.patches if bar.get_width()}
-    assert widths == {(BIN_COLORS["missed"], 3), (BIN_COLORS["hallucinated"], 2)}
+    assert widths == {(BIN_COLORS["false negative"], 3), (BIN_COLORS["false positive"], 2)}
     assert " 3 / 0  AP50 +0.250 if fixed" in texts(axes.figure)
 
 
@@ -88,17 +91,17 @@ def test_cases_are_outlined_in_the_colours_of_their_bins(number):
     mask[10:30, 10:40] = True
     cells, none = Cells.from_masks(60, 80, [mask]), Cells.from_masks(60, 80, [])
     image = EvaluationImage(1, "x.png", None, cells, none, cells[np.array([0, 0])])
-    errors = ImageErrors(["missed"], ["duplicate", None], [None], [0, None])
+    errors = ImageErrors(["false negative"], ["duplicate", None], [None], [0, None])
     case = Case(np.full((60, 80, 3), 200, np.uint8), image, errors, "one image")
     figure = case_grid([case] * number, "Worst")
     assert len(figure.axes) == (1 if number == 1 else 4)
     truth, predicted = figure.axes[0].collections
-    assert to_hex(truth.get_color()[0]) == BIN_COLORS["missed"]
+    assert to_hex(truth.get_color()[0]) == BIN_COLORS["false negative"]
     assert to_hex(predicted.get_color()[0]) == BIN_COLORS["duplicate"]
     assert truth.get_linestyle()[0][1] is not None and predicted.get_linestyle()[0][1] is None
     assert len(predicted.get_segments()) == 1, "the second has a score below the threshold"
     outline = truth.get_segments()[0]
     assert (outline.min(axis=0).tolist(), outline.max(axis=0).tolist()) == ([10, 10], [39, 29])
-    assert {"missed", "duplicate", "annotated", "predicted"} <= {
+    assert {"false negative", "duplicate", "annotated", "predicted"} <= {
         t.get_text() for t in figure.legends[0].get_texts()
     }

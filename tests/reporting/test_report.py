@@ -75,9 +75,9 @@ def test_metrics_hold_what_was_drawn_and_what_was_compared(out):
     counted = {name: (found["true_cells"], found["predictions"]) for name, found in bins.items()}
     assert counted["correct"] == (6 + 2, 6 + 2)
     assert counted["under-segmented"] == (2, 1)
-    assert counted["missed"] == (1, 0)
+    assert counted["false negative"] == (1, 0)
     assert counted["misclassified"] == (1, 1)
-    assert counted["hallucinated"] == (0, 1)
+    assert counted["false positive"] == (0, 1)
     assert parts["val"]["compared"]["SHA-256 of images and masks"] == "f" * 64
     assert parts["val"]["options"]["bootstrap_samples"] == 50
     assert parts["val"] | {"compared": 0} == parts["test"] | {"compared": 0}
