@@ -141,7 +141,7 @@ def outcomes(
     theirs.close()
     outcome: Outcome | None = None
     with contextlib.suppress(EOFError):
-        while ours.poll(3 * SECONDS):
+        while ours.poll(30 * SECONDS):  # of the clock: the machine may be busy
             number, outcome, taken = ours.recv()
             if outcome is not None:
                 yield number, outcome, taken

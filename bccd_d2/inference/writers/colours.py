@@ -44,10 +44,12 @@ def typed_classes(result: ImageResult) -> tuple[Cells, Sequence[str], Sequence[C
     if result.types is None:
         return result.cells, result.class_names, result.colors
     names = [result.name_of(index) for index in range(len(result.cells))]
-    # Classes first, so that all are counted, then types by name.
-    order = [*result.class_names, *sorted(set(names) - set(result.class_names))]
-    colors = [class_color(index, result.colors) for index in range(len(result.class_names))]
+    typed = {name.partition(": ")[0] for name in names if ": " in name}
+    # Classes first, those without a cell too unless all of their cells have types, then types by name.
+    classes = [name for name in result.class_names if name in names or name not in typed]
+    order = [*classes, *sorted(set(names) - set(classes))]
+    indices = [result.class_names.index(name) for name in classes]
+    colors = [class_color(index, result.colors) for index in indices]
     colors += [cell_color(result, names.index(name)) for name in order[len(colors) :]]
-    classes = np.array([order.index(name) for name in names], np.int64)
-    used = [k for k, name in enumerate(order) if name in names or k < len(result.class_names)]
-    return replace(result.cells, classes=classes), [order[k] for k in used], [colors[k] for k in used]
+    found = np.array([order.index(name) for name in names], np.int64)
+    return replace(result.cells, classes=found), order, colors

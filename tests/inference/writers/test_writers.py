@@ -1,6 +1,7 @@
 """Each format is read back by a library made for it, and gives the same pixels and values."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,8 +16,10 @@ from hypothesis.extra import numpy as npst
 from pycocotools.coco import COCO
 
 from bccd_d2.errors import InputError
+from bccd_d2.inference.cell_types import CellTypes
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, format_files, parse_formats, write_formats
+from bccd_d2.inference.writers.colours import typed_classes
 from bccd_d2.inference.writers.images import instance_colors, overview
 from bccd_d2.inference.writers.outlines import geojson_features
 from bccd_d2.io.sources import ArraySource
@@ -242,6 +245,13 @@ def test_all_formats_hold_the_same_cells(tmp_path_factory, masks, classes):
             whole = np.zeros((14, 17), bool)
             whole[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
             np.testing.assert_array_equal(whole, mask)
+
+
+def test_the_legend_counts_cells_by_type_where_they_have_one(result):
+    types = CellTypes(["", "monocyte", "", ""], np.ones(4), [""] * 4)
+    cells, names, _ = typed_classes(replace(result, types=types))
+    assert names == ["RBC", "Platelet", "WBC: monocyte"]
+    assert cells.classes.tolist() == [0, 2, 1, 1]
 
 
 def test_masks_without_pixels_are_refused():
