@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on after the last epoch that an interrupted training finished",
+        help="continue an interrupted training after its last finished epoch",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default %(default)s)")
     given = parser.parse_args(arguments)

@@ -104,7 +104,7 @@ def prepare_job(
     """Find the images, take the output folder, and see what is left to do.
 
     ``inputs`` are files, folders, patterns and addresses, see :func:`bccd_d2.io.find_images.find_images`; results of
-    earlier runs among them are passed by. ``output`` is a folder or an address that fsspec knows; ``overwrite``
+    earlier runs among them are skipped. ``output`` is a folder or an address that fsspec knows; ``overwrite``
     predicts everything again and deletes what another model has left there. ``types`` is a folder of classifiers of
     cell types.
 
@@ -256,7 +256,7 @@ def _without_results(images: Images) -> Images:
         raise InputError(f"--input: {images[0][0]} and all others are results of an earlier prediction")
     if len(kept) < len(images):
         logging.getLogger(__name__).info(
-            "%d images are results of earlier predictions and are passed by", len(images) - len(kept)
+            "%d images are results of earlier predictions and are skipped", len(images) - len(kept)
         )
     return kept
 

@@ -1,4 +1,4 @@
-"""A trained model completes annotations: outlines for annotated boxes, and regions with cells that nobody annotated.
+"""A trained model completes annotations: outlines for annotated boxes, and regions with cells that are not annotated.
 
 Mask R-CNN predicts a mask for any box. Fed with the boxes that people drew, a model that learned real masks outlines
 cells on other stains, and overlapping ones whole, where thresholds fail (compared in docs/experiments.md).
@@ -29,7 +29,7 @@ from bccd_d2.structures.segmentation import as_rle
 _SMALLEST_FILL = 0.3
 # Half axes of the ellipse that takes its place, in half sides of the box; annotators leave some room around a cell.
 _ELLIPSE = 0.92
-# A prediction is a cell that nobody annotated where neither its box nor its mask agrees with an annotation.
+# A prediction is a cell without annotation where neither its box nor its mask agrees with an annotation.
 _MAX_BOX_IOU, _MAX_COVERED = 0.4, 0.4
 # Diameter of a red cell in sides of the box that people draw around it.
 _BOX_FILL = 0.95
@@ -128,7 +128,7 @@ def complete_annotations(
     outlines: bool,
     ignore_score: float | None,
 ) -> tuple[dict[str, Any], Counter[str]]:
-    """A COCO document with better masks, and regions to ignore where somebody left out cells.
+    """A COCO document with better masks, and regions to ignore where cells are not annotated.
 
     ``read`` gives the image of a ``file_name``, (H, W, 3) uint8 BGR. ``outlines`` draws the masks of annotations marked
     ``weak`` again, from their boxes; predictions from ``ignore_score`` on that no annotation covers become regions with

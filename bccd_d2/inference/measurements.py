@@ -94,7 +94,7 @@ def nucleus_fraction(pixels: NDArray[np.uint8]) -> float:
     threshold.
 
     In a smear stained after Romanowsky (Wright, Giemsa) the nucleus is a saturated purple and the cytoplasm pale. This
-    is a hint for the eye: Otsu's threshold divides a cell that shows no nucleus as well. NaN where all pixels are
+    is a hint: Otsu's threshold divides a cell that shows no nucleus as well. NaN where all pixels are
     alike.
     """
     saturation = cv2.cvtColor(pixels[None], cv2.COLOR_BGR2HSV)[..., 1]

@@ -213,7 +213,7 @@ class CellModel(torch.nn.Module):
     does.
 
     The network runs in its plain mode: evaluation in the middle of a training must not change the layout of its
-    weights, and the numbers of a run shall not depend on the CPU it was evaluated on.
+    weights, and the numbers of a run must not depend on the CPU it was evaluated on.
     """
 
     def __init__(self, cfg: CfgNode, model: torch.nn.Module) -> None:

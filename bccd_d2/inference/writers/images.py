@@ -20,7 +20,7 @@ from bccd_d2.structures.cells import Cells
 
 TILE = 512
 MAX_PICTURE_SIDE = 4096
-"""Pictures for the eye are not made larger than this."""
+"""Longest side of label pictures and overlays, pixels."""
 _BLOCK = 4096
 
 # What a TIFF with 32-bit offsets can hold, with room for its tables.
