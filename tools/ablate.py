@@ -21,19 +21,15 @@ def _named_folder(text: str) -> tuple[str, Path]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the plan and write RESULTS.md beside the trainings."""
     parser = CommandParser(__doc__)
-    parser.add_argument(
-        "--plan", type=Path, required=True, metavar="YAML", help="for example configs/ablations/stain.yaml"
+    add = parser.add_argument
+    add("--plan", type=Path, required=True, metavar="YAML", help="for example configs/ablations/stain.yaml")
+    root_help = "folder that tools/convert_bccd.py wrote"
+    add("--data-root", type=Path, required=True, metavar="DIR", help=root_help)
+    add("--output", type=Path, required=True, metavar="DIR", help="gets one folder per row and seed")
+    also_help = "evaluate every model on this data too; may be given several times"
+    add(
+        "--also-evaluate", type=_named_folder, action="append", default=[], metavar="NAME=DIR", help=also_help
     )
-    parser.add_argument(
-        "--data-root", type=Path, required=True, metavar="DIR", help="folder that tools/convert_bccd.py wrote"
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="gets one folder per row and seed"
-    )
-    parser.add_argument(
-        "--also-evaluate", type=_named_folder, action="append", default=[], metavar="NAME=DIR",
-        help="evaluate every model on this data too; may be given several times",
-    )  # fmt: skip
     options = parser.parse_args(arguments)
     plan = AblationPlan.read(options.plan)
     results = run_ablation(plan, options.output, options.data_root, dict(options.also_evaluate))

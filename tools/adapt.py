@@ -30,32 +30,17 @@ EXAMPLES = """examples:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = CommandParser(__doc__, EXAMPLES)
-    parser.add_argument(
-        "--corrected",
-        type=Path,
-        required=True,
-        metavar="DIR|FILE",
-        help="corrected annotations, and their images",
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder of the adapted model"
-    )
-    parser.add_argument(
-        "--replay", type=Path, metavar="DIR",
-        help="data set of tools/convert_bccd.py, mixed in so that the model stays good on it",
-    )  # fmt: skip
-    parser.add_argument(
-        "--spec",
-        metavar="NAME|FILE",
-        help="dataset spec of masks or label images (label_maps), in place of --from",
-    )
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted adaptation")
-    parser.add_argument(
-        "opts",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="configuration, such as SOLVER.MAX_ITER 800; last on the line",
-    )
+    add = parser.add_argument
+    corrected_help = "corrected annotations, and their images"
+    add("--corrected", type=Path, required=True, metavar="DIR|FILE", help=corrected_help)
+    add("--output", type=Path, required=True, metavar="DIR", help="folder of the adapted model")
+    replay_help = "data set of tools/convert_bccd.py, mixed in so that the model stays good on it"
+    add("--replay", type=Path, metavar="DIR", help=replay_help)
+    spec_help = "dataset spec of masks or label images (label_maps), in place of --from"
+    add("--spec", metavar="NAME|FILE", help=spec_help)
+    add("--resume", action="store_true", help="continue an interrupted adaptation")
+    opts_help = "configuration, such as SOLVER.MAX_ITER 800; last on the line"
+    add("opts", nargs="*", metavar="KEY VALUE", help=opts_help)
     add_import_arguments(parser)
     add_model_arguments(parser)
     return parser.parse_args(arguments)

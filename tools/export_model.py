@@ -23,30 +23,19 @@ from bccd_d2.io.images import read_image
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = CommandParser(__doc__)
-    parser.add_argument(
-        "--run",
-        type=Path,
-        metavar="DIR",
-        help="OUTPUT_DIR of a training run: its config.yaml and model_final.pth",
+    add = parser.add_argument
+    run_help = "OUTPUT_DIR of a training run: its config.yaml and model_final.pth"
+    add("--run", type=Path, metavar="DIR", help=run_help)
+    add("--config-file", type=Path, metavar="FILE", help="configuration, in place of that of --run")
+    add("--weights", metavar="FILE", help="checkpoint, in place of that of --run")
+    output_help = "ends with .onnx, or with .ts for TorchScript"
+    add("--output", type=Path, required=True, metavar="FILE", help=output_help)
+    check_help = (
+        "images on which the file must find what the model finds (default: two synthetic smears and an empty "
+        "background)"
     )
-    parser.add_argument("--config-file", type=Path, help="configuration, in place of that of --run")
-    parser.add_argument("--weights", help="checkpoint, in place of that of --run")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="ends with .onnx, or with .ts for TorchScript",
-    )
-    parser.add_argument(
-        "--check",
-        nargs="+",
-        default=[],
-        metavar="FILE_OR_DIR",
-        help="images on which the file must find what the model finds (default: two synthetic smears and an empty "
-        "background)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
+    add("--check", nargs="+", default=[], metavar="FILE_OR_DIR", help=check_help)
+    add("--overwrite", action="store_true", help="replace a file that is there already")
     options = parser.parse_args(arguments)
     if options.run is None and (options.config_file is None or options.weights is None):
         parser.error("give --run, or both --config-file and --weights")

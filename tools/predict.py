@@ -49,29 +49,19 @@ EXAMPLES = """examples:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = CommandParser(__doc__, EXAMPLES)
-    parser.add_argument(
-        "--input",
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help="images, folders of them, quoted patterns with * or **; also addresses such as s3://bucket/folder",
+    add = parser.add_argument
+    input_help = (
+        "images, folders of them, quoted patterns with * or **; also addresses such as s3://bucket/folder"
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results, or an address")
+    add("--input", nargs="+", required=True, metavar="PATH", help=input_help)
+    add("--output", required=True, metavar="DIR", help="folder of the results, or an address")
     format_help = f"some of {','.join(FORMATS)} (default %(default)s)"
-    parser.add_argument("--formats", default=",".join(DEFAULT_FORMATS), metavar="LIST", help=format_help)
-    parser.add_argument(
-        "--types",
-        nargs="?",
-        const=WEIGHTS_FOLDER,
-        metavar="DIR",
-        help="types of white cells and shapes of red cells, by the classifiers of a folder (default: the shipped ones)",
-    )
-    parser.add_argument(
-        "--report",
-        action="store_true",
-        help=f"also write {REPORT}: the inputs as the fields of one smear, on two printed pages",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="predict again what is there already")
+    add("--formats", default=",".join(DEFAULT_FORMATS), metavar="LIST", help=format_help)
+    type_help = "types of white and red cells, by the classifiers of a folder (default: the shipped ones)"
+    add("--types", nargs="?", const=WEIGHTS_FOLDER, metavar="DIR", help=type_help)
+    report_help = f"also write {REPORT}: the inputs as the fields of one smear, on two printed pages"
+    add("--report", action="store_true", help=report_help)
+    add("--overwrite", action="store_true", help="predict again what is there already")
     add_model_arguments(parser)
     add_prediction_arguments(parser)
     add_engine_arguments(parser)

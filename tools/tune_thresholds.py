@@ -30,30 +30,16 @@ EXAMPLES = """examples:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = CommandParser(__doc__, EXAMPLES)
-    parser.add_argument(
-        "--run",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="OUTPUT_DIR of a training run, with its evaluation",
-    )
-    parser.add_argument(
-        "--dataset", default="bccd_val", help="the validation part (default bccd_val); others are refused"
-    )
-    parser.add_argument(
-        "--predictions",
-        type=Path,
-        metavar="JSON",
-        help="COCO results (default: RUN/inference/DATASET/coco_instances_results.json)",
-    )
-    parser.add_argument("--iou", type=float, default=0.5, help="mask IoU that a match needs (default 0.5)")
-    parser.add_argument(
-        "--mask-nms", action="store_true", help="choose mask NMS too: metric and threshold, or none"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="YAML", help="file to write (default: RUN/thresholds.yaml)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    add = parser.add_argument
+    run_help = "OUTPUT_DIR of a training run, with its evaluation"
+    add("--run", type=Path, required=True, metavar="DIR", help=run_help)
+    add("--dataset", default="bccd_val", help="the validation part (default bccd_val); others are refused")
+    predictions_help = "COCO results (default: RUN/inference/DATASET/coco_instances_results.json)"
+    add("--predictions", type=Path, metavar="JSON", help=predictions_help)
+    add("--iou", type=float, default=0.5, help="mask IoU that a match needs (default 0.5)")
+    add("--mask-nms", action="store_true", help="choose mask NMS too: metric and threshold, or none")
+    add("--output", type=Path, metavar="YAML", help="file to write (default: RUN/thresholds.yaml)")
+    add("--overwrite", action="store_true", help="replace the file if it is there")
     return parser.parse_args(arguments)
 
 
