@@ -23,7 +23,7 @@ from bccd_d2.inference.magnification import (
     Magnification,
     red_cell_classes,
 )
-from bccd_d2.inference.tiling import Tile, candidates, merge_tiles, plan_tiles
+from bccd_d2.inference.tiling import Tile, candidates, is_empty, merge_tiles, plan_tiles
 from bccd_d2.inference.tta import TestTimeAugmentation, predict_views, views_of
 from bccd_d2.io.sources import ArraySource, ImageSource, sample_image
 from bccd_d2.structures.cells import Cells
@@ -37,6 +37,8 @@ AUTO: Literal["auto"] = "auto"
 
 # Features of the coarsest level of the pyramid, P6, are as many network pixels apart.
 _COARSEST_STRIDE = 64
+_OVERLAP_DIAMETERS = 2
+_UNKNOWN_OVERLAP = 256
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class PredictionOptions:
         score_threshold: leave out cells below this score; the model itself leaves out those below
             ``MODEL.ROI_HEADS.SCORE_THRESH_TEST``.
         tile_size: side of a tile. An image of no more pixels than one tile goes through the network whole.
-        overlap: how far neighbouring tiles overlap; more than the largest cell.
+        overlap: how far neighbouring tiles overlap; more than most cells. Those that are larger are joined from their
+            pieces. ``None``: two diameters of a typical cell of the training images, or 256 where that is not known.
         batch_size: tiles that go through the network together; 0 for as many as fit the memory.
         augmentation: views to predict and merge; ``None`` for what ``TEST.TTA`` says.
         diameter: of a typical cell in native pixels of the image, which is resized so that it becomes
@@ -66,7 +69,7 @@ class PredictionOptions:
 
     score_threshold: float = 0.0
     tile_size: int = 1664
-    overlap: int = 256
+    overlap: int | None = None
     batch_size: int = 0
     augmentation: TestTimeAugmentation | None = None
     diameter: float | Literal["auto"] | None = None
@@ -78,7 +81,7 @@ class PredictionOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold <= 1:
             raise InputError(f"score_threshold: expected a number from 0 to 1, found {self.score_threshold}")
-        if not 0 <= self.overlap <= self.tile_size / 2:
+        if self.overlap is not None and not 0 <= self.overlap <= self.tile_size / 2:
             raise InputError(
                 f"overlap: expected 0 to half the tile size ({self.tile_size}), found {self.overlap}"
             )
@@ -210,34 +213,36 @@ class CellFinder:
         """
         options = options or self.options
         scale = self.magnification_of(source, options).scale
+        overlap = self._overlap(options) / scale
         tiles = plan_tiles(
             source.height,
             source.width,
             round(options.tile_size / scale),
-            round(options.overlap / scale),
+            round(overlap),
             _whole_number(_COARSEST_STRIDE / (scale * self._scale)),
         )
         statistics = self._statistics(source)
-        found: list[Cells] = []
-        full = 0
+        found = [Cells.from_masks(source.height, source.width, [])] * len(tiles)
+        full = done = 0
 
         def read(tile: Tile) -> NDArray[np.uint8]:
             image = self._in_network_order(source.read(tile.x, tile.y, tile.width, tile.height))
             return self._prepare(image, scale, statistics)
 
-        for batch, images in _read_ahead(
-            read,
-            tiles,
-            options.batch_size or self.network.batch_size,
-        ):
-            for tile, cells in zip(batch, self._predict_tiles(images, batch, options)):
+        batch_size = options.batch_size or self.network.batch_size
+        for numbers, images in _read_ahead(read, tiles, batch_size):
+            batch = [tiles[number] for number in numbers]
+            for number, cells in zip(numbers, self._predict_tiles(images, batch, options)):
                 full += len(cells) >= self._most_detections
                 cells = cells[(cells.scores >= options.score_threshold) & (cells.areas > 0)]
                 if options.split_touching:
                     cells = split_merged(cells)
-                found.append(candidates(cells, tile, source.height, source.width, options.overlap / scale))
+                found[number] = candidates(cells, tiles[number], source.height, source.width, overlap)
+            done = numbers[-1] + 1
             if progress is not None:
-                progress(len(found), len(tiles))
+                progress(done, len(tiles))
+        if progress is not None and done < len(tiles):  # the last ones are empty
+            progress(len(tiles), len(tiles))
         if full:
             logging.getLogger(__name__).warning(
                 "%s: in %d of %d tiles the model found as many cells as it may (TEST.DETECTIONS_PER_IMAGE %d); "
@@ -328,6 +333,13 @@ class CellFinder:
         """Detections of one prepared image that shows a few dozen cells at most."""
         return self.network([image])[0]
 
+    def _overlap(self, options: PredictionOptions) -> float:
+        """Of tiles, in pixels at the magnification of the training images."""
+        if options.overlap is not None:
+            return options.overlap
+        diameters = _OVERLAP_DIAMETERS * self.training_diameter
+        return min(round(diameters) or _UNKNOWN_OVERLAP, options.tile_size // 2)
+
     def _statistics(self, source: ImageSource) -> ColorStatistics | None:
         if self._colors is None or not self._colors.active:
             return None
@@ -368,17 +380,28 @@ def _whole_number(value: float) -> int:
 
 def _read_ahead(
     read: Callable[[Tile], NDArray[np.uint8]], tiles: Sequence[Tile], batch_size: int
-) -> Iterator[tuple[Sequence[Tile], list[NDArray[np.uint8]]]]:
-    """Batches of tiles and their images; one batch is read while the one before it is worked on."""
-    batches = [tiles[start : start + batch_size] for start in range(0, len(tiles), batch_size)]
+) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
+    """Batches of the tiles that may show cells, as their numbers and images.
 
-    def read_batch(batch: Sequence[Tile]) -> list[NDArray[np.uint8]]:
-        return [read(tile) for tile in batch]
+    One batch is read while the one before it is worked on. The only tile of an image is never left out.
+    """
+    numbers = iter(range(len(tiles)))
+
+    def read_batch() -> tuple[list[int], list[NDArray[np.uint8]]]:
+        chosen: list[int] = []
+        images: list[NDArray[np.uint8]] = []
+        for number in numbers:
+            image = read(tiles[number])
+            if len(tiles) == 1 or not is_empty(image):
+                chosen.append(number)
+                images.append(image)
+                if len(chosen) == batch_size:
+                    break
+        return chosen, images
 
     with ThreadPoolExecutor(max_workers=1) as reader:
-        following = reader.submit(read_batch, batches[0])
-        for index, batch in enumerate(batches):
-            images = following.result()
-            if index + 1 < len(batches):
-                following = reader.submit(read_batch, batches[index + 1])
-            yield batch, images
+        chosen, images = reader.submit(read_batch).result()
+        while chosen:
+            following = reader.submit(read_batch)
+            yield chosen, images
+            chosen, images = following.result()

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -35,6 +36,10 @@ _CONTAINED_SHARE = 0.7
 _MARGIN_SHARE = 0.25
 # A box that ends as close to the border of its tile, in pixels, counts as cut: networks do not predict to the pixel.
 _TOUCH = 4
+# A tile is empty where no level differs by so much within the neighbourhood, in network pixels, after averaging.
+_LEAST_CONTRAST = 15
+_NEIGHBOURHOOD = 60
+_AVERAGED_SIDE = 4
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,22 @@ def plan_tiles(height: int, width: int, size: int, overlap: int, multiple: int =
         for row, (y, (y0, y1)) in enumerate(zip(ys, cores_y))
         for column, (x, (x0, x1)) in enumerate(zip(xs, cores_x))
     ]
+
+
+def is_empty(image: NDArray[np.uint8]) -> bool:
+    """Whether an image shows nothing but background, however bright, tinted or unevenly lit.
+
+    It is empty if, averaged over squares of 4 px, no place differs from another within 60 px by as much as the palest
+    cells do: in docs/inference.md are the contrasts of real ones.
+
+    Args:
+        image: (height, width, 3) uint8, as the network sees it.
+    """
+    small = cv2.resize(
+        image, None, fx=1 / _AVERAGED_SIDE, fy=1 / _AVERAGED_SIDE, interpolation=cv2.INTER_AREA
+    )
+    window = np.ones((_NEIGHBOURHOOD // _AVERAGED_SIDE,) * 2, np.uint8)
+    return bool((cv2.dilate(small, window) - cv2.erode(small, window)).max() < _LEAST_CONTRAST)
 
 
 def _line(length: int, size: int, overlap: int, multiple: int) -> tuple[list[int], int]:

@@ -10,8 +10,10 @@ from detectron2.modeling import build_model
 
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
+from bccd_d2.inference import finder
 from bccd_d2.inference.finder import PredictionOptions, TestTimeAugmentation
 from bccd_d2.inference.predictor import BCCDPredictor, CellModel, Network
+from bccd_d2.inference.tiling import plan_tiles
 from bccd_d2.io.images import open_source
 from tests.inference.blobs import BlobNetwork, draw
 
@@ -113,6 +115,32 @@ def test_tiles_are_read_on_demand_from_a_file(predictor, smear, tmp_path):
     assert sorted_windows(cells) == sorted_windows(predictor.predict_cells(smear, options))
     assert max(width * height for _, _, width, height in asked) <= 128 * 128
     assert seen == [(done, len(asked)) for done in range(1, len(asked) + 1)]
+
+
+def test_empty_tiles_cost_nothing_and_no_cell(predictor, monkeypatch):
+    discs = [(60, 50, 15), (118, 130, 15), (860, 700, 15)]
+    image = draw(760, 1000, discs)
+    network = predictor.network
+    seen = []
+    options = PredictionOptions(tile_size=160, overlap=64)
+    found = predictor.predict_cells(image, options, progress=lambda done, total: seen.append((done, total)))
+    total = seen[-1][1]
+    assert seen[-1] == (total, total)
+    assert 3 <= len(network.seen) < total / 4
+    assert len(predictor.predict_cells(draw(760, 1000, []), options)) == 0
+    monkeypatch.setattr(finder, "is_empty", lambda image: False)
+    assert sorted_windows(found) == sorted_windows(predictor.predict_cells(image, options))
+    assert len(found) == len(discs)
+
+
+def test_tiles_overlap_by_two_cells(predictor, smear, monkeypatch):
+    asked = []
+    monkeypatch.setattr(finder, "plan_tiles", lambda *given: asked.append(given) or plan_tiles(*given))
+    predictor.predict_cells(smear, PredictionOptions(tile_size=160))
+    predictor.predict_cells(smear, PredictionOptions(tile_size=64))
+    monkeypatch.setattr(predictor, "training_diameter", 0.0)
+    predictor.predict_cells(smear, PredictionOptions(tile_size=1000))
+    assert [given[3] for given in asked] == [2 * CELL_DIAMETER, 32, 256]
 
 
 def test_scale_diameter_and_microns_resize_to_the_training_magnification(predictor, smear, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bccd_d2.inference.tiling import candidates, merge_tiles, plan_tiles
+from bccd_d2.inference.tiling import candidates, is_empty, merge_tiles, plan_tiles
 from bccd_d2.structures.cells import Cells
 
 HEIGHT, WIDTH = 170, 250
@@ -243,3 +243,17 @@ def test_the_number_of_tiles_grows_with_the_area():
     # 1664 - 256 = 1408 = 11 * 128; ceil(9744 / 1408) = 7 and ceil(19744 / 1408) = 15 tiles.
     assert few == 7 * 7
     assert many == 15 * 15
+
+
+def test_noise_and_uneven_light_are_empty_and_the_palest_cell_is_not():
+    rng = np.random.default_rng(0)
+    light = np.linspace(180, 235, 800)[None, :, None] + np.array([0, -8, 5])
+    tile = np.broadcast_to(light, (600, 800, 3)) + rng.normal(0, 3, (600, 800, 3))
+    assert is_empty(tile.astype(np.uint8))
+    for radius in (8, 40):
+        pale = tile.copy()
+        pale[disc(300, 200, radius, 600, 800)] -= 25
+        assert not is_empty(pale.astype(np.uint8))
+    cut = tile.copy()
+    cut[disc(-25, 300, 40, 600, 800)] -= 40
+    assert not is_empty(cut.astype(np.uint8))
