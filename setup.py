@@ -50,12 +50,14 @@ TRAIN = [
 # OpenSlide itself (LGPL) comes with openslide-bin.
 SLIDES = ["openslide-python>=1.3", "openslide-bin>=4"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
+OPENVINO = ["onnx>=1.16", "openvino>=2024.4"]
 APP = ["gradio>=6"]
 RAY = ["ray>=2.9"]
 DOCS = ["zensical>=0.0.73", "mkdocstrings-python>=2"]
 TEST = [
     *SLIDES,
     *ONNX,
+    *OPENVINO,
     *APP,
     *RAY,
     # The page in a browser, which is Debian's or any other Chromium at /usr/bin/chromium; and a worker to be killed.
@@ -103,6 +105,7 @@ setup(
         "kaggle": ["kagglehub>=0.3"],
         "slides": SLIDES,
         "onnx": ONNX,
+        "openvino": OPENVINO,
         "app": APP,
         "ray": RAY,
         "docs": DOCS,

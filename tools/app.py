@@ -17,9 +17,9 @@ import cv2  # isort: skip
 
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.inference.app import LOWEST_THRESHOLD, UploadLimits, build_app, import_gradio, launch_app
-from bccd_d2.inference.arguments import add_model_arguments, model_from
+from bccd_d2.inference.arguments import add_engine_argument, add_model_arguments, model_from
+from bccd_d2.inference.engines import load_predictor
 from bccd_d2.inference.finder import PredictionOptions
-from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.synthetic import draw_smear
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -51,6 +51,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--max-megapixels", type=float, default=limits.megapixels, help="of an image (default %(default)g)"
     )
     add_model_arguments(parser)
+    add_engine_argument(parser)
     return parser.parse_args(arguments)
 
 
@@ -76,8 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
     auth = login(given.host, given.password, given.no_password)
     import_gradio()  # before the model is read, which takes longer
     model = model_from(given)
-    predictor = BCCDPredictor(
-        model.config, model.weights, PredictionOptions(LOWEST_THRESHOLD), device=given.device
+    predictor = load_predictor(
+        model, PredictionOptions(LOWEST_THRESHOLD), engine=given.engine, device=given.device
     )
     with tempfile.TemporaryDirectory(prefix="bccd_d2-") as folder:
         example = Path(folder) / "synthetic smear.png"

@@ -17,10 +17,11 @@ import torch  # isort: skip
 from bccd_d2.commands import CommandParser
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.inference.arguments import (
-    add_engine_arguments,
+    add_engine_argument,
     add_model_arguments,
     add_prediction_arguments,
-    check_engine,
+    add_process_arguments,
+    check_processes,
     model_from,
     options_from,
 )
@@ -40,9 +41,10 @@ EXAMPLES = """examples:
   python tools/predict.py --run output/lite --input folder/ 'more/**/*.tif' --output results --formats csv,geojson,roi
   python tools/predict.py --input folder/ --output predictions --diameter 75
   python tools/predict.py --input folder/ --output predictions --types
+  python tools/predict.py --input folder/ --output predictions --engine openvino
   python tools/predict.py --input slide.svs --output predictions --mpp 0.25 --formats labels,csv
   python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --num-gpus 4
-  python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --engine ray --ray-address auto
+  python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --ray --ray-address auto
 """
 
 
@@ -63,10 +65,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--report", action="store_true", help=report_help)
     add("--overwrite", action="store_true", help="predict again what is there already")
     add_model_arguments(parser)
+    add_engine_argument(parser)
     add_prediction_arguments(parser)
-    add_engine_arguments(parser)
+    add_process_arguments(parser)
     given = parser.parse_args(arguments)
-    check_engine(given, parser)
+    check_processes(given, parser)
     return given
 
 
@@ -89,10 +92,11 @@ def main(arguments: list[str] | None = None) -> int:
             max_pixels=given.max_pixels,
             max_detections=given.max_detections,
             types=given.types,
+            engine=given.engine,
         )
         if finished := len(job.images) - len(job.pending):
             print(f"{finished} of {len(job.images)} files are finished already")
-        if given.engine == "ray":
+        if given.ray:
             run_job_on_ray(job, given.ray_address, workers=given.ray_workers, gpus_per_worker=given.ray_gpus)
         else:
             run_job(job, given.num_gpus)

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Literal
 
+from bccd_d2.inference.engines import EAGER, ENGINES
 from bccd_d2.inference.finder import AUTO, DEFAULT_OPTIONS, PredictionOptions
 from bccd_d2.inference.model_zoo import SHIPPED_MODEL, ModelFiles, find_model
 from bccd_d2.inference.tta import TestTimeAugmentation
@@ -24,6 +25,17 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     add("--config-file", metavar="FILE", help="configuration, in place of that of --run")
     add("--weights", metavar="FILE", help="checkpoint, in place of that of --run")
     add("--device", help="cpu, cuda, cuda:1 (default: the configuration's MODEL.DEVICE)")
+
+
+def add_engine_argument(parser: ArgumentParser) -> None:
+    """Add the option that chooses what runs the network."""
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=EAGER,
+        help="what runs the network: eager (PyTorch, default); onnx (onnxruntime) and openvino, faster on a CPU, for "
+        "which the network is exported once into a cache folder. --weights FILE.onnx is one that is exported already",
+    )
 
 
 def add_prediction_arguments(parser: ArgumentParser) -> None:
@@ -45,8 +57,8 @@ def add_prediction_arguments(parser: ArgumentParser) -> None:
     add("--scale", type=float, metavar="F", help=scale_help)
     tile_help = "side of the tiles of large images (default %(default)s)"
     add("--tile", type=int, default=defaults.tile_size, metavar="PX", help=tile_help)
-    overlap_help = "overlap of the tiles, more than the largest cell (default %(default)s)"
-    add("--overlap", type=int, default=defaults.overlap, metavar="PX", help=overlap_help)
+    overlap_help = "overlap of the tiles, more than most cells (default: two diameters of a typical cell)"
+    add("--overlap", type=int, metavar="PX", help=overlap_help)
     most_help = "most cells in one image or tile (default: the configuration's TEST.DETECTIONS_PER_IMAGE)"
     add("--max-detections", type=int, metavar="N", help=most_help)
     batch_help = "tiles that go through the network together (default: what fits the memory)"
@@ -70,12 +82,11 @@ def diameter(text: str) -> float | Literal["auto"]:
         raise ArgumentTypeError(f"expected a number of pixels or {AUTO}, found {text!r}") from error
 
 
-def add_engine_arguments(parser: ArgumentParser) -> None:
+def add_process_arguments(parser: ArgumentParser) -> None:
     """Add the options that distribute the images."""
-    add = parser.add_argument_group("engine").add_argument
+    add = parser.add_argument_group("several processes").add_argument
     add("--num-gpus", type=int, default=1, metavar="N", help="one process per GPU (default 1)")
-    engine_help = "local: processes of this machine (default); ray: workers of a Ray cluster"
-    add("--engine", choices=("local", "ray"), default="local", help=engine_help)
+    add("--ray", action="store_true", help="by the workers of a Ray cluster")
     address_help = "of a running cluster, such as auto (default: one is started here)"
     add("--ray-address", metavar="ADDRESS", help=address_help)
     worker_help = "each with a model of its own (default: as many as fit)"
@@ -84,17 +95,19 @@ def add_engine_arguments(parser: ArgumentParser) -> None:
     add("--ray-gpus", type=float, default=0, metavar="G", help=gpu_help)
 
 
-def check_engine(given: Namespace, parser: ArgumentParser) -> None:
-    """End the command if engine arguments contradict each other."""
+def check_processes(given: Namespace, parser: ArgumentParser) -> None:
+    """End the command if these arguments contradict each other."""
     ray = [name for name in ("ray_address", "ray_workers", "ray_gpus") if getattr(given, name)]
     if given.num_gpus < 1:
         parser.error(f"--num-gpus: expected 1 or more, found {given.num_gpus}")
     if given.num_gpus > 1 and given.device is not None:
         parser.error("--device: not together with --num-gpus, which takes the first N GPUs")
-    if given.engine == "ray" and given.num_gpus > 1:
-        parser.error("--num-gpus: not together with --engine ray, whose workers take --ray-gpus each")
-    if given.engine != "ray" and ray:
-        parser.error(f"--{ray[0].replace('_', '-')}: needs --engine ray")
+    if given.ray and given.num_gpus > 1:
+        parser.error("--num-gpus: not together with --ray, whose workers take --ray-gpus each")
+    if not given.ray and ray:
+        parser.error(f"--{ray[0].replace('_', '-')}: needs --ray")
+    if given.engine != EAGER and (given.num_gpus > 1 or given.ray_gpus):
+        parser.error(f"--engine {given.engine}: runs on CPUs, not together with --num-gpus or --ray-gpus")
     if given.ray_workers < 0 or given.ray_gpus < 0:
         parser.error("--ray-workers and --ray-gpus: expected 0 or more")
 

@@ -17,7 +17,8 @@ from torch.multiprocessing import ProcessRaisedException
 
 from bccd_d2.errors import InputError
 from bccd_d2.inference.cell_types import CellTyper, find_classifiers
-from bccd_d2.inference.finder import AUTO, PredictionOptions
+from bccd_d2.inference.engines import EAGER, load_predictor
+from bccd_d2.inference.finder import AUTO, CellFinder, PredictionOptions
 from bccd_d2.inference.magnification import DiameterEstimate, combine
 from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.inference.outputs import (
@@ -35,7 +36,6 @@ from bccd_d2.inference.outputs import (
     write_manifest,
 )
 from bccd_d2.inference.predict_file import FilePredictor, Images, OutputError, keep_inputs, places_of
-from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.writers import format_files
 from bccd_d2.io.find_images import SUFFIXES, find_images
 from bccd_d2.io.images import MAX_PIXELS, open_source
@@ -53,7 +53,7 @@ class Job:
 
     ``pending`` are those of ``images`` that are not finished, ``diameters`` the estimates of :func:`with_diameters`,
     ``types`` the files of classifiers. ``device`` ``None`` is the configuration's, ``max_detections`` ``None`` its
-    ``TEST.DETECTIONS_PER_IMAGE``.
+    ``TEST.DETECTIONS_PER_IMAGE``. ``engine`` is one of :data:`bccd_d2.inference.engines.ENGINES`.
     """
 
     model: ModelFiles
@@ -66,13 +66,14 @@ class Job:
     max_detections: int | None = None
     diameters: Mapping[str, DiameterEstimate] = field(default_factory=dict)
     types: tuple[str, ...] = ()
+    engine: str = EAGER
 
-    def load(self, device: str | None = None) -> BCCDPredictor:
+    def load(self, device: str | None = None) -> CellFinder:
         """The predictor, on ``device`` or else the job's own; an InputError if model and options do not fit."""
-        predictor = BCCDPredictor(
-            self.model.config,
-            self.model.weights,
+        predictor = load_predictor(
+            self.model,
             self.options,
+            engine=self.engine,
             device=device or self.device,
             max_detections=self.max_detections,
         )
@@ -100,6 +101,7 @@ def prepare_job(
     max_pixels: int = MAX_PIXELS,
     max_detections: int | None = None,
     types: str | Path | None = None,
+    engine: str = EAGER,
 ) -> Job:
     """Find the images, take the output folder, and see what is left to do.
 
@@ -114,6 +116,8 @@ def prepare_job(
     storage = Storage(str(output))
     images = _without_results(find_images(inputs, SUFFIXES | SLIDE_SUFFIXES))
     description = describe_run(model, options, max_detections)
+    if engine != EAGER:
+        description["engine"] = engine
     classifiers: tuple[str, ...] = ()
     if types is not None:
         classifiers = tuple(map(str, find_classifiers(types, description["class_names"])))
@@ -132,7 +136,7 @@ def prepare_job(
     outputs = Outputs(storage, formats, claim_output(storage, description, free))
     pending = [(path, name) for path, name in images if overwrite or not outputs.is_finished(path, name)]
     job = Job(model, options, outputs, images, pending, device, max_pixels, max_detections)
-    return replace(job, types=classifiers)
+    return replace(job, types=classifiers, engine=engine)
 
 
 def run_job(job: Job, num_gpus: int = 1) -> None:
@@ -219,7 +223,7 @@ def _groups(images: Images) -> dict[str, Images]:
     return dict(groups)
 
 
-def _estimate_group(predictor: BCCDPredictor, images: Images, max_pixels: int) -> DiameterEstimate | None:
+def _estimate_group(predictor: CellFinder, images: Images, max_pixels: int) -> DiameterEstimate | None:
     """``None`` where no image needs an estimate: all know their microns per pixel, or cannot be read."""
     chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLED_IMAGES).round().astype(int))
     estimates = []

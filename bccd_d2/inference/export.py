@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.structures import ImageList
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import nn
@@ -37,10 +38,12 @@ from bccd_d2.inference.exported import (
     CARD_NAME,
     INPUT_NAME,
     OUTPUT_NAMES,
+    SIZE_NAME,
     NetworkCard,
     NetworkOutput,
     check_suffix,
     open_network,
+    pad_image,
 )
 from bccd_d2.modeling.weights import load_weights
 from bccd_d2.synthetic import draw_smear
@@ -66,22 +69,34 @@ class TraceableNetwork(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        backbone: Any = model.backbone
+        self.stride: int = max(1, backbone.size_divisibility)
         self.eval()
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, image: torch.Tensor, size: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Boxes, scores, classes and masks as in :class:`NetworkOutput`.
 
         Args:
-            image: (3, height, width) uint8, network pixels.
+            image: (3, H, W) uint8, network pixels; see :func:`bccd_d2.inference.exported.pad_image`.
+            size: (2,) int64, height and width without the padding.
         """
         model: Any = self.model
-        (found,) = model.inference([{"image": image}], do_postprocess=False)
+        inside = (torch.arange(image.shape[1]) < size[0])[:, None] & (torch.arange(image.shape[2]) < size[1])
+        # As Detectron2 pads: with zeros, after the normalization.
+        pixels = (image - model.pixel_mean) / model.pixel_std * inside
+        images = ImageList(pixels[None], [size])
+        features = model.backbone(images.tensor)
+        proposals, _ = model.proposal_generator(images, features, None)
+        (found,), _ = model.roi_heads(images, features, proposals, None)
         return found.pred_boxes.tensor, found.scores, found.pred_classes, found.pred_masks
 
     @torch.no_grad()
     def detect(self, image: NDArray[np.uint8]) -> NetworkOutput:
-        """Run the network as it is, as :class:`bccd_d2.inference.exported.ExportedNetwork` does."""
-        return NetworkOutput(*(tensor.numpy() for tensor in self(torch.from_numpy(image))))
+        """Run Detectron2's model as it is, as :class:`bccd_d2.inference.exported.ExportedNetwork` does."""
+        model: Any = self.model
+        (found,) = model.inference([{"image": torch.from_numpy(image)}], do_postprocess=False)
+        found = found.pred_boxes.tensor, found.scores, found.pred_classes, found.pred_masks
+        return NetworkOutput(*(tensor.numpy() for tensor in found))
 
 
 @dataclass(frozen=True)
@@ -154,7 +169,8 @@ def export_model(
     prepared = [_prepare(cfg, image) for image in images or _example_images()]
     with replacing(path) as temporary:
         try:
-            _write(network, _card(cfg), torch.from_numpy(prepared[0]), temporary)
+            card = _card(cfg, network.stride)
+            _write(network, card, prepared[0], temporary)
         except (RuntimeError, AttributeError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{path}: this network cannot be traced ({reason})") from error
@@ -175,13 +191,14 @@ def _check_suppression(model: Any, path: Path) -> None:
         raise InputError(f"{path}: MODEL.ROI_HEADS.MASK_NMS cannot be exported: expected ENABLED False")
 
 
-def _card(cfg: CfgNode) -> NetworkCard:
+def _card(cfg: CfgNode, stride: int) -> NetworkCard:
     names = list(cfg.DATASETS.CLASS_NAMES) or [f"class {i}" for i in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)]
     return NetworkCard(
         class_names=tuple(names),
         scale=float(cfg.INPUT.SCALE),
         image_format=cfg.INPUT.FORMAT,
         most_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+        stride=stride,
         cell_diameter=float(cfg.INPUT.CELL_DIAMETER),
         microns_per_pixel=float(cfg.INPUT.MICRONS_PER_PIXEL),
         stain=ReinhardNormalizer.from_config(cfg) if cfg.INPUT.STAIN.ENABLED else None,
@@ -216,22 +233,23 @@ def _check(differences: Sequence[Difference], path: Path) -> None:
         )
 
 
-def _write(network: TraceableNetwork, card: NetworkCard, example: torch.Tensor, path: Path) -> None:
+def _write(network: TraceableNetwork, card: NetworkCard, image: NDArray[np.uint8], path: Path) -> None:
+    example = torch.from_numpy(pad_image(image, card.stride)), torch.tensor(image.shape[1:])
     with torch.no_grad(), _lengths_that_can_be_traced(), warnings.catch_warnings():
         # Tracing warns of each branch it freezes; whether that matters is what the check finds out.
         warnings.simplefilter("ignore")
         if path.suffix == ".ts":
-            traced = torch.jit.trace(network, (example,), check_trace=False)
+            traced = torch.jit.trace(network, example, check_trace=False)
             traced.save(str(path), _extra_files={CARD_NAME: card.to_json()})
             return
         detections = {name: {0: "detections"} for name in OUTPUT_NAMES}
         torch.onnx.export(
             network,
-            (example,),
+            example,
             str(path),
             dynamo=False,
             opset_version=OPSET,
-            input_names=[INPUT_NAME],
+            input_names=[INPUT_NAME, SIZE_NAME],
             output_names=list(OUTPUT_NAMES),
             dynamic_axes={INPUT_NAME: {1: "height", 2: "width"}, **detections},
         )

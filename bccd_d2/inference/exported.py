@@ -22,9 +22,10 @@ INPUT_NAME = "image"
 OUTPUT_NAMES = ("boxes", "scores", "classes", "masks")
 CARD_NAME = "bccd_d2"
 """Under this name a file carries its :class:`NetworkCard` as JSON."""
+SIZE_NAME = "size"
 SUFFIXES = (".onnx", ".ts")
 """Of ONNX and of TorchScript files."""
-_CARD_VERSION = 1
+_CARD_VERSION = 2  # 1: the network padded its image itself
 
 
 class NetworkOutput(NamedTuple):
@@ -52,6 +53,7 @@ class NetworkCard:
         scale: network pixels per native pixel.
         image_format: "BGR" or "RGB", the colour order of the network's input.
         most_detections: that the network returns of an image.
+        stride: height and width of the network's input are multiples of it, see :func:`pad_image`.
         cell_diameter: of the median cell of the training images, pixels; 0 if not known.
         microns_per_pixel: of the training images; 0 if not known.
         stain: arguments of :class:`bccd_d2.data.stain.ReinhardNormalizer`; ``None`` where images are not normalized.
@@ -62,6 +64,7 @@ class NetworkCard:
     scale: float
     image_format: str
     most_detections: int
+    stride: int
     cell_diameter: float = 0.0
     microns_per_pixel: float = 0.0
     stain: dict[str, Any] | None = None
@@ -91,6 +94,16 @@ class NetworkCard:
         return card
 
 
+def pad_image(image: NDArray[np.uint8], stride: int) -> NDArray[np.uint8]:
+    """Pad (3, height, width) at the right and below to multiples of ``stride``.
+
+    This lies outside the exported graph, which only tells the padding by the image's size: OpenVINO runs no graph that
+    pads by a size it does not know beforehand.
+    """
+    height, width = image.shape[1:]
+    return np.pad(image, ((0, 0), (0, -height % stride), (0, -width % stride)))
+
+
 class ExportedNetwork(ABC):
     """A network that was loaded from one file; it takes one image at a time.
 
@@ -101,13 +114,17 @@ class ExportedNetwork(ABC):
     card: NetworkCard
     batch_size = 1
 
-    @abstractmethod
     def run(self, image: NDArray[np.uint8]) -> NetworkOutput:
         """Run the network.
 
         Args:
             image: (3, height, width) uint8 in ``card.image_format``, network pixels, of any size.
         """
+        return self._run(pad_image(image, self.card.stride), np.array(image.shape[1:], np.int64))
+
+    @abstractmethod
+    def _run(self, image: NDArray[np.uint8], size: NDArray[np.int64]) -> NetworkOutput:
+        """Run the network on a padded image, ``size`` being its height and width without the padding."""
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Detections of prepared images (h, w, 3) uint8, see :class:`bccd_d2.inference.predictor.Network`."""
@@ -149,9 +166,44 @@ class OnnxNetwork(ExportedNetwork):
         entries = self._session.get_modelmeta().custom_metadata_map
         self.card = NetworkCard.from_json(entries.get(CARD_NAME, ""), path)
 
-    def run(self, image: NDArray[np.uint8]) -> NetworkOutput:
-        """See :meth:`ExportedNetwork.run`."""
-        return NetworkOutput(*self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: image}))
+    def _run(self, image: NDArray[np.uint8], size: NDArray[np.int64]) -> NetworkOutput:
+        return NetworkOutput(*self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: image, SIZE_NAME: size}))
+
+
+class OpenVinoNetwork(ExportedNetwork):
+    """An ONNX file, run by OpenVINO on the CPU (extra ``openvino``).
+
+    Args:
+        path: that ``tools/export_model.py`` wrote.
+        threads: that one image uses; 0 for one a core.
+
+    Raises:
+        InputError: OpenVINO is not installed, or the file is not such a network.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 0) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise InputError(f"{path}: needs OpenVINO; pip install 'bccd_d2[openvino]'") from error
+        # Where a CPU has bfloat16 it would be the default.
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
+        core = openvino.Core()
+        try:
+            model = core.read_model(str(path))
+            entries = model.get_rt_info()["framework"]
+            card = entries[CARD_NAME].astype(str) if CARD_NAME in entries else ""
+            self._network = core.compile_model(model, "CPU", settings)
+        except (RuntimeError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{path}: not an ONNX model that OpenVINO can run ({reason})") from error
+        self.card = NetworkCard.from_json(card, path)
+
+    def _run(self, image: NDArray[np.uint8], size: NDArray[np.int64]) -> NetworkOutput:
+        found = self._network({INPUT_NAME: image, SIZE_NAME: size})
+        return NetworkOutput(*(np.array(found[name]) for name in OUTPUT_NAMES))
 
 
 class TorchScriptNetwork(ExportedNetwork):
@@ -182,10 +234,9 @@ class TorchScriptNetwork(ExportedNetwork):
             raise InputError(f"{path}: not a TorchScript file ({reason})") from error
         self.card = NetworkCard.from_json(entries[CARD_NAME], path)
 
-    def run(self, image: NDArray[np.uint8]) -> NetworkOutput:
-        """See :meth:`ExportedNetwork.run`."""
+    def _run(self, image: NDArray[np.uint8], size: NDArray[np.int64]) -> NetworkOutput:
         with self._torch.no_grad():
-            outputs = self._network(self._torch.from_numpy(image))
+            outputs = self._network(self._torch.from_numpy(image), self._torch.from_numpy(size))
         return NetworkOutput(*(tensor.numpy() for tensor in outputs))
 
 
@@ -202,6 +253,7 @@ class ExportedPredictor(CellFinder):
     Args:
         path: that ``tools/export_model.py`` wrote.
         options: used where a call is given none.
+        engine: see :func:`open_network`.
         threads: see :func:`open_network`.
 
     Raises:
@@ -210,9 +262,14 @@ class ExportedPredictor(CellFinder):
     """
 
     def __init__(
-        self, path: str | Path, options: PredictionOptions = DEFAULT_OPTIONS, *, threads: int = 0
+        self,
+        path: str | Path,
+        options: PredictionOptions = DEFAULT_OPTIONS,
+        *,
+        engine: str = "onnx",
+        threads: int = 0,
     ) -> None:
-        network = open_network(path, threads=threads)
+        network = open_network(path, engine=engine, threads=threads)
         card = network.card
         stain = None
         if card.stain is not None:
@@ -235,11 +292,12 @@ class ExportedPredictor(CellFinder):
         )
 
 
-def open_network(path: str | Path, *, threads: int = 0) -> ExportedNetwork:
+def open_network(path: str | Path, *, engine: str = "onnx", threads: int = 0) -> ExportedNetwork:
     """Load a network by its file's suffix: ``.onnx`` or ``.ts``.
 
     Args:
         path: that ``tools/export_model.py`` wrote.
+        engine: what runs an ONNX file: "onnx" (onnxruntime) or "openvino".
         threads: see :class:`OnnxNetwork`; TorchScript goes by torch's own setting.
 
     Raises:
@@ -249,7 +307,9 @@ def open_network(path: str | Path, *, threads: int = 0) -> ExportedNetwork:
     path = Path(path)
     check_suffix(path)
     path.open("rb").close()  # onnxruntime's words for a missing file are not as clear as the system's
-    return OnnxNetwork(path, threads=threads) if path.suffix == ".onnx" else TorchScriptNetwork(path)
+    if path.suffix == ".ts":
+        return TorchScriptNetwork(path)
+    return (OpenVinoNetwork if engine == "openvino" else OnnxNetwork)(path, threads=threads)
 
 
 def check_suffix(path: Path) -> None:

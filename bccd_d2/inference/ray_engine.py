@@ -92,7 +92,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise InputError("--engine ray: Ray is not installed; pip install 'bccd_d2[ray]'") from error
+        raise InputError("--ray: Ray is not installed; pip install 'bccd_d2[ray]'") from error
     if ray.is_initialized():
         yield ray
         return

@@ -11,7 +11,7 @@ import pytest
 from torch.multiprocessing import ProcessRaisedException
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference import batch, predict_file
+from bccd_d2.inference import batch, engines, predict_file
 from bccd_d2.inference import collect as collecting
 from bccd_d2.inference.batch import Job, OutputError, prepare_job, run_job
 from bccd_d2.inference.collect import collect
@@ -36,7 +36,7 @@ class Loaded(DarkThings):
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
     Loaded.devices = []
-    monkeypatch.setattr(batch, "BCCDPredictor", Loaded)
+    monkeypatch.setattr(engines, "BCCDPredictor", Loaded)
 
 
 @pytest.fixture

@@ -86,8 +86,8 @@ def test_a_network_with_a_frozen_number_is_not_written(run, tmp_path, monkeypatc
     cfg, weights = run
 
     class Frozen(export.TraceableNetwork):
-        def forward(self, image):
-            boxes, scores, classes, masks = super().forward(image)
+        def forward(self, image, size):
+            boxes, scores, classes, masks = super().forward(image, size)
             return boxes, scores, classes, masks * float(scores.max())
 
     monkeypatch.setattr(export, "TraceableNetwork", Frozen)
@@ -114,7 +114,7 @@ def test_a_network_that_finds_nothing_was_not_checked(tmp_path):
 def test_the_stain_step_travels_with_the_network(run):
     cfg = run[0].clone()
     cfg.INPUT.STAIN.ENABLED = True
-    card = export._card(cfg)
+    card = export._card(cfg, 32)
     again = type(card).from_json(card.to_json(), Path("cells.ts"))
     assert again.stain["target"] == {"mean": cfg.INPUT.STAIN.TARGET_MEAN, "std": cfg.INPUT.STAIN.TARGET_STD}
 

@@ -1,0 +1,91 @@
+"""What runs the network of a prediction: torch, or onnxruntime or OpenVINO for the network exported once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from bccd_d2.config import load_config
+from bccd_d2.errors import InputError
+from bccd_d2.inference.export import export_model
+from bccd_d2.inference.exported import ExportedPredictor
+from bccd_d2.inference.finder import CellFinder, PredictionOptions
+from bccd_d2.inference.model_zoo import ModelFiles
+from bccd_d2.inference.predictor import BCCDPredictor, allow_detections
+
+EAGER = "eager"
+ENGINES = (EAGER, "onnx", "openvino")
+_VERSION = 1
+"""Counted up when the same model would be exported as another network."""
+
+
+def load_predictor(
+    model: ModelFiles,
+    options: PredictionOptions,
+    *,
+    engine: str = EAGER,
+    device: str | None = None,
+    max_detections: int | None = None,
+) -> CellFinder:
+    """The predictor of a model.
+
+    Args:
+        model: its weights may be a file that ``tools/export_model.py`` wrote, for another engine than "eager".
+        options: of the predictor.
+        engine: one of :data:`ENGINES`. The others run on the CPU; they find the cells of "eager" up to rounding, in
+            less time.
+        device: see :class:`BCCDPredictor`.
+        max_detections: see :class:`BCCDPredictor`.
+
+    Raises:
+        InputError: the model cannot be read or exported, or what runs it is not installed.
+    """
+    exported = model.weights.endswith(".onnx")
+    if engine == EAGER:
+        if exported:
+            raise InputError(
+                f"--weights {model.weights}: an exported network needs --engine onnx or openvino"
+            )
+        return BCCDPredictor(
+            model.config, model.weights, options, device=device, max_detections=max_detections
+        )
+    if device not in (None, "cpu"):
+        raise InputError(f"--engine {engine} runs on the CPU: not together with --device {device}")
+    if exported and max_detections is not None:
+        raise InputError("--max-detections: the number is part of an exported network; export it again")
+    path = Path(model.weights) if exported else exported_file(model, max_detections)
+    return ExportedPredictor(path, options, engine=engine, threads=torch.get_num_threads())
+
+
+def exported_file(model: ModelFiles, max_detections: int | None = None) -> Path:
+    """The model as an ONNX file in the cache folder, where it is written at its first use.
+
+    The folder is ``bccd_d2`` below ``$XDG_CACHE_HOME``, or below ``~/.cache``.
+
+    Args:
+        model: whose weights are a file.
+        max_detections: in place of ``TEST.DETECTIONS_PER_IMAGE``.
+
+    Raises:
+        InputError: see :func:`bccd_d2.inference.export.export_model`.
+    """
+    cfg = load_config(model.config)
+    if max_detections is not None:
+        allow_detections(cfg, max_detections)
+    if not Path(model.weights).is_file():
+        raise InputError(
+            f"{model.weights} is not there; another engine than eager needs the weights as a file"
+        )
+    content = Path(model.weights).read_bytes() + cfg.dump().encode()
+    key = hashlib.sha256(content).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bccd_d2"
+    path = cache / f"{Path(model.weights).stem}_{key}_v{_VERSION}.onnx"
+    if not path.is_file():
+        logging.getLogger(__name__).info("exporting %s, once: %s", model.weights, path)
+        cache.mkdir(parents=True, exist_ok=True)
+        export_model(cfg, model.weights, path)
+    return path

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from bccd_d2.errors import InputError
+from bccd_d2.inference import engines
+from bccd_d2.inference.engines import exported_file, load_predictor
+from bccd_d2.inference.finder import PredictionOptions
+from bccd_d2.inference.model_zoo import ModelFiles
+from bccd_d2.synthetic import draw_smear
+from tests.inference.tiny_network import write_tiny_run
+from tools import predict
+
+# No side is a multiple of the network's stride, and several tiles of several sizes.
+IMAGE = draw_smear(3, 261, 190).image
+OPTIONS = PredictionOptions(score_threshold=0.35, tile_size=150, overlap=40)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    pytest.importorskip("onnx", reason="onnx is absent: pip install 'bccd_d2[onnx]'")
+    folder = tmp_path_factory.mktemp("run")
+    write_tiny_run(folder)
+    return ModelFiles(str(folder / "config.yaml"), str(folder / "model_final.pth"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder / "bccd_d2"
+
+
+@pytest.mark.parametrize(("engine", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_every_engine_finds_the_same_cells(model, engine, module):
+    pytest.importorskip(module, reason=f"{module} is absent: pip install 'bccd_d2[{engine}]'")
+    expected = load_predictor(model, OPTIONS).predict_cells(IMAGE)
+    predictor = load_predictor(model, OPTIONS, engine=engine)
+    found = predictor.predict_cells(IMAGE)
+    assert len(found) == len(expected) > 5
+    ious = expected.ious(found)
+    assert ious.max(axis=1).min() > 0.95
+    np.testing.assert_array_equal(found.classes[ious.argmax(axis=1)], expected.classes)
+    np.testing.assert_allclose(np.sort(found.scores), np.sort(expected.scores), atol=1e-3)
+
+
+def test_a_network_is_exported_once_and_again_for_other_weights(model, cache, tmp_path, monkeypatch):
+    path = exported_file(model)
+    assert path.parent == cache
+    monkeypatch.setattr(engines, "export_model", lambda cfg, weights, path: path.write_bytes(b""))
+    assert exported_file(model) == path
+    assert path.stat().st_size > 0
+    other = tmp_path / "model_final.pth"
+    other.write_bytes(Path(model.weights).read_bytes() + b"0")
+    changed = [exported_file(ModelFiles(model.config, str(other))), exported_file(model, max_detections=7)]
+    assert len({path, *changed}) == 3
+
+
+def test_what_an_engine_cannot_do_is_said_before_the_work(model, tmp_path, capsys):
+    with pytest.raises(InputError, match="an exported network needs --engine onnx or openvino"):
+        load_predictor(ModelFiles(model.config, "cells.onnx"), OPTIONS)
+    with pytest.raises(InputError, match="--engine onnx runs on the CPU: not together with --device cuda"):
+        load_predictor(model, OPTIONS, engine="onnx", device="cuda")
+    with pytest.raises(InputError, match="--max-detections: the number is part of an exported network"):
+        load_predictor(ModelFiles(model.config, "cells.onnx"), OPTIONS, engine="onnx", max_detections=3)
+    with pytest.raises(InputError, match=r"model\.pth is not there; .* needs the weights as a file"):
+        load_predictor(ModelFiles(model.config, str(tmp_path / "model.pth")), OPTIONS, engine="openvino")
+    with pytest.raises(SystemExit):
+        predict.parse(["--input", "a", "--output", "b", "--engine", "onnx", "--num-gpus", "2"])
+    assert "--engine onnx: runs on CPUs, not together with --num-gpus" in capsys.readouterr().err
+
+
+def test_the_command_predicts_with_an_exported_file_and_remembers_the_engine(model, tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is absent: pip install 'bccd_d2[onnx]'")
+    cv2.imwrite(str(tmp_path / "smear.png"), IMAGE)
+    command = ["--input", str(tmp_path / "smear.png"), "--output", str(tmp_path / "out"), "--scale", "1"]
+    command += ["--formats", "csv", "--config-file", model.config, "--score-threshold", "0.35"]
+    assert predict.main([*command, "--weights", str(exported_file(model)), "--engine", "onnx"]) == 0
+    assert len((tmp_path / "out" / "csv" / "smear.png.csv").read_text().splitlines()) > 5
+    with pytest.raises(InputError, match="--overwrite"):
+        predict.main([*command, "--weights", model.weights])
