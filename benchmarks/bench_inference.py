@@ -3,15 +3,19 @@
     python benchmarks/bench_inference.py                                # all tables, networks with random weights
     python benchmarks/bench_inference.py --run output/lite --only stages slide
     python benchmarks/bench_inference.py --only slide --slide-side 20000
+    python benchmarks/bench_inference.py --device cuda --only batches slide
 
-The image is a synthetic smear of 1600x1200 with about 80 cells. Random weights cost what trained ones do once the
-number of detections is fixed: the score threshold is 0 and every network returns its 100 best. Runs are interleaved,
-so that a busy machine slows all alike, and the ratios are what counts; "CPU s" is what all threads together worked.
+The image is a synthetic smear of 1600x1200 with about 80 cells. In the tables "models" and "stages" weights are random,
+which cost what trained ones do once the number of detections is fixed: the score threshold is 0 and every network
+returns its 100 best. "slide" and "batches" take the default model, or that of --run. Runs are interleaved, so that
+a busy machine slows all alike, and the ratios are what counts; "CPU s" is what all threads together worked.
 
 1. models: one image in memory to masks of the image's size (torchvision) or of the cells' (ours).
 2. stages: decode, prepare, network, pasting, writing. Pasting and writing take the cells that were drawn, and with
    --run the cells that were found. Detectron2's own pasting into the whole image stands beside ours.
-3. slide: a tiled TIFF against the 1600x1200 image, per megapixel, and the peak memory beyond that of the loaded model.
+3. slide: a tiled TIFF, a share of it empty, against the 1600x1200 image, per megapixel, and the peak memory beyond that
+   of the loaded model.
+4. batches: the network alone on several images together.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 
@@ -44,7 +48,9 @@ from tqdm import tqdm
 from bccd_d2.config import load_config
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.errors import run_command
-from bccd_d2.inference.finder import PredictionOptions
+from bccd_d2.inference.engines import load_predictor
+from bccd_d2.inference.finder import CellFinder, PredictionOptions
+from bccd_d2.inference.model_zoo import find_model
 from bccd_d2.inference.predictor import BCCDPredictor, CpuMode
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, write_formats
@@ -56,6 +62,7 @@ from bccd_d2.synthetic import SyntheticSmear, draw_smear
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 LITE, R50 = "mask_rcnn_R_18_FPN_lite.yaml", "mask_rcnn_R_50_FPN.yaml"
+TABLES = ("models", "stages", "slide", "batches")
 DETECTIONS = 100
 RED_CELL_DIAMETER = 100
 MASK_SIDE = 28
@@ -197,9 +204,42 @@ def stages_table(smear: SyntheticSmear, name: str, run: Path | None, rounds: int
         print(f"| {step} | {clock:.3f} | {cpu:.3f} | {100 * cpu / network:.1f} % |")
 
 
-def write_slide(path: Path, side: int, smear: SyntheticSmear) -> None:
-    """A tiled TIFF of ``side`` x ``side``: the smear and its mirror images beside each other."""
+def slide_predictor(run: Path | None, options: PredictionOptions, device: str | None) -> CellFinder:
+    """With the weights of ``run``, or the default model."""
+    return load_predictor(find_model(run), options, device=device)
+
+
+def batches_table(
+    smear: SyntheticSmear, run: Path | None, device: str | None, sizes: Sequence[int], rounds: int
+) -> None:
+    """What an image costs the network, by the number of images that go through it together."""
+    predictor = slide_predictor(run, PredictionOptions(), device)
+    prepared = predictor.prepare(smear.image, predictor.training_diameter / RED_CELL_DIAMETER)
+    network: Any = predictor.network
+
+    def together(size: int) -> None:
+        network.batch_size = size
+        network([prepared] * size)  # its results are on the CPU: it waits for the device
+
+    seconds = interleaved({str(size): partial(together, size) for size in sizes}, rounds)
+    print("\n| images together | s per image |\n|---:|---:|")
+    for name, (clock, _) in seconds.items():
+        print(f"| {name} | {clock / int(name):.4f} |")
+
+
+def write_slide(path: Path, side: int, smear: SyntheticSmear, empty: float) -> None:
+    """A tiled TIFF of ``side`` x ``side``: the smear and its mirror images beside each other, and background.
+
+    Args:
+        path: of the file.
+        side: pixels.
+        smear: what is seen on the left.
+        empty: share of the columns, on the right, that show the smear's background with noise.
+    """
     block = 512
+    rng = np.random.default_rng(0)
+    background = np.median(smear.image[smear.instances == 0], axis=0)[::-1]
+    noise = np.clip(background + rng.normal(0, 3, (block, block, 3)), 0, 255).astype(np.uint8)
     double = np.concatenate([smear.image, smear.image[:, ::-1]], axis=1)
     picture = np.concatenate([double, double[::-1]], axis=0)[..., ::-1]
 
@@ -207,6 +247,9 @@ def write_slide(path: Path, side: int, smear: SyntheticSmear) -> None:
         for y in range(0, side, block):
             rows = np.arange(y, y + block) % picture.shape[0]
             for x in range(0, side, block):
+                if x >= (1 - empty) * side:
+                    yield noise
+                    continue
                 yield picture[rows][:, np.arange(x, x + block) % picture.shape[1]]
 
     tifffile.imwrite(
@@ -216,11 +259,11 @@ def write_slide(path: Path, side: int, smear: SyntheticSmear) -> None:
 
 
 def predict_slide(
-    folder: Path, run: Path | None, options: PredictionOptions, threads: int
+    folder: Path, run: Path | None, options: PredictionOptions, threads: int, device: str | None
 ) -> tuple[list[Seconds], list[Seconds], float, int]:
     """Times of the image, times of the slide, peak memory in GB beyond the loaded model, and cells of the slide."""
     torch.set_num_threads(threads)
-    predictor = predictor_of(LITE, run, options)
+    predictor = slide_predictor(run, options, device)
     with open_source(folder / "smear.png") as image, open_source(folder / "slide.tif") as slide:
         work = partial(predictor.predict_source, image)
         loaded = resident_bytes()
@@ -242,20 +285,29 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def slide_table(smear: SyntheticSmear, run: Path | None, options: PredictionOptions, side: int) -> None:
+def slide_table(
+    smear: SyntheticSmear,
+    run: Path | None,
+    options: PredictionOptions,
+    side: int,
+    empty: float,
+    device: str | None,
+) -> None:
     """Time per megapixel and memory of a slide, in a process of its own."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         cv2.imwrite(str(folder / "smear.png"), smear.image)
-        write_slide(folder / "slide.tif", side, smear)
+        write_slide(folder / "slide.tif", side, smear, empty)
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             images, slides, memory, found = pool.submit(
-                predict_slide, folder, run, options, torch.get_num_threads()
+                predict_slide, folder, run, options, torch.get_num_threads(), device
             ).result()
-    print(f"\n{run or LITE}, tiles of {options.tile_size}, overlap {options.overlap}\n")
+    print(
+        f"\n{run or 'default model'}, tiles of {options.tile_size}, {100 * empty:.0f} % of the slide empty\n"
+    )
     print("| | s | s/megapixel | CPU s/megapixel |\n|---|---:|---:|---:|")
     for name, times, megapixels in (
-        ("1600x1200", images, smear.image.shape[0] * smear.image.shape[1] / 1e6),
+        ("image", images, smear.image.shape[0] * smear.image.shape[1] / 1e6),
         (f"{side}x{side}", slides, side * side / 1e6),
     ):
         clock, cpu = (statistics.mean(column) for column in zip(*times))
@@ -271,20 +323,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--run", type=Path, metavar="DIR", help="OUTPUT_DIR of a training run, for stages and slide"
     )
-    parser.add_argument(
-        "--only", nargs="+", choices=("models", "stages", "slide"), default=("models", "stages", "slide")
-    )
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES[:3])
     parser.add_argument(
         "--rounds", type=int, default=3, help="times that each is measured (default %(default)s)"
     )
     parser.add_argument("--threads", type=int, default=2, help="of torch (default %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of slide and batches")
+    parser.add_argument("--batches", type=int, nargs="+", default=(1, 2, 4, 8), metavar="N")
+    parser.add_argument(
+        "--image", type=int, nargs=2, default=(1600, 1200), metavar=("WIDTH", "HEIGHT"), help="of the smear"
+    )
+    parser.add_argument("--slide-empty", type=float, default=0.5, metavar="SHARE", help="default %(default)s")
     parser.add_argument("--slide-side", type=int, default=6000, metavar="PX", help="default %(default)s")
     parser.add_argument("--tile", type=int, default=PredictionOptions().tile_size, metavar="PX")
-    parser.add_argument("--overlap", type=int, default=PredictionOptions().overlap, metavar="PX")
+    parser.add_argument("--overlap", type=int, metavar="PX")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     cv2.setNumThreads(given.threads)
-    smear = draw_smear(7, cell_diameter=(RED_CELL_DIAMETER - 5, RED_CELL_DIAMETER + 5))
+    smear = draw_smear(7, *given.image, cell_diameter=(RED_CELL_DIAMETER - 5, RED_CELL_DIAMETER + 5))
     print(f"{given.threads} threads, torch {torch.__version__}")
     if "models" in given.only:
         models_table(smear, given.rounds)
@@ -293,9 +349,11 @@ def main(arguments: list[str] | None = None) -> None:
             stages_table(smear, name, given.run, given.rounds)
     if "slide" in given.only:
         options = PredictionOptions(
-            score_threshold=0.5 if given.run else 0.0, tile_size=given.tile, overlap=given.overlap
+            score_threshold=0.5, tile_size=given.tile, overlap=given.overlap, diameter=RED_CELL_DIAMETER
         )
-        slide_table(smear, given.run, options, given.slide_side)
+        slide_table(smear, given.run, options, given.slide_side, given.slide_empty, given.device)
+    if "batches" in given.only:
+        batches_table(smear, given.run, given.device, given.batches, given.rounds)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import torch
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before any test imports it
 
@@ -13,6 +14,14 @@ import bccd_d2  # noqa: F401  adapts Detectron2 before any test imports it
 from detectron2.utils.logger import setup_logger
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="torch finds no GPU"))
 
 
 @pytest.fixture(autouse=True)
