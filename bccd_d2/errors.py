@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 
 
@@ -37,6 +38,9 @@ def run_command(main: Callable[[], int | None]) -> None:
 
     Raises SystemExit always; status 1 for :class:`InputError` and for errors of the file system, 130 after Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console may lack letters of a file name
     try:
         status = main()
     except (InputError, OSError) as error:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import yaml
 
 from bccd_d2.errors import InputError
-from bccd_d2.parallel import signals_held_back
+from bccd_d2.system import at_fork, delete_locked, lock_file, move_into_place, signals_held_back
 
 _UNFINISHED = ".unfinished-"
 LOCK_FILE = ".lock"
@@ -75,7 +75,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
-        temporary.replace(path)
+        move_into_place(temporary, path)
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(temporary)):
             raise
@@ -155,11 +155,6 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         InputError: another process holds it.
         OSError: it cannot be written to.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
@@ -169,7 +164,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         while True:
             with path.open("a+", encoding="utf-8") as file:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock_file(file)
                 except BlockingIOError as error:
                     file.seek(0)
                     raise InputError(
@@ -186,8 +181,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
                     yield
                 finally:
                     _held.discard(file)
-                    with suppress(OSError):
-                        path.unlink()
+                    delete_locked(file, path)
                 return
     finally:
         for parent in made:
@@ -202,8 +196,7 @@ def _leave_locks() -> None:
     _held.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_locks)
+at_fork(after_in_child=_leave_locks)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
@@ -246,7 +239,7 @@ def staged_output(out: Path, targets: Sequence[str], *, overwrite: bool) -> Iter
                     if path.is_file():
                         target = out / path.relative_to(staging)
                         target.parent.mkdir(parents=True, exist_ok=True)
-                        path.replace(target)
+                        move_into_place(path, target)
 
 
 def _refuse_to_replace(out: Path, targets: Sequence[str], overwrite: bool) -> None:

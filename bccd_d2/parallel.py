@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
@@ -18,10 +16,10 @@ from typing import Generic, TypeVar
 from tqdm import tqdm
 
 from bccd_d2.errors import InputError
+from bccd_d2.system import leave_interrupts_to_parent, signals_held_back
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AHEAD = 4
 """Items a process that are under way or wait to be taken: enough to keep all busy, few enough to stay small."""
 
@@ -108,45 +106,12 @@ class _Tried(Generic[Item, Result]):
             return _Fault(str(error))
 
 
-@contextmanager
-def signals_held_back() -> Iterator[None]:
-    """Deliver SIGINT and SIGTERM when the block ends.
-
-    Files that belong together are moved inside such a block, and workers started: submitting starts threads and
-    processes, and a pool that is interrupted half-way through that can neither go on nor be shut down. Processes that
-    are started inside the block hold both signals back, until :func:`_start_worker`.
-    """
-    if threading.current_thread() is not threading.main_thread():  # which alone receives signals
-        yield
-        return
-    received: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda got, _frame: received.append(got)) for number in _SIGNALS
-    }
-    _mask("SIG_BLOCK")
-    try:
-        yield
-    finally:
-        _mask("SIG_UNBLOCK")
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for got in received:
-            signal.raise_signal(got)
-
-
-def _mask(how: str) -> None:
-    if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        signal.pthread_sigmask(getattr(signal, how), _SIGNALS)
-
-
 def _start_worker() -> None:
     import cv2  # which only workers need, and takes a while to load
 
     # OpenCV's own threads on top of one process a core make everything slower.
     cv2.setNumThreads(1)
-    # Ctrl-C reaches all processes of a terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _mask("SIG_UNBLOCK")
+    leave_interrupts_to_parent()
     # Of a first process that was killed they would hear nothing, and wait for their next item for ever.
     threading.Thread(target=_end_with_the_first_process, daemon=True).start()
 

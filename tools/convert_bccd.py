@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.io.coco_images import check_file
 from bccd_d2.structures.coco import read_coco
+from bccd_d2.system import terminate_like_interrupt
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run() -> int:
     """The command: one that is terminated clears its unfinished files away as an interrupted one does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    terminate_like_interrupt()
     return main()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +22,8 @@ from detectron2.data.build import trivial_batch_collator, worker_init_reset_seed
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from bccd_d2.system import at_fork
 
 _opencv_threads_before_fork = 0
 
@@ -113,8 +114,7 @@ def stop_opencv_threads_at_fork() -> None:
     Threads do not survive a fork, but the pool believes that they do: in the child, ``cv2.setNumThreads`` waits
     for them forever. So they end before the fork, start again in the parent, and the child has none.
     """
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_stop_opencv, after_in_parent=_start_opencv)
+    at_fork(before=_stop_opencv, after_in_parent=_start_opencv)
 
 
 def use_one_opencv_thread_in_workers() -> None:

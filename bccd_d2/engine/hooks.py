@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -15,6 +14,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from bccd_d2.errors import InputError
+from bccd_d2.system import raise_signal, receive_stop_signals, restore_signals, signal_name
 
 _logger = logging.getLogger(__name__)
 # Detectron2's writers give the median of as many values.
@@ -182,11 +182,10 @@ class StopOnSignal(HookBase):
 
     def before_train(self) -> None:
         """Listen; only a process's main thread can."""
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[signum] = signal.signal(signum, self._receive)
-            except ValueError:
-                _logger.warning("signals cannot be received outside the main thread")
+        try:
+            self._before = receive_stop_signals(self._receive)
+        except ValueError:
+            _logger.warning("signals cannot be received outside the main thread")
 
     def after_step(self) -> None:
         """Stop all processes (StopTraining) when one was asked to, unless this was the last iteration."""
@@ -196,20 +195,19 @@ class StopOnSignal(HookBase):
 
     def after_train(self) -> None:
         """Listen no longer."""
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+        restore_signals(self._before)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self._signum is not None:
             if now - self._received > _ONE_SIGNAL:
                 self.after_train()
-                signal.raise_signal(signum)
+                raise_signal(signum)
             return
         self._signum, self._received = signum, now
         if self.trainer.interruptible and comm.get_world_size() == 1:
             raise StopTraining(signum)
-        _logger.warning("%s: stopping after this iteration", signal.Signals(signum).name)
+        _logger.warning("%s: stopping after this iteration", signal_name(signum))
 
 
 def is_due(iteration: int, period: int, max_iter: int) -> bool:

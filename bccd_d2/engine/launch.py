@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
-import signal
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import distributed
 from torch import multiprocessing as mp
 
 from bccd_d2.errors import InputError, run_command
+from bccd_d2.system import pass_on, receive_stop_signals, restore_signals
 
 
 def launch(main: Callable[[Namespace], int | None], arguments: Namespace) -> int | None:
@@ -40,7 +40,7 @@ def launch(main: Callable[[Namespace], int | None], arguments: Namespace) -> int
     machines = arguments.num_machines
     if max(gpus, cpus) * machines == 1:
         return main(arguments)
-    before = {s: signal.signal(s, _pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = receive_stop_signals(_pass_on)
     try:
         # A machine with a GPU or several talks over NCCL, one without over gloo.
         if torch.cuda.is_available() and cpus == 1:
@@ -54,13 +54,14 @@ def launch(main: Callable[[Namespace], int | None], arguments: Namespace) -> int
             )
         else:
             with tempfile.TemporaryDirectory() as folder:
-                url = arguments.dist_url if machines > 1 else f"file://{folder}/rendezvous"
+                # "file:///tmp/..." and "file:///C:/..."; torch takes the rest as it is, so not Path.as_uri.
+                meeting = f"file:///{Path(folder, 'rendezvous').as_posix().lstrip('/')}"
+                url = arguments.dist_url if machines > 1 else meeting
                 mp.spawn(_cpu_worker, nprocs=cpus, args=(url, main, arguments))
     except mp.ProcessExitedException as error:
         return error.exit_code if error.exit_code > 0 else 128 - error.exit_code
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        restore_signals(before)
     return None
 
 
@@ -112,4 +113,4 @@ def _pass_on(signum: int, frame: FrameType | None) -> Any:
     """Hand a signal to the children, and wait for them as before."""
     for child in active_children():
         if child.pid is not None:
-            os.kill(child.pid, signum)
+            pass_on(signum, child.pid)

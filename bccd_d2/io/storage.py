@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import locked, naming
+from bccd_d2.system import move_into_place
 
 # Below an output folder, for files that are not whole yet.
 _PARTIAL = ".partial"
@@ -137,7 +138,7 @@ class Storage:
         filesystem, path = self._locate(name)
         if isinstance(filesystem, LocalFileSystem):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(path)
+            move_into_place(staged, Path(path))
         else:
             filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
             filesystem.put_file(str(staged), path)

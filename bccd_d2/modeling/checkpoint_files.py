@@ -111,10 +111,9 @@ def write_safetensors(
     """Write a state dict as safetensors, whole or not at all; :func:`read_checkpoint` gives the ``metadata`` back.
 
     With ``half`` floating point tensors become float16; one whose values float16 cannot hold stays as it is. Raises
-    InputError for another suffix, or where the file cannot be written.
+    InputError for another suffix, OSError where the file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: expected a name that ends in .safetensors")
@@ -133,13 +132,8 @@ def write_safetensors(
             f"{len(too_large)} tensors with values above 65504 are not halved: {', '.join(too_large[:5])}"
         )
     with replacing(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        try:
-            save_file(content, temporary, metadata={"format": "pt", **metadata})
-        except SafetensorError as error:  # a full disk, among others
-            raise InputError(f"{path}: cannot be written ({error})") from error
-        temporary.chmod(mode)  # which the library leaves to the owner alone
+        # Not the library's save_file, whose file only its owner can read.
+        temporary.write_bytes(save(content, metadata={"format": "pt", **metadata}))
 
 
 def _first_line(error: Exception) -> str:
