@@ -11,19 +11,19 @@ from typing import Any
 
 from bccd_d2.conversion.box_files import yolo_label_file
 from bccd_d2.conversion.dataset_spec import IMAGE_SUFFIXES, list_names
-from bccd_d2.conversion.importers.coco import read_coco_files
-from bccd_d2.conversion.importers.common import ImageFiles, Imported, sniff_json
-from bccd_d2.conversion.importers.cvat import read_cvat_files
-from bccd_d2.conversion.importers.label_studio import read_label_studio_files
-from bccd_d2.conversion.importers.labelme import read_labelme_files
+from bccd_d2.conversion.importers.coco import read_coco_file
+from bccd_d2.conversion.importers.common import ImageFiles, Imported, one_by_one, sniff_json
+from bccd_d2.conversion.importers.cvat import read_cvat_file
+from bccd_d2.conversion.importers.label_studio import read_label_studio_file
+from bccd_d2.conversion.importers.labelme import read_labelme_file
 from bccd_d2.conversion.importers.masks import (
     SEG_SUFFIX,
-    read_cellpose_files,
-    read_label_files,
+    read_cellpose_file,
+    read_label_file,
     read_mask_folders,
 )
 from bccd_d2.conversion.importers.outlines import read_outline_files
-from bccd_d2.conversion.importers.via import CSV_COLUMNS, read_via_files
+from bccd_d2.conversion.importers.via import CSV_COLUMNS, read_via_file
 from bccd_d2.conversion.importers.yolo import is_yolo, read_yolo_files
 from bccd_d2.errors import InputError
 
@@ -43,19 +43,33 @@ class Importer:
 
 
 FORMATS: dict[str, Importer] = {
-    "coco": Importer("COCO instance JSON of any tool", (".json",), read_coco_files),
+    "coco": Importer("COCO instance JSON of any tool", (".json",), one_by_one("COCO JSON", read_coco_file)),
     "yolo": Importer("YOLO boxes and segments", (".txt",), read_yolo_files),
-    "cvat": Importer("CVAT for images 1.1 (XML)", (".xml",), read_cvat_files),
-    "labelme": Importer("LabelMe's JSON", (".json",), read_labelme_files),
-    "label-studio": Importer("Label Studio's JSON or JSON-MIN", (".json",), read_label_studio_files),
-    "via": Importer("JSON, project or CSV of VIA 2", (".json", ".csv"), read_via_files),
+    "cvat": Importer(
+        "CVAT for images 1.1 (XML)",
+        (".xml",),
+        one_by_one("an export as 'CVAT for images 1.1'", read_cvat_file),
+    ),
+    "labelme": Importer("LabelMe's JSON", (".json",), one_by_one("LabelMe's JSON", read_labelme_file)),
+    "label-studio": Importer(
+        "Label Studio's JSON or JSON-MIN",
+        (".json",),
+        one_by_one("Label Studio's JSON", read_label_studio_file),
+    ),
+    "via": Importer(
+        "JSON, project or CSV of VIA 2", (".json", ".csv"), one_by_one("an export of VIA 2", read_via_file)
+    ),
     "geojson": Importer("QuPath's GeoJSON", (".geojson", ".json"), read_outline_files),
     "imagej": Importer("ImageJ's .roi files or zips of them", (".roi", ".zip"), read_outline_files),
     "mask-folders": Importer(
         "a folder per image with one mask per cell", tuple(sorted(IMAGE_SUFFIXES)), read_mask_folders
     ),
-    "cellpose": Importer("Cellpose's _seg.npy", (".npy",), read_cellpose_files),
-    "labels": Importer("label images of tools/predict.py", (".tif", ".tiff"), read_label_files),
+    "cellpose": Importer(
+        "Cellpose's _seg.npy", (".npy",), one_by_one("Cellpose's _seg.npy", read_cellpose_file)
+    ),
+    "labels": Importer(
+        "label images of tools/predict.py", (".tif", ".tiff"), one_by_one("a label image", read_label_file)
+    ),
 }
 
 

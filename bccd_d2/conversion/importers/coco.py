@@ -11,27 +11,23 @@ from bccd_d2.structures.coco import read_json
 from bccd_d2.structures.coco_repair import refuse_faults, repair_coco
 
 
-def read_coco_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read all files; classes are joined by name. Raises InputError with a list of all faults that cannot be
-    repaired.
-    """
-    result = Imported()
-    for path in files:
-        document = read_json(path)
-        folder = find_image_folder(document, path) or path.parent
-        document, repairs, faults = repair_coco(
-            document,
-            size_of=lambda name, folder=folder: images.size(images.beside(folder, name)),  # type: ignore[misc]
-            keep_boxes=True,
-        )
-        refuse_faults(path, faults)
-        result.counts += repairs
-        for image in _images(document, path):
-            image.name = images.beside(folder, image.name)
-            result.images.append(image)
-        names = [category["name"] for category in sorted(document["categories"], key=lambda c: c["id"])]
-        result.classes += [name for name in names if name not in result.classes]
-    return result
+def read_coco_file(path: Path, images: ImageFiles, result: Imported) -> list[ImportedImage]:
+    """Read one file; classes are joined by name. Raises InputError with a list of all faults that are left."""
+    document = read_json(path)
+    folder = find_image_folder(document, path) or path.parent
+
+    def size_of(name: str) -> tuple[int, int] | None:
+        return images.size(images.beside(folder, name))
+
+    document, repairs, faults = repair_coco(document, size_of=size_of, keep_boxes=True)
+    refuse_faults(path, faults)
+    result.counts += repairs
+    names = [category["name"] for category in sorted(document["categories"], key=lambda c: c["id"])]
+    result.classes += [name for name in names if name not in result.classes]
+    found = _images(document, path)
+    for image in found:
+        image.name = images.beside(folder, image.name)
+    return found
 
 
 def _images(document: dict[str, Any], path: Path) -> list[ImportedImage]:

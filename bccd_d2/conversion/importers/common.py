@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,9 +115,7 @@ class ImageFiles:
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn what a file of another shape makes of a reader into one InputError that names it and the ``kind``
-    expected.
-    """
+    """Turn what a file of another shape makes of a reader into one InputError that names it and what was expected."""
     try:
         yield
     except InputError as error:
@@ -128,6 +126,21 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise InputError(f"{path}: no key {error}, expected {kind}") from error
     except (TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not {kind} ({error})") from error
+
+
+def one_by_one(
+    kind: str, read: Callable[[Path, ImageFiles, Imported], Iterable[ImportedImage]]
+) -> Callable[[list[Path], ImageFiles], Imported]:
+    """A reader of many files from a reader of one of them, which may add to the classes and counts of the result."""
+
+    def read_all(files: list[Path], images: ImageFiles) -> Imported:
+        result = Imported()
+        for path in files:
+            with reading(path, kind):
+                result.images += read(path, images, result)
+        return result
+
+    return read_all
 
 
 def sniff_json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -16,37 +17,32 @@ from bccd_d2.conversion.importers.common import (
     ImportedImage,
     ellipse,
     part_of,
-    reading,
     ring,
 )
 from bccd_d2.errors import InputError
 
 
-def read_cvat_files(files: list[Path], images: ImageFiles) -> Imported:
+def read_cvat_file(path: Path, images: ImageFiles, result: Imported) -> Iterator[ImportedImage]:
     """Read polygons, ellipses, masks and boxes; points, lines and skeletons are counted. Raises InputError for an
-    export of a video, or a file of another shape.
+    export of a video.
     """
-    result = Imported()
-    for path in files:
-        root = read_xml(path, "an export of CVAT")
-        if root.find("track") is not None:
-            raise InputError(f"{path}: tracks of a video, expected an export as 'CVAT for images 1.1'")
-        with reading(path, "an export as 'CVAT for images 1.1'"):
-            for name in root.findall("./meta//labels/label/name"):
-                if name.text and name.text not in result.classes:
-                    result.classes.append(name.text)
-            for element in root.findall("image"):
-                size = (int(element.attrib["height"]), int(element.attrib["width"]))
-                image = ImportedImage(element.attrib["name"], path, size=size)
-                image.part = part_of(element.get("subset", "")) or part_of(Path(image.name).parent.name)
-                for shape in element:
-                    cell = _cell(shape)
-                    if cell is not None:
-                        image.cells.append(cell)
-                    elif shape.tag != "tag":
-                        result.counts[f"CVAT's {shape.tag}, left out"] += 1
-                result.images.append(image)
-    return result
+    root = read_xml(path, "an export of CVAT")
+    if root.find("track") is not None:
+        raise InputError("tracks of a video, expected an export as 'CVAT for images 1.1'")
+    for name in root.findall("./meta//labels/label/name"):
+        if name.text and name.text not in result.classes:
+            result.classes.append(name.text)
+    for element in root.findall("image"):
+        size = (int(element.attrib["height"]), int(element.attrib["width"]))
+        image = ImportedImage(element.attrib["name"], path, size=size)
+        image.part = part_of(element.get("subset", "")) or part_of(Path(image.name).parent.name)
+        for shape in element:
+            cell = _cell(shape)
+            if cell is not None:
+                image.cells.append(cell)
+            elif shape.tag != "tag":
+                result.counts[f"CVAT's {shape.tag}, left out"] += 1
+        yield image
 
 
 def _cell(shape: Element) -> ImportedCell | None:

@@ -18,7 +18,6 @@ from bccd_d2.conversion.importers.common import (
     ImportedCell,
     ImportedImage,
     ellipse,
-    reading,
     rectangle,
     ring,
 )
@@ -29,35 +28,29 @@ KINDS = ("polygonlabels", "ellipselabels", "brushlabels", "rectanglelabels")
 MAX_PIXELS = 2**28
 
 
-def read_label_studio_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read polygons, ellipses, brushes and rectangles; of several annotations of a task the last that is not
-    skipped. Raises InputError for a file of another shape, or an image that was turned in Label Studio.
+def read_label_studio_file(path: Path, images: ImageFiles, result: Imported) -> Iterator[ImportedImage]:
+    """Read polygons, ellipses, brushes and rectangles; of several annotations of a task the last that is not skipped.
+    Raises InputError for an image that was turned in Label Studio.
     """
-    result = Imported()
-    for path in files:
-        with reading(path, "Label Studio's JSON"):
-            for task in read_json(path):
-                data = task.get("data", task)
-                image = ImportedImage(_image_name(data), path)
-                done = [a for a in task.get("annotations", []) if not a.get("was_cancelled")]
-                if "data" in task and not done:
-                    result.counts["Label Studio's tasks without an annotation, left out"] += 1
-                    continue
-                if len(done) > 1:
-                    result.counts["Label Studio's annotations before the last of a task, left out"] += (
-                        len(done) - 1
-                    )
-                for kind, region in _regions(done[-1]["result"] if done else data):
-                    if kind not in KINDS:
-                        result.counts[f"Label Studio's {kind}, left out"] += 1
-                        continue
-                    size = (int(region["original_height"]), int(region["original_width"]))
-                    if region.get("image_rotation"):
-                        raise InputError(f"{image.name}: turned in Label Studio; expected image_rotation 0")
-                    image.size = size
-                    image.cells.append(_cell(kind, region.get("value", region), *size))
-                result.images.append(image)
-    return result
+    for task in read_json(path):
+        data = task.get("data", task)
+        image = ImportedImage(_image_name(data), path)
+        done = [a for a in task.get("annotations", []) if not a.get("was_cancelled")]
+        if "data" in task and not done:
+            result.counts["Label Studio's tasks without an annotation, left out"] += 1
+            continue
+        if len(done) > 1:
+            result.counts["Label Studio's annotations before the last of a task, left out"] += len(done) - 1
+        for kind, region in _regions(done[-1]["result"] if done else data):
+            if kind not in KINDS:
+                result.counts[f"Label Studio's {kind}, left out"] += 1
+                continue
+            size = (int(region["original_height"]), int(region["original_width"]))
+            if region.get("image_rotation"):
+                raise InputError(f"{image.name}: turned in Label Studio; expected image_rotation 0")
+            image.size = size
+            image.cells.append(_cell(kind, region.get("value", region), *size))
+        yield image
 
 
 def _image_name(data: Mapping[str, Any]) -> str:

@@ -20,45 +20,39 @@ from bccd_d2.conversion.importers.common import (
     ImportedImage,
     ellipse,
     part_of,
-    reading,
     ring,
 )
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_json
 
 
-def read_labelme_files(files: list[Path], images: ImageFiles) -> Imported:
+def read_labelme_file(path: Path, images: ImageFiles, result: Imported) -> list[ImportedImage]:
     """Read polygons (those of one label and ``group_id`` are one cell), circles, masks and rectangles; points and
-    lines are counted. Raises InputError for a file of another shape.
+    lines are counted.
     """
-    result = Imported()
-    for path in files:
-        document = read_json(path)
-        with reading(path, "LabelMe's JSON"):
-            image = ImportedImage(document["imagePath"], path, part=part_of(path.parent.name))
-            if not isinstance(image.name, str):
-                raise InputError(f"imagePath {image.name!r}, expected a file name")
-            if not images.match(
-                [image.name], str(path)
-            ):  # which is renamed with its JSON more often than in it
-                image.name = path.stem
-            if document.get("imageHeight") and document.get("imageWidth"):
-                image.size = (int(document["imageHeight"]), int(document["imageWidth"]))
-            groups: dict[Any, ImportedCell] = {}
-            for shape in document["shapes"]:
-                cell = _cell(shape)
-                if cell is None:
-                    result.counts[f"LabelMe's {shape.get('shape_type')}, left out"] += 1
-                    continue
-                group = shape.get("group_id")
-                known = groups.get((cell.class_name, group)) if group is not None else None
-                if known is not None and known.rings and cell.rings:
-                    known.rings = [*known.rings, *cell.rings]
-                    continue
-                groups[cell.class_name, group] = cell
-                image.cells.append(cell)
-            result.images.append(image)
-    return result
+    document = read_json(path)
+    image = ImportedImage(document["imagePath"], path, part=part_of(path.parent.name))
+    if not isinstance(image.name, str):
+        raise InputError(f"imagePath {image.name!r}, expected a file name")
+    # An image is renamed with its JSON more often than in it.
+    if not images.match([image.name], str(path)):
+        image.name = path.stem
+    if document.get("imageHeight") and document.get("imageWidth"):
+        image.size = (int(document["imageHeight"]), int(document["imageWidth"]))
+    groups: dict[Any, ImportedCell] = {}
+    for shape in document["shapes"]:
+        cell = _cell(shape)
+        if cell is None:
+            result.counts[f"LabelMe's {shape.get('shape_type')}, left out"] += 1
+            continue
+        group = shape.get("group_id")
+        known = groups.get((cell.class_name, group)) if group is not None else None
+        if known is not None and known.rings and cell.rings:
+            known.rings = [*known.rings, *cell.rings]
+            continue
+        groups[cell.class_name, group] = cell
+        image.cells.append(cell)
+    return [image]
 
 
 def _cell(shape: Mapping[str, Any]) -> ImportedCell | None:

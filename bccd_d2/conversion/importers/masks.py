@@ -50,42 +50,29 @@ def read_mask_folders(files: list[Path], images: ImageFiles) -> Imported:
     return result
 
 
-def read_label_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read label images as ``tools/predict.py`` writes them: NAME.tif, and NAME.csv with the class of each label.
-    Raises InputError where a file cannot be read, or the table lacks a label.
-    """
-    result = Imported()
-    for path in files:
-        labels = read_mask(path, MaskRule("instances")).array
-        image = ImportedImage(path.stem, path, label_cells(labels), (labels.shape[0], labels.shape[1]))
-        table = path.with_suffix(".csv")
-        if table.is_file():
-            with reading(table, "a table of labels with the columns id and class"):
-                rows = list(csv.DictReader(read_lines(table, "a table of labels")))
-                class_of = {int(row["id"]): row["class"] for row in rows}
-                for cell, value in zip(image.cells, np.unique(labels[labels > 0]).tolist()):
-                    cell.class_name = class_of[value]
-        result.images.append(image)
-    return result
+def read_label_file(path: Path, images: ImageFiles, result: Imported) -> list[ImportedImage]:
+    """Read a label image as ``tools/predict.py`` writes it: NAME.tif, and NAME.csv with the class of each label."""
+    labels = read_mask(path, MaskRule("instances")).array
+    image = ImportedImage(path.stem, path, label_cells(labels), (labels.shape[0], labels.shape[1]))
+    table = path.with_suffix(".csv")
+    if table.is_file():
+        with reading(table, "a table of labels with the columns id and class"):
+            rows = list(csv.DictReader(read_lines(table, "a table of labels")))
+            class_of = {int(row["id"]): row["class"] for row in rows}
+            for cell, value in zip(image.cells, np.unique(labels[labels > 0]).tolist()):
+                cell.class_name = class_of[value]
+    return [image]
 
 
-def read_cellpose_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read the label map of each ``NAME_seg.npy``. Raises InputError where a file holds more than arrays, or no
-    label map.
-    """
-    result = Imported()
-    for path in files:
-        with reading(path, "Cellpose's _seg.npy"):
-            masks = np.squeeze(np.asarray(read_seg(path)["masks"]))
-        if masks.ndim != 2 or masks.dtype.kind not in "iu":
-            raise InputError(
-                f"{path}: masks of shape {masks.shape} and type {masks.dtype}, expected a label map (height, width)"
-            )
-        name = path.name.removesuffix(SEG_SUFFIX)
-        result.images.append(
-            ImportedImage(name, path, label_cells(masks), size=(masks.shape[0], masks.shape[1]))
+def read_cellpose_file(path: Path, images: ImageFiles, result: Imported) -> list[ImportedImage]:
+    """Read the label map of a ``NAME_seg.npy``. Raises InputError for one that holds more than arrays."""
+    masks = np.squeeze(np.asarray(read_seg(path)["masks"]))
+    if masks.ndim != 2 or masks.dtype.kind not in "iu":
+        raise InputError(
+            f"masks of shape {masks.shape} and type {masks.dtype}, expected a label map (height, width)"
         )
-    return result
+    size = (masks.shape[0], masks.shape[1])
+    return [ImportedImage(path.name.removesuffix(SEG_SUFFIX), path, label_cells(masks), size)]
 
 
 def read_seg(path: Path) -> dict[str, Any]:

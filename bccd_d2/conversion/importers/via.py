@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from bccd_d2.conversion.importers.common import (
     class_of_attributes,
     ellipse,
     part_of,
-    reading,
     ring,
 )
 from bccd_d2.structures.coco import read_json
@@ -26,25 +25,21 @@ from bccd_d2.structures.coco import read_json
 CSV_COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 
 
-def read_via_files(files: list[Path], images: ImageFiles) -> Imported:
-    """Read polygons, circles, ellipses and rectangles; points and lines are counted. Raises InputError for a file
-    of another shape, or regions with several attributes of which none is the class.
+def read_via_file(path: Path, images: ImageFiles, result: Imported) -> Iterable[ImportedImage]:
+    """Read polygons, circles, ellipses and rectangles; points and lines are counted. Raises InputError for regions
+    with several attributes of which none is the class.
     """
-    result = Imported()
-    for path in files:
-        by_name: dict[str, ImportedImage] = {}
-        with reading(path, "an export of VIA 2"):
-            for name, shape, attributes in _rows(path):
-                image = by_name.setdefault(name, ImportedImage(name, path, part=part_of(path.parent.name)))
-                if not shape:
-                    continue
-                cell = _cell(shape, class_of_attributes(attributes, f"{path}: {name}"))
-                if cell is None:
-                    result.counts[f"VIA's {shape.get('name')}, left out"] += 1
-                else:
-                    image.cells.append(cell)
-        result.images += by_name.values()
-    return result
+    by_name: dict[str, ImportedImage] = {}
+    for name, shape, attributes in _rows(path):
+        image = by_name.setdefault(name, ImportedImage(name, path, part=part_of(path.parent.name)))
+        if not shape:
+            continue
+        cell = _cell(shape, class_of_attributes(attributes, f"{path}: {name}"))
+        if cell is None:
+            result.counts[f"VIA's {shape.get('name')}, left out"] += 1
+        else:
+            image.cells.append(cell)
+    return by_name.values()
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
@@ -52,11 +47,8 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
     if path.suffix.lower() == ".csv":
         with path.open(encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file):
-                yield (
-                    row[CSV_COLUMNS[0]],
-                    json.loads(row[CSV_COLUMNS[1]] or "{}"),
-                    json.loads(row[CSV_COLUMNS[2]] or "{}"),
-                )
+                shape, attributes = (json.loads(row[column] or "{}") for column in CSV_COLUMNS[1:])
+                yield row[CSV_COLUMNS[0]], shape, attributes
         return
     document = read_json(path)
     for entry in document.get("_via_img_metadata", document).values():
