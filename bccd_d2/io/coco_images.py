@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from bccd_d2.io.images import read_image_size
 from bccd_d2.structures.coco import read_json
 from bccd_d2.structures.coco_repair import log_repairs, repair_coco
 
+logger = logging.getLogger(__name__)
 _FOLDERS = ("", "images", "images/{part}", "{part}", "data", "JPEGImages", "img")
 """Where images lie, seen from the JSON's folder or the one above it: beside it (Roboflow, VIA, makesense), in images
 (Label Studio) or images/default (CVAT), or in a folder named as the part (COCO)."""
@@ -66,6 +68,14 @@ def check_file(path: Path, root: Path | None = None) -> tuple[list[str], Path | 
     """
     document, repairs, faults = repair_coco(read_json(path))
     log_repairs(path, repairs)
+    cells = [annotation for annotation in document["annotations"] if not annotation["iscrowd"]]
+    if document["annotations"] and not cells:
+        logger.warning(
+            "%s: all %d annotations have iscrowd 1 (regions to ignore), so a training has nothing to learn from; set it "
+            "to 0 if they are single cells",
+            path,
+            len(document["annotations"]),
+        )
     if root is None:
         path = path.resolve()
         written = (document.get("info") or {}).get("image_root")

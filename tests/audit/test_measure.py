@@ -70,16 +70,6 @@ def test_an_outline_on_background_has_no_strength():
     assert np.isnan(strengths[0])
 
 
-def test_unlabelled_cells_are_not_counted_as_background():
-    mask = cells()
-    image = paint(disc(mask.copy(), 95, 80, 20))
-    region = labelled(disc(blank(), 95, 80, 20))
-    statistics = colour_statistics(image, labelled(mask), region)
-    counted = colour_statistics(image, labelled(mask), nothing())
-    assert statistics.background_std.max() < 2 < counted.background_std[0]
-    assert statistics.background_mean[0] > counted.background_mean[0]
-
-
 @pytest.mark.parametrize("mask", [blank(), np.full_like(blank(), 255)])
 def test_only_cells_or_only_background_has_no_separation(mask):
     statistics = colour_statistics(paint(mask), (mask > 0).astype(np.int32), nothing())

@@ -165,28 +165,6 @@ def test_existing_output_is_kept_unless_told_otherwise(smears, tmp_path, capsys)
     assert "10 images show 120 outlined cells" in capsys.readouterr().out
 
 
-def test_failure_leaves_nothing_behind(tmp_path):
-    write_pair(tmp_path / "data", "one", paint(cells()), cells())
-    (tmp_path / "data/mask/one.png").write_bytes(b"no mask")
-    with pytest.raises(InputError, match=r"no usable pair; first fault: .*one.png"):
-        audit_dataset(tmp_path / "data", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    "arguments, expected",
-    [
-        (["--worst", "-1"], "worst -1"),
-        (["--stain-clusters", "1"], "stain_clusters 1"),
-        (["--coco", "nowhere"], "nowhere: no annotations/instances_*.json"),
-    ],
-)
-def test_bad_options_name_themselves(smears, tmp_path, arguments, expected):
-    with pytest.raises(InputError) as error:
-        main(["--root", str(smears), "--output", str(tmp_path / "out"), *arguments])
-    assert expected in str(error.value)
-
-
 @pytest.mark.real_data
 def test_real_pairs(real_pairs_root, tmp_path):
     document = audit_dataset(real_pairs_root, tmp_path, workers=2)

@@ -167,14 +167,6 @@ def test_a_cell_in_many_pieces_is_found_by_their_sum():
     assert area(result, next(iter(result.category_ids))) == (labels > 0).sum()
 
 
-def test_ignored_and_dropped_categories():
-    C = (150, 30, 15)  # noqa: N806
-    labels = draw(A, B, C)
-    result = assign(labels, boxes_of(["difficult", "dirt", "leukocyte"], around(A, B, C)), without_box="drop")
-    assert (result.category_ids, result.ignored) == ({3: WHITE}, {1})
-    assert result.counts["boxes dropped by the table"] == 1
-
-
 def test_boxes_flagged_as_difficult_are_regions_to_ignore():
     result = assign(draw(A), boxes_of(["ring"], around(A), difficult=[True]), without_box="drop")
     assert (result.category_ids, result.ignored) == ({}, {1})

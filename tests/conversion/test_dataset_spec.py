@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.dataset_spec import DatasetSpec, FolderPair, known_specs, read_spec
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.errors import InputError
@@ -101,13 +100,3 @@ def test_classes_that_are_not_annotated_go_to_info(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             read_spec(written(tmp_path, text))
-
-
-@pytest.mark.parametrize("name", ["bbbc041", "bccd_voc", "txl_pbc"])
-def test_sources_with_and_without_platelets_have_the_same_classes(name: str) -> None:
-    spec = read_spec(name)
-    assert list(ClassTable.from_mapping(spec.classes, spec.annotates).class_ids) == [
-        "RBC",
-        "WBC",
-        "Platelets",
-    ]

@@ -44,13 +44,6 @@ def test_components_agree_with_scipy(mask: np.ndarray, connectivity: int, min_ar
     assert len(set(zip(labels[kept], expected[kept]))) == counts.kept == labels.max(initial=0)
 
 
-def test_corner_contact_joins_only_under_eight() -> None:
-    mask = np.zeros((40, 40), np.uint8)
-    mask[:20, :20] = mask[20:, 20:] = 1
-    assert label_instances(mask).counts.kept == 1
-    assert label_instances(mask, InstanceRule(connectivity=4)).counts.kept == 2
-
-
 def test_specks_relative_to_the_median_cell() -> None:
     mask = discs((30, 30, 20), (90, 30, 20), (150, 30, 20), (30, 90, 9))
     assert label_instances(mask).counts.kept == 4
@@ -112,13 +105,6 @@ def test_two_touching_discs_are_cut_and_one_is_not() -> None:
     assert np.array_equal(labels > 0, mask > 0)
     boundary = np.flatnonzero(np.diff(labels[50, 40:74]))
     assert boundary == pytest.approx([16], abs=2)  # half-way between the centres
-
-
-def test_cuts_scale_with_the_cells() -> None:
-    mask = discs((40, 50, 20), (74, 50, 20), (140, 50, 20), (140, 100, 15))
-    big = cv2.resize(mask, None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST)
-    rule = InstanceRule(cut=0.02)
-    assert label_instances(mask, rule).counts == label_instances(big, rule).counts
 
 
 def test_a_crumb_is_not_cut_off() -> None:

@@ -76,13 +76,6 @@ def test_the_first_rule_that_finds_masks_counts(tmp_path: Path) -> None:
     assert pair.mask.parent.name == "instances"
 
 
-def test_a_glob_with_an_extension_takes_only_that(tmp_path: Path) -> None:
-    touch(tmp_path, "images/im_1.png", "masks/1_mask.png", "masks/1_mask.npy")
-    rule = FolderPair("images", "masks", "im_*", "*_mask.npy")
-    (pair,) = find_pairs(tmp_path, folders=(rule,))
-    assert (pair.stem, pair.mask.suffix) == ("1", ".npy")
-
-
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         find_pairs(tmp_path / "absent")

@@ -42,19 +42,6 @@ def test_points_of_several_classes_on_one_component(tmp_path: Path) -> None:
     assert assign(tmp_path, text, without_box="drop").category_ids == {1: 2}
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("5 5", "line 1: '5 5', expected x y class"),
-        ("\nx 5 0", "line 2: 'x'"),
-        ("5 5 9", "category '9', expected"),
-    ],
-)
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        assign(tmp_path, text)
-
-
 def test_an_image_without_points(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no points for it"):
         assign(tmp_path, None)

@@ -128,21 +128,6 @@ def test_stain_clusters_from_files(tmp_path: Path) -> None:
     assert len(faults) == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"train": [], "val": []}', "no list 'test'"),
-        ('{"train": [1], "val": [], "test": []}', "train: '1', expected a stem or"),
-        ('{"train": ["a"], "val": ["a"], "test": []}', "'a' is in train and in val"),
-    ],
-)
-def test_files_that_are_no_splits(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "splits.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=message):
-        read_splits(path)
-
-
 def test_a_file_that_was_changed_by_hand_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "splits.json"
     write_splits(path, PlannedSplit({"train": ["a"], "val": ["b"], "test": ["c"]}), {})

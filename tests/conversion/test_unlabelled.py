@@ -40,9 +40,3 @@ def test_the_two_unlabelled_cells_are_found(shaded: bool) -> None:
         found = regions == region
         assert np.count_nonzero(found & cell) > 0.9 * np.count_nonzero(cell)
         assert np.count_nonzero(found & ~cell) < 0.35 * np.count_nonzero(cell)
-
-
-def test_without_labelled_cells_there_is_nothing_to_learn_from() -> None:
-    image, mask = smear()
-    assert not find_unlabelled(image, np.zeros(mask.shape, np.int32)).any()
-    assert not find_unlabelled(image, np.ones(mask.shape, np.int32)).any()

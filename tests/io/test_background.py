@@ -21,12 +21,6 @@ def test_a_quadratic_surface_is_found_below_the_cells():
     assert np.allclose(background_surface(colours, glass), bowl(), atol=1e-3)
 
 
-def test_a_plane_leaves_the_bowl_and_follows_the_slope():
-    surface = background_surface(bowl(), np.ones((40, 60), bool), degree=1)
-    assert np.allclose(surface[..., 2], bowl()[..., 2], atol=1e-3)
-    assert np.ptp(surface[..., 0]) < 0.01
-
-
 @pytest.mark.parametrize("count", [1, 3])
 def test_fewer_pixels_than_terms_are_still_met(count):
     glass = np.zeros((40, 60), bool)

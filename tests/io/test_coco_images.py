@@ -85,3 +85,15 @@ def test_images_are_found_where_tools_put_them(tmp_path: Path, json_file: str, i
     assert folder is not None
     assert (folder / name.replace("\\", "/")).resolve() == (tmp_path / image).resolve()
     assert find_image_folder({"images": [{"file_name": "b.png"}]}, tmp_path / json_file) is None
+
+
+def test_a_file_of_regions_to_ignore_alone_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, ["a.png", "b.png"])
+    check_file(path)
+    assert "nothing to learn from" not in caplog.text
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(
+        json.dumps({**document, "annotations": [{**a, "iscrowd": 1} for a in document["annotations"]]})
+    )
+    check_file(path)
+    assert "all 2 annotations have iscrowd 1" in caplog.text

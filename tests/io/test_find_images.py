@@ -49,11 +49,6 @@ def test_patterns_name_images_below_their_fixed_part(tmp_path):
         find_images([tmp_path / "*.jpg"])
 
 
-def test_a_name_with_brackets_is_a_name_if_it_is_there(tmp_path):
-    touch(tmp_path / "smear [1].png", tmp_path / "smear 1.png")
-    assert [name for _, name in find_images([tmp_path / "smear [1].png"])] == ["smear [1].png"]
-
-
 def test_addresses_are_searched_as_folders_are(bucket):
     for name in ("in/1.png", "in/deep/2.TIF", "in/notes.txt"):
         bucket.pipe_file(f"/bucket/{name}", b"x")

@@ -204,19 +204,6 @@ def test_label_maps_keep_every_value(tmp_path: Path, name: str, dtype: type) -> 
     assert np.array_equal(array, labels)
 
 
-def test_a_truncated_mask_is_refused(tmp_path: Path) -> None:
-    for name in ("m.png", "m.tif", "m.npy"):
-        path = tmp_path / name
-        if name.endswith("npy"):
-            np.save(path, grey(MASK))
-        else:
-            save(path, grey(MASK))
-        whole = path.read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(InputError, match=name):
-            read_mask(path)
-
-
 def test_arrays_that_are_no_masks(tmp_path: Path) -> None:
     path = tmp_path / "m.npy"
     np.save(path, np.array([{"masks": 1}], dtype=object))

@@ -10,7 +10,6 @@ from PIL import Image
 from bccd_d2.errors import InputError
 from bccd_d2.io import tiff_source
 from bccd_d2.io.images import open_source, page_count
-from bccd_d2.io.sources import sample_blocks
 
 HEIGHT, WIDTH = 70, 110
 
@@ -252,17 +251,3 @@ def test_without_openslide(slide, rgb, monkeypatch, tmp_path):
         InputError, match=r"a\.mrxs: a whole slide needs OpenSlide: pip install 'bccd_d2\[slides\]'"
     ):
         open_source(tmp_path / "a.mrxs")
-
-
-def test_a_sample_of_a_huge_image_takes_blocks_spread_over_it():
-    asked = []
-
-    def read(x, y, width, height):
-        asked.append((x, y))
-        return np.zeros((height, width, 1))
-
-    pixels = sum(block.size for block in sample_blocks(100_000, 90_000, read))
-    assert len(asked) == 144
-    assert (0, 0) in asked
-    assert (90_000 - 512, 100_000 - 512) in asked
-    assert 150_000 < pixels <= 250_000

@@ -81,10 +81,3 @@ def test_a_quarter_turn():
     # x becomes the row counted from below: 90 - 30 = 60 to 90 - 10 = 80; y becomes the column.
     assert turned.boxes.tolist() == [[20, 60, 26, 80]]
     assert np.argwhere(turned.masks[0]).tolist() == [[2, 0]]
-
-
-def test_a_box_at_the_border_stays_inside_when_it_is_stretched():
-    found = detections([[0, 0, 90, 60]], np.ones((1, 4, 4)))
-    for height, width in ((61, 91), (359, 1013), (7, 11)):
-        cells = found.resized(height, width).paste()
-        assert cells.windows.tolist() == [[0, 0, width, height]]

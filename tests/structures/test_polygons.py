@@ -9,13 +9,6 @@ from bccd_d2.structures.polygons import mask_to_polygons, mask_to_rings
 from bccd_d2.structures.segmentation import decode_segmentation
 
 
-def test_a_rectangle_has_four_corners() -> None:
-    mask = np.zeros((9, 9), np.uint8)
-    mask[2:5, 3:8] = 1
-    assert mask_to_polygons(mask) == [[3, 2, 8, 2, 8, 5, 3, 5]]
-    assert mask_to_polygons(mask, x=10, y=20) == [[13, 22, 18, 22, 18, 25, 13, 25]]
-
-
 def test_a_ring_keeps_its_hole() -> None:
     mask = np.ones((7, 8), np.uint8)
     mask[2:5, 3:6] = 0
