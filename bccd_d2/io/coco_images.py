@@ -71,8 +71,8 @@ def check_file(path: Path, root: Path | None = None) -> tuple[list[str], Path | 
     cells = [annotation for annotation in document["annotations"] if not annotation["iscrowd"]]
     if document["annotations"] and not cells:
         logger.warning(
-            "%s: all %d annotations have iscrowd 1 (regions to ignore), so a training has nothing to learn from; set it "
-            "to 0 if they are single cells",
+            "%s: all %d annotations have iscrowd 1 (regions to ignore), so a training has nothing to learn from; set "
+            "it to 0 if they are single cells",
             path,
             len(document["annotations"]),
         )
