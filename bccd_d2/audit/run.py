@@ -43,7 +43,7 @@ def audit_dataset(
     """Audit all pairs below ``root``; write ``out/audit.html`` and ``out/audit.json``, whose content is returned. Both
     appear together at the end or, on any failure, not at all.
 
-    ``worst`` is the number of images to show, ``max_images`` of those looked at, at even distances; ``coco`` the output
+    ``worst`` is the number of images to show, ``max_images`` of those audited, spread evenly; ``coco`` the output
     folder of tools/convert_bccd.py, for parts and classes. Raises InputError if there is no usable pair, or the output
     exists; single bad files are listed instead.
     """

@@ -30,6 +30,7 @@ from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import MaskRule
+from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.names import stem_of
 from bccd_d2.structures.outline_files import Outline
 from bccd_d2.structures.rle import EncodedInstance, encode_labels
@@ -139,16 +140,13 @@ def _encode(cell: ImportedCell, image: ImageRecord) -> EncodedInstance:
     if cell.segmentation is not None:
         code = as_rle(cell.segmentation, height, width)
     else:
-        full = np.zeros((height, width), np.uint8, order="F")
         rings = [ring for ring in cell.rings if len(ring)]
         mask, (x, y) = cell.mask or (np.zeros((0, 0), bool), (0, 0))
         if rings:
             mask, (x, y) = Outline(rings).mask(height, width)
         top, left = max(0, -y), max(0, -x)
         mask = mask[top : max(top, height - y), left : max(left, width - x)]
-        y, x = max(0, y), max(0, x)
-        full[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
-        code = coco_mask.encode(full)
+        (code,) = Cells.from_masks(height, width, [mask], origins=[(max(0, x), max(0, y))]).rles()
     counts = code["counts"] if isinstance(code["counts"], str) else code["counts"].decode("ascii")
     x, y, across, down = (int(side) for side in coco_mask.toBbox(code))
     border = x == 0 or y == 0 or x + across == width or y + down == height

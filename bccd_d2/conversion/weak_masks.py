@@ -21,7 +21,7 @@ CORE = 0.6  # radius of the seed of a box, in half sides: cells reach further in
 OUTSIDE = 1.05
 """Where the seed of the surroundings begins. Cells do not fill the corners of their box; a little more than 1 because
 boxes are some pixels off."""
-REACH = 1.25  # beyond this nothing is looked at
+REACH = 1.25  # pixels beyond this belong to no box
 ROUNDNESS = 15.0
 """What one half side of distance from a box's centre counts for, in Lab units of colour gradient a pixel."""
 LEVELS = (0.8, 0.5, 0.35)

@@ -63,7 +63,7 @@ def find_image_folder(document: Any, path: Path) -> Path | None:
 
 def check_file(path: Path, root: Path | None = None) -> tuple[list[str], Path | None]:
     """All faults of a COCO instance file that reading it does not repair, those of its image files included, and
-    the folder of these; ``None`` where it is not known and the images were not looked at. Raises InputError where
+    the folder of these; ``None`` where it is not known and the images were not checked. Raises InputError where
     there is no JSON.
     """
     document, repairs, faults = repair_coco(read_json(path))

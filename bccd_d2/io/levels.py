@@ -28,7 +28,7 @@ _EXPOSURES = 2.0
 """Brightest levels of images of one camera follow one another by less than this factor; a camera with two bits more
 shows the same scene four times as bright."""
 _LEAST_CONTRAST = 0.1  # of the range from black to white; smears that show cells have a quarter and more
-CHECKED_STEP = 8  # every so many rows and columns are looked at for the contrast of an image of eight bits
+CHECKED_STEP = 8  # rows and columns apart at which the contrast is measured of an image of eight bits
 _ADVICE = "stretch the contrast and save it as 8 bits (Fiji: Image > Adjust > Brightness/Contrast, Apply)"
 
 _warned: set[str] = set()

@@ -158,7 +158,7 @@ class Storage:
             yield
 
     def clear_staging(self) -> None:
-        """Delete what processes that were killed have left half-written; nobody else may be writing."""
+        """Delete what processes that were killed have left half-written; no other process may be writing."""
         root = self.local_root
         if root is not None:
             shutil.rmtree(root / _PARTIAL, ignore_errors=True)

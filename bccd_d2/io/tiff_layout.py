@@ -14,7 +14,7 @@ _WHOLE_SLIDES = ("is_svs", "is_scn", "is_ndpi", "is_philips", "is_bif", "is_qpi"
 _COLOUR_CHANNELS = 3
 _MICRONS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}
-# Files carry 72 or 300 dots per inch when nobody set anything; a pixel of a microscope is not as large as that.
+# Files carry 72 or 300 dots per inch when nothing was set; a pixel of a microscope is not as large as that.
 _PLAUSIBLE_MICRONS = (0.01, 10.0)
 RGB_ADVICE = "save it as RGB (Fiji: Image > Type > RGB Color), or the channel that shows the cells alone"
 

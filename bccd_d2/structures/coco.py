@@ -69,7 +69,7 @@ def _dump(value: Any) -> str:
 class CocoWriter:
     """A COCO document whose annotations go to the file at once, so that memory does not grow with their number.
 
-    A context manager. The file is valid JSON only once the block has ended, so write to a place nobody reads yet.
+    A context manager. The file is valid JSON only once the block has ended, so write to a place that is not read yet.
     """
 
     def __init__(self, path: Path, info: Mapping[str, Any], categories: Sequence[Mapping[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from bccd_d2.synthetic.cells import draw_infected_cell, draw_platelet, draw_red_
 from bccd_d2.synthetic.outlines import CellDrawing, Texture
 from bccd_d2.synthetic.slide import FloatArray, Slide
 
-# A cell of which less than this share would stay visible is not placed there: nobody could annotate its outline.
+# A cell of which less than this share would stay visible is not placed there: its outline could not be annotated.
 _MIN_VISIBLE = 0.5
 _MIN_WHOLE = 0.97  # share of the visible part that must be one piece; the truth leaves crumbs out
 _FREE = 1.06  # least distance of free-standing cells, as share of the sum of their radii

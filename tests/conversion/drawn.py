@@ -22,7 +22,7 @@ def draw_mask(seed: int = 0) -> NDArray[np.uint8]:
 
 
 def draw_image(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(height, width, 3) BGR uint8: dark violet cells on pale glass."""
+    """(height, width, 3) BGR uint8: dark violet cells on pale background."""
     return np.where(mask[..., None] > 0, np.uint8([150, 60, 110]), np.uint8([235, 240, 238]))
 
 

@@ -151,7 +151,7 @@ def test_a_broken_annotation_ends_the_run_or_is_left_out(voc_root: Path, tmp_pat
     ]
 
 
-def test_a_box_on_bare_glass_is_a_region_to_ignore(voc_root: Path, tmp_path: Path) -> None:
+def test_a_box_on_bare_background_is_a_region_to_ignore(voc_root: Path, tmp_path: Path) -> None:
     path = voc_root / "Annotations" / "smear_1.xml"
     empty = "<bndbox><xmin>60</xmin><ymin>5</ymin><xmax>90</xmax><ymax>35</ymax></bndbox>"
     path.write_text(
@@ -182,7 +182,7 @@ def test_boxes_and_table_belong_together(tmp_path: Path, spec: str, boxes: str |
 
 
 def test_stains_are_told_apart_without_masks(tmp_path: Path) -> None:
-    """Cells of three stains on the same glass: nothing but the cells tells them apart."""
+    """Cells of three stains on the same background: nothing but the cells tells them apart."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     cv2.circle(mask, (80, 60), 30, 1, -1)
     for number in range(9):

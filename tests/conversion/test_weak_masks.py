@@ -14,12 +14,12 @@ from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.io.images import read_image
 
 HEIGHT, WIDTH = 160, 240
-GLASS, RED, VIOLET = (225, 228, 222), (200, 140, 150), (110, 70, 170)
+BACKGROUND, RED, VIOLET = (225, 228, 222), (200, 140, 150), (110, 70, 170)
 
 
 def smear(*discs: tuple, noise: float = 2.0) -> NDArray[np.uint8]:
-    """RGB glass with discs ``(x, y, radius, colour)`` drawn in order, and noise."""
-    image = np.full((HEIGHT, WIDTH, 3), GLASS, np.uint8)
+    """RGB background with discs ``(x, y, radius, colour)`` drawn in order, and noise."""
+    image = np.full((HEIGHT, WIDTH, 3), BACKGROUND, np.uint8)
     for x, y, radius, colour in discs:
         cv2.circle(image, (x, y), radius, colour, -1, cv2.LINE_AA)
     noisy = image + np.random.default_rng(0).normal(0, noise, image.shape)
@@ -46,7 +46,7 @@ def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 CELLS = ((50, 50, 24, RED), (150, 60, 34, VIOLET), (60, 120, 20, RED))
 
 
-def test_cells_on_glass_are_found():
+def test_cells_on_background_are_found():
     guessed = guess_masks(smear(*CELLS), around(*CELLS))
     assert guessed.failed == []
     for number, cell in enumerate(CELLS, start=1):
@@ -54,7 +54,7 @@ def test_cells_on_glass_are_found():
 
 
 def test_a_pale_centre_belongs_to_the_cell():
-    ring = (*CELLS, (50, 50, 11, GLASS))
+    ring = (*CELLS, (50, 50, 11, BACKGROUND))
     guessed = guess_masks(smear(*ring), around(*CELLS))
     assert iou(guessed.labels == 1, disc(50, 50, 24)) > 0.9
 
@@ -83,7 +83,7 @@ def test_a_pale_cell_is_found_at_a_lower_threshold(monkeypatch: pytest.MonkeyPat
     assert guess_masks(smear(*cells, noise=0.5), around(*cells)).failed == [3]
 
 
-def test_a_box_on_bare_glass_fails():
+def test_a_box_on_bare_background_fails():
     boxes = np.vstack([around(*CELLS), [[190, 100, 230, 140]]])
     guessed = guess_masks(smear(*CELLS), boxes)
     assert guessed.failed == [3]

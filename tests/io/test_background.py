@@ -14,17 +14,17 @@ def bowl(height=40, width=60):
 
 
 def test_a_quadratic_surface_is_found_below_the_cells():
-    glass = np.ones((40, 60), bool)
-    glass[10:25, 15:50] = False
+    background = np.ones((40, 60), bool)
+    background[10:25, 15:50] = False
     colours = bowl()
-    colours[~glass] = 20
-    assert np.allclose(background_surface(colours, glass), bowl(), atol=1e-3)
+    colours[~background] = 20
+    assert np.allclose(background_surface(colours, background), bowl(), atol=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_fewer_pixels_than_terms_are_still_met(count):
-    glass = np.zeros((40, 60), bool)
-    glass[5, 7 : 7 + count] = True
-    surface = background_surface(bowl(), glass)
+    background = np.zeros((40, 60), bool)
+    background[5, 7 : 7 + count] = True
+    surface = background_surface(bowl(), background)
     assert np.isfinite(surface).all()
-    assert np.allclose(surface[glass], bowl()[glass], atol=0.05)
+    assert np.allclose(surface[background], bowl()[background], atol=0.05)
