@@ -25,9 +25,10 @@ from bccd_d2.audit.document import read_annotations
 from bccd_d2.config import load_config
 from bccd_d2.conversion.box_files import read_bbbc041, read_voc
 from bccd_d2.conversion.classes import ClassTable
-from bccd_d2.conversion.dataset_spec import ImageMaskPair, read_spec
+from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.conversion.import_annotations import convert_annotations
 from bccd_d2.conversion.label_masks import write_label_masks
+from bccd_d2.conversion.pairs import ImageMaskPair
 from bccd_d2.conversion.splits import SplitPlan, plan_split, read_image_sets, read_splits
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.registration import median_diameter, register_bccd

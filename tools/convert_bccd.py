@@ -13,10 +13,10 @@ from bccd_d2.conversion.arguments import AUTO, add_conversion_arguments, add_wor
 from bccd_d2.conversion.box_classes import make_class_source
 from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.convert import convert_dataset
-from bccd_d2.conversion.dataset_spec import find_pairs
 from bccd_d2.conversion.import_annotations import convert_annotations
 from bccd_d2.conversion.importers import mask_folders, recognise
 from bccd_d2.conversion.label_masks import write_label_masks
+from bccd_d2.conversion.pairs import find_pairs
 from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.io.coco_images import check_file

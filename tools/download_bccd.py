@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bccd_d2.commands import CommandParser
-from bccd_d2.conversion.dataset_spec import find_pairs
+from bccd_d2.conversion.pairs import find_pairs
 from bccd_d2.errors import InputError, run_command
 
 KAGGLE_HANDLE = "jeetblahiri/bccd-dataset-with-mask"

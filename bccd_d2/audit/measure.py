@@ -14,8 +14,9 @@ from scipy.ndimage import find_objects
 
 from bccd_d2.audit.similar import fingerprint
 from bccd_d2.conversion.convert_image import label_mask, read_pair_mask
-from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageMaskPair
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import class_of_labels
+from bccd_d2.conversion.pairs import ImageMaskPair
 from bccd_d2.conversion.stain_clusters import stain_features
 from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.io.background import background_surface

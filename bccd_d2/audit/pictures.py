@@ -15,7 +15,8 @@ from scipy.ndimage import find_objects
 from bccd_d2.audit.issues import ImageIssues, Issue, Kind
 from bccd_d2.audit.measure import Examined, examine_pair
 from bccd_d2.audit.words import KINDS
-from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageMaskPair
+from bccd_d2.conversion.dataset_spec import DatasetSpec
+from bccd_d2.conversion.pairs import ImageMaskPair
 from bccd_d2.reporting.pages import Outline, circle_path, outline_path, svg_picture
 
 LARGE, SMALL, CROP = 1000, 320, 240

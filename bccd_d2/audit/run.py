@@ -17,7 +17,8 @@ from bccd_d2.audit.measure import measure_pair
 from bccd_d2.audit.page import render_page
 from bccd_d2.audit.pictures import draw_pictures, picture_orders
 from bccd_d2.audit.similar import find_similar
-from bccd_d2.conversion.dataset_spec import DatasetSpec, find_pairs
+from bccd_d2.conversion.dataset_spec import DatasetSpec
+from bccd_d2.conversion.pairs import find_pairs
 from bccd_d2.conversion.stain_clusters import cluster_stains
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output

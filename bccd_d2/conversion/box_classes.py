@@ -16,19 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from bccd_d2.conversion.box_files import (
-    Bbbc041Boxes,
-    VocFolder,
-    YoloLabels,
-    file_of,
-    read_points,
-    read_yolo_names,
-)
+from bccd_d2.conversion.box_files import Bbbc041Boxes, VocFolder, file_of, read_points
 from bccd_d2.conversion.box_matching import cut_by_boxes, match_boxes
 from bccd_d2.conversion.boxes import BoxFile, ImageBoxes, fit_boxes, make_boxes
 from bccd_d2.conversion.classes import DROP, IGNORE, WEAK, ClassAssignment, ClassSource, ClassTable
-from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageRecord, find_below
+from bccd_d2.conversion.dataset_spec import DatasetSpec
+from bccd_d2.conversion.pairs import ImageRecord, find_below
 from bccd_d2.conversion.weak_masks import guess_masks
+from bccd_d2.conversion.yolo_labels import YoloLabels, read_yolo_names
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.dataset_spec import ImageRecord
+from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
 
 ANNOTATION_FORMATS = ("voc", "bbbc041", "yolo", "points")

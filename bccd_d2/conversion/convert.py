@@ -16,15 +16,9 @@ from typing import Any
 import bccd_d2
 from bccd_d2.conversion.classes import ClassSource
 from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, Converter, ImageConverter
-from bccd_d2.conversion.dataset_spec import (
-    DatasetSpec,
-    ImageMaskPair,
-    find_below,
-    find_pairs,
-    list_names,
-    take_parts,
-)
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import InstanceCounts
+from bccd_d2.conversion.pairs import ImageMaskPair, find_below, find_pairs, list_names, take_parts
 from bccd_d2.conversion.splits import (
     PARTS,
     PlannedSplit,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.classes import ClassAssignment, ClassSource
-from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageMaskPair, ImageRecord
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import (
     InstanceCounts,
     InstanceRule,
@@ -23,6 +23,7 @@ from bccd_d2.conversion.instances import (
     label_classes,
     label_instances,
 )
+from bccd_d2.conversion.pairs import ImageMaskPair, ImageRecord
 from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image, read_image_size, read_orientation

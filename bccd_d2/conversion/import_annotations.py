@@ -16,16 +16,11 @@ from bccd_d2.conversion.boxes import MIN_SIDE
 from bccd_d2.conversion.classes import DROP, IGNORE, ClassTable
 from bccd_d2.conversion.convert import ConversionOptions, ConversionSummary, convert_pairs
 from bccd_d2.conversion.convert_image import ConvertedImage, Converter
-from bccd_d2.conversion.dataset_spec import (
-    DatasetSpec,
-    FolderPair,
-    ImageMaskPair,
-    ImageRecord,
-    with_unique_stems,
-)
+from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.importers import missing_images, read_annotations
 from bccd_d2.conversion.importers.common import Imported, ImportedCell, ImportedImage
 from bccd_d2.conversion.instances import InstanceCounts
+from bccd_d2.conversion.pairs import FolderPair, ImageMaskPair, ImageRecord, with_unique_stems
 from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image

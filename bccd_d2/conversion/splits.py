@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.dataset_spec import ImageMaskPair, list_names
+from bccd_d2.conversion.pairs import ImageMaskPair, list_names
 from bccd_d2.conversion.stain_clusters import cluster_stains, stain_features
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_lines, write_json

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bccd_d2.conversion.box_files import Bbbc041Boxes, read_bbbc041
-from bccd_d2.conversion.dataset_spec import ImageRecord
+from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
 
 

@@ -13,8 +13,8 @@ from bccd_d2.conversion.box_classes import BoxClasses
 from bccd_d2.conversion.box_matching import cut_by_boxes, match_boxes
 from bccd_d2.conversion.boxes import ImageBoxes, make_boxes
 from bccd_d2.conversion.classes import ClassTable
-from bccd_d2.conversion.dataset_spec import ImageRecord
 from bccd_d2.conversion.instances import InstanceRule, label_instances
+from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
 
 HEIGHT, WIDTH = 120, 200

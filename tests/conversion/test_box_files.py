@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bccd_d2.conversion.box_files import VocFolder, read_voc
-from bccd_d2.conversion.dataset_spec import ImageRecord
+from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.conversion.splits import read_image_sets
 from bccd_d2.errors import InputError
 

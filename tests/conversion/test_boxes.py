@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bccd_d2.conversion.boxes import MIN_SIDE, fit_boxes, make_boxes
-from bccd_d2.conversion.dataset_spec import ImageRecord
+from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
 
 RECORD = ImageRecord(1, "a", "a.png", Path("a.png"), 100, 200)

@@ -12,7 +12,8 @@ import pytest
 from bccd_d2.conversion.box_classes import make_class_source
 from bccd_d2.conversion.box_files import Bbbc041Boxes
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
-from bccd_d2.conversion.dataset_spec import DatasetSpec, ImageRecord, find_pairs, read_spec
+from bccd_d2.conversion.dataset_spec import DatasetSpec, read_spec
+from bccd_d2.conversion.pairs import ImageRecord, find_pairs
 from bccd_d2.conversion.splits import PARTS, SplitPlan, plan_split, read_splits
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco

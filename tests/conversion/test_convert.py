@@ -13,7 +13,8 @@ import pytest
 from bccd_d2.conversion.classes import ClassAssignment
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
 from bccd_d2.conversion.convert_image import AnnotationRule
-from bccd_d2.conversion.dataset_spec import ImageRecord, read_spec
+from bccd_d2.conversion.dataset_spec import read_spec
+from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.conversion.splits import PARTS
 from bccd_d2.io.coco_images import check_file
 from bccd_d2.structures.coco import read_coco

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bccd_d2.conversion.dataset_spec import DatasetSpec, FolderPair, known_specs, read_spec
+from bccd_d2.conversion.dataset_spec import DatasetSpec, known_specs, read_spec
 from bccd_d2.conversion.instances import InstanceRule
+from bccd_d2.conversion.pairs import FolderPair
 from bccd_d2.errors import InputError
 from bccd_d2.io.masks import MaskRule
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bccd_d2.conversion.dataset_spec import FolderPair, find_pairs
+from bccd_d2.conversion.pairs import FolderPair, find_pairs
 from bccd_d2.errors import InputError
 
 

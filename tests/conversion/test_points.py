@@ -7,7 +7,7 @@ import pytest
 
 from bccd_d2.conversion.box_classes import PointClasses
 from bccd_d2.conversion.classes import ClassTable
-from bccd_d2.conversion.dataset_spec import ImageRecord
+from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
 
 LABELS = np.zeros((20, 40), np.int32)

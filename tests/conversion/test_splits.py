@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bccd_d2.conversion.dataset_spec import ImageMaskPair, find_pairs
+from bccd_d2.conversion.pairs import ImageMaskPair, find_pairs
 from bccd_d2.conversion.splits import PARTS, PlannedSplit, SplitPlan, plan_split, read_splits, write_splits
 from bccd_d2.errors import InputError
 from tests.conversion.drawn import write, write_pairs

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.box_files import YoloLabels, read_yolo, read_yolo_names
-from bccd_d2.conversion.dataset_spec import ImageRecord
+from bccd_d2.conversion.pairs import ImageRecord
+from bccd_d2.conversion.yolo_labels import YoloLabels, read_yolo, read_yolo_names
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.segmentation import decode_segmentation

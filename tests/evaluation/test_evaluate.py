@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.dataset_spec import find_pairs
 from bccd_d2.conversion.instances import label_instances
+from bccd_d2.conversion.pairs import find_pairs
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import ALL_CLASSES, EvaluationOptions, plain

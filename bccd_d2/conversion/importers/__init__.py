@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.conversion.box_files import yolo_label_file
-from bccd_d2.conversion.dataset_spec import IMAGE_SUFFIXES, list_names
 from bccd_d2.conversion.importers.coco import read_coco_file
 from bccd_d2.conversion.importers.common import ImageFiles, Imported, one_by_one, sniff_json
 from bccd_d2.conversion.importers.cvat import read_cvat_file
@@ -25,6 +23,8 @@ from bccd_d2.conversion.importers.masks import (
 from bccd_d2.conversion.importers.outlines import read_outline_files
 from bccd_d2.conversion.importers.via import CSV_COLUMNS, read_via_file
 from bccd_d2.conversion.importers.yolo import is_yolo, read_yolo_files
+from bccd_d2.conversion.pairs import IMAGE_SUFFIXES, list_names
+from bccd_d2.conversion.yolo_labels import yolo_label_file
 from bccd_d2.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.boxes import parse_coordinate
-from bccd_d2.conversion.dataset_spec import IMAGE_SUFFIXES, PART_NAMES
+from bccd_d2.conversion.pairs import IMAGE_SUFFIXES, PART_NAMES
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image_size
 from bccd_d2.structures.cells import Cells

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.boxes import parse_coordinate
-from bccd_d2.conversion.dataset_spec import IMAGE_SUFFIXES
 from bccd_d2.conversion.importers.common import (
     ImageFiles,
     Imported,
@@ -21,6 +20,7 @@ from bccd_d2.conversion.importers.common import (
     rectangle,
     ring,
 )
+from bccd_d2.conversion.pairs import IMAGE_SUFFIXES
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_json
 

@@ -4,14 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bccd_d2.conversion.box_files import (
-    YOLO_NAMES,
-    read_yolo,
-    read_yolo_names,
-    yolo_class,
-    yolo_label_file,
-    yolo_points,
-)
 from bccd_d2.conversion.importers.common import (
     ImageFiles,
     Imported,
@@ -19,6 +11,14 @@ from bccd_d2.conversion.importers.common import (
     ImportedImage,
     part_of,
     ring,
+)
+from bccd_d2.conversion.yolo_labels import (
+    YOLO_NAMES,
+    read_yolo,
+    read_yolo_names,
+    yolo_class,
+    yolo_label_file,
+    yolo_points,
 )
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image_size

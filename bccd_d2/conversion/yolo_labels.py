@@ -1,0 +1,127 @@
+"""Label files of YOLO data sets, boxes and outlines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bccd_d2.conversion.box_files import file_of
+from bccd_d2.conversion.boxes import ImageBoxes, make_boxes
+from bccd_d2.conversion.pairs import ImageRecord
+from bccd_d2.errors import InputError
+from bccd_d2.files import read_lines, read_yaml
+
+YOLO_NAMES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names", "_darknet.labels")
+"""Files that name the classes of a YOLO data set: Ultralytics, makesense and LabelImg, Darknet, Roboflow."""
+YOLO_REACH = 0.5
+"""How far outside the image, in its sides, a YOLO coordinate may lie; further out it was not divided by the sides."""
+
+
+@dataclass(frozen=True)
+class YoloLabels:
+    """Label files of a YOLO data set, one ``STEM.txt`` per image."""
+
+    # Name by class number, from the data set's own list; without one, numbers stand for themselves.
+    names: Mapping[int, str] = field(default_factory=dict)
+    # Where the files lie; ``None`` for YOLO's own places, ``labels`` in place of the last ``images`` in the image's
+    # path, or beside the image.
+    folder: Path | None = None
+
+    def find(self, image: ImageRecord) -> ImageBoxes | None:
+        """Boxes of the image, those around the outline where a line is one; ``None`` where it has no file. Raises
+        InputError as :func:`read_yolo`, or where a class has no name.
+        """
+        path = yolo_label_file(image.path) if self.folder is None else file_of(image, self.folder, ".txt")
+        if path is None:
+            return None
+        corners, names = [], []
+        for number, values in read_yolo(path):
+            xs, ys = yolo_points(values)
+            x0, x1 = round(min(xs) * image.width), round(max(xs) * image.width)
+            y0, y1 = round(min(ys) * image.height), round(max(ys) * image.height)
+            corners.append((x0, y0, x1, y1))
+            names.append(yolo_class(self.names, number, path))
+        return make_boxes(str(path), corners, names)
+
+
+def yolo_label_file(image: Path) -> Path | None:
+    """The label file of an image in one of YOLO's own places, ``None`` where there is none."""
+    places = [image.with_suffix(".txt")]
+    for folder in image.parents:
+        if folder.name.lower() == "images":
+            places.insert(0, folder.parent / "labels" / places[-1].relative_to(folder))
+            break
+    return next((place for place in places if place.is_file()), None)
+
+
+def read_yolo(path: Path) -> list[tuple[int, list[float]]]:
+    """Class number and coordinates of each line of a YOLO label file, as shares of the image's sides: ``cx cy w h``
+    of a box, or ``x0 y0 x1 y1 ...`` of an outline. An odd last number is a score, which is dropped. Raises
+    InputError for another line, or coordinates far outside of the image.
+    """
+    rows = []
+    for line_number, line in enumerate(read_lines(path, "YOLO labels"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {line_number}"
+        words = line.split()
+        try:
+            number, values = float(words[0]), [float(word) for word in words[1:]]
+        except ValueError as error:
+            raise InputError(f"{where}: {line[:60]!r}, expected numbers: class cx cy w h") from error
+        if len(values) % 2:
+            del values[-1:]
+        if len(values) < 4:
+            raise InputError(
+                f"{where}: {len(words)} numbers, expected class cx cy w h, or a class and three points or more"
+            )
+        if number != number or number < 0 or number != int(min(number, 1e9)):
+            raise InputError(f"{where}: class {words[0]!r}, expected a whole number from 0")
+        if not all(-YOLO_REACH <= value <= 1 + YOLO_REACH for value in values):
+            raise InputError(
+                f"{where}: {line[:60]!r}, expected coordinates as shares of the image's sides, from 0 to 1"
+            )
+        rows.append((int(number), values))
+    return rows
+
+
+def yolo_class(names: Mapping[int, str], number: int, path: Path) -> str:
+    """Name of a class, or its number as text where the data set has no list of names; raises InputError where that
+    lacks it.
+    """
+    if names and number not in names:
+        raise InputError(f"{path}: class {number}, expected one of {', '.join(map(str, sorted(names)))}")
+    return names.get(number, str(number))
+
+
+def read_yolo_names(root: Path) -> dict[int, str]:
+    """Names of the classes from the first of :data:`YOLO_NAMES` in ``root``, its ``labels`` or the folder above;
+    none where there is no such file. Raises InputError for one that names no classes.
+    """
+    for folder in (root, root / "labels", root.parent):
+        for name in YOLO_NAMES:
+            path = folder / name
+            if path.is_file():
+                return _yolo_names(path)
+    return {}
+
+
+def _yolo_names(path: Path) -> dict[int, str]:
+    if path.suffix != ".yaml":
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        return dict(enumerate(line.strip() for line in lines if line.strip()))
+    content = read_yaml(path)
+    names = content.get("names") if isinstance(content, Mapping) else None
+    pairs = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(pairs, Mapping) or not all(str(key).isdigit() for key in pairs):
+        raise InputError(f"{path}: names {str(names)[:60]!r}, expected a list of class names")
+    return {int(key): str(name) for key, name in pairs.items()}
+
+
+def yolo_points(values: list[float]) -> tuple[list[float], list[float]]:
+    """x and y of the corners of a box (upper left, lower right) or of the points of an outline."""
+    if len(values) > 4:
+        return values[0::2], values[1::2]
+    cx, cy, width, height = values
+    return [cx - width / 2, cx + width / 2], [cy - height / 2, cy + height / 2]
