@@ -145,11 +145,11 @@ def test_the_command_writes_what_a_configuration_includes(run, capsys):
 
 def test_the_command_refuses_the_test_part_and_predictions_that_are_cut(run, capsys):
     command("--run", run, "--dataset", "bccd_test", status=1)
-    assert "bccd_test: thresholds are chosen on the validation part" in capsys.readouterr().err
+    assert "bccd_test: expected the validation part" in capsys.readouterr().err
     command("--run", run, "--predictions", run / "none.json", status=1)
     assert "none.json is not there: expected what 'python tools/train_net.py" in capsys.readouterr().err
     cut = load_config(run / "config.yaml", ["MODEL.ROI_HEADS.SCORE_THRESH_PER_CLASS", "[0.5, 0.5, 0.5]"])
     (run / "config.yaml").write_text(cut.dump())
     command("--run", run, status=1)
-    assert "SCORE_THRESH_PER_CLASS is set" in capsys.readouterr().err
+    assert "SCORE_THRESH_PER_CLASS has left out predictions" in capsys.readouterr().err
     assert not (run / "thresholds.yaml").exists()
