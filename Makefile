@@ -48,7 +48,7 @@ setup: $(READY) ## make .venv with what prediction, training and evaluation need
 $(READY): setup.py bccd_d2/installation.py
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch torchvision)
-	$(PIP) -e ".[train]"
+	$(PIP) -e ".[train,app]"
 	$(BIN)/python tools/install_detectron2.py
 	touch $@
 

@@ -51,7 +51,7 @@ TRAIN = [
 SLIDES = ["openslide-python>=1.3", "openslide-bin>=4"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
 OPENVINO = ["onnx>=1.16", "openvino>=2024.4"]
-APP = ["gradio>=6"]
+APP = ["starlette>=0.40", "uvicorn>=0.30"]
 RAY = ["ray>=2.9"]
 DOCS = ["zensical>=0.0.73", "mkdocstrings-python>=2"]
 TEST = [
@@ -60,7 +60,7 @@ TEST = [
     *OPENVINO,
     *APP,
     *RAY,
-    # The page in a browser, which is Debian's or any other Chromium at /usr/bin/chromium; and a worker to be killed.
+    # The page in a browser, which is Chromium or Chrome on the path; a worker to be killed, the memory of the page.
     "playwright>=1.40",
     "psutil>=5.9",
     # What reads our files back: tables and outlines.
@@ -81,7 +81,7 @@ LINT = [
 ]
 
 # Packages with the templates of a page.
-PAGES = ["bccd_d2.audit", "bccd_d2.inference", "bccd_d2.reporting"]
+PAGES = ["bccd_d2.audit", "bccd_d2.inference", "bccd_d2.inference.app", "bccd_d2.reporting"]
 # Folders beside the package that are installed inside it; bccd_d2.files.shipped_folder finds them in both places.
 SHIPPED = ["configs", "configs/ablations", "configs/datasets", "configs/types", "tools", "weights"]
 COMMANDS = ["app", "convert", "evaluate", "predict", "setup", "train"]

@@ -1,0 +1,478 @@
+"""The page's HTTP interface. Every request finds its session by a cookie, and sees nothing of any other."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import parse_qs
+
+import anyio
+import cv2
+import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Route
+
+from bccd_d2.errors import InputError
+from bccd_d2.inference.app.fields import CellFilter, Field, FoundCells
+from bccd_d2.inference.app.guard import Guard, RateLimit, client_of
+from bccd_d2.inference.app.results import smear_report, write_zip
+from bccd_d2.inference.app.sessions import (
+    LimitError,
+    PredictionThread,
+    Session,
+    Sessions,
+    safe_suffix,
+)
+from bccd_d2.inference.cell_types import CellTyper
+from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
+from bccd_d2.reporting.overlay import class_color
+from bccd_d2.reporting.pages import render
+from bccd_d2.synthetic import draw_smear
+
+COOKIE = "bccd_d2_session"
+EXAMPLE_SEEDS = (21, 3, 5)
+_TEMPLATES = "bccd_d2.inference.app"
+_MOST_JSON = 2**20
+_UPLOAD_SECONDS = 900
+_HOUSEKEEPING_SECONDS = 30
+_CHUNK = 2**18
+_LOGINS_PER_MINUTE = 40
+_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+
+
+@dataclass(frozen=True)
+class PageFacts:
+    """What the page says of its model.
+
+    Attributes:
+        model: its name.
+        class_names: by class index.
+    """
+
+    model: str
+    class_names: list[str]
+
+
+class Page:
+    """The requests of the page.
+
+    Args:
+        sessions: of all clients.
+        facts: about the model.
+        secret: password or token that lets a client in; ``None`` lets everybody in.
+        typer: gives corrected cells their types; ``None`` for none.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        facts: PageFacts,
+        secret: str | None = None,
+        typer: CellTyper | None = None,
+    ) -> None:
+        self.sessions, self.facts, self.secret, self.typer = sessions, facts, secret, typer
+        self.limits = sessions.limits
+        self.logins = RateLimit(_LOGINS_PER_MINUTE)
+        self._heavy = threading.BoundedSemaphore(2)
+        self._busy: set[str] = set()
+
+    def routes(self) -> list[Route]:
+        """Where each request goes."""
+        number, cell = "/api/fields/{number:int}", "/api/fields/{number:int}/cells"
+        return [
+            Route("/", self.page),
+            Route("/login", self.login, methods=["POST"]),
+            Route("/{name:str}", self.asset),
+            Route("/api/state", self.state),
+            Route("/api/files", self.upload, methods=["POST"]),
+            Route("/api/examples", self.examples, methods=["POST"]),
+            Route("/api/session", self.end_session, methods=["DELETE"]),
+            Route(number, self.remove, methods=["DELETE"]),
+            Route(number + "/picture", self.picture),
+            Route(number + "/thumbnail", self.thumbnail),
+            Route(cell, self.cells),
+            Route(cell, self.draw, methods=["POST"]),
+            Route(cell + "/{cell:int}", self.change, methods=["PATCH"]),
+            Route("/api/download", self.download),
+            Route("/api/report", self.report),
+        ]
+
+    # Who asks
+
+    def _session(self, request: Request) -> Session | None:
+        """The session of a request; status 401 where a password is asked for and none was given."""
+        session = self.sessions.get(request.cookies.get(COOKIE))
+        if session is None and self.secret is not None:
+            raise HTTPException(401, "this page needs a password: open it again")
+        return session
+
+    def _session_or_new(self, request: Request) -> tuple[Session, bool]:
+        session = self._session(request)
+        return (session, False) if session else (self.sessions.create(client_of(request.scope)), True)
+
+    def _field(self, request: Request) -> Field:
+        session = self._session(request)
+        field = session.fields.get(request.path_params["number"]) if session else None
+        if field is None:
+            raise HTTPException(404, "this field is not there any more")
+        return field
+
+    def _found(self, request: Request) -> tuple[Field, FoundCells]:
+        field = self._field(request)
+        if field.found is None:
+            raise HTTPException(409, f"{field.name} is not finished")
+        return field, field.found
+
+    def _with_cookie(self, response: Response, request: Request, session: Session) -> Response:
+        secure = request.url.scheme == "https"
+        response.set_cookie(COOKIE, session.key, httponly=True, samesite="strict", secure=secure)
+        return response
+
+    def page(self, request: Request) -> Response:
+        """The page, or the one that asks for the password."""
+        session = self.sessions.get(request.cookies.get(COOKIE))
+        if self.secret is None or session is not None:
+            page = render(_TEMPLATES, "app.html", {}, limits=self.limits, facts=self.facts)
+            return HTMLResponse(page)
+        if token := request.query_params.get("token"):
+            return self._let_in(request, token)
+        return HTMLResponse(render(_TEMPLATES, "login.html", {}, message=""))
+
+    async def login(self, request: Request) -> Response:
+        """Take the password."""
+        given = parse_qs((await _body(request)).decode("utf-8", "replace")).get("password", [""])[0]
+        return self._let_in(request, given)
+
+    def _let_in(self, request: Request, given: str) -> Response:
+        client = client_of(request.scope)
+        if not self.logins.take(client):
+            message, status = "Too many attempts. Wait a minute.", 429
+        elif self.secret is None or secrets.compare_digest(given.encode(), self.secret.encode()):
+            return self._with_cookie(RedirectResponse("/", 303), request, self.sessions.create(client))
+        else:
+            message, status = "This is not the password.", 403
+        return HTMLResponse(render(_TEMPLATES, "login.html", {}, message=message), status)
+
+    def asset(self, request: Request) -> Response:
+        """Style and scripts."""
+        kinds = {"app.css": "text/css", "app.js": "text/javascript", "viewer.js": "text/javascript"}
+        name = request.path_params["name"]
+        if name not in kinds:
+            raise HTTPException(404, "no such page")
+        content = (files(_TEMPLATES) / "templates" / name).read_bytes()
+        return Response(content, media_type=kinds[name])
+
+    # Fields
+
+    def state(self, request: Request) -> Response:
+        """All fields of the session, and their counts together."""
+        session = self._session(request)
+        fields = dict(session.fields) if session else {}
+        chosen, unit = _filter(request, list(fields.values()))
+        described = {str(number): field.describe(chosen) for number, field in fields.items()}
+        done = [entry for entry in described.values() if entry["state"] == "done"]
+        return JSONResponse(
+            {
+                "classes": [
+                    {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*class_color(index)[::-1])}
+                    for index, name in enumerate(self.facts.class_names)
+                ],
+                "formats": {name: name in DEFAULT_FORMATS for name in FORMATS},
+                "unit": unit,
+                "fields": described,
+                "total": [_total(done, name) for name in self.facts.class_names],
+            }
+        )
+
+    async def upload(self, request: Request) -> Response:
+        """Take one file, an image or a zip of images, as the body; its name is in the query."""
+        name = request.query_params.get("name", "image")
+        session, new = self._session_or_new(request)
+        zipped = safe_suffix(name) == ".zip"
+        most = self.limits.session_megabytes if zipped else self.limits.megabytes
+        file = session.new_folder() / f"image{safe_suffix(name)}"
+        try:
+            with anyio.fail_after(_UPLOAD_SECONDS), file.open("wb") as target:
+                async for chunk in _chunks(request, round(most * 1e6), name):
+                    await run_in_threadpool(target.write, chunk)
+        except (InputError, TimeoutError, ClientDisconnect, OSError):
+            session.discard(file)
+            raise
+        numbers = await run_in_threadpool(session.add, file, name, self.limits)
+        return self._added(request, session, new, numbers)
+
+    def examples(self, request: Request) -> Response:
+        """Add some synthetic smears."""
+        session, new = self._session_or_new(request)
+        numbers = []
+        for index, seed in enumerate(EXAMPLE_SEEDS, start=1):
+            file = session.new_folder() / "image.png"
+            file.write_bytes(example_image(seed))
+            numbers += session.add(file, f"synthetic smear {index}.png", self.limits)
+        return self._added(request, session, new, numbers)
+
+    def _added(self, request: Request, session: Session, new: bool, numbers: list[int]) -> Response:
+        self.sessions.notify()
+        response = JSONResponse({"fields": numbers}, 201)
+        return self._with_cookie(response, request, session) if new else response
+
+    def remove(self, request: Request) -> Response:
+        """Remove one field."""
+        self._field(request)
+        session = self._session(request)
+        assert session is not None
+        session.remove(request.path_params["number"])
+        return Response(status_code=204)
+
+    def end_session(self, request: Request) -> Response:
+        """Delete all that a client has uploaded."""
+        if session := self._session(request):
+            self.sessions.drop(session)
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE)
+        return response
+
+    def picture(self, request: Request) -> Response:
+        """The image as JPEG."""
+        return self._jpeg(self._field(request).picture)
+
+    def thumbnail(self, request: Request) -> Response:
+        """A small JPEG."""
+        return self._jpeg(self._field(request).thumbnail)
+
+    def _jpeg(self, path: Path) -> Response:
+        if not path.is_file():
+            raise HTTPException(404, "there is no picture yet")
+        return FileResponse(path, media_type="image/jpeg")
+
+    # Cells
+
+    def cells(self, request: Request) -> Response:
+        """All cells of a field, deleted ones too."""
+        field, found = self._found(request)
+        return JSONResponse(
+            {"version": field.version, "cells": [found.cell(k) for k in range(len(found.cells))]}
+        )
+
+    async def draw(self, request: Request) -> Response:
+        """Add a cell: ``outline`` [x0, y0, x1, y1, ...] and ``class``."""
+        field, _ = self._found(request)
+        given = await _json(request)
+
+        def draw(found: FoundCells) -> tuple[FoundCells, int]:
+            return found.draw(given.get("outline"), given.get("class")), len(found.cells)
+
+        return await run_in_threadpool(self._correct, field, draw, True)
+
+    async def change(self, request: Request) -> Response:
+        """Change the ``class`` of a cell, or whether it is ``deleted``."""
+        field, _ = self._found(request)
+        number = request.path_params["cell"]
+        given = await _json(request)
+
+        def change(found: FoundCells) -> tuple[FoundCells, int]:
+            return found.change(number, given.get("class"), given.get("deleted")), number
+
+        return await run_in_threadpool(self._correct, field, change, "class" in given)
+
+    def _correct(
+        self, field: Field, correction: Callable[[FoundCells], tuple[FoundCells, int]], new_class: bool
+    ) -> Response:
+        with field.lock:
+            assert field.found is not None
+            found, number = correction(field.found)
+            if new_class and self.typer is not None:
+                with field.open(self.limits.megapixels) as source:
+                    found = found.classify(number, source, self.typer)
+            field.found = found
+            field.version += 1
+        return JSONResponse({"version": field.version, "cell": found.cell(number)})
+
+    # Results
+
+    @contextmanager
+    def _one_at_a_time(self, session: Session) -> Iterator[None]:
+        """What takes memory and time: one at a time of a session, two of all."""
+        if session.key in self._busy:
+            raise LimitError("the last download is still being made")
+        self._busy.add(session.key)
+        try:
+            with self._heavy:
+                yield
+        finally:
+            self._busy.discard(session.key)
+
+    def _session_with_fields(self, request: Request) -> tuple[Session, list[Field], CellFilter]:
+        session = self._session(request)
+        if session is None or not session.fields:
+            raise InputError("add images first")
+        fields = list(session.fields.values())
+        return session, fields, _filter(request, fields)[0]
+
+    def download(self, request: Request) -> Response:
+        """A zip with all fields in the ``formats`` that are asked for."""
+        session, fields, chosen = self._session_with_fields(request)
+        formats = parse_formats(request.query_params.get("formats", ",".join(DEFAULT_FORMATS)))
+        images = request.query_params.get("images") == "1"
+        with self._one_at_a_time(session):
+            file = tempfile.TemporaryFile(dir=self.sessions.folder)  # noqa: SIM115  the response closes it
+            try:
+                write_zip(fields, formats, chosen, file, megapixels=self.limits.megapixels, images=images)
+            except BaseException:
+                file.close()
+                raise
+        size = file.tell()
+        file.seek(0)
+        headers = {"content-length": str(size), "content-disposition": 'attachment; filename="cells.zip"'}
+        return StreamingResponse(_parts(file), media_type="application/zip", headers=headers)
+
+    def report(self, request: Request) -> Response:
+        """The smear report."""
+        session, fields, chosen = self._session_with_fields(request)
+        facts = {
+            "date": f"{date.today():%Y-%m-%d}",
+            "model": self.facts.model,
+            "score threshold": f"{chosen.score:g}",
+        }
+        if corrected := sum(field.found.corrections for field in fields if field.found):
+            facts["corrected by hand"] = f"{corrected} cells"
+        title = fields[0].name if len(fields) == 1 else f"{fields[0].name} and {len(fields) - 1} more"
+        with self._one_at_a_time(session):
+            text = smear_report(fields, chosen, title, facts, self.limits.megapixels)
+        return HTMLResponse(text, headers={"content-security-policy": _REPORT_POLICY})
+
+
+@lru_cache
+def example_image(seed: int) -> bytes:
+    """PNG of a synthetic smear."""
+    return cv2.imencode(".png", draw_smear(seed, 1000, 750).image)[1].tobytes()
+
+
+def build_app(page: Page, thread: PredictionThread) -> Starlette:
+    """The application, which starts and stops the thread that predicts.
+
+    Args:
+        page: of the sessions that the thread looks after.
+        thread: not started yet.
+    """
+    rate = RateLimit(page.limits.requests_per_minute)
+
+    async def housekeeping() -> None:
+        while True:
+            await anyio.sleep(_HOUSEKEEPING_SECONDS)
+            await run_in_threadpool(page.sessions.expire)
+            rate.forget()
+            page.logins.forget()
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        thread.start()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(housekeeping)
+            yield
+            tasks.cancel_scope.cancel()
+        thread.stop()
+
+    def said(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 413 if isinstance(error, LimitError) else 400)
+
+    def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": error.detail}, error.status_code)
+
+    def failed(_: Request, __: Exception) -> Response:
+        return JSONResponse({"error": "this failed; the server's log says why"}, 500)
+
+    return Starlette(
+        routes=page.routes(),
+        middleware=[Middleware(Guard, rate=rate)],
+        exception_handlers={InputError: said, HTTPException: refused, Exception: failed},
+        lifespan=lifespan,
+    )
+
+
+def _filter(request: Request, fields: list[Field]) -> tuple[CellFilter, str]:
+    """The cells that a request asks for, and the unit of their diameters: microns where all fields know them."""
+    found = [field.found for field in fields if field.found is not None]
+    microns = bool(found) and all(one.microns_per_pixel for one in found)
+    values = {}
+    for name in ("score", "smallest", "largest"):
+        if text := request.query_params.get(name):
+            try:
+                values[name] = float(text)
+            except ValueError as error:
+                raise InputError(f"{name}: expected a number, found {text[:20]!r}") from error
+    return CellFilter(**values, microns=microns), "µm" if microns else "px"
+
+
+def _total(done: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """A class over all fields that are done."""
+    numbers = np.array([entry["cells"][name] for entry in done], float)
+    types: dict[str, int] = {}
+    for entry in done:
+        for kind, number in entry["types"][name].items():
+            types[kind] = types.get(kind, 0) + number
+    return {
+        "name": name,
+        "cells": int(numbers.sum()),
+        "edge": sum(entry["edge"][name] for entry in done),
+        "mean": float(numbers.mean()) if len(numbers) else None,
+        "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
+        "types": types,
+    }
+
+
+def _parts(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while part := file.read(_CHUNK):
+            yield part
+
+
+async def _chunks(request: Request, most: int, name: str) -> AsyncIterator[bytes]:
+    """The body, as long as it is not longer than ``most``."""
+    refusal = LimitError(f"{name}: larger than the {most / 1e6:g} MB that this page accepts")
+    if int(request.headers.get("content-length") or 0) > most:
+        raise refusal
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > most:
+            raise refusal
+        yield chunk
+
+
+async def _body(request: Request) -> bytes:
+    return b"".join([chunk async for chunk in _chunks(request, _MOST_JSON, "request")])
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    body = await _body(request)
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"expected JSON ({error})") from error
+    if not isinstance(given, dict):
+        raise InputError("expected a JSON object")
+    return given

@@ -1,0 +1,352 @@
+"""Who uses the page: sessions with a folder and fields of their own, their limits, and the thread that predicts."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import secrets
+import shutil
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bccd_d2.errors import InputError
+from bccd_d2.inference.app.fields import Field
+from bccd_d2.inference.cell_types import CellTyper
+from bccd_d2.inference.predict_file import Predictor
+from bccd_d2.io.find_images import is_clutter
+from bccd_d2.io.images import page_count
+
+_CHUNK = 2**20
+_LONGEST_NAME = 100
+
+
+class LimitError(InputError):
+    """Too much of something: files, sessions, requests."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the page accepts.
+
+    Attributes:
+        megabytes: of an image file, also of one in a zip.
+        megapixels: of an image.
+        fields: of a session.
+        session_megabytes: of the files of a session, unpacked; also of a zip.
+        sessions: of all clients.
+        sessions_per_client: of one address.
+        requests_per_minute: of one address; a quarter of them may come at once.
+        minutes_kept: of a session that is not used.
+    """
+
+    megabytes: float = 50
+    megapixels: float = 40
+    fields: int = 200
+    session_megabytes: float = 1000
+    sessions: int = 32
+    sessions_per_client: int = 8
+    requests_per_minute: int = 1200
+    minutes_kept: float = 60
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value < math.inf:
+                raise InputError(f"{name}: expected a number above 0, found {value}")
+
+
+class Session:
+    """What one client has uploaded.
+
+    Attributes:
+        key: unguessable, known to the client alone.
+        client: its address.
+        folder: of its files.
+        fields: by number, in the order of the upload.
+        used: when it was last used, in seconds.
+        served: when one of its fields was last predicted.
+    """
+
+    def __init__(self, client: str, folder: Path) -> None:
+        self.key = secrets.token_urlsafe(32)
+        self.client, self.folder = client, folder
+        self.fields: dict[int, Field] = {}
+        self.used, self.served = time.monotonic(), 0.0
+        self.lock = threading.Lock()
+        self._bytes = 0
+        self._next = 1
+
+    def new_folder(self) -> Path:
+        """An empty folder for one uploaded file."""
+        folder = self.folder / secrets.token_hex(8)
+        folder.mkdir(parents=True)
+        return folder
+
+    @staticmethod
+    def discard(file: Path) -> None:
+        """Delete an uploaded file with its folder."""
+        shutil.rmtree(file.parent, ignore_errors=True)
+
+    def add(self, file: Path, name: str, limits: Limits) -> list[int]:
+        """Add an uploaded image, or the images of a zip; numbers of the new fields.
+
+        Args:
+            file: alone in a folder of this session; it is deleted when it cannot be used.
+            name: as the client calls it.
+            limits: of the page.
+
+        Raises:
+            InputError: a zip is damaged, encrypted, empty or too large, or it holds a zip.
+            LimitError: the session has too many fields or bytes.
+        """
+        try:
+            parts = list(self._unpack(file, limits)) if _is_zip(file) else [(file, name)]
+            return self._add_images(parts, limits)
+        except (InputError, OSError):
+            self.discard(file)
+            raise
+
+    def _add_images(self, parts: list[tuple[Path, str]], limits: Limits) -> list[int]:
+        """Fields of all pages of the files; a file that is no image has one, which says so when its turn comes."""
+        pages = [_pages(file) for file, _ in parts]
+        with self.lock:
+            if len(self.fields) + sum(pages) > limits.fields:
+                raise LimitError(f"this page accepts {limits.fields} fields at a time: remove some first")
+            size = sum(file.stat().st_size for file, _ in parts)
+            if self._bytes + size > limits.session_megabytes * 1e6:
+                raise LimitError(
+                    f"this page keeps {limits.session_megabytes:g} MB at a time: remove some fields first"
+                )
+            self._bytes += size
+            numbers = []
+            for (file, name), number_of_pages in zip(parts, pages):
+                stem = self._free_name(clean_name(name))
+                for page in range(number_of_pages):
+                    field = Field(stem, file)
+                    if number_of_pages > 1:
+                        field = Field(f"{stem}.page{page + 1:03d}", file, page)
+                    self.fields[self._next] = field
+                    numbers.append(self._next)
+                    self._next += 1
+        return numbers
+
+    def _free_name(self, name: str) -> str:
+        taken = {field.name.partition(".page")[0].lower() for field in self.fields.values()}
+        number, free = 1, name
+        while free.lower() in taken:
+            number += 1
+            free = f"{name} ({number})"
+        return free
+
+    def _unpack(self, file: Path, limits: Limits) -> Iterator[tuple[Path, str]]:
+        """Path and name of each file of a zip. What its table says of sizes is not believed: the bytes are counted."""
+        left = limits.session_megabytes * 1e6
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+                for entry in entries:
+                    if ".." in PurePosixPath(entry.filename).parts:
+                        raise InputError(f"{entry.filename}: a path out of the zip")
+                inner = [entry for entry in entries if not is_clutter(entry.filename)]
+                if not inner:
+                    raise InputError("the zip holds no files")
+                if len(inner) > limits.fields:
+                    raise LimitError(
+                        f"the zip holds {len(inner)} files, this page accepts {limits.fields} fields"
+                    )
+                for index, entry in enumerate(inner):
+                    if entry.flag_bits & 1:
+                        raise InputError(f"{entry.filename}: encrypted; make a zip without a password")
+                    part = file.parent / str(index) / f"image{safe_suffix(entry.filename)}"
+                    part.parent.mkdir()
+                    most = round(min(left, limits.megabytes * 1e6))
+                    with archive.open(entry) as source, part.open("wb") as target:
+                        while (chunk := source.read(_CHUNK)) and target.tell() <= most:
+                            target.write(chunk)
+                        size = target.tell()
+                    if size > most:
+                        raise LimitError(
+                            f"{entry.filename}: this page accepts images of {limits.megabytes:g} MB, and "
+                            f"{limits.session_megabytes:g} MB in a zip"
+                        )
+                    left -= size
+                    if _is_zip(part):
+                        raise InputError(f"{entry.filename}: a zip in a zip; expected images")
+                    yield part, entry.filename
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+            raise InputError(f"the zip cannot be read ({error})") from error
+        file.unlink()
+
+    def remove(self, number: int) -> None:
+        """Remove a field with its files."""
+        with self.lock:
+            field = self.fields.pop(number)
+            field.removed = True
+            if all(other.file != field.file for other in self.fields.values()):
+                if field.file.exists():
+                    self._bytes -= field.file.stat().st_size
+                shutil.rmtree(field.file.parent, ignore_errors=True)
+
+    def delete(self) -> None:
+        """Remove everything."""
+        for number in list(self.fields):
+            self.remove(number)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _is_zip(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def _pages(file: Path) -> int:
+    try:
+        return max(1, page_count(file))
+    except (InputError, OSError):
+        return 1
+
+
+def clean_name(name: str) -> str:
+    """A file name for all systems without its suffix, folders in front of it; never one that leads elsewhere."""
+    parts = PurePosixPath(name.replace("\\", "/")).with_suffix("").parts if name.strip("./\\ ") else ()
+    clean = [re.sub(r"[^\w\-+()., ]", "_", part)[:_LONGEST_NAME].strip(". ") for part in parts[-3:]]
+    return " - ".join(part for part in clean if part) or "image"
+
+
+def safe_suffix(name: str) -> str:
+    """Suffix of a file name, in lower case; empty where it is no ordinary one."""
+    suffix = PurePosixPath(name.replace("\\", "/")).suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""
+
+
+class Sessions:
+    """All sessions.
+
+    Args:
+        folder: for their files.
+        limits: of the page.
+    """
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self.folder, self.limits = folder, limits
+        self._sessions: dict[str, Session] = {}
+        self._changed = threading.Condition()
+
+    def get(self, key: str | None) -> Session | None:
+        """The session with this key, used now."""
+        session = self._sessions.get(key or "")
+        if session is not None:
+            session.used = time.monotonic()
+        return session
+
+    def create(self, client: str) -> Session:
+        """A new session.
+
+        Raises:
+            LimitError: there are too many, of this client or of all; those without fields make room.
+        """
+        with self._changed:
+            for own, most in ((True, self.limits.sessions_per_client), (False, self.limits.sessions)):
+                found = [s for s in self._sessions.values() if not own or s.client == client]
+                if len(found) >= most:
+                    idle = [session for session in found if not session.fields]
+                    if not idle:
+                        raise LimitError("too many people use this page now; try again later")
+                    del self._sessions[min(idle, key=lambda session: session.used).key]
+            session = Session(client, self.folder / secrets.token_hex(8))
+            self._sessions[session.key] = session
+            return session
+
+    def drop(self, session: Session) -> None:
+        """End a session and delete its files."""
+        with self._changed:
+            self._sessions.pop(session.key, None)
+        session.delete()
+
+    def expire(self) -> None:
+        """End the sessions that were not used for as long as the limits say."""
+        oldest = time.monotonic() - 60 * self.limits.minutes_kept
+        for session in [session for session in self._sessions.values() if session.used < oldest]:
+            self.drop(session)
+
+    def notify(self) -> None:
+        """Tell :meth:`next_field` that there are new fields."""
+        with self._changed:
+            self._changed.notify()
+
+    def next_field(self, seconds: float) -> Field | None:
+        """The next field to predict: of the session that was served longest ago; ``None`` after a time without any."""
+        with self._changed:
+            field = self._take()
+            if field is None:
+                self._changed.wait(seconds)
+                field = self._take()
+            return field
+
+    def _take(self) -> Field | None:
+        for session in sorted(self._sessions.values(), key=lambda session: session.served):
+            for field in list(session.fields.values()):
+                if field.state == "waiting":
+                    session.served, field.state = time.monotonic(), "running"
+                    session.used = time.monotonic()
+                    return field
+        return None
+
+
+class RemovedError(Exception):
+    """A field was removed while it was predicted."""
+
+
+class PredictionThread(threading.Thread):
+    """Predicts the fields of all sessions, one after the other.
+
+    Args:
+        sessions: to look after.
+        predictor: its score threshold should be :data:`bccd_d2.inference.app.fields.LOWEST_THRESHOLD`.
+        typer: gives the cells types; ``None`` for none.
+    """
+
+    def __init__(self, sessions: Sessions, predictor: Predictor, typer: CellTyper | None = None) -> None:
+        super().__init__(daemon=True, name="prediction")
+        self.sessions, self.predictor, self.typer = sessions, predictor, typer
+        self._stop_asked = threading.Event()
+
+    def stop(self) -> None:
+        """End after the field that is being predicted."""
+        self._stop_asked.set()
+        self.sessions.notify()
+
+    def run(self) -> None:
+        """Predict until :meth:`stop`."""
+        while not self._stop_asked.is_set():
+            field = self.sessions.next_field(1.0)
+            if field is not None:
+                self._predict(field)
+
+    def _predict(self, field: Field) -> None:
+        def progress(done: int, tiles: int) -> None:
+            field.progress = done / tiles
+            if field.removed:
+                raise RemovedError
+
+        try:
+            field.predict(self.predictor, self.sessions.limits.megapixels, self.typer, progress)
+            field.state = "done"
+        except RemovedError:
+            pass
+        except (InputError, OSError) as error:
+            field.error, field.state = str(error), "failed"
+        except MemoryError:
+            field.error, field.state = f"{field.name}: not enough memory", "failed"
+        except Exception:
+            # The next visitor must not wait for a thread that has ended.
+            logging.getLogger(__name__).exception("%s: prediction failed", field.name)
+            field.error, field.state = (
+                f"{field.name}: the prediction failed; the server's log says why",
+                "failed",
+            )
