@@ -211,9 +211,9 @@ class Visitor(threading.Thread):
                         self.tally.faults.append(f"{self.called}: got {foreign}")
         elif kind == "report":
             text = self._ask("report", "GET", "/api/report").content.decode()
-            foreign = {name for name in re.findall(r"visitor-\d+", text) if name != self.called}
-            if foreign:
-                self.tally.faults.append(f"{self.called}: the report shows {foreign}")
+            shown = set(re.findall(r"visitor-\d+", text)) - {self.called}
+            if shown:
+                self.tally.faults.append(f"{self.called}: the report shows {shown}")
 
 
 def soak(minutes: float, clients: int, seed: int, arguments: list[str], tally: Tally) -> None:

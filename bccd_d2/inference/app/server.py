@@ -52,7 +52,8 @@ from bccd_d2.reporting.pages import render
 from bccd_d2.synthetic import draw_smear
 
 COOKIE = "bccd_d2_session"
-EXAMPLE_SEEDS = (21, 3, 5)
+EXAMPLES = {"synthetic smear 1": 41, "synthetic smear 2": 43, "synthetic smear out of focus": 31}
+"""Seeds by name."""
 _TEMPLATES = "bccd_d2.inference.app"
 _MOST_JSON = 2**20
 _UPLOAD_SECONDS = 900
@@ -227,10 +228,10 @@ class Page:
         """Add some synthetic smears."""
         session, new = self._session_or_new(request)
         numbers = []
-        for index, seed in enumerate(EXAMPLE_SEEDS, start=1):
+        for name in EXAMPLES:
             file = session.new_folder() / "image.png"
-            file.write_bytes(example_image(seed))
-            numbers += session.add(file, f"synthetic smear {index}.png", self.limits)
+            file.write_bytes(example_image(name))
+            numbers += session.add(file, f"{name}.png", self.limits)
         return self._added(request, session, new, numbers)
 
     def _added(self, request: Request, session: Session, new: bool, numbers: list[int]) -> Response:
@@ -365,9 +366,12 @@ class Page:
 
 
 @lru_cache
-def example_image(seed: int) -> bytes:
-    """PNG of a synthetic smear."""
-    return cv2.imencode(".png", draw_smear(seed, 1000, 750).image)[1].tobytes()
+def example_image(name: str) -> bytes:
+    """PNG of one of :data:`EXAMPLES`."""
+    image = draw_smear(EXAMPLES[name], 1000, 750, cell_diameter=(44, 52)).image
+    if "focus" in name:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), 5), np.uint8)
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
 def build_app(page: Page, thread: PredictionThread) -> Starlette:
