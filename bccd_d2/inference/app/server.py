@@ -52,7 +52,7 @@ from bccd_d2.reporting.pages import render
 from bccd_d2.synthetic import draw_smear
 
 COOKIE = "bccd_d2_session"
-EXAMPLES = {"synthetic smear 1": 41, "synthetic smear 2": 43, "synthetic smear out of focus": 31}
+EXAMPLES = {"synthetic smear 1": 41, "synthetic smear 2": 43, "blurred smear": 31}
 """Seeds by name."""
 _TEMPLATES = "bccd_d2.inference.app"
 _MOST_JSON = 2**20
@@ -369,7 +369,7 @@ class Page:
 def example_image(name: str) -> bytes:
     """PNG of one of :data:`EXAMPLES`."""
     image = draw_smear(EXAMPLES[name], 1000, 750, cell_diameter=(44, 52)).image
-    if "focus" in name:
+    if "blurred" in name:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), 5), np.uint8)
     return cv2.imencode(".png", image)[1].tobytes()
 
