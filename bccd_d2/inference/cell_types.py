@@ -54,6 +54,12 @@ class CellTypes:
     probabilities: NDArray[np.float64]
     subtypes: Sequence[str]
 
+    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> CellTypes:
+        """Those of the chosen cells, in the order of the indices."""
+        chosen = np.arange(len(self.names))[index]
+        names, subtypes = ([texts[k] for k in chosen] for texts in (self.names, self.subtypes))
+        return CellTypes(names, self.probabilities[chosen], subtypes)
+
 
 def kind_of(class_name: str) -> Kind | None:
     """Which classifier is for a class of the detector; ``None`` if none is."""

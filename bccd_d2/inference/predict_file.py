@@ -113,25 +113,6 @@ def write_results(path: str | Path, name: str, results: Iterable[ImageResult], o
     the output folder), ``images`` (``name``, ``height``, ``width``, ``counts``, ``quality``), ``seconds`` and
     ``error``: why the file could not be read, else ``None``. Raises :class:`OutputError` if it cannot be written.
     """
-    results = _results(path, name, predictor, progress, max_pixels, estimate, typer)
-    return write_results(path, name, results, outputs)
-
-
-def write_results(path: str | Path, name: str, results: Iterable[ImageResult], outputs: Outputs) -> Record:
-    """Write the results of all images of one file, each file whole or not at all.
-
-    Args:
-        path: of the image file.
-        name: of the image file in the results.
-        results: of its images, made while they are written; what they raise is kept in the record.
-        outputs: where the results go.
-
-    Returns:
-        See :func:`predict_one`.
-
-    Raises:
-        OutputError: the results cannot be written.
-    """
     started = time.perf_counter()
     previous = outputs.record(name)
     # Formats of an earlier run are written again rather than left to grow old.

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
 from bccd_d2.inference.cell_types import CellTyper, CellTypes, red_cell_diameter
-from bccd_d2.inference.magnification import Magnification, red_cell_classes
+from bccd_d2.inference.finder import CellFinder
+from bccd_d2.inference.magnification import Magnification
 from bccd_d2.inference.measurements import BORDER_MARGIN
-from bccd_d2.inference.predict_file import Predictor, Progress
-from bccd_d2.inference.quality import FLAGS, Quality, assess_quality
+from bccd_d2.inference.predict_file import Progress, predict_image
+from bccd_d2.inference.quality import FLAGS, Quality
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers.images import overview
 from bccd_d2.io.images import open_source
@@ -35,6 +36,7 @@ DEFAULT_THRESHOLD = 0.5
 
 _PICTURE_SIDE, _THUMBNAIL_SIDE = 4096, 240
 _MOST_CORNERS = 20_000
+_NO_TYPE = CellTypes([""], np.array([np.nan]), [""])
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,20 @@ class FoundCells:
     microns_per_pixel: float | None = None
     magnification: Magnification | None = None
     training_diameter: float = 0.0
+
+    @classmethod
+    def of(cls, result: ImageResult) -> FoundCells:
+        """What the model found, without corrections."""
+        return cls(
+            result.cells,
+            result.class_names,
+            result.cells.classes,
+            np.zeros(len(result.cells), bool),
+            result.types,
+            result.microns_per_pixel,
+            result.magnification,
+            result.training_diameter,
+        )
 
     @property
     def corrected(self) -> NDArray[np.bool_]:
@@ -127,7 +143,7 @@ class FoundCells:
             cells=concatenate([self.cells, drawn]),
             said=np.append(self.said, -1),
             deleted=np.append(self.deleted, False),
-            types=None if self.types is None else _with_type(self.types, None, CellTypes.empty(1)),
+            types=None if self.types is None else _with_type(self.types, len(self.cells), _NO_TYPE),
         )
 
     def _class(self, index: Any) -> int:
@@ -209,17 +225,16 @@ class FoundCells:
         }
 
 
-def _with_type(types: CellTypes, number: int | None, found: CellTypes) -> CellTypes:
-    """With the one of ``found`` in place of a cell's, or at the end."""
+def _with_type(types: CellTypes, number: int, found: CellTypes) -> CellTypes:
+    """With the type of ``found`` in place of a cell's, or at the end."""
     end = len(types.names)
-    number = end if number is None else number
-    order = np.arange(max(end, number + 1))
-    order[number] = end
     both = CellTypes(
         [*types.names, *found.names],
         np.append(types.probabilities, found.probabilities),
         [*types.subtypes, *found.subtypes],
     )
+    order = np.arange(max(end, number + 1))
+    order[number] = end
     return both[order]
 
 
@@ -279,7 +294,7 @@ class Field:
             raise InputError(reason if self.name in reason else f"{self.name}: {reason}") from error
 
     def predict(
-        self, predictor: Predictor, megapixels: float, typer: CellTyper | None, progress: Progress
+        self, predictor: CellFinder, megapixels: float, typer: CellTyper | None, progress: Progress
     ) -> None:
         """Find the cells and write the pictures for the page.
 
@@ -290,24 +305,10 @@ class Field:
             picture = overview(source, _PICTURE_SIDE)
             _write_jpeg(picture, self.picture, _PICTURE_SIDE)
             _write_jpeg(picture, self.thumbnail, _THUMBNAIL_SIDE)
-            magnification = predictor.magnification_of(source)
-            options = replace(predictor.options, scale=magnification.scale)
-            cells = predictor.predict_source(source, options, progress=progress)
-            cells = cells[cells.areas > 0]
-            names = predictor.class_names
-            microns = predictor.options.microns_per_pixel or source.microns_per_pixel
-            types = None
-            if typer is not None:
-                types = typer(
-                    source, cells, names, microns_per_pixel=microns, diameter_px=magnification.diameter
-                )
-            diameter = predictor.training_diameter
-            sure = cells[cells.scores >= DEFAULT_THRESHOLD]
-            self.quality = assess_quality(source, sure, red_cell_classes(names), magnification, diameter)
-            none = np.zeros(len(cells), bool)
-            self.found = FoundCells(
-                cells, names, cells.classes, none, types, microns, magnification, diameter
-            )
+            result = predict_image(source, self.name, predictor, progress=progress, typer=typer)
+            sure = result.cells[result.cells.scores >= DEFAULT_THRESHOLD]
+            self.quality = replace(result, cells=sure, types=None).quality
+            self.found = FoundCells.of(result)
 
     def describe(self, chosen: CellFilter) -> dict[str, Any]:
         """What the page's list shows."""

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from bccd_d2.errors import InputError
 from bccd_d2.inference.app.fields import Field
 from bccd_d2.inference.cell_types import CellTyper
-from bccd_d2.inference.predict_file import Predictor
+from bccd_d2.inference.finder import CellFinder
 from bccd_d2.io.find_images import is_clutter
 from bccd_d2.io.images import page_count
 
@@ -311,7 +311,7 @@ class PredictionThread(threading.Thread):
         typer: gives the cells types; ``None`` for none.
     """
 
-    def __init__(self, sessions: Sessions, predictor: Predictor, typer: CellTyper | None = None) -> None:
+    def __init__(self, sessions: Sessions, predictor: CellFinder, typer: CellTyper | None = None) -> None:
         super().__init__(daemon=True, name="prediction")
         self.sessions, self.predictor, self.typer = sessions, predictor, typer
         self._stop_asked = threading.Event()
