@@ -18,11 +18,11 @@ import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are impo
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.inference.app.fields import LOWEST_THRESHOLD
 from bccd_d2.inference.app.sessions import Limits, PredictionThread, Sessions
-from bccd_d2.inference.arguments import add_model_arguments, diameter, model_from
+from bccd_d2.inference.arguments import add_engine_argument, add_model_arguments, diameter, model_from
 from bccd_d2.inference.cell_types import CellTyper, find_classifiers
+from bccd_d2.inference.engines import load_predictor
 from bccd_d2.inference.finder import AUTO, PredictionOptions
 from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER
-from bccd_d2.inference.predictor import BCCDPredictor
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -76,6 +76,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--mpp", type=float, metavar="UM", help="microns per pixel, in place of what files say"
     )
     add_model_arguments(parser)
+    add_engine_argument(parser)
     add_engine_argument(parser)
     return parser.parse_args(arguments)
 
@@ -131,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"the page needs {error.name}: pip install 'bccd_d2[app]'") from error
     model = model_from(given)
     options = PredictionOptions(LOWEST_THRESHOLD, diameter=given.diameter, microns_per_pixel=given.mpp)
-    predictor = BCCDPredictor(model.config, model.weights, options, device=given.device)
+    predictor = load_predictor(model, options, engine=given.engine, device=given.device)
     typer = None
     if given.types is not None:
         classifiers = find_classifiers(given.types, predictor.class_names)
