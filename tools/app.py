@@ -77,7 +77,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add_model_arguments(parser)
     add_engine_argument(parser)
-    add_engine_argument(parser)
     return parser.parse_args(arguments)
 
 
