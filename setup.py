@@ -53,6 +53,8 @@ ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
 OPENVINO = ["onnx>=1.16", "openvino>=2024.4"]
 APP = ["starlette>=0.40", "uvicorn>=0.30"]
 RAY = ["ray>=2.9"]
+# PySide6 (LGPL) is Qt for napari; PyQt6 would be GPL. napari says which of its releases it cannot use.
+NAPARI = ["napari>=0.5.6", "PySide6>=6.7,!=6.11.0,!=6.11.1", "pandas>=2.1"]
 DOCS = ["zensical>=0.0.73", "mkdocstrings-python>=2"]
 TEST = [
     *SLIDES,
@@ -98,7 +100,10 @@ setup(
     + [f"bccd_d2.{name.replace('/', '.')}" for name in SHIPPED],
     package_dir={f"bccd_d2.{name.replace('/', '.')}": name for name in SHIPPED},
     package_data={"": ["*.yaml", "*.safetensors", "*.md"]} | {name: ["templates/*"] for name in PAGES},
-    entry_points={"console_scripts": [f"bccd-{name} = bccd_d2.commands:{name}" for name in COMMANDS]},
+    entry_points={
+        "console_scripts": [f"bccd-{name} = bccd_d2.commands:{name}" for name in COMMANDS],
+        "napari.manifest": ["bccd_d2 = bccd_d2:napari/napari.yaml"],
+    },
     install_requires=BASE,
     extras_require={
         "train": TRAIN,
@@ -108,6 +113,7 @@ setup(
         "openvino": OPENVINO,
         "app": APP,
         "ray": RAY,
+        "napari": NAPARI,
         "docs": DOCS,
         "test": TEST,
         "lint": LINT,
