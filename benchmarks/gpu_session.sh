@@ -56,24 +56,24 @@ else
 fi
 
 # 1. What the tests marked gpu say.
-part tests 60 "$python" -m pytest tests -m gpu -q -p no:cacheprovider
+part tests 45 "$python" -m pytest tests -m gpu -q -p no:cacheprovider
 
 # 2. R50-FPN from scratch: a short run says how many iterations fit the time, then as many.
 first=60
-rest=180
+rest=150
 [ "$check" ] && first=2 rest=0
-part speed 60 "$python" "${train[@]}" OUTPUT_DIR "$out/speed" SOLVER.MAX_ITER $first SOLVER.WARMUP_ITERS 1 \
+part speed 45 "$python" "${train[@]}" OUTPUT_DIR "$out/speed" SOLVER.MAX_ITER $first SOLVER.WARMUP_ITERS 1 \
     DATASETS.TEST "()" "${fixed[@]}"
 iterations=$("$python" benchmarks/run_times.py "$out/speed" --seconds $rest)
-lines=30 part training 270 "$python" "${train[@]}" OUTPUT_DIR "$out/run" SOLVER.MAX_ITER "${iterations:-2}" \
+lines=30 part training 230 "$python" "${train[@]}" OUTPUT_DIR "$out/run" SOLVER.MAX_ITER "${iterations:-2}" \
     SOLVER.WARMUP_ITERS $((${iterations:-2} / 10 + 1)) SOLVER.LR_SCHEDULER_NAME WarmupCosineLR "${fixed[@]}"
-part times 20 "$python" benchmarks/run_times.py "$out/run" --gpu "$out/gpu.csv"
+part times 10 "$python" benchmarks/run_times.py "$out/run" --gpu "$out/gpu.csv"
 
 # 3. A step against torchvision's.
 if [ "$check" ]; then
     part step 60 "$python" benchmarks/bench_train_step.py --side 64 --batch 1 --cells 4 --steps 1
 else
-    part step 60 "$python" benchmarks/bench_train_step.py --side 512 --batch 4 --amp --steps 20
+    part step 45 "$python" benchmarks/bench_train_step.py --side 512 --batch 4 --amp --steps 20
 fi
 
 # 4. Prediction by the default model: an image, batches, a slide.
@@ -81,7 +81,7 @@ if [ "$check" ]; then
     part prediction 60 "$python" benchmarks/bench_inference.py --device cpu --only batches slide --rounds 1 \
         --slide-side 700 --tile 512 --batches 1 2 --image 320 240
 else
-    part prediction 120 "$python" benchmarks/bench_inference.py --device cuda --only batches slide --rounds 5 \
+    part prediction 110 "$python" benchmarks/bench_inference.py --device cuda --only batches slide --rounds 5 \
         --slide-side 20000 --batches 1 2 4 8 --threads 8
 fi
 
@@ -89,7 +89,7 @@ fi
 gpus=$([ "$check" ] && echo 0 || nvidia-smi -L | wc -l)
 two=(--num-processes 2 MODEL.DEVICE cpu)
 [ "$gpus" -gt 1 ] && two=(--num-gpus 2)
-part two_processes 60 "$python" tools/train_net.py --config-file configs/mask_rcnn_slim_FPN_lite.yaml \
+part two_processes 50 "$python" tools/train_net.py --config-file configs/mask_rcnn_slim_FPN_lite.yaml \
     --data-root "$data" --fast-dev-run "${two[@]}" OUTPUT_DIR "$out/two" SOLVER.IMS_PER_BATCH 2 \
     INPUT.CROP.SIZE "[64,64]"
 
