@@ -102,7 +102,7 @@ setup(
     package_data={"": ["*.yaml", "*.safetensors", "*.md"]} | {name: ["templates/*"] for name in PAGES},
     entry_points={
         "console_scripts": [f"bccd-{name} = bccd_d2.commands:{name}" for name in COMMANDS],
-        "napari.manifest": ["bccd_d2 = bccd_d2:napari/napari.yaml"],
+        "napari.manifest": ["bccd_d2 = bccd_d2:napari.yaml"],
     },
     install_requires=BASE,
     extras_require={

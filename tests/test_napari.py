@@ -133,11 +133,11 @@ def test_pixels_are_what_the_reader_gives():
 
 
 def test_napari_finds_the_plugin():
-    manifest = PluginManifest.from_file(Path(module.__file__).with_name("napari.yaml"))
+    manifest = PluginManifest.from_file(Path(module.__file__).parents[1] / "napari.yaml")
     (command,) = manifest.contributions.commands
     assert import_python_name(command.python_name) is CellWidget
     text = (Path(module.__file__).parents[2] / "setup.py").read_text(encoding="utf-8")
-    assert '"napari.manifest": ["bccd_d2 = bccd_d2:napari/napari.yaml"]' in text
+    assert '"napari.manifest": ["bccd_d2 = bccd_d2:napari.yaml"]' in text
 
 
 ADAPT = """
