@@ -49,6 +49,7 @@ TRAIN = [
 ]
 # OpenSlide itself (LGPL) comes with openslide-bin.
 SLIDES = ["openslide-python>=1.3", "openslide-bin>=4"]
+DICOM = ["pydicom>=3"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
 OPENVINO = ["onnx>=1.16", "openvino>=2024.4"]
 APP = ["starlette>=0.40", "uvicorn>=0.30"]
@@ -58,6 +59,7 @@ NAPARI = ["napari>=0.5.6", "PySide6>=6.7,!=6.11.0,!=6.11.1", "pandas>=2.1"]
 DOCS = ["zensical>=0.0.73", "mkdocstrings-python>=2"]
 TEST = [
     *SLIDES,
+    *DICOM,
     *ONNX,
     *OPENVINO,
     *APP,
@@ -109,6 +111,7 @@ setup(
         "train": TRAIN,
         "kaggle": ["kagglehub>=0.3"],
         "slides": SLIDES,
+        "dicom": DICOM,
         "onnx": ONNX,
         "openvino": OPENVINO,
         "app": APP,

@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import tempfile
+import zipfile
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -98,6 +99,13 @@ def _json(content: Any) -> bytes:
     return json.dumps(content).encode()
 
 
+def _zipped(name: str, content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return stream.getvalue()
+
+
 def truth_document() -> tuple[dict[str, Any], NDArray[np.uint8]]:
     """A COCO document of one image, and its mask."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -170,12 +178,19 @@ def _examples() -> dict[str, bytes]:
     shape = {"all_points_x": [5, 20, 20], "all_points_y": [5, 5, 20], "name": "polygon"}
     region = {"shape_attributes": shape, "region_attributes": {"class": "RBC"}}
     corners = [[5, 5], [20, 5], [20, 20]]
-    brush = {"original_width": 48, "original_height": 40, "type": "polygonlabels"}
+    brush: dict[str, Any] = {"original_width": 48, "original_height": 40, "type": "polygonlabels"}
     brush |= {"value": {"points": corners, "polygonlabels": ["RBC"]}}
     geometry = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
     outline = {"label": "RBC", "points": corners, "group_id": 1, "shape_type": "polygon"}
     labelme = {"imagePath": "a.png", "imageHeight": 40, "imageWidth": 48, "shapes": [outline]}
     feature = {"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": "RBC"}}}
+    via_3 = {
+        "attribute": {"1": {"aname": "class", "type": 4, "options": {"0": "RBC"}}},
+        "file": {"1": {"fid": 1, "fname": "a.png", "src": "a.png"}},
+        "view": {"1": {"fid_list": ["1"]}},
+        "metadata": {"m": {"vid": "1", "xy": [7, 5, 5, 20, 5, 20, 20], "av": {"1": "0"}}},
+    }
+    minimal = [{"image": "a.png", "annotation_id": 1, "label": [{**brush, **brush["value"]}]}]
     table = io.StringIO()
     header = ["filename", "region_shape_attributes", "region_attributes"]
     csv.writer(table).writerows([header, ["a.png", json.dumps(shape), json.dumps({"class": "RBC"})]])
@@ -183,15 +198,19 @@ def _examples() -> dict[str, bytes]:
         "labelme.json": _json(labelme),
         "label-studio.json": _json([{"data": {"image": "a.png"}, "annotations": [{"result": [brush]}]}]),
         "via.json": _json({"a": {"filename": "a.png", "size": 1, "regions": [region]}}),
+        "via_3.json": _json(via_3),
+        "label-studio-min.json": _json(minimal),
         "a.geojson": _json(feature),
         "via.csv": table.getvalue().encode(),
         "yolo.txt": b"0 0.5 0.5 0.4 0.4\n1 0.1 0.1 0.5 0.1 0.5 0.5\n",
         "cvat.xml": b'<annotations><image id="0" name="a.png" width="48" height="40"><polygon label="RBC" '
         b'points="5,5;20,5;20,20"/><mask label="WBC" rle="0,12" left="30" top="20" width="3" height="4"/></image>'
         b"</annotations>",
+        "a.zip": _zipped("RBC-1.roi", ImagejRoi.frompoints(np.array(corners), name="RBC-1").tobytes()),
         "a.roi": ImagejRoi.frompoints(np.array(corners), name="RBC-1").tobytes(),
         "a_seg.npy": _image("npy", np.array({"masks": labels, "filename": "a.png"}, object)),
         "img/a.png": _image("png", colour),
+        "in/images/a.png": _image("png", colour),
         "in/a.csv": b"id,class,score\n1,RBC,0.5\n2,RBC,0.5\n3,WBC,0.5\n",
         "binary.png": _image("png", mask),
         "palette.png": _image("png", mask, palette=True),
@@ -214,6 +233,7 @@ def _examples() -> dict[str, bytes]:
         "annotations/instances_val.json": _json(document),
         "results.json": _json(results),
         "named.json": _json([{**r, "file_name": "a.png"} for r in results]),
+        "predictions.json": _json([{**r, "file_name": "a.png", "category": "RBC"} for r in results]),
         "document.json": _json(coco),
         "splits.json": _json({**parts, "sha256": digest}),
         "table.csv": b"stem,patient\na,1\nb,2\nc,3\nd,1\n",

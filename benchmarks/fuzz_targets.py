@@ -179,9 +179,13 @@ _IMPORTED: tuple[tuple[str, str, str, Structured | None, tuple[str, ...]], ...] 
     ("labelme", "a.json", "labelme.json", _JSON, ()),
     ("label-studio", "a.json", "label-studio.json", _JSON, ()),
     ("via", "a.json", "via.json", _JSON, ()),
+    ("coco", "a.json", "predictions.json", _JSON, ()),
+    ("label-studio", "a.json", "label-studio-min.json", _JSON, ()),
+    ("via", "a.json", "via_3.json", _JSON, ()),
     ("via", "a.csv", "via.csv", _TEXT, ()),
     ("geojson", "a.geojson", "a.geojson", _JSON, ()),
     ("imagej", "a.roi", "a.roi", None, ()),
+    ("imagej", "a.zip", "a.zip", None, ()),
     ("cellpose", "a_seg.npy", "a_seg.npy", _TEXT, ()),
     ("labels", "a.tif", "labels.tif", None, ("in/a.csv",)),
 )
@@ -199,6 +203,16 @@ READERS = [
     *(
         Reader(f"{name} imported", f"in/{file}", read_imported(kind), (name,), change, ("img/a.png", *more))
         for kind, file, name, change, more in _IMPORTED
+    ),
+    Reader(
+        "mask-folders imported",
+        "in/masks/1.png",
+        lambda path: convert_annotations(
+            path.parents[1], path.parents[2] / "converted", kind="mask-folders", overwrite=True
+        ),
+        ("binary.png",),
+        _PNG,
+        ("in/images/a.png",),
     ),
     Reader("COCO, checked", COCO, check_file, (COCO,), _JSON, ("a.png",)),
     Reader(

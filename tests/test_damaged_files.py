@@ -153,6 +153,22 @@ def test_what_was_found_stays_fixed(tmp_path, name, content, message):
             BY_NAME[name].read(path)
 
 
+@pytest.mark.parametrize("reader", ["TIFF mask", "TIFF image"])
+@pytest.mark.parametrize("following", [8, 12])
+def test_a_chain_of_directories_that_leads_back_is_refused(tmp_path, reader, following):
+    """Each directory has many tags, and tifffile follows the chain for minutes."""
+    content = bytearray(example("labels.tif"))
+    (tags,) = struct.unpack_from("<H", content, 8)
+    struct.pack_into("<I", content, 10 + 12 * tags, following)
+    if following != 8:  # the second directory begins in the first and leads back to it
+        struct.pack_into("<H", content, following, 4)
+        struct.pack_into("<I", content, following + 2 + 12 * 4, 8)
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="leads back to byte 8"):
+        BY_NAME[reader].read(path)
+
+
 def test_what_is_valid_stays_valid(tmp_path):
     """An array of the size that its header says; a row of metrics that is not whole yet."""
     path = tmp_path / "a.npy"

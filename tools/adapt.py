@@ -19,6 +19,7 @@ from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.engine.adapt import adapt
 from bccd_d2.errors import run_command
 from bccd_d2.inference.arguments import add_model_arguments, model_from
+from bccd_d2.inference.predictor import check_device
 
 EXAMPLES = """examples:
   python tools/adapt.py --corrected corrected/ --output models/ours
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Adapt, and print the table."""
     args = parse(arguments)
     logging.basicConfig(format="%(message)s")
+    if args.device is not None:
+        check_device(args.device, "--device")
     result = adapt(
         args.corrected,
         args.output,
@@ -62,7 +65,11 @@ def main(arguments: list[str] | None = None) -> None:
         resume=args.resume,
     )
     print(f"\n{result.images} images, {result.seconds / 60:.1f} minutes\n\n{result.table()}\n")
-    if result.after["F1"] <= result.before["F1"]:
+    if result.kept_start:
+        print(
+            "The adapted model is worse on the held-back images: the folder holds the start model. Correct more images."
+        )
+    elif result.after["F1"] <= result.before["F1"]:
         print("F1 did not become better: correct more images, or keep the model that you have.")
     print(f"model: {args.output}; cells are {result.diameter:.0f} px wide in the corrected images")
 

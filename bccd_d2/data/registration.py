@@ -22,6 +22,8 @@ from bccd_d2.structures.coco import read_coco, unlabeled_categories
 from bccd_d2.structures.names import match_classes
 
 _logger = logging.getLogger(__name__)
+# What Detectron2's reader takes for something else, such as keypoints, stays behind.
+_KEYS = ("id", "image_id", "category_id", "iscrowd", "bbox", "segmentation", "area", "border")
 # An image with fewer whole cells says little about its magnification.
 _FEWEST_CELLS = 4
 
@@ -133,7 +135,13 @@ def _register(name: str, json_file: Path, names: Sequence[str] | None = None, re
                 {**image, "file_name": str(image_path(folder, image["file_name"]))}
                 for image in document["images"]
             ]
-            path.write_text(json.dumps({**document, "images": images}), encoding="utf-8")
+            annotations = [{key: a[key] for key in _KEYS if key in a} for a in document["annotations"]]
+            path.write_text(
+                json.dumps(
+                    {"images": images, "annotations": annotations, "categories": document["categories"]}
+                ),
+                encoding="utf-8",
+            )
             dicts = load_coco_json(str(path), "", extra_annotation_keys=["border", "area"])
         others = 0
         for record in dicts:

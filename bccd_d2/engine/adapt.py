@@ -48,6 +48,7 @@ class Adaptation:
     after: Mapping[str, float]  # of the adapted model
     diameter: float  # median of the corrected cells, native pixels
     seconds: float  # of the training, evaluations included
+    kept_start: bool = False  # the adapted model was worse, so the folder holds the start weights
 
     def table(self) -> str:
         """The figures as a table in Markdown."""
@@ -125,7 +126,13 @@ def adapt(
         last = _evaluate_final(trainer, folder)
         if _take_best(folder, last["mask AP"]):
             last = _evaluate_final(trainer, folder)
-        result = Adaptation(len(trained_on), len(held_back), first, last, diameter, seconds)
+        kept_start = bool(held_back) and last["F1"] < first["F1"]
+        if kept_start:
+            with weights_errors(start.weights):
+                _JoinedCheckpointer(trainer.evaluated_model, cfg, names).load(start.weights)
+            with replacing(folder / "model_final.pth") as temporary:
+                torch.save({"model": trainer.evaluated_model.state_dict()}, temporary)
+        result = Adaptation(len(trained_on), len(held_back), first, last, diameter, seconds, kept_start)
         write_json(folder / "adaptation.json", asdict(result), indent=2)
         return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import albumentations as A  # noqa: N812  its own habit
@@ -13,10 +14,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
+from bccd_d2.conversion.dataset_spec import list_names
 from bccd_d2.data.augmentation import AlbumentationsAugmentation, leaves
 from bccd_d2.data.loader import numpy_seeded
 from bccd_d2.data.pipeline import build_pipeline
 from bccd_d2.errors import InputError
+from bccd_d2.io.coco_images import image_faults
 
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +34,9 @@ def check_data(cfg: CfgNode, *, training: bool) -> None:
     if training:
         _check_training(cfg)
         _check_pipeline(cfg)
+    used = dict.fromkeys([*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST])
+    for name in used:
+        _check_images(name)
     kept = [name for name in cfg.DATASETS.TEST if _can_be_evaluated(cfg, name, training)]
     if not kept and not training:
         raise InputError("DATASETS.TEST is (): expected the name of a data set to evaluate")
@@ -72,6 +78,17 @@ def _check_training(cfg: CfgNode) -> None:
             )
 
 
+def _check_images(name: str) -> None:
+    images = [
+        {**{key: record[key] for key in ("file_name", "height", "width")}, "id": record["image_id"]}
+        for record in DatasetCatalog.get(name)
+    ]
+    faults = list(image_faults(images, Path()))
+    if faults:
+        headline = f"{_file(name)}: images that cannot be used ({len(faults)} of {len(images)})"
+        raise InputError(list_names(headline, faults))
+
+
 def _check_pipeline(cfg: CfgNode) -> None:
     """Try each transform of a pipeline of the user's; with a probability below 1 it would fail some time later."""
     pipeline = build_pipeline(cfg.INPUT.AUGMENTATION.PIPELINE, cfg.INPUT.FORMAT)
@@ -96,6 +113,13 @@ def _can_be_evaluated(cfg: CfgNode, name: str, training: bool) -> bool:
             raise InputError(f"{what}, expected images to evaluate")
         _say(f"{what}: {name} is {'not evaluated' if training else 'evaluated without ground truth'}")
         return not training
+    most = max(sum(not one.get("iscrowd") for one in record["annotations"]) for record in dicts)
+    if most > cfg.TEST.DETECTIONS_PER_IMAGE:
+        _say(
+            f"{_file(name)}: an image has {most} cells, but TEST.DETECTIONS_PER_IMAGE is "
+            f"{cfg.TEST.DETECTIONS_PER_IMAGE}: the model cannot find them all; raise it (--max-detections of "
+            "tools/predict.py and tools/evaluate.py)"
+        )
     lacking = [one for index, one in enumerate(cfg.DATASETS.CLASS_NAMES) if not counts[index]]
     if lacking:
         _say(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.evaluation import COCOEvaluator
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.utils import comm
 
 from bccd_d2.config import load_config
 from bccd_d2.data.registration import PARTS, annotation_file, default_root
@@ -19,10 +23,13 @@ from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
 from bccd_d2.structures.cells import Cells
 
+_logger = logging.getLogger(__name__)
 
-class CellEvaluator(COCOEvaluator):
-    """Collects predictions as Detectron2's COCO evaluator does, and evaluates them by this project's rules.
 
+class CellEvaluator(DatasetEvaluator):
+    """Collects predictions and evaluates them by this project's rules.
+
+    Detectron2's COCO evaluator would read the annotations as they are, with all faults that :func:`read_coco` repairs.
     The results are :meth:`bccd_d2.evaluation.evaluate.Evaluation.detectron2_results`, in percent.
     """
 
@@ -36,24 +43,34 @@ class CellEvaluator(COCOEvaluator):
         output_dir: str | None = None,
     ) -> None:
         """``class_names`` are the model's, by class index, joined to those of the data set by name."""
-        # Detectron2 would write the predictions once more, in place, where a killed process leaves half a file.
-        super().__init__(dataset_name, ("bbox", "segm"), distributed, None, use_fast_impl=False)
+        self._truth_file = Path(MetadataCatalog.get(dataset_name).json_file)
+        self._distributed = distributed
         self._folder = Path(output_dir) if output_dir else None
         self._options = options
         self._class_names = class_names
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the predictions."""
+        self._predictions: list[dict[str, Any]] = []
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Note the predictions of a batch: ``cells``, or Detectron2's ``instances``, whose full masks take long."""
         for image, output in zip(inputs, outputs):
             if "cells" in output:
-                found = coco_results(output["cells"], image["image_id"])
-                self._predictions.append({"image_id": image["image_id"], "instances": found})
+                self._predictions += coco_results(output["cells"], image["image_id"])
             else:
-                super().process([image], [output])
+                self._predictions += instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
 
-    def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: list[int] | None = None) -> None:
-        results = list(itertools.chain.from_iterable(x["instances"] for x in predictions))
-        truth = read_evaluation_set(Path(self._metadata.json_file))
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Evaluate the predictions of all processes; nothing in others than the main one."""
+        results = self._predictions
+        if self._distributed:
+            comm.synchronize()
+            results = list(itertools.chain.from_iterable(comm.gather(results, dst=0)))
+            if not comm.is_main_process():
+                return {}
+        truth = read_evaluation_set(self._truth_file)
         names = self._class_names or truth.class_names
         ids = dict(zip(truth.class_names, truth.category_ids))
         unlisted = max(truth.category_ids) + 1
@@ -61,18 +78,18 @@ class CellEvaluator(COCOEvaluator):
             index = result["category_id"]
             if index >= len(names):
                 raise InputError(
-                    f"{self._metadata.json_file}: a prediction of class {index}, expected one of {len(names)} "
+                    f"{self._truth_file}: a prediction of class {index}, expected one of {len(names)} "
                     f"({', '.join(names)}), counted from 0; MODEL.ROI_HEADS.NUM_CLASSES is that of other data"
                 )
             result |= {"category": names[index], "category_id": ids.get(names[index], unlisted + index)}
         if self._folder:
             write_json(self._folder / "coco_instances_results.json", results)
         if not results:
-            self._logger.warning("The model predicted nothing: its AP is 0")
+            _logger.warning("The model predicted nothing: its AP is 0")
         evaluation = evaluate(truth.with_results(results, class_names=names), self._options)
         if self._folder:
             write_json(self._folder / "metrics.json", evaluation.to_json(), indent=2)
-        self._results.update(evaluation.detectron2_results())
+        return evaluation.detectron2_results()
 
 
 def coco_results(cells: Cells, image_id: int) -> list[dict[str, Any]]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
+from bccd_d2.conversion.importers.masks import read_label_table
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
 from bccd_d2.evaluation.joining import ImageIds
@@ -162,14 +166,25 @@ def _read_label_images(
         )
     results: _Results = []
     for path, image in found.items():
-        cells = _read_labels(path)
+        values, cells = _read_labels(path)
         size = image.truth.height, image.truth.width
         if (cells.height, cells.width) != size:
             raise InputError(
                 f"{path}: {cells.height} x {cells.width} pixels, but the image {image.file_name} has "
                 f"{size[0]} x {size[1]}"
             )
-        results += _entries(cells, image, [None] * len(cells), truth, path)
+        rows = read_label_table(path)
+        if rows is None:
+            results += _entries(cells, image, [None] * len(cells), truth, path)
+            continue
+        labels = np.unique(values[values > 0]).tolist()
+        found_rows = [rows[label] for label in labels if label in rows]
+        if len(found_rows) < len(labels):
+            raise InputError(
+                f"{path.with_suffix('.csv')}: {len(found_rows)} rows for {len(labels)} labels of {path}"
+            )
+        cells = replace(cells, scores=np.array([score for _, score in found_rows]))
+        results += _entries(cells, image, [name for name, _ in found_rows], truth, path)
     return results
 
 
@@ -223,7 +238,7 @@ def _is_coloured(path: Path) -> bool:
         return False
 
 
-def _read_labels(path: Path) -> Cells:
+def _read_labels(path: Path) -> tuple[NDArray[np.integer], Cells]:
     labels = read_mask(path, MaskRule("instances")).array
     cells = Cells.from_label_image(labels)
     if len(cells) == 1 and (parts := ndimage.label(labels > 0)[1]) >= SEMANTIC_PARTS:
@@ -231,4 +246,4 @@ def _read_labels(path: Path) -> Cells:
             f"{path}: one label in {parts} separate parts, expected one label per cell; this looks like a mask of "
             "cell or not, which tools/convert_bccd.py turns into instances"
         )
-    return cells
+    return labels, cells

@@ -80,11 +80,24 @@ def check_file(path: Path, root: Path | None = None) -> tuple[list[str], Path | 
         path = path.resolve()
         written = (document.get("info") or {}).get("image_root")
         root = path.parent.parent / written if written is not None else find_image_folder(document, path)
-    return faults + (list(_image_faults(document["images"], root)) if root else []), root
+    if not any(not annotation["iscrowd"] for annotation in document["annotations"]):
+        logger.warning(
+            "%s: nothing to learn from: of %d annotations all are regions to ignore (iscrowd 1); set it to 0 if they "
+            "are single cells",
+            path,
+            len(document["annotations"]),
+        )
+    return faults + (list(image_faults(document["images"], root)) if root else []), root
 
 
-def _image_faults(images: Sequence[Mapping[str, Any]], root: Path) -> Iterator[str]:
-    for image in tqdm(images, "check images", unit="image", disable=None):
+def image_faults(images: Sequence[Mapping[str, Any]], root: Path) -> Iterator[str]:
+    """What is wrong with the files of images: they are not there, are no images, or have another size.
+
+    Args:
+        images: with ``id``, ``file_name``, ``height`` and ``width``.
+        root: folder that ``file_name`` is relative to.
+    """
+    for image in tqdm(images, "check images", unit="image", disable=None, leave=False):
         path = image_path(root, image["file_name"])
         if not path.is_file():
             yield f"image {image['id']}: {path}: no such file"

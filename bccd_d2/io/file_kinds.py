@@ -31,7 +31,7 @@ MICROSCOPE_FORMATS = {
     ".dcm": "a DICOM file",
     ".dicom": "a DICOM file",
 }
-"""Formats that are known but not read, by suffix."""
+"""Formats that are known but not read, or not everywhere, by suffix."""
 WAY_OUT = "save it as OME-TIFF (Fiji: File > Save As > OME-TIFF, bfconvert, or bioio)"
 ORIENTATIONS = {
     1: (False, False, False),
@@ -63,14 +63,21 @@ def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return np.ascontiguousarray(pixels[:: -1 if rows_backward else 1, :: -1 if columns_backward else 1])
 
 
+def is_dicom(head: bytes) -> bool:
+    """Whether a file is DICOM, by what :func:`read_head` gives."""
+    return head[128:132] == b"DICM"
+
+
 def microscope_format(path: Path, head: bytes) -> str | None:
     """The format of a microscope that a file has by its signature, in words; ``None`` for any other file."""
     if head[:4] == b"\xda\xce\xbe\x0a":
         return MICROSCOPE_FORMATS[".nd2"]
     if head[:10] == b"ZISRAWFILE":
         return MICROSCOPE_FORMATS[".czi"]
-    if head[128:132] == b"DICM":
+    if is_dicom(head):
         return MICROSCOPE_FORMATS[".dcm"]
+    if path.suffix.lower() == ".vsi":  # of a TIFF that holds an overview, and the cells in other files
+        return MICROSCOPE_FORMATS[".vsi"]
     if head[:4] == b"\x70\0\0\0" and path.suffix.lower() == ".lif":
         return MICROSCOPE_FORMATS[".lif"]
     return None
@@ -128,9 +135,9 @@ def _describe(path: Path, error: Exception) -> str:
     size = path.stat().st_size
     if size == 0:
         return f"{path}: empty file, expected an image"
+    known = MICROSCOPE_FORMATS.get(path.suffix.lower())
+    if known is not None:
+        return f"{path}: {known}, which is not read; {WAY_OUT}"
     if isinstance(error, UnidentifiedImageError):
-        known = MICROSCOPE_FORMATS.get(path.suffix.lower())
-        if known is not None:
-            return f"{path}: {known}, which is not read; {WAY_OUT}"
         return f"{path}: {size} bytes of no known image format, expected an image"
     return f"{path}: {size} bytes that cannot be decoded ({error}), expected a whole image"

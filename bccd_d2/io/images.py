@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from bccd_d2.errors import InputError
+from bccd_d2.io.dicom import frame_count, frame_size, microns_per_pixel, read_frame, read_header
 from bccd_d2.io.file_kinds import (
     MICROSCOPE_FORMATS,
     PNG_SIGNATURE,
     TIFF_SIGNATURES,
     WAY_OUT,
     image_errors,
+    is_dicom,
     looks_complete,
     microscope_format,
     png_chunks,
@@ -73,7 +75,10 @@ def read_image_size(path: Path) -> tuple[int, int]:
     Only the header is decoded, but a file that was cut short is noticed: PNG by its chunks, JPEG by its end marker,
     TIFF by the places of its strips, others by decoding them. Raises InputError as :func:`read_image`.
     """
-    if _kind(path) != "picture":
+    kind = _kind(path)
+    if kind == "dicom":
+        return frame_size(read_header(path))
+    if kind != "picture":
         with open_source(path, measure=False) as source:
             return source.height, source.width
     with image_errors(path), Image.open(path) as image:
@@ -110,13 +115,13 @@ def read_orientation(path: Path) -> int:
 def open_source(
     path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS, measure: bool = True
 ) -> ImageSource:
-    """Open a PNG, JPEG, BMP, JPEG 2000, WebP or TIFF, or a whole slide that OpenSlide reads (extra ``slides``),
-    known by content and not by name.
+    """Open a PNG, JPEG, BMP, JPEG 2000, WebP, TIFF or DICOM (extra ``dicom``), or a whole slide that OpenSlide reads
+    (extra ``slides``), known by content and not by name.
 
-    Whole slides and TIFF are read on demand; close the source after use. ``page`` counts the images of a TIFF from
-    0, see :func:`page_count`. What must be decoded whole (of a TIFF, a strip or tile) is refused above
-    ``max_pixels``. Without ``measure`` only the size of a TIFF of more than eight bits is known. Raises InputError
-    for a file that is empty, cut short, no image, too large, or has no such page.
+    Whole slides and TIFF are read on demand; close the source after use. ``page`` counts the images of a TIFF and the
+    frames of a DICOM from 0, see :func:`page_count`. What must be decoded whole (of a TIFF, a strip or tile) is
+    refused above ``max_pixels``. Without ``measure`` only the size of a TIFF of more than eight bits is known. Raises
+    InputError for a file that is empty, cut short, no image, too large, or has no such page.
     """
     path = Path(path)
     kind = _kind(path)
@@ -127,6 +132,8 @@ def open_source(
                 source.levels = _levels_of_set(path, source.levels, source.shape, source.levels_declared)
             warn_once(path, source.levels.warning)
         return source
+    if kind == "dicom":
+        return _open_dicom(path, page, max_pixels)
     if page != 0:
         raise InputError(f"{path}: page {page} does not exist, found one image")
     if kind == "slide":
@@ -136,29 +143,47 @@ def open_source(
 
 
 def page_count(path: str | Path) -> int:
-    """How many images a file holds: the pages of a TIFF (levels of a pyramid are one image), otherwise 1. Raises
-    InputError for a broken TIFF.
+    """How many images a file holds: the pages of a TIFF (levels of a pyramid are one image), the frames of a
+    DICOM, otherwise 1. Raises InputError for a broken file.
     """
     path = Path(path)
-    if _kind(path) != "tiff":
+    kind = _kind(path)
+    if kind == "dicom":
+        return frame_count(path)
+    if kind != "tiff":
         return 1
     with image_errors(path), tifffile.TiffFile(path) as file:
         return len(tiff_images(file, str(path)))
 
 
-def _kind(path: Path) -> Literal["slide", "tiff", "picture"]:
+def _kind(path: Path) -> Literal["slide", "dicom", "tiff", "picture"]:
     head = read_head(path)
     slide_name = path.suffix.lower() in SLIDE_SUFFIXES  # MIRAX files begin as JPEG do
     if head.startswith(_PICTURES) and not slide_name:
         return "picture"
     if is_whole_slide(path):
         return "slide"
-    if head.startswith(TIFF_SIGNATURES):
+    if is_dicom(head):
+        return "dicom"
+    if head.startswith(TIFF_SIGNATURES) and path.suffix.lower() != ".vsi":
         return "tiff"
     known = microscope_format(path, head)
     if known is not None:
         raise InputError(f"{path}: {known}, which is not read; {WAY_OUT}")
     return "slide" if slide_name and path.suffix.lower() not in MICROSCOPE_FORMATS else "picture"
+
+
+def _open_dicom(path: Path, page: int, max_pixels: int) -> ArraySource:
+    header, frames = read_header(path), frame_count(path)
+    height, width = frame_size(header)
+    if height * width > max_pixels:
+        raise InputError(f"{path}: {width}x{height} pixels, more than the limit of {max_pixels} pixels")
+    if not 0 <= page < frames:
+        raise InputError(f"{path}: page {page} does not exist, found pages 0 to {frames - 1}")
+    pixels, bits = read_frame(path, page)
+    levels = find_levels(pixels, str(path), bits)
+    warn_once(path, levels.warning)
+    return ArraySource(to_uint8(pixels, levels), str(path), microns_per_pixel(header))
 
 
 def _read_picture(path: Path) -> NDArray[np.uint8]:

@@ -63,6 +63,21 @@ def is_background(mask: NDArray[np.bool_]) -> bool:
     return fills_image(largest[:4], largest[cv2.CC_STAT_AREA], *mask.shape)
 
 
+def surrounds(mask: NDArray[np.bool_]) -> bool:
+    """Whether one part of a (height, width) mask touches all sides of the image, and no part of the rest does."""
+    height, width = mask.shape
+    whole = [
+        (
+            cv2.connectedComponentsWithStats(part.view(np.uint8), connectivity=8)[2][1:, :4]
+            == [0, 0, width, height]
+        )
+        .all(axis=1)
+        .any()
+        for part in (mask, ~mask)
+    ]
+    return bool(whole[0] and not whole[1])
+
+
 def measure_fit(image: NDArray[np.uint8], mask: NDArray[np.bool_], orientation: int = 1) -> MaskFit:
     """Compare a bool (height, width) mask with the foreground of its image, uint8 (height, width, 3) RGB, upright,
     that was turned by the EXIF ``orientation``.

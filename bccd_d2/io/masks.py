@@ -17,8 +17,9 @@ from bccd_d2.errors import InputError
 from bccd_d2.io.file_kinds import image_errors, upright
 from bccd_d2.io.images import exif_orientation, read_image_size
 from bccd_d2.io.levels import warn_once
-from bccd_d2.io.mask_checks import is_background
+from bccd_d2.io.mask_checks import surrounds
 from bccd_d2.io.mask_colours import colour_codes, nearest_class
+from bccd_d2.io.tiff_layout import check_directories
 from bccd_d2.structures.rle import require_size
 
 MaskKind = Literal["binary", "classes", "instances", "none"]
@@ -104,7 +105,7 @@ def read_mask(path: Path, rule: MaskRule | None = None) -> MaskContent:
     if rule.kind == "classes":
         return MaskContent("classes", _classes(path, values, rule))
     mask = _binary(path, values, rule)
-    if rule.threshold is None and not rule.invert and is_background(mask.view(bool)) and _is_reversed(path):
+    if rule.threshold is None and not rule.invert and _is_reversed(path) and surrounds(mask.view(bool)):
         # Which of the two is meant by a file that shows its levels reversed depends on the program that wrote it.
         warn_once(path, "a mask that is stored with reversed levels; the part around the cells is background")
         mask = (mask == 0).view(np.uint8)
@@ -136,6 +137,7 @@ def _load(path: Path, *, colour: bool) -> NDArray:
 def _load_tiff(path: Path) -> NDArray | None:
     """A TIFF of more than 8 bits, which Pillow knows only in part; ``None`` leaves the file to Pillow."""
     with tifffile.TiffFile(path) as file:
+        check_directories(file, str(path))
         series = file.series[0]
         page: Any = series.keyframe
         inverting = page.photometric.name == "MINISWHITE"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
-from bccd_d2.io.file_kinds import MICROSCOPE_FORMATS, WAY_OUT
+from bccd_d2.io.file_kinds import MICROSCOPE_FORMATS, WAY_OUT, microscope_format, read_head
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.io.tiff_layout import plausible_microns_per_pixel
 
@@ -45,7 +45,8 @@ class SlideSource(ImageSource):
         try:
             self._slide = module.OpenSlide(str(path))
         except self._errors as error:
-            kind = MICROSCOPE_FORMATS.get(path.suffix.lower(), "a whole slide")
+            known = microscope_format(path, read_head(path)) or MICROSCOPE_FORMATS.get(path.suffix.lower())
+            kind = known or "a whole slide"
             raise InputError(f"{path}: {kind} that OpenSlide cannot open ({error}); {WAY_OUT}") from error
         properties = self._slide.properties
         self.width, self.height = self._slide.dimensions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any
 
 import defusedxml.ElementTree
@@ -19,6 +20,40 @@ _PLAUSIBLE_MICRONS = (0.01, 10.0)
 RGB_ADVICE = "save it as RGB (Fiji: Image > Type > RGB Color), or the channel that shows the cells alone"
 
 
+def check_directories(file: tifffile.TiffFile, name: str) -> None:
+    """Refuse a TIFF whose chain of directories leads back, or does not fit into the file: to read it takes minutes.
+
+    Raises:
+        InputError: the chain is damaged so.
+    """
+    layout, handle = file.tiff, file.filehandle
+    position, total, seen = (
+        layout.offsetsize,
+        0,
+        set[int](),
+    )  # where the header holds the place of the first one
+    while True:
+        handle.seek(position)
+        encoded = handle.read(layout.offsetsize)
+        offset = struct.unpack(layout.offsetformat, encoded)[0] if len(encoded) == layout.offsetsize else 0
+        if offset == 0 or offset + layout.tagnosize > handle.size:
+            return
+        if offset in seen:
+            raise InputError(
+                f"{name}: its chain of directories leads back to byte {offset}: the file is broken"
+            )
+        seen.add(offset)
+        handle.seek(offset)
+        tags = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))[0]
+        length = layout.tagnosize + tags * layout.tagsize
+        total += length
+        if total > handle.size:
+            raise InputError(
+                f"{name}: directories of {total} bytes in a file of {handle.size}: the file is broken"
+            )
+        position = offset + length
+
+
 def tiff_images(file: tifffile.TiffFile, name: str) -> list[list[Any]]:
     """The images of a TIFF at full size, each as the pages that hold its planes.
 
@@ -26,6 +61,7 @@ def tiff_images(file: tifffile.TiffFile, name: str) -> list[list[Any]]:
     and ImageJ) are one image of three planes: red, green and blue; another number of channels raises InputError.
     Depths, times and pages of unknown meaning are images of their own.
     """
+    check_directories(file, name)
     series = file.series
     if any(getattr(file, kind, False) for kind in _WHOLE_SLIDES):
         series = series[:1]

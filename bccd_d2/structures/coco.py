@@ -30,13 +30,13 @@ def read_coco(path: Path | str) -> dict[str, Any]:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read JSON in UTF-8, with a byte order mark or without, or in the cp1252 of Windows. Raises InputError where
-    there is none.
+    """Read JSON in UTF-8 or UTF-16, with a byte order mark or without, or in the cp1252 of Windows. Raises InputError
+    where there is none.
     """
     try:
         content = Path(path).read_bytes()
         try:
-            return json.loads(content.decode("utf-8-sig"))
+            return json.loads(content)
         except UnicodeDecodeError:
             document = json.loads(content.decode("cp1252"))
             logger.warning("%s: not UTF-8, read as cp1252", path)

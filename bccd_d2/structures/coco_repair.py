@@ -167,6 +167,8 @@ class _Repair:
                         entry["original_id"] = old
                 if name is not None:
                     by_name[name] = number
+        for name, number in by_name.items():  # some annotations name their image or category
+            new_ids.setdefault(_id_key(name), number)
         return [entry for entry in kept.values() if entry[name_key] is not None], new_ids
 
     def _image(self, image: Entry) -> None:
@@ -230,6 +232,9 @@ class _Repair:
             if number is not None:
                 annotation["iscrowd"] = number
                 self.counts["iscrowd that is missing or no number"] += 1
+        if annotation["iscrowd"] == 0 and annotation.pop("ignore", 0) in (1, True):
+            annotation["iscrowd"] = 1
+            self.counts["annotations with ignore 1, taken for regions to ignore"] += 1
         if annotation["iscrowd"] not in (0, 1):
             faults.append(f"iscrowd {_shown(crowd)}, expected 0 or 1")
         image_id = annotation.get("image_id")

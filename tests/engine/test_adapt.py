@@ -1,6 +1,7 @@
 """Adapting a tiny model, through the public command."""
 
 import importlib.util
+import itertools
 import json
 
 import cv2
@@ -11,7 +12,7 @@ import torch
 from bccd_d2.config import load_config
 from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.data.registration import register_bccd
-from bccd_d2.engine.adapt import join_heads
+from bccd_d2.engine.adapt import AdaptationTrainer, join_heads
 from bccd_d2.engine.corrected import read_corrected, write_data
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import InputError
@@ -80,6 +81,31 @@ def test_corrected_outlines_make_a_model_that_predicts(start, tmp_path, capsys):
         "--input", corrected / "0.png", "--run", out, "--output", tmp_path / "found", "--score-threshold", 0
     )
     assert "cells in 1 images" in capsys.readouterr().out
+
+
+def test_a_model_that_became_worse_is_not_kept(start, tmp_path, capsys, monkeypatch):
+    """The first evaluation is of the start model, the last of the adapted one."""
+    first, later = ({"instances": {"F1": f1}, "segm": {"AP": f1, "AP50": f1}} for f1 in (90.0, 80.0))
+    figures = itertools.chain([first], itertools.repeat(later))
+    monkeypatch.setattr(AdaptationTrainer, "test", lambda *arguments: next(figures))
+    corrected, out = labelme(tmp_path / "corrected", 3), tmp_path / "model"
+    tool("adapt")(
+        "--corrected",
+        corrected,
+        "--run",
+        start,
+        "--output",
+        out,
+        "SOLVER.MAX_ITER",
+        1,
+    )
+    assert "worse on the held-back images: the folder holds the start model" in capsys.readouterr().out
+    report = json.loads((out / "adaptation.json").read_text())
+    assert report["kept_start"] and (report["before"]["F1"], report["after"]["F1"]) == (90, 80)
+    old, new = weights(start), weights(out)
+    # Frozen batch norms count no batches.
+    assert all(torch.equal(old[name], new[name]) for name in new)
+    assert all(name.endswith("num_batches_tracked") for name in old.keys() - new.keys())
 
 
 def test_other_classes_get_a_head_of_their_own_and_few_images_are_all_trained_on(start, tmp_path, capsys):

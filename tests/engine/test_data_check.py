@@ -1,7 +1,10 @@
 """Data sets that a person could make by accident: refused, or trained on, before the first iteration."""
 
 import json
+import re
 
+import cv2
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 
@@ -85,6 +88,64 @@ def test_what_can_be_trained_but_not_evaluated_is_trained(root, tmp_path, caplog
     BCCDTrainer(cfg).train()
     assert (tmp_path / "run" / "model_final.pth").is_file()
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+def without_ids(annotations):
+    return [{key: value for key, value in one.items() if key != "id"} for one in annotations]
+
+
+def each_with(**values):
+    return lambda annotations: [{**one, **values} for one in annotations]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "encoding"),
+    [
+        (without_ids, "utf-8"),
+        (each_with(id="x"), "utf-8-sig"),
+        (each_with(keypoints="none"), "utf-16"),
+        (each_with(keypoints=[1, None], ignore=0), "utf-8"),
+    ],
+)
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_faults_that_are_repaired_reach_neither_training_nor_evaluation(
+    root, tmp_path, part, annotations, encoding
+):
+    change(root, part, annotations=annotations)
+    path = root / "annotations" / f"instances_{part}.json"
+    path.write_text(path.read_text(), encoding=encoding)
+    BCCDTrainer(tiny_config(root, tmp_path / "run", "SOLVER.MAX_ITER", 1)).train()
+    assert "segm" in json.loads((tmp_path / "run" / "results.json").read_text())["bccd_val"]
+
+
+def test_annotations_with_ignore_are_regions_to_ignore(root, tmp_path, caplog):
+    change(root, "train", annotations=lambda a: [{**a[0], "ignore": 1}, *a[1:]])
+    tiny_config(root, tmp_path)
+    (record, *_) = DatasetCatalog.get("bccd_train")
+    assert [one["iscrowd"] for one in record["annotations"]] == [1, 0, 0]
+    assert "1 annotations with ignore 1, taken for regions to ignore" in caplog.text
+
+
+@pytest.mark.parametrize(("part", "number"), [("train", 1), ("val", 4)])
+def test_images_that_cannot_be_used_are_all_listed_before_the_first_iteration(root, tmp_path, part, number):
+    spoilt = root / f"{number}.png"
+    for spoil, message in (
+        (lambda: spoilt.write_bytes(spoilt.read_bytes()[:-60]), "cut short|cannot be decoded"),
+        (lambda: cv2.imwrite(str(spoilt), np.zeros((20, 30, 3), np.uint8)), "30x20 pixels, expected 128x96"),
+        (spoilt.unlink, "no such file"),
+    ):
+        spoil()
+        with pytest.raises(
+            InputError, match=rf"instances_{part}\.json: images that cannot be used \(1 of"
+        ) as caught:
+            tiny_config(root, tmp_path)
+        assert re.search(message, str(caught.value))
+
+
+def test_more_cells_than_detections_are_said(root, tmp_path, caplog):
+    tiny_config(root, tmp_path, "TEST.DETECTIONS_PER_IMAGE", 2)
+    assert "val.json: an image has 3 cells, but TEST.DETECTIONS_PER_IMAGE is 2" in caplog.text
+    assert "--max-detections" in caplog.text
 
 
 def test_an_evaluation_of_nothing_is_refused(root, tmp_path):

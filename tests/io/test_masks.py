@@ -241,3 +241,17 @@ def test_all_cells_is_taken_for_a_mistake(tmp_path: Path) -> None:
 def test_rules_that_make_no_sense_are_refused(options: dict) -> None:
     with pytest.raises(InputError):
         MaskRule(**options)
+
+
+@pytest.mark.parametrize("stored", [0, 255])
+def test_in_a_dense_field_the_part_around_the_cells_is_background_whatever_the_palette(tmp_path, stored):
+    """Cells cover two thirds of the image; the palette falls from white to black."""
+    mask = np.zeros((64, 96), np.uint8)
+    for y in range(2, 60, 10):
+        for x in range(2, 90, 10):
+            mask[y : y + 8, x : x + 8] = 1
+    assert mask.mean() > 0.5
+    image = Image.fromarray(np.where(mask, stored, 255 - stored).astype(np.uint8), "P")
+    image.putpalette([level for grey in range(255, -1, -1) for level in (grey, grey, grey)])
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png").array, mask)

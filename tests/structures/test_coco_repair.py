@@ -59,6 +59,16 @@ REPAIRED: dict[str, tuple[Change, str]] = {
     "ids of float": (every_id(float), "no whole number"),
     "ids of text": (every_id(str), "no whole number"),
     "ids of words": (every_id(lambda n: f"img-{n}"), "no whole number"),
+    "names for ids": (
+        lambda d: [
+            a.update(
+                image_id=f"images/{'ab'[a['image_id'] - 1]}.png",
+                category_id=["RBC", "WBC"][a["category_id"] - 1],
+            )
+            for a in d["annotations"]
+        ],
+        "no whole number or was joined",
+    ),
     "iscrowd null": (lambda d: first(d).update(iscrowd=None), "iscrowd"),
     "iscrowd missing": (lambda d: first(d).pop("iscrowd"), "iscrowd"),
     "iscrowd false": (lambda d: first(d).update(iscrowd=False), "iscrowd"),
@@ -153,6 +163,16 @@ def test_the_box_of_a_weak_mask_may_be_loose() -> None:
     assert repair_coco(loose).faults == [
         "annotation 1: bbox [40, 10, 20, 20], but the segmentation lies in [10, 10, 20, 20]"
     ]
+
+
+@pytest.mark.parametrize("value", [1, True])
+def test_annotations_with_ignore_become_regions_to_ignore(value: Any) -> None:
+    broken = document()
+    first(broken)["ignore"] = value
+    repaired, counts, faults = repair_coco(broken)
+    assert (faults, [a["iscrowd"] for a in repaired["annotations"]]) == ([], [1, 0])
+    assert counts == {"annotations with ignore 1, taken for regions to ignore": 1}
+    assert repair_coco(repaired) == (repaired, {}, [])
 
 
 def test_sizes_come_from_the_images_where_the_file_has_none() -> None:

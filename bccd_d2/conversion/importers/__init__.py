@@ -21,7 +21,7 @@ from bccd_d2.conversion.importers.masks import (
     read_mask_folders,
 )
 from bccd_d2.conversion.importers.outlines import read_outline_files
-from bccd_d2.conversion.importers.via import CSV_COLUMNS, read_via_file
+from bccd_d2.conversion.importers.via import CSV_COLUMNS, PROJECT_3, read_via_file
 from bccd_d2.conversion.importers.yolo import is_yolo, read_yolo_files
 from bccd_d2.conversion.pairs import IMAGE_SUFFIXES, list_names
 from bccd_d2.conversion.yolo_labels import yolo_label_file
@@ -57,7 +57,9 @@ FORMATS: dict[str, Importer] = {
         one_by_one("Label Studio's JSON", read_label_studio_file),
     ),
     "via": Importer(
-        "JSON, project or CSV of VIA 2", (".json", ".csv"), one_by_one("an export of VIA 2", read_via_file)
+        "JSON, project or CSV of VIA 2, project of VIA 3",
+        (".json", ".csv"),
+        one_by_one("an export of VIA", read_via_file),
     ),
     "geojson": Importer("QuPath's GeoJSON", (".geojson", ".json"), read_outline_files),
     "imagej": Importer("ImageJ's .roi files or zips of them", (".roi", ".zip"), read_outline_files),
@@ -180,6 +182,8 @@ def _kind_of_json(content: Any) -> str | None:
             return None
         if first.get("type") == "Feature":
             return "geojson"
+        if "segmentation" in first and "file_name" in first:
+            return "coco"
         return "label-studio" if "data" in first or "annotation_id" in first else None
     if not isinstance(content, dict):
         return None
@@ -189,7 +193,7 @@ def _kind_of_json(content: Any) -> str | None:
         return "labelme"
     if content.get("type") in ("FeatureCollection", "Feature"):
         return "geojson"
-    if "_via_img_metadata" in content:
+    if "_via_img_metadata" in content or content.keys() >= PROJECT_3:
         return "via"
     first = next(iter(content.values()), None)
     return "via" if isinstance(first, dict) and "regions" in first and "filename" in first else None

@@ -1,19 +1,28 @@
-"""COCO instance JSON as CVAT, Roboflow, Label Studio, makesense, LabelMe and VIA export it."""
+"""COCO instance JSON of CVAT, Roboflow, Label Studio, makesense, LabelMe and VIA, and our ``predictions.json``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.conversion.importers.common import ImageFiles, Imported, ImportedCell, ImportedImage, part_of
+from bccd_d2.conversion.importers.common import (
+    ImageFiles,
+    Imported,
+    ImportedCell,
+    ImportedImage,
+    part_of,
+)
 from bccd_d2.io.coco_images import find_image_folder
 from bccd_d2.structures.coco import read_json
 from bccd_d2.structures.coco_repair import refuse_faults, repair_coco
+from bccd_d2.structures.rle import run_lengths
 
 
 def read_coco_file(path: Path, images: ImageFiles, result: Imported) -> list[ImportedImage]:
     """Read one file; classes are joined by name. Raises InputError with a list of all faults that are left."""
     document = read_json(path)
+    if isinstance(document, list):
+        document = _document_of(document)
     folder = find_image_folder(document, path) or path.parent
 
     def size_of(name: str) -> tuple[int, int] | None:
@@ -28,6 +37,30 @@ def read_coco_file(path: Path, images: ImageFiles, result: Imported) -> list[Imp
     for image in found:
         image.name = images.beside(folder, image.name)
     return found
+
+
+def _document_of(results: list[Any]) -> dict[str, Any]:
+    """COCO document of a results list that names images and classes, as ``tools/predict.py`` writes it."""
+    images: dict[str, dict[str, Any]] = {}
+    categories: dict[str, dict[str, Any]] = {}
+    annotations = []
+    for number, entry in enumerate(results, start=1):
+        outline = entry["segmentation"]
+        compressed = isinstance(outline, dict)
+        size = outline["size"] if compressed else (None, None)
+        image = {"id": len(images) + 1, "file_name": entry["file_name"], "height": size[0], "width": size[1]}
+        image = images.setdefault(entry["file_name"], image)
+        category = {"id": entry["category_id"], "name": entry["category"]}
+        category = categories.setdefault(entry["category"], category)
+        ids = {"id": number, "image_id": image["id"], "category_id": category["id"]}
+        area = int(run_lengths(outline)[1::2].sum()) if compressed else None
+        shape = {"segmentation": outline, "bbox": entry.get("bbox"), "area": area, "iscrowd": 0}
+        annotations.append({**ids, **shape})
+    return {
+        "images": list(images.values()),
+        "categories": list(categories.values()),
+        "annotations": annotations,
+    }
 
 
 def _images(document: dict[str, Any], path: Path) -> list[ImportedImage]:

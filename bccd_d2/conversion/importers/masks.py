@@ -13,6 +13,7 @@ import numpy as np
 from bccd_d2.conversion.importers.common import ImageFiles, Imported, ImportedImage, label_cells, reading
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_lines
+from bccd_d2.io.levels import warn_once
 from bccd_d2.io.masks import MaskRule, read_mask
 
 SEG_SUFFIX = "_seg.npy"
@@ -54,14 +55,32 @@ def read_label_file(path: Path, images: ImageFiles, result: Imported) -> list[Im
     """Read a label image as ``tools/predict.py`` writes it: NAME.tif, and NAME.csv with the class of each label."""
     labels = read_mask(path, MaskRule("instances")).array
     image = ImportedImage(path.stem, path, label_cells(labels), (labels.shape[0], labels.shape[1]))
-    table = path.with_suffix(".csv")
-    if table.is_file():
-        with reading(table, "a table of labels with the columns id and class"):
-            rows = list(csv.DictReader(read_lines(table, "a table of labels")))
-            class_of = {int(row["id"]): row["class"] for row in rows}
-            for cell, value in zip(image.cells, np.unique(labels[labels > 0]).tolist()):
-                cell.class_name = class_of[value]
+    rows = read_label_table(path)
+    if rows is not None:
+        for cell, value in zip(image.cells, np.unique(labels[labels > 0]).tolist()):
+            if value not in rows:
+                raise InputError(
+                    f"{path.with_suffix('.csv')}: no label {value}, expected a row for each cell"
+                )
+            cell.class_name = rows[value][0]
     return [image]
+
+
+def read_label_table(path: Path) -> dict[int, tuple[str, float]] | None:
+    """Class and score by label, of the table beside a label image; ``None`` where there is none.
+
+    Raises:
+        InputError: a row cannot be read.
+    """
+    table = path.with_suffix(".csv")
+    if not table.is_file():
+        return None
+    with reading(table, "a table of labels with the columns id and class"):
+        rows = csv.DictReader(read_lines(table, "a table of labels"))
+        if not {"id", "class"} <= set(rows.fieldnames or ()):
+            warn_once(table, "no columns id and class, so that it is taken for something else")
+            return None
+        return {int(row["id"]): (str(row["class"]), float(row.get("score") or 1)) for row in rows}
 
 
 def read_cellpose_file(path: Path, images: ImageFiles, result: Imported) -> list[ImportedImage]:

@@ -260,6 +260,42 @@ def via_project(root: Path) -> Path:
     return dump(root / "via_project.json", {"_via_settings": {}, "_via_img_metadata": content})
 
 
+def via_3(root: Path) -> Path:
+    """A project of VIA 3; shapes and classes are numbers, a view shows a file."""
+    draw(root)
+    numbers = {"polygon": 7, "polyline": 6, "rect": 2}
+    options = {"0": "RBC", "1": "WBC"}
+    metadata = {"1_time": {"vid": "1", "flg": 0, "z": [], "xy": [], "av": {"2": "sharp"}}}
+    for view, regions in enumerate(via_regions().values(), start=1):
+        for index, (shape, attributes) in enumerate(regions):
+            points = zip(shape.get("all_points_x", ()), shape.get("all_points_y", ()))
+            values = flat(list(points)) or [shape[key] for key in ("x", "y", "width", "height")]
+            class_id = {name: number for number, name in options.items()}[attributes["class"]]
+            xy = [numbers[shape["name"]], *values]
+            metadata[f"{view}_{index}"] = {
+                "vid": str(view),
+                "flg": 0,
+                "z": [],
+                "xy": xy,
+                "av": {"1": class_id},
+            }
+    content = {
+        "project": {"data_format_version": "3.1.1", "vid_list": ["1", "2"]},
+        "config": {},
+        "attribute": {
+            "1": {"aname": "class", "anchor_id": "FILE1_Z0_XY1", "type": 4, "options": options},
+            "2": {"aname": "focus", "anchor_id": "FILE1_Z0_XY0", "type": 1, "options": {}},
+        },
+        "file": {
+            str(n): {"fid": n, "fname": f"{stem}.png", "type": 2, "loc": 1, "src": f"{stem}.png"}
+            for n, stem in enumerate("ab", start=1)
+        },
+        "metadata": metadata,
+        "view": {str(n): {"fid_list": [n]} for n in (1, 2)},
+    }
+    return dump(root / "via_project.json", content)
+
+
 def via_csv(root: Path) -> Path:
     draw(root)
     path = root / "via_region_data.csv"
@@ -325,13 +361,13 @@ def cellpose(root: Path) -> Path:
 
 WITH_BOX = {f.__name__: f for f in (
     cvat_coco, roboflow_coco, label_studio_coco, makesense_coco, yolo, makesense_yolo, cvat, labelme, label_studio,
-    label_studio_min, via, via_project, via_csv,
+    label_studio_min, via, via_project, via_csv, via_3,
 )}  # fmt: skip
 WITHOUT_BOX = {f.__name__: f for f in (geojson, imagej, mask_folders, cellpose)}
 KINDS = {
     "cvat_coco": "coco", "roboflow_coco": "coco", "label_studio_coco": "coco", "makesense_coco": "coco",
     "makesense_yolo": "yolo", "label_studio": "label-studio", "label_studio_min": "label-studio", "via_project": "via",
-    "via_csv": "via", "mask_folders": "mask-folders",
+    "via_csv": "via", "via_3": "via", "mask_folders": "mask-folders",
 }  # fmt: skip
 
 

@@ -1,0 +1,121 @@
+"""DICOM images are the same picture as in other formats; without pydicom they are named with the way out."""
+
+import builtins
+
+import cv2
+import numpy as np
+import pytest
+
+from bccd_d2.errors import InputError
+from bccd_d2.io.images import open_source, page_count, read_image, read_image_size
+
+HEIGHT, WIDTH = 40, 60
+
+
+def rgb():
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    return np.stack([40 + 3 * x, 220 - 2 * y, 30 + x + y], axis=2).astype(np.uint8)
+
+
+def write(path, pixels, photometric, bits=8, **elements):
+    """One frame (height, width[, 3]) or several."""
+    pydicom = pytest.importorskip("pydicom", reason="extra 'dicom' is not installed")
+    from pydicom.uid import ExplicitVRLittleEndian, VLMicroscopicImageStorage, generate_uid
+
+    data = pydicom.Dataset()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID, data.SOPInstanceUID = VLMicroscopicImageStorage, generate_uid()
+    data.Rows, data.Columns = HEIGHT, WIDTH
+    data.PhotometricInterpretation = photometric
+    data.SamplesPerPixel = 3 if photometric in ("RGB", "YBR_FULL") else 1
+    data.PlanarConfiguration = 0
+    data.BitsAllocated = 8 * pixels.dtype.itemsize
+    data.BitsStored, data.HighBit, data.PixelRepresentation = bits, bits - 1, 0
+    for key, value in elements.items():
+        setattr(data, key, value)
+    data.PixelData = pixels.tobytes()
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_colours_and_the_size_of_a_pixel(tmp_path):
+    path = write(tmp_path / "a.dcm", rgb(), "RGB", PixelSpacing=[0.00025, 0.00025])
+    np.testing.assert_array_equal(read_image(path, "RGB"), rgb())
+    assert read_image_size(path) == (HEIGHT, WIDTH)
+    with open_source(path) as source:
+        assert source.microns_per_pixel == pytest.approx(0.25)
+        np.testing.assert_array_equal(source.read(5, 7, 20, 10), rgb()[7:17, 5:25, ::-1])
+
+
+def test_luminance_and_chrominance_become_colours(tmp_path):
+    ybr = cv2.cvtColor(rgb(), cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
+    path = write(tmp_path / "a", np.ascontiguousarray(ybr), "YBR_FULL")
+    assert np.abs(read_image(path, "RGB").astype(int) - rgb()).max() <= 3
+
+
+@pytest.mark.parametrize(("photometric", "reverse"), [("MONOCHROME2", False), ("MONOCHROME1", True)])
+def test_grey_levels_of_twelve_bits(tmp_path, photometric, reverse):
+    grey = np.tile(np.linspace(0, 2000, WIDTH).round().astype(np.uint16), (HEIGHT, 1))
+    path = write(tmp_path / "a.dcm", 4095 - grey if reverse else grey, photometric, 12)
+    np.testing.assert_array_equal(read_image(path)[..., 1], np.rint(grey / 4095 * 255))
+
+
+def test_frames_are_pages(tmp_path):
+    frames = np.stack([rgb(), rgb()[::-1]])
+    path = write(tmp_path / "a.dcm", frames, "RGB", NumberOfFrames=2)
+    assert page_count(path) == 2
+    with open_source(path, page=1) as source:
+        np.testing.assert_array_equal(source.read(0, 0, WIDTH, HEIGHT), frames[1, ..., ::-1])
+    with pytest.raises(InputError, match="page 2 does not exist, found pages 0 to 1"):
+        open_source(path, page=2)
+
+
+def test_broken_files_and_those_without_an_image_are_refused(tmp_path):
+    whole = write(tmp_path / "a.dcm", rgb(), "RGB")
+    cut, empty = tmp_path / "cut.dcm", write(tmp_path / "report.dcm", rgb(), "RGB", Rows=0)
+    cut.write_bytes(whole.read_bytes()[:-2000])
+    for path in (cut, empty):
+        with pytest.raises(InputError, match=path.name):
+            read_image(path)
+    with pytest.raises(InputError, match="more than the limit of 100 pixels"):
+        open_source(whole, max_pixels=100)
+
+
+def test_without_pydicom_the_way_out_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "a.dcm"
+    path.write_bytes(bytes(128) + b"DICM" + bytes(100))
+    import_module = builtins.__import__
+
+    def without(name, *arguments, **options):
+        if name.startswith("pydicom"):
+            raise ImportError(name)
+        return import_module(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    for read in (read_image, read_image_size, page_count, open_source):
+        with pytest.raises(InputError, match=r"a DICOM file, which needs pydicom.*OME-TIFF"):
+            read(path)
+
+
+MAGIC = {
+    "a.nd2": (b"\xda\xce\xbe\x0a", "Nikon ND2"),
+    "stack": (b"\xda\xce\xbe\x0a", "Nikon ND2"),
+    "a.lif": (b"\x70\0\0\0", "Leica LIF"),
+    "a.czi": (b"ZISRAWFILE", "Zeiss CZI"),
+    "renamed.tif": (b"ZISRAWFILE", "Zeiss CZI"),
+    "a.vsi": (b"II*\0", "Olympus VSI"),
+    "a.oib": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Olympus OIB"),
+    "a.zvi": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Zeiss ZVI"),
+    "a.ims": (b"\x89HDF\r\n\x1a\n", "Imaris"),
+}
+
+
+@pytest.mark.parametrize("name", MAGIC)
+def test_formats_of_microscopes_are_named_with_the_way_out(tmp_path, name):
+    magic, words = MAGIC[name]
+    path = tmp_path / name
+    path.write_bytes(magic + bytes(600))
+    for read in (read_image, read_image_size, open_source):
+        with pytest.raises(InputError, match=rf"{words} .*save it as OME-TIFF"):
+            read(path)
