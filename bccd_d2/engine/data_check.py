@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
-from bccd_d2.conversion.dataset_spec import list_names
+from bccd_d2.conversion.pairs import list_names
 from bccd_d2.data.augmentation import AlbumentationsAugmentation, leaves
 from bccd_d2.data.loader import numpy_seeded
 from bccd_d2.data.pipeline import build_pipeline
