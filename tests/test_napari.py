@@ -173,7 +173,12 @@ def test_find_correct_and_retrain(make_napari_viewer, qtbot, tmp_path, monkeypat
     assert widget.message.value == "error: correction: choose a layer"
     widget.diameter.value = "40"
     widget.find.changed.emit(True)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 3, timeout=120_000)
+    qtbot.waitUntil(lambda: widget.find.enabled, timeout=120_000)
+    assert widget.message.value.startswith("error: diameter is given, but INPUT.CELL_DIAMETER")
+    widget.diameter.value = "auto"
+    widget.find.changed.emit(True)
+    qtbot.waitUntil(lambda: widget.find.enabled, timeout=120_000)
+    assert len(viewer.layers) == 3, widget.message.value
     shapes = viewer.layers["smear cells"]
     assert widget.corrected.value is shapes
     assert set(shapes.features["class"]) <= set(CLASS_NAMES) == set(widget.cell_class.choices)

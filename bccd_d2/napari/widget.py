@@ -96,7 +96,8 @@ class CellWidget(widgets.Container):
         """Predict in a thread, so that the viewer stays alive."""
         self._try(lambda: self._start(self._prediction(), self._show))
 
-    def _prediction(self) -> Callable[[], ImageResult]:
+    def _prediction(self) -> Callable[[], ImageResult | str]:
+        """What finds the cells; it returns what is wrong with the input, which a worker would take for a fault."""
         layer = _chosen(self.image, "image")
         files = find_model(run=Path(self.run.value)) if self.run.value else find_model(name=self.model.value)
         options = PredictionOptions(
@@ -107,17 +108,23 @@ class CellWidget(widgets.Container):
         )
         with_types = self.types.value
 
-        def predict() -> ImageResult:
-            predictor = _load(files.config, files.weights)
-            predictor.options = options
-            typer = _load_typer(tuple(predictor.class_names)) if with_types else None
-            result = predict_image(ArraySource(pixels_of(layer)), layer.name, predictor, typer=typer)
-            result.measurements  # noqa: B018  measured here rather than in the viewer's thread
+        def predict() -> ImageResult | str:
+            try:
+                predictor = _load(files.config, files.weights)
+                predictor.options = options
+                typer = _load_typer(tuple(predictor.class_names)) if with_types else None
+                result = predict_image(ArraySource(pixels_of(layer)), layer.name, predictor, typer=typer)
+                result.measurements  # noqa: B018  measured here rather than in the viewer's thread
+            except (InputError, OSError) as error:
+                return f"error: {error}"
             return result
 
         return predict
 
-    def _show(self, result: ImageResult) -> None:
+    def _show(self, result: ImageResult | str) -> None:
+        if isinstance(result, str):
+            self._say(result)
+            return
         image = _chosen(self.image, "image")
         _, shapes = add_layers(self._viewer, image, result)
         self.corrected.value = shapes
@@ -202,7 +209,6 @@ class CellWidget(widgets.Container):
         worker = create_worker(function, _start_thread=False)
         worker.returned.connect(done)
         worker.finished.connect(stop)
-        worker.errored.connect(lambda error: self._say(f"error: {error}"))
         self.find.enabled = False
         self.progress.max = self.progress.value = 0  # busy, of unknown length
         self.progress.visible = True
