@@ -198,7 +198,11 @@ class _Assigner:
         shared = sorted(by_component.keys() - set(own))
         windows = find_objects(self.labels) if shared else []
         for component in shared:
-            self._cut(component, windows[component - 1], by_component[component], min_rest)
+            if self.table.shared == "whole":
+                self.counts["components shared by several boxes, left whole"] += 1
+                self._mark(component, by_component[component][0])
+            else:
+                self._cut(component, windows[component - 1], by_component[component], min_rest)
         if self.match.pieces:
             self.counts["further components in a box, joined"] += len(self.match.pieces)
         for component, box in self.match.pieces.items():

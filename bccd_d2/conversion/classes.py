@@ -19,6 +19,7 @@ IGNORE = "ignore"
 DROP = "drop"
 WEAK = "weak"
 OUTCOMES = {
+    "shared": ("cut", "whole"),
     "without_box": ("keep", IGNORE, DROP),
     "without_component": (DROP, IGNORE, WEAK),
     "image_without_boxes": ("error", "keep"),
@@ -72,6 +73,8 @@ class ClassTable:
     # place of ``images`` in the path of the image, or beside it.
     boxes: str | None = None
     default: str = "cell"  # class of instances that no box tells anything about
+    # A component that several boxes claim, or that reaches far out of its only one: ``cut`` by the boxes, or ``whole``.
+    shared: str = "cut"
     without_box: str = (
         "keep"  # a component that no box claims: ``keep`` as ``default``, ``ignore`` or ``drop``
     )

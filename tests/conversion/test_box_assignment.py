@@ -105,6 +105,13 @@ def test_a_component_that_two_boxes_share_is_cut_between_them():
     assert not result.ignored
 
 
+def test_a_shared_component_stays_whole_where_the_table_says_so():
+    labels = draw(*OVERLAPPING)
+    result = assign(labels, boxes_of(["ring", "ring"], around(*OVERLAPPING)), shared="whole")
+    np.testing.assert_array_equal(result.labels, labels)
+    assert result.category_ids == {1: INFECTED}
+
+
 def test_the_cell_without_box_in_a_merged_component_is_cut_off():
     """Three discs in a row, a box only round the first: what lies beyond it is a component without box."""
     row = ((40, 60, 18), (72, 60, 18), (104, 60, 18))
