@@ -31,7 +31,10 @@ def label_map(annotations: list[dict[str, Any]], height: int, width: int) -> tup
     Where instances overlap, the smaller one is drawn above the larger. Returns uint32 (height, width), and how many
     pixels belong to more than one instance.
     """
-    labels = np.zeros((height, width), np.uint32)
+    try:
+        labels = np.zeros((height, width), np.uint32)
+    except (MemoryError, ValueError) as error:
+        raise InputError(f"{width}x{height} pixels do not fit into memory ({error})") from error
     overlaps = 0
     drawn = [(number, a) for number, a in enumerate(annotations, start=1) if not a["iscrowd"]]
     for number, annotation in sorted(drawn, key=lambda item: -float(item[1]["area"])):

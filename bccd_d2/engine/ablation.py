@@ -54,7 +54,9 @@ class AblationPlan:
             if not isinstance(content[key], kind) or (not content[key] and key != "options"):
                 raise InputError(f"{path}: {key}: expected a {kind.__name__}, found {content[key]!r}")
         rows, folders = content["rows"], dict[str, str]()
-        trained = [name for name, changes in rows.items() if "evaluate" not in (changes or {})]
+        trained = [
+            name for name, changes in rows.items() if isinstance(changes, dict) and "evaluate" not in changes
+        ]
         for name, changes in rows.items():
             where = f"{path}: rows: {name}"
             if folders.setdefault(_folder_name(name), name) != name:

@@ -45,7 +45,7 @@ def test_files_are_joined_to_images_by_name(tmp_path, text, classes):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("one.txt", "1 2\n3\n", "line 2: '3', expected 'x y'"),
+        ("one.txt", "1 2\n3\n", "line 2: '3', expected 'x y \\[class\\]'"),
         ("one.txt", "1 2 a\n3 4\n", "1 of 2 points have a class"),
         ("one.txt", "1 2\nnan 4\n", "line 2"),
         ("three.txt", "1 2\n", "three"),

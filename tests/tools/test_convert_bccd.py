@@ -166,7 +166,7 @@ def test_faults_of_a_file_are_all_listed(root: Path, tmp_path: Path, run: Run) -
     [
         ([], 2, "--root and --output are needed"),
         (["--to-masks", "x.json"], 2, "--to-masks needs --output"),
-        (["--check", "x", "--to-masks", "y"], 2, "give one"),
+        (["--check", "x", "--to-masks", "y"], 2, "--check: not together with --to-masks"),
         (["--root", "absent", "--output", "x"], 1, "absent: no such folder"),
         (["--root", ".", "--output", "x", "--spec", "nope"], 1, "'nope': no such file"),
         (["--root", ".", "--output", "x", "--min-area", "0"], 1, "min_area 0"),
