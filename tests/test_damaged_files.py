@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from fuzz_examples import COCO, example
 from fuzz_mutations import FILES
 from fuzz_readers import place, read_input, write_input
@@ -177,3 +178,12 @@ def test_what_is_valid_stays_valid(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_bytes(example("metrics.json") + b'{"iterat')
     BY_NAME["metrics.json"].read(path)
+
+
+def test_a_colour_space_that_does_not_exist_is_named(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((8, 8), np.uint8))
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["PhotometricInterpretation"].overwrite(1234)
+    with pytest.raises(InputError, match="colour space 1234"):
+        BY_NAME["TIFF image"].read(path)

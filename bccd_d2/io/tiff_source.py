@@ -68,12 +68,12 @@ class TiffSource(ImageSource):
                 tiff_microns_per_pixel(self._file, self._page)
             )
             bits = declared_bits(self._file, self._page)
-        self._pixels = [
-            tifffile.memmap(self._path, page=plane.index, mode="r")
-            if plane.is_memmappable and not plane.is_subifd
-            else None
-            for plane in self._planes
-        ]
+            self._pixels = [
+                tifffile.memmap(self._path, page=plane.index, mode="r")
+                if plane.is_memmappable and not plane.is_subifd
+                else None
+                for plane in self._planes
+            ]
         self.levels: Levels | None = None
         self.levels_declared = bits is not None
         if measure and self.is_deep:
@@ -93,10 +93,10 @@ class TiffSource(ImageSource):
         return self.height, self.width
 
     def _check(self, page: Any, max_pixels: int) -> None:
-        if page.photometric.name not in _COLOUR_SAMPLES:
+        colours = getattr(page.photometric, "name", page.photometric)  # a number where there is no such space
+        if colours not in _COLOUR_SAMPLES:
             raise InputError(
-                f"{self.name}: TIFF of colour space {page.photometric.name}, expected one of "
-                f"{', '.join(_COLOUR_SAMPLES)}"
+                f"{self.name}: TIFF of colour space {colours}, expected one of {', '.join(_COLOUR_SAMPLES)}"
             )
         if page.imagedepth != 1 or page.dtype is None or np.issubdtype(page.dtype, np.complexfloating):
             raise InputError(
@@ -198,6 +198,8 @@ class TiffSource(ImageSource):
     ) -> Iterator[tuple[int, int, int, int]]:
         """Index, sample, upper row and left column of the strips or tiles that a region touches."""
         rows, columns = self._segment_size()
+        if min(rows, columns) < 1:
+            raise InputError(f"{self.name}: pieces of {columns}x{rows} pixels, expected 1 or more")
         across = math.ceil(self._page.imagewidth / columns)
         down = math.ceil(self._page.imagelength / rows)
         for sample in range(self._page.samplesperpixel if separate else 1):
@@ -213,6 +215,10 @@ class TiffSource(ImageSource):
             return self._cache[key]
         page = self._planes[plane]
         handle = self._file.filehandle
+        if index >= len(page.dataoffsets):
+            raise InputError(
+                f"{self.name}: {len(page.dataoffsets)} strips or tiles, expected more for this size"
+            )
         handle.seek(page.dataoffsets[index])
         encoded = handle.read(page.databytecounts[index])
         try:
