@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bccd_d2.errors import InputError
+from bccd_d2.io.images import open_source
 
 BY_NAME = {reader.name: reader for reader in READERS}
 
@@ -106,6 +107,7 @@ FOUND = [
     ("COCO results", results(image_id={}), "image_id {}, expected a number or a name"),
     ("COCO results", json.dumps([{"file_name": []}]).encode(), "no key 'score'"),
     ("COCO to label images", coco(area="x"), None),
+    ("COCO to label images", coco(images=NO_NAME), "expected a name that a file can have"),
     (
         "COCO to label images",
         coco(images=[{**LARGE[0], "height": 2**30}], annotations=[]),
@@ -180,10 +182,19 @@ def test_what_is_valid_stays_valid(tmp_path):
     BY_NAME["metrics.json"].read(path)
 
 
-def test_a_colour_space_that_does_not_exist_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("tag", "value", "message"),
+    [
+        ("PhotometricInterpretation", 1234, "colour space 1234"),
+        ("ImageLength", 0, "expected a whole image"),
+        ("ImageLength", 200, "16 strips or tiles, expected more"),
+        ("TileLength", 0, "pieces of 16x0 pixels"),
+    ],
+)
+def test_tiffs_of_wrong_tags_are_refused(tmp_path, tag, value, message):
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, np.zeros((8, 8), np.uint8))
+    tifffile.imwrite(path, np.zeros((64, 64), np.uint8), compression="zlib", tile=(16, 16))
     with tifffile.TiffFile(path, mode="r+") as file:
-        file.pages[0].tags["PhotometricInterpretation"].overwrite(1234)
-    with pytest.raises(InputError, match="colour space 1234"):
-        BY_NAME["TIFF image"].read(path)
+        file.pages[0].tags[tag].overwrite(value)
+    with pytest.raises(InputError, match=message), open_source(path) as source:
+        source.read(0, 0, source.width, source.height)

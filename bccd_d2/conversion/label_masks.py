@@ -64,7 +64,7 @@ def write_label_masks(
     overlaps = 0
     with (
         staged_output(out, [*names.values(), TABLE_FILE], overwrite=overwrite) as staging,
-        (staging / TABLE_FILE).open("w", encoding="utf-8", newline="") as file,
+        (staging / TABLE_FILE).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         table = csv.writer(file)
         table.writerow(["file", "label", "annotation_id", "category", "area", "ignored"])
@@ -96,6 +96,11 @@ def _write_labels(path: Path, labels: NDArray[np.uint32]) -> None:
 def _names(file_names: list[str], kind: str) -> dict[str, str]:
     paths = {name: Path(name) for name in file_names}
     stems = Counter(path.stem for path in paths.values())
+    for name in file_names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"file_name {name!r}: expected a name that a file can have ({error})") from error
     whole = {name: path.with_suffix("").as_posix().replace("/", "_") for name, path in paths.items()}
     return {
         name: f"{path.stem if stems[path.stem] == 1 else whole[name]}.{kind}" for name, path in paths.items()

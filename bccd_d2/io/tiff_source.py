@@ -98,7 +98,12 @@ class TiffSource(ImageSource):
             raise InputError(
                 f"{self.name}: TIFF of colour space {colours}, expected one of {', '.join(_COLOUR_SAMPLES)}"
             )
-        if page.imagedepth != 1 or page.dtype is None or np.issubdtype(page.dtype, np.complexfloating):
+        if (
+            page.imagedepth != 1
+            or min(page.imagelength, page.imagewidth) < 1
+            or page.dtype is None
+            or np.issubdtype(page.dtype, np.complexfloating)
+        ):
             raise InputError(
                 f"{self.name}: TIFF of shape {page.shape} and type {page.dtype}, expected an image"
             )
