@@ -26,11 +26,25 @@ CONFIG     := configs/mask_rcnn_R_18_FPN_lite.yaml
 MODEL       := output/model
 BOXES       := $(MODEL)/converted
 SOURCES     := pairs more voc txl synthetic
-SOURCES_WHOLE := pairs_whole more_whole
+WHOLE       := pairs_whole more_whole
+REAL        := pairs more voc txl $(WHOLE)
 CONVERT     := $(BIN)/python tools/convert_bccd.py --overwrite
 COMPLETE    := $(BIN)/python tools/complete_annotations.py --overwrite --run $(MODEL)/teacher
 TRAIN_MODEL := OMP_NUM_THREADS=1 $(BIN)/python tools/train_net.py --resume
 SOURCE_ROOT  = $(or $(BCCD_ROOT),$(error BCCD_ROOT=DIR: expected the folder of the sources, see docs/model.md))
+FOLDER_pairs           := bccd_with_mask
+FOLDER_pairs_whole     := bccd_with_mask
+FOLDER_more            := bccd_with_mask_more
+FOLDER_more_whole      := bccd_with_mask_more
+FOLDER_voc             := bccd_voc
+FOLDER_txl             := txl_pbc
+BOXES_OF                = --boxes "$(SOURCE_ROOT)/$(FOLDER_$*)/bbbc041_boxes.json"
+CONVERSION_pairs        = --spec bbbc041 $(BOXES_OF)
+CONVERSION_pairs_whole  = --spec bbbc041_whole $(BOXES_OF)
+CONVERSION_more         = $(CONVERSION_pairs) --ratios 0.7 0.3 0
+CONVERSION_more_whole   = $(CONVERSION_pairs_whole) --ratios 0.7 0.3 0
+CONVERSION_voc         := --spec bccd_voc --official
+CONVERSION_txl         := --spec txl_pbc --official
 
 # Mask R-CNN R50-FPN: three stages with configs/mask_rcnn_R_50_FPN_cpu.yaml, each from the weights of the one before. The
 # first two see images at half their size, where a step takes a third of the time and a cell is half as large.
@@ -87,27 +101,8 @@ $(DEMO)/model/results.json: $(DEMO)/dataset/splits.json
 model: $(MODEL)/whole/model_final.pth ## make the default model again from its sources, some hours: BCCD_ROOT=DIR
 	$(BIN)/python tools/pack_model.py --run $(MODEL)/smear $(MODEL)/whole --output $(MODEL) --name smear --overwrite
 
-$(BOXES)/pairs/splits.json: | $(READY)
-	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/bccd_with_mask" --spec bbbc041 \
-	    --boxes "$(SOURCE_ROOT)/bccd_with_mask/bbbc041_boxes.json"
-
-$(BOXES)/more/splits.json: | $(READY)
-	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/bccd_with_mask_more" --spec bbbc041 --ratios 0.7 0.3 0 \
-	    --boxes "$(SOURCE_ROOT)/bccd_with_mask_more/bbbc041_boxes.json"
-
-$(BOXES)/pairs_whole/splits.json: | $(READY)
-	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/bccd_with_mask" --spec bbbc041_whole \
-	    --boxes "$(SOURCE_ROOT)/bccd_with_mask/bbbc041_boxes.json"
-
-$(BOXES)/more_whole/splits.json: | $(READY)
-	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/bccd_with_mask_more" --spec bbbc041_whole --ratios 0.7 0.3 0 \
-	    --boxes "$(SOURCE_ROOT)/bccd_with_mask_more/bbbc041_boxes.json"
-
-$(BOXES)/voc/splits.json: | $(READY)
-	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/bccd_voc" --spec bccd_voc --official
-
-$(BOXES)/txl/splits.json: | $(READY)
-	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/txl_pbc" --spec txl_pbc --official
+$(REAL:%=$(BOXES)/%/splits.json): $(BOXES)/%/splits.json: | $(READY)
+	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/$(FOLDER_$*)" $(CONVERSION_$*)
 
 $(BOXES)/synthetic/splits.json: | $(READY)
 	$(BIN)/python tools/make_synthetic.py --output $(MODEL)/smears --overwrite --variety wide --images 100 --seed 5 \
@@ -141,7 +136,7 @@ $(MODEL)/smear/model_final.pth: $(SOURCES:%=$(MODEL)/sources/%/splits.json)
 # both models separates touching cells almost as well as the first.
 PAIRS := 'pairs_whole_train', 'pairs_whole_test', 'more_whole_train'
 PAIRS := $(PAIRS), $(PAIRS), $(PAIRS), $(PAIRS)
-$(MODEL)/whole/model_final.pth: $(MODEL)/smear/model_final.pth $(SOURCES_WHOLE:%=$(MODEL)/sources/%/splits.json)
+$(MODEL)/whole/model_final.pth: $(MODEL)/smear/model_final.pth $(WHOLE:%=$(MODEL)/sources/%/splits.json)
 	$(TRAIN_MODEL) --config-file configs/mask_rcnn_slim_FPN_smear.yaml --data-root $(MODEL)/sources OUTPUT_DIR $(@D) \
 	    MODEL.WEIGHTS $< SOLVER.MAX_ITER 5000 SOLVER.BASE_LR 0.0008 INPUT.AUGMENTATION.CELL_DIAMETERS "[60.0, 104.0]" \
 	    DATASETS.TRAIN "($(PAIRS), $(PAIRS), $(PAIRS), 'voc_train', 'voc_train', 'txl_train', 'synthetic_train', 'synthetic_train')"
