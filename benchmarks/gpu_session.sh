@@ -61,12 +61,12 @@ part tests 45 "$python" -m pytest tests -m gpu -q -p no:cacheprovider
 # 2. R50-FPN from scratch: a short run says how many iterations fit the time, then as many.
 first=60
 rest=150
-[ "$check" ] && first=2 rest=0
+[ "$check" ] && first=6 rest=0
 part speed 45 "$python" "${train[@]}" OUTPUT_DIR "$out/speed" SOLVER.MAX_ITER $first SOLVER.WARMUP_ITERS 1 \
     DATASETS.TEST "()" "${fixed[@]}"
 iterations=$("$python" benchmarks/run_times.py "$out/speed" --seconds $rest)
-lines=30 part training 230 "$python" "${train[@]}" OUTPUT_DIR "$out/run" SOLVER.MAX_ITER "${iterations:-2}" \
-    SOLVER.WARMUP_ITERS $((${iterations:-2} / 10 + 1)) SOLVER.LR_SCHEDULER_NAME WarmupCosineLR "${fixed[@]}"
+lines=30 part training 230 "$python" "${train[@]}" OUTPUT_DIR "$out/run" SOLVER.MAX_ITER "${iterations:-6}" \
+    SOLVER.WARMUP_ITERS $((${iterations:-6} / 10 + 1)) SOLVER.LR_SCHEDULER_NAME WarmupCosineLR "${fixed[@]}"
 part times 10 "$python" benchmarks/run_times.py "$out/run" --gpu "$out/gpu.csv"
 
 # 3. A step against torchvision's.

@@ -1,7 +1,7 @@
 """What the steps of a training took: reads ``metrics.json`` of its OUTPUT_DIR.
 
     python benchmarks/run_times.py output/r50 --gpu gpu.csv
-    python benchmarks/run_times.py output/r50 --seconds 180      # only how many iterations take so long, at least 2
+    python benchmarks/run_times.py output/r50 --seconds 180      # only how many iterations take so long, at least 6
 
 ``gpu.csv`` holds timestamp, utilization.gpu and memory.used, as benchmarks/gpu_session.sh has nvidia-smi print them
 while the training runs.
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     records = [json.loads(line) for line in path.read_text().splitlines()]
     step = median_of(records, "time")
     if given.seconds is not None:
-        print(max(2, int(given.seconds / step)))
+        print(max(6, int(given.seconds / step)))  # Detectron2 does not time the first three
         return
     loader = median_of(records, "data_time")
     print(
