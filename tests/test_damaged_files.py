@@ -110,6 +110,11 @@ FOUND = [
     ("COCO to label images", coco(images=NO_NAME), "expected a name that a file can have"),
     (
         "COCO to label images",
+        coco(images=[{**NO_NAME[0], "file_name": "a\0.png"}]),
+        "a name that a file can have",
+    ),
+    (
+        "COCO to label images",
         coco(images=[{**LARGE[0], "height": 2**30}], annotations=[]),
         "do not fit into memory",
     ),

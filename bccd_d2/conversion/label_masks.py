@@ -98,9 +98,11 @@ def _names(file_names: list[str], kind: str) -> dict[str, str]:
     stems = Counter(path.stem for path in paths.values())
     for name in file_names:
         try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"file_name {name!r}: expected a name that a file can have ({error})") from error
+            usable = b"\0" not in name.encode()
+        except UnicodeEncodeError:
+            usable = False
+        if not usable:
+            raise InputError(f"file_name {name!r}: expected a name that a file can have")
     whole = {name: path.with_suffix("").as_posix().replace("/", "_") for name, path in paths.items()}
     return {
         name: f"{path.stem if stems[path.stem] == 1 else whole[name]}.{kind}" for name, path in paths.items()

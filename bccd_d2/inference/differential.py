@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.stats import chi2
@@ -85,19 +86,20 @@ class Tally:
     diameters_px: list[float] = field(default_factory=list)
     diameters_um: list[float] = field(default_factory=list)
 
-    def add(self, rows: Iterable[Mapping[str, str]]) -> None:
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count rows of ``cells.csv``, as they are written or as a person has corrected them."""
         for row in rows:
             kind = kind_of(row["class"])
-            if kind is None or row["touches_border"] == "True":
+            if kind is None or str(row["touches_border"]) in ("True", "1"):
                 continue
             if kind == "red":
                 self.diameters_px.append(float(row["equivalent_diameter_px"]))
-                if row["equivalent_diameter_um"]:
-                    self.diameters_um.append(float(row["equivalent_diameter_um"]))
-            if row["type"]:
+                microns = float(row.get("equivalent_diameter_um") or np.nan)
+                if np.isfinite(microns):
+                    self.diameters_um.append(microns)
+            if row.get("type"):
                 self.types[kind][row["type"]] += 1
-                if row["subtype"]:
+                if row.get("subtype"):
                     self.subtypes[row["type"], row["subtype"]] += 1
 
 

@@ -22,6 +22,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.evaluation.bootstrap import binomial_interval
 from bccd_d2.inference.cell_types import kind_of
 from bccd_d2.inference.collect import image_file
+from bccd_d2.inference.differential import Row, Tally, differential
 from bccd_d2.inference.measurements import NUCLEATED
 from bccd_d2.inference.outputs import Outputs
 from bccd_d2.inference.predict_file import Images
@@ -135,8 +136,9 @@ def render_report(
         fields=[field for field in fields if id(field) in chosen],
         sizes=svg_uri(_sizes(fields, classes, colors)),
         per_field=svg_uri(_per_field(fields, classes, colors)),
-        examples=[(name, _pictures(fields, {"class": name}, EXAMPLES)) for name in classes],
-        types=[(name, _types(fields, name)) for name in classes],
+        examples=[(name, _pictures(fields, _of_class(name), EXAMPLES)) for name in classes],
+        types=_types(fields),
+        examples_of=partial(_examples_of, fields),
     )
 
 
@@ -232,34 +234,38 @@ def _per_field(fields: Sequence[Field], classes: Sequence[str], colors: Sequence
     return figure
 
 
-def _types(fields: Sequence[Field], class_name: str) -> list[dict[str, Any]]:
-    """Types of a class by number of cells, with intervals of their shares and examples; empty where none are told."""
-    found = Counter(
-        row["type"]
-        for field in fields
-        for row in field.cells
-        if row["class"] == class_name and row.get("type")
+def _types(fields: Sequence[Field]) -> list[tuple[str, list[Row]]]:
+    """The rows of :func:`differential` by kind of cell, with examples."""
+    tally = Tally()
+    for field in fields:
+        tally.add(field.cells)
+    rows: dict[str, list[Row]] = {}
+    for row in differential(tally):
+        rows.setdefault(str(row["cells_of"]), []).append(row)
+    return list(rows.items())
+
+
+def _examples_of(fields: Sequence[Field], row: Row) -> list[str]:
+    """Pictures of cells of the type or subtype that a row of the differential is of."""
+    name, _, subtype = str(row["item"]).partition(": ")
+    return _pictures(
+        fields,
+        lambda cell: (
+            kind_of(cell["class"]) == row["cells_of"]
+            and cell.get("type") == name
+            and subtype in ("", cell.get("subtype"))
+        ),
+        _TYPE_EXAMPLES,
     )
-    return [
-        {
-            "name": name,
-            "cells": number,
-            "share": number / found.total(),
-            "interval": binomial_interval(number, found.total()),
-            "pictures": _pictures(fields, {"class": class_name, "type": name}, _TYPE_EXAMPLES),
-        }
-        for name, number in found.most_common()
-    ]
 
 
-def _pictures(fields: Sequence[Field], wanted: Mapping[str, str], most: int) -> list[str]:
+def _of_class(name: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda row: row["class"] == name
+
+
+def _pictures(fields: Sequence[Field], wanted: Callable[[Mapping[str, Any]], bool], most: int) -> list[str]:
     """Data URIs of cells drawn at random, the same for the same results; whole ones where there are any."""
-    rows = [
-        (index, row)
-        for index, field in enumerate(fields)
-        for row in field.cells
-        if wanted.items() <= row.items()
-    ]
+    rows = [(index, row) for index, field in enumerate(fields) for row in field.cells if wanted(row)]
     rows = [entry for entry in rows if not _is_cut(entry[1])] or rows
     if not rows:
         return []
