@@ -17,7 +17,7 @@ import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are impo
 # isort: split
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.inference.app.fields import LOWEST_THRESHOLD
-from bccd_d2.inference.app.sessions import Limits, PredictionThread, Sessions
+from bccd_d2.inference.app.sessions import Limits, Sessions
 from bccd_d2.inference.arguments import add_engine_argument, add_model_arguments, diameter, model_from
 from bccd_d2.inference.cell_types import CellTyper, find_classifiers
 from bccd_d2.inference.engines import load_predictor
@@ -48,21 +48,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--no-password", action="store_true", help="let everybody in who can reach --host, without a password"
     )
     group = parser.add_argument_group("limits")
-    for name, metavar, kind, text in (
-        ("max-mb", "MB", float, f"of an image file (default {limits.megabytes:g})"),
-        ("max-megapixels", "MP", float, f"of an image (default {limits.megapixels:g})"),
-        ("max-fields", "N", int, f"images of one visitor (default {limits.fields})"),
-        (
-            "keep-minutes",
-            "MIN",
-            float,
-            f"delete what was not used for so long (default {limits.minutes_kept:g})",
-        ),
+    for name, metavar, kind, field, text in (
+        ("max-mb", "MB", float, "megabytes", "of an image file"),
+        ("max-megapixels", "MP", float, "megapixels", "of an image"),
+        ("max-fields", "N", int, "fields", "images of one visitor"),
+        ("keep-minutes", "MIN", float, "minutes_kept", "delete what was not used for so long"),
     ):
-        field = {"max-mb": "megabytes", "max-fields": "fields", "keep-minutes": "minutes_kept"}.get(
-            name, "megapixels"
-        )
-        group.add_argument(f"--{name}", type=kind, metavar=metavar, default=getattr(limits, field), help=text)
+        default = getattr(limits, field)
+        help_text = f"{text} (default {default:g})"
+        group.add_argument(f"--{name}", type=kind, metavar=metavar, default=default, help=help_text)
     group = parser.add_argument_group("prediction")
     group.add_argument(
         "--types", nargs="?", const=WEIGHTS_FOLDER, metavar="DIR",
@@ -126,7 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
     secret = secret_of(given)
     try:
         from bccd_d2.inference.app.guard import listen, make_server
-        from bccd_d2.inference.app.server import Page, PageFacts, build_app
+        from bccd_d2.inference.app.server import build_app
     except ModuleNotFoundError as error:
         raise InputError(f"the page needs {error.name}: pip install 'bccd_d2[app]'") from error
     model = model_from(given)
@@ -138,10 +132,8 @@ def main(arguments: list[str] | None = None) -> None:
         typer = CellTyper.load(classifiers, given.device or "cpu")
     with tempfile.TemporaryDirectory(prefix="bccd_d2-", ignore_cleanup_errors=True) as folder:
         sessions = Sessions(Path(folder), limits)
-        facts = PageFacts(
-            Path(model.weights).stem if given.run is None else given.run.name, predictor.class_names
-        )
-        app = build_app(Page(sessions, facts, secret, typer), PredictionThread(sessions, predictor, typer))
+        name = Path(model.weights).stem if given.run is None else given.run.name
+        app = build_app(sessions, predictor, name, secret, typer)
         try:
             socket = listen(given.host, given.port)
         except OSError as error:

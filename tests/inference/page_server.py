@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from bccd_d2.inference.app.fields import LOWEST_THRESHOLD
 from bccd_d2.inference.app.guard import listen, make_server
-from bccd_d2.inference.app.server import Page, PageFacts, build_app
-from bccd_d2.inference.app.sessions import Limits, PredictionThread, Sessions
+from bccd_d2.inference.app.server import build_app
+from bccd_d2.inference.app.sessions import Limits, Sessions
 from bccd_d2.inference.finder import PredictionOptions
 from tests.inference.drawn_cells import DarkThings
 
@@ -19,8 +19,7 @@ def serving(folder, limits=LIMITS, secret=None, typer=None):
     """Address of a page whose model finds dark things, and its sessions."""
     predictor = DarkThings(options=PredictionOptions(LOWEST_THRESHOLD))
     sessions = Sessions(folder, limits)
-    page = Page(sessions, PageFacts("dark things", predictor.class_names), secret, typer)
-    server = make_server(build_app(page, PredictionThread(sessions, predictor, typer)))
+    server = make_server(build_app(sessions, predictor, "dark things", secret, typer))
     with listen("127.0.0.1", 0) as socket:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
         thread.start()

@@ -148,6 +148,20 @@ def test_a_correction_can_be_undone_and_a_bad_one_is_refused(client, field):
     assert client.fields()["1"]["cells"] == dict(zip(NAMES, (1, 1, 1)))
 
 
+def test_fields_of_one_name_are_told_apart(client):
+    """Names of files that look like pages, as the download has them, and pages of a file of that name."""
+    stack = io.BytesIO()
+    tifffile.imwrite(stack, np.stack([squares(20)[..., ::-1]] * 2), photometric="rgb")
+    for name, content in (
+        *[("a.page001.png", png(squares(20)))] * 2,
+        ("A.tif", stack.getvalue()),
+        ("a.png", png(squares(20))),
+    ):
+        assert client.upload(name, content).status == 201
+    names = [entry["name"] for entry in client.wait().values()]
+    assert names == ["a.page001", "a.page001 (2)", "A (2).page001", "A (2).page002", "a"]
+
+
 def test_several_fields_and_their_variation(client):
     for sides in ((20, 20), (20, 20, 20, 20)):
         client.upload("same name.png", png(squares(*sides)))
@@ -197,9 +211,9 @@ def test_files_that_are_no_images_have_a_message(client, served):
         assert client.get(path).json == {"error": "no field is finished yet"}
 
 
-def zipped(**entries):
+def zipped(compression=zipfile.ZIP_DEFLATED, **entries):
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w", compression) as archive:
         for name, content in entries.items():
             archive.writestr(name.replace("_png", ".png").replace("_zip", ".zip"), content)
     return file.getvalue()
@@ -211,6 +225,8 @@ def test_zip_bombs_and_damaged_zips_are_refused_whole(client, served):
     lying = bomb.replace((5_000_000).to_bytes(4, "little"), (100).to_bytes(4, "little"))
     encrypted = bytearray(zipped(a_png=b"x"))
     encrypted[encrypted.index(b"PK\x01\x02") + 8] |= 1
+    damaged = bytearray(zipped(zipfile.ZIP_LZMA, a_png=bytes(1000)))
+    damaged[45:60] = b"\xff" * 15
     for content, message in (
         (bomb, "bomb.png: this page accepts images of 0.4 MB"),
         (lying, ""),
@@ -220,6 +236,7 @@ def test_zip_bombs_and_damaged_zips_are_refused_whole(client, served):
         (zipped(), "holds no files"),
         (bomb[:-40], "cannot be read"),
         (bytes(encrypted), "encrypted"),
+        (bytes(damaged), "the zip cannot be read"),
     ):
         answer = client.upload("images.zip", content)
         assert answer.status in (400, 413) and message in answer.json["error"]

@@ -16,11 +16,7 @@ _POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form
 
 
 class RateLimit:
-    """So many requests a minute of each address, a quarter of them at once.
-
-    Args:
-        per_minute: of each address.
-    """
+    """So many requests a minute of each address, a quarter of them at once."""
 
     def __init__(self, per_minute: float) -> None:
         self.per_minute, self.most = per_minute, max(1.0, per_minute / 4)
@@ -77,11 +73,7 @@ def client_of(scope: Mapping[str, Any]) -> str:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that the page is served at; port 0 takes a free one.
-
-    Raises:
-        OSError: the address or the port is taken or not there.
-    """
+    """A socket that the page is served at; port 0 takes a free one. An OSError if it is taken or not there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family)
 

@@ -6,13 +6,12 @@ import json
 import secrets
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
@@ -38,14 +37,9 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference.app.fields import CellFilter, Field, FoundCells
 from bccd_d2.inference.app.guard import Guard, RateLimit, client_of
 from bccd_d2.inference.app.results import smear_report, write_zip
-from bccd_d2.inference.app.sessions import (
-    LimitError,
-    PredictionThread,
-    Session,
-    Sessions,
-    safe_suffix,
-)
+from bccd_d2.inference.app.sessions import LimitError, PredictionThread, Session, Sessions, safe_suffix
 from bccd_d2.inference.cell_types import CellTyper
+from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
 from bccd_d2.reporting.overlay import class_color
 from bccd_d2.reporting.pages import render
@@ -63,45 +57,30 @@ _LOGINS_PER_MINUTE = 40
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 
 
-@dataclass(frozen=True)
-class PageFacts:
-    """What the page says of its model.
-
-    Attributes:
-        model: its name.
-        class_names: by class index.
-    """
-
-    model: str
-    class_names: list[str]
-
-
 class Page:
     """The requests of the page.
 
-    Args:
-        sessions: of all clients.
-        facts: about the model.
-        secret: password or token that lets a client in; ``None`` lets everybody in.
-        typer: gives corrected cells their types; ``None`` for none.
+    ``model`` is the name of the model, ``class_names`` are by class index; ``secret``, a password or token, lets a
+    client in, ``None`` everybody; ``typer`` gives corrected cells their types, ``None`` none.
     """
 
     def __init__(
         self,
         sessions: Sessions,
-        facts: PageFacts,
-        secret: str | None = None,
-        typer: CellTyper | None = None,
+        model: str,
+        class_names: Sequence[str],
+        secret: str | None,
+        typer: CellTyper | None,
     ) -> None:
-        self.sessions, self.facts, self.secret, self.typer = sessions, facts, secret, typer
-        self.limits = sessions.limits
+        self.sessions, self.model, self.class_names = sessions, model, class_names
+        self.secret, self.typer, self.limits = secret, typer, sessions.limits
         self.logins = RateLimit(_LOGINS_PER_MINUTE)
         self._heavy = threading.BoundedSemaphore(2)
         self._busy: set[str] = set()
 
     def routes(self) -> list[Route]:
         """Where each request goes."""
-        number, cell = "/api/fields/{number:int}", "/api/fields/{number:int}/cells"
+        number, cells = "/api/fields/{number:int}", "/api/fields/{number:int}/cells"
         return [
             Route("/", self.page),
             Route("/login", self.login, methods=["POST"]),
@@ -112,10 +91,10 @@ class Page:
             Route("/api/session", self.end_session, methods=["DELETE"]),
             Route(number, self.remove, methods=["DELETE"]),
             Route(number + "/picture", self.picture),
-            Route(number + "/thumbnail", self.thumbnail),
-            Route(cell, self.cells),
-            Route(cell, self.draw, methods=["POST"]),
-            Route(cell + "/{cell:int}", self.change, methods=["PATCH"]),
+            Route(number + "/thumbnail", self.picture),
+            Route(cells, self.cells),
+            Route(cells, self.correct, methods=["POST"]),
+            Route(cells + "/{cell:int}", self.correct, methods=["PATCH"]),
             Route("/api/download", self.download),
             Route("/api/report", self.report),
         ]
@@ -129,19 +108,18 @@ class Page:
             raise HTTPException(401, "this page needs a password: open it again")
         return session
 
-    def _session_or_new(self, request: Request) -> tuple[Session, bool]:
-        session = self._session(request)
-        return (session, False) if session else (self.sessions.create(client_of(request.scope)), True)
+    def _session_or_new(self, request: Request) -> Session:
+        return self._session(request) or self.sessions.create(client_of(request.scope))
 
-    def _field(self, request: Request) -> Field:
+    def _field(self, request: Request) -> tuple[Session, Field]:
         session = self._session(request)
         field = session.fields.get(request.path_params["number"]) if session else None
-        if field is None:
+        if session is None or field is None:
             raise HTTPException(404, "this field is not there any more")
-        return field
+        return session, field
 
     def _found(self, request: Request) -> tuple[Field, FoundCells]:
-        field = self._field(request)
+        _, field = self._field(request)
         if field.found is None:
             raise HTTPException(409, f"{field.name} is not finished")
         return field, field.found
@@ -155,8 +133,7 @@ class Page:
         """The page, or the one that asks for the password."""
         session = self.sessions.get(request.cookies.get(COOKIE))
         if self.secret is None or session is not None:
-            page = render(_TEMPLATES, "app.html", {}, limits=self.limits, facts=self.facts)
-            return HTMLResponse(page)
+            return HTMLResponse(render(_TEMPLATES, "app.html", {}, limits=self.limits, model=self.model))
         if token := request.query_params.get("token"):
             return self._let_in(request, token)
         return HTMLResponse(render(_TEMPLATES, "login.html", {}, message=""))
@@ -191,26 +168,26 @@ class Page:
         """All fields of the session, and their counts together."""
         session = self._session(request)
         fields = dict(session.fields) if session else {}
-        chosen, unit = _filter(request, list(fields.values()))
+        chosen = _filter(request, list(fields.values()))
         described = {str(number): field.describe(chosen) for number, field in fields.items()}
         done = [entry for entry in described.values() if entry["state"] == "done"]
         return JSONResponse(
             {
                 "classes": [
                     {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*class_color(index)[::-1])}
-                    for index, name in enumerate(self.facts.class_names)
+                    for index, name in enumerate(self.class_names)
                 ],
                 "formats": {name: name in DEFAULT_FORMATS for name in FORMATS},
-                "unit": unit,
+                "unit": "µm" if chosen.microns else "px",
                 "fields": described,
-                "total": [_total(done, name) for name in self.facts.class_names],
+                "total": [_total(done, name) for name in self.class_names],
             }
         )
 
     async def upload(self, request: Request) -> Response:
         """Take one file, an image or a zip of images, as the body; its name is in the query."""
         name = request.query_params.get("name", "image")
-        session, new = self._session_or_new(request)
+        session = self._session_or_new(request)
         zipped = safe_suffix(name) == ".zip"
         most = self.limits.session_megabytes if zipped else self.limits.megabytes
         file = session.new_folder() / f"image{safe_suffix(name)}"
@@ -221,29 +198,26 @@ class Page:
         except (InputError, TimeoutError, ClientDisconnect, OSError):
             session.discard(file)
             raise
-        numbers = await run_in_threadpool(session.add, file, name, self.limits)
-        return self._added(request, session, new, numbers)
+        numbers = await run_in_threadpool(session.add, file, name)
+        return self._added(request, session, numbers)
 
     def examples(self, request: Request) -> Response:
         """Add some synthetic smears."""
-        session, new = self._session_or_new(request)
+        session = self._session_or_new(request)
         numbers = []
         for name in EXAMPLES:
             file = session.new_folder() / "image.png"
             file.write_bytes(example_image(name))
-            numbers += session.add(file, f"{name}.png", self.limits)
-        return self._added(request, session, new, numbers)
+            numbers += session.add(file, f"{name}.png")
+        return self._added(request, session, numbers)
 
-    def _added(self, request: Request, session: Session, new: bool, numbers: list[int]) -> Response:
+    def _added(self, request: Request, session: Session, numbers: list[int]) -> Response:
         self.sessions.notify()
-        response = JSONResponse({"fields": numbers}, 201)
-        return self._with_cookie(response, request, session) if new else response
+        return self._with_cookie(JSONResponse({"fields": numbers}, 201), request, session)
 
     def remove(self, request: Request) -> Response:
         """Remove one field."""
-        self._field(request)
-        session = self._session(request)
-        assert session is not None
+        session, _ = self._field(request)
         session.remove(request.path_params["number"])
         return Response(status_code=204)
 
@@ -256,14 +230,9 @@ class Page:
         return response
 
     def picture(self, request: Request) -> Response:
-        """The image as JPEG."""
-        return self._jpeg(self._field(request).picture)
-
-    def thumbnail(self, request: Request) -> Response:
-        """A small JPEG."""
-        return self._jpeg(self._field(request).thumbnail)
-
-    def _jpeg(self, path: Path) -> Response:
+        """The image, or its thumbnail, as JPEG."""
+        _, field = self._field(request)
+        path = field.jpeg(request.url.path.rpartition("/")[2])
         if not path.is_file():
             raise HTTPException(404, "there is no picture yet")
         return FileResponse(path, media_type="image/jpeg")
@@ -277,35 +246,25 @@ class Page:
             {"version": field.version, "cells": [found.cell(k) for k in range(len(found.cells))]}
         )
 
-    async def draw(self, request: Request) -> Response:
-        """Add a cell: ``outline`` [x0, y0, x1, y1, ...] and ``class``."""
+    async def correct(self, request: Request) -> Response:
+        """Add a cell: ``outline`` [x0, y0, x1, y1, ...] and ``class``; or give one another ``class``, delete it or
+        bring it back: ``deleted``.
+        """
         field, _ = self._found(request)
         given = await _json(request)
+        return await run_in_threadpool(self._correct, field, given, request.path_params.get("cell"))
 
-        def draw(found: FoundCells) -> tuple[FoundCells, int]:
-            return found.draw(given.get("outline"), given.get("class")), len(found.cells)
-
-        return await run_in_threadpool(self._correct, field, draw, True)
-
-    async def change(self, request: Request) -> Response:
-        """Change the ``class`` of a cell, or whether it is ``deleted``."""
-        field, _ = self._found(request)
-        number = request.path_params["cell"]
-        given = await _json(request)
-
-        def change(found: FoundCells) -> tuple[FoundCells, int]:
-            return found.change(number, given.get("class"), given.get("deleted")), number
-
-        return await run_in_threadpool(self._correct, field, change, "class" in given)
-
-    def _correct(
-        self, field: Field, correction: Callable[[FoundCells], tuple[FoundCells, int]], new_class: bool
-    ) -> Response:
+    def _correct(self, field: Field, given: dict[str, Any], number: int | None) -> Response:
         with field.lock:
-            assert field.found is not None
-            found, number = correction(field.found)
-            if new_class and self.typer is not None:
-                with field.open(self.limits.megapixels) as source:
+            found = field.found
+            assert found is not None
+            if number is None:
+                number = len(found.cells)
+                found = found.draw(given.get("outline"), given.get("class"))
+            else:
+                found = found.change(number, given.get("class"), given.get("deleted"))
+            if "class" in given and self.typer is not None:
+                with field.open() as source:
                     found = found.classify(number, source, self.typer)
             field.found = found
             field.version += 1
@@ -330,7 +289,7 @@ class Page:
         if session is None or not session.fields:
             raise InputError("add images first")
         fields = list(session.fields.values())
-        return session, fields, _filter(request, fields)[0]
+        return session, fields, _filter(request, fields)
 
     def download(self, request: Request) -> Response:
         """A zip with all fields in the ``formats`` that are asked for."""
@@ -340,7 +299,7 @@ class Page:
         with self._one_at_a_time(session):
             file = tempfile.TemporaryFile(dir=self.sessions.folder)  # noqa: SIM115  the response closes it
             try:
-                write_zip(fields, formats, chosen, file, megapixels=self.limits.megapixels, images=images)
+                write_zip(fields, formats, chosen, file, images=images)
             except BaseException:
                 file.close()
                 raise
@@ -354,14 +313,14 @@ class Page:
         session, fields, chosen = self._session_with_fields(request)
         facts = {
             "date": f"{date.today():%Y-%m-%d}",
-            "model": self.facts.model,
+            "model": self.model,
             "score threshold": f"{chosen.score:g}",
         }
         if corrected := sum(field.found.corrections for field in fields if field.found):
             facts["corrected by hand"] = f"{corrected} cells"
         title = fields[0].name if len(fields) == 1 else f"{fields[0].name} and {len(fields) - 1} more"
         with self._one_at_a_time(session):
-            text = smear_report(fields, chosen, title, facts, self.limits.megapixels)
+            text = smear_report(fields, chosen, title, facts)
         return HTMLResponse(text, headers={"content-security-policy": _REPORT_POLICY})
 
 
@@ -374,13 +333,16 @@ def example_image(name: str) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def build_app(page: Page, thread: PredictionThread) -> Starlette:
-    """The application, which starts and stops the thread that predicts.
-
-    Args:
-        page: of the sessions that the thread looks after.
-        thread: not started yet.
-    """
+def build_app(
+    sessions: Sessions,
+    predictor: CellFinder,
+    model: str,
+    secret: str | None = None,
+    typer: CellTyper | None = None,
+) -> Starlette:
+    """The application, which starts and stops the thread that predicts; the rest as :class:`Page`."""
+    page = Page(sessions, model, predictor.class_names, secret, typer)
+    thread = PredictionThread(sessions, predictor, typer)
     rate = RateLimit(page.limits.requests_per_minute)
 
     async def housekeeping() -> None:
@@ -399,12 +361,10 @@ def build_app(page: Page, thread: PredictionThread) -> Starlette:
             tasks.cancel_scope.cancel()
         thread.stop()
 
-    def said(_: Request, error: Exception) -> Response:
-        return JSONResponse({"error": str(error)}, 413 if isinstance(error, LimitError) else 400)
-
     def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return JSONResponse({"error": error.detail}, error.status_code)
+        if isinstance(error, HTTPException):
+            return JSONResponse({"error": error.detail}, error.status_code)
+        return JSONResponse({"error": str(error)}, 413 if isinstance(error, LimitError) else 400)
 
     def failed(_: Request, __: Exception) -> Response:
         return JSONResponse({"error": "this failed; the server's log says why"}, 500)
@@ -412,15 +372,15 @@ def build_app(page: Page, thread: PredictionThread) -> Starlette:
     return Starlette(
         routes=page.routes(),
         middleware=[Middleware(Guard, rate=rate)],
-        exception_handlers={InputError: said, HTTPException: refused, Exception: failed},
+        exception_handlers={InputError: refused, HTTPException: refused, Exception: failed},
         lifespan=lifespan,
     )
 
 
-def _filter(request: Request, fields: list[Field]) -> tuple[CellFilter, str]:
-    """The cells that a request asks for, and the unit of their diameters: microns where all fields know them."""
+def _filter(request: Request, fields: list[Field]) -> CellFilter:
+    """The cells that a request asks for, by diameters in microns where all fields know these."""
     found = [field.found for field in fields if field.found is not None]
-    microns = bool(found) and all(one.microns_per_pixel for one in found)
+    microns = bool(found) and all(one.result.microns_per_pixel for one in found)
     values = {}
     for name in ("score", "smallest", "largest"):
         if text := request.query_params.get(name):
@@ -428,23 +388,19 @@ def _filter(request: Request, fields: list[Field]) -> tuple[CellFilter, str]:
                 values[name] = float(text)
             except ValueError as error:
                 raise InputError(f"{name}: expected a number, found {text[:20]!r}") from error
-    return CellFilter(**values, microns=microns), "µm" if microns else "px"
+    return CellFilter(**values, microns=microns)
 
 
 def _total(done: list[dict[str, Any]], name: str) -> dict[str, Any]:
     """A class over all fields that are done."""
     numbers = np.array([entry["cells"][name] for entry in done], float)
-    types: dict[str, int] = {}
-    for entry in done:
-        for kind, number in entry["types"][name].items():
-            types[kind] = types.get(kind, 0) + number
     return {
         "name": name,
         "cells": int(numbers.sum()),
         "edge": sum(entry["edge"][name] for entry in done),
         "mean": float(numbers.mean()) if len(numbers) else None,
         "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
-        "types": types,
+        "types": sum((entry["types"][name] for entry in done), Counter()),
     }
 
 
@@ -456,15 +412,16 @@ def _parts(file: BinaryIO) -> Iterator[bytes]:
 
 async def _chunks(request: Request, most: int, name: str) -> AsyncIterator[bytes]:
     """The body, as long as it is not longer than ``most``."""
-    refusal = LimitError(f"{name}: larger than the {most / 1e6:g} MB that this page accepts")
-    if int(request.headers.get("content-length") or 0) > most:
-        raise refusal
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > most:
-            raise refusal
-        yield chunk
+    size = int(request.headers.get("content-length") or 0)
+    if size <= most:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > most:
+                break
+            yield chunk
+    if size > most:
+        raise LimitError(f"{name}: larger than the {most / 1e6:g} MB that this page accepts")
 
 
 async def _body(request: Request) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import lzma
 import math
 import re
 import secrets
@@ -13,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 from bccd_d2.errors import InputError
@@ -32,27 +34,16 @@ class LimitError(InputError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What the page accepts.
+    """What the page accepts."""
 
-    Attributes:
-        megabytes: of an image file, also of one in a zip.
-        megapixels: of an image.
-        fields: of a session.
-        session_megabytes: of the files of a session, unpacked; also of a zip.
-        sessions: of all clients.
-        sessions_per_client: of one address.
-        requests_per_minute: of one address; a quarter of them may come at once.
-        minutes_kept: of a session that is not used.
-    """
-
-    megabytes: float = 50
-    megapixels: float = 40
-    fields: int = 200
-    session_megabytes: float = 1000
-    sessions: int = 32
-    sessions_per_client: int = 8
-    requests_per_minute: int = 1200
-    minutes_kept: float = 60
+    megabytes: float = 50  # of an image file, also of one in a zip
+    megapixels: float = 40  # of an image
+    fields: int = 200  # of a session
+    session_megabytes: float = 1000  # of the files of a session, unpacked; also of a zip
+    sessions: int = 32  # of all clients
+    sessions_per_client: int = 8  # of one address
+    requests_per_minute: int = 1200  # of one address; a quarter of them may come at once
+    minutes_kept: float = 60  # of a session that is not used
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -61,25 +52,16 @@ class Limits:
 
 
 class Session:
-    """What one client has uploaded.
+    """What one client has uploaded into ``folder``."""
 
-    Attributes:
-        key: unguessable, known to the client alone.
-        client: its address.
-        folder: of its files.
-        fields: by number, in the order of the upload.
-        used: when it was last used, in seconds.
-        served: when one of its fields was last predicted.
-    """
-
-    def __init__(self, client: str, folder: Path) -> None:
-        self.key = secrets.token_urlsafe(32)
-        self.client, self.folder = client, folder
-        self.fields: dict[int, Field] = {}
-        self.used, self.served = time.monotonic(), 0.0
-        self.lock = threading.Lock()
-        self._bytes = 0
-        self._next = 1
+    def __init__(self, client: str, folder: Path, limits: Limits) -> None:
+        self.key = secrets.token_urlsafe(32)  # unguessable, known to the client alone
+        self.client, self.folder, self.limits = client, folder, limits
+        self.fields: dict[int, Field] = {}  # by number, in the order of the upload
+        self.used = time.monotonic()
+        self.served = 0.0  # when one of its fields was last predicted
+        self._lock = threading.Lock()
+        self._bytes, self._next = 0, 1
 
     def new_folder(self) -> Path:
         """An empty folder for one uploaded file."""
@@ -92,60 +74,50 @@ class Session:
         """Delete an uploaded file with its folder."""
         shutil.rmtree(file.parent, ignore_errors=True)
 
-    def add(self, file: Path, name: str, limits: Limits) -> list[int]:
-        """Add an uploaded image, or the images of a zip; numbers of the new fields.
+    def add(self, file: Path, name: str) -> list[int]:
+        """Add the pages of an uploaded image, or of the images of a zip; numbers of the new fields.
 
-        Args:
-            file: alone in a folder of this session; it is deleted when it cannot be used.
-            name: as the client calls it.
-            limits: of the page.
-
-        Raises:
-            InputError: a zip is damaged, encrypted, empty or too large, or it holds a zip.
-            LimitError: the session has too many fields or bytes.
+        ``file`` lies alone in a :meth:`new_folder`, ``name`` is what the client calls it. A file that is no image has
+        one field, which says so when its turn comes. Raises :class:`InputError` for a zip that is damaged, encrypted,
+        empty or too large or holds a zip, :class:`LimitError` for too many fields or bytes; the file is deleted then.
         """
         try:
-            parts = list(self._unpack(file, limits)) if _is_zip(file) else [(file, name)]
-            return self._add_images(parts, limits)
+            parts = list(self._unpack(file)) if _is_zip(file) else [(file, name)]
+            pages = [_pages(part) for part, _ in parts]
+            size = sum(part.stat().st_size for part, _ in parts)
+            with self._lock:
+                limits = self.limits
+                if len(self.fields) + sum(pages) > limits.fields:
+                    raise LimitError(f"this page accepts {limits.fields} fields at a time: remove some first")
+                if self._bytes + size > limits.session_megabytes * 1e6:
+                    raise LimitError(
+                        f"this page keeps {limits.session_megabytes:g} MB at a time: remove some fields first"
+                    )
+                self._bytes += size
+                first = self._next
+                for (part, part_name), number in zip(parts, pages):
+                    for page, field_name in enumerate(self._free_names(clean_name(part_name), number)):
+                        which = page if number > 1 else None
+                        self.fields[self._next] = Field(field_name, part, which, limits.megapixels)
+                        self._next += 1
+                return list(range(first, self._next))
         except (InputError, OSError):
             self.discard(file)
             raise
 
-    def _add_images(self, parts: list[tuple[Path, str]], limits: Limits) -> list[int]:
-        """Fields of all pages of the files; a file that is no image has one, which says so when its turn comes."""
-        pages = [_pages(file) for file, _ in parts]
-        with self.lock:
-            if len(self.fields) + sum(pages) > limits.fields:
-                raise LimitError(f"this page accepts {limits.fields} fields at a time: remove some first")
-            size = sum(file.stat().st_size for file, _ in parts)
-            if self._bytes + size > limits.session_megabytes * 1e6:
-                raise LimitError(
-                    f"this page keeps {limits.session_megabytes:g} MB at a time: remove some fields first"
-                )
-            self._bytes += size
-            numbers = []
-            for (file, name), number_of_pages in zip(parts, pages):
-                stem = self._free_name(clean_name(name))
-                for page in range(number_of_pages):
-                    field = Field(stem, file)
-                    if number_of_pages > 1:
-                        field = Field(f"{stem}.page{page + 1:03d}", file, page)
-                    self.fields[self._next] = field
-                    numbers.append(self._next)
-                    self._next += 1
-        return numbers
+    def _free_names(self, stem: str, pages: int) -> list[str]:
+        """Names of the pages of a file that no other field has, in whatever case: files are named so."""
+        taken = {field.name.lower() for field in self.fields.values()}
+        for number in count(1):
+            free = stem if number == 1 else f"{stem} ({number})"
+            names = [f"{free}.page{page:03d}" for page in range(1, pages + 1)] if pages > 1 else [free]
+            if taken.isdisjoint(name.lower() for name in names):
+                break
+        return names
 
-    def _free_name(self, name: str) -> str:
-        taken = {field.name.partition(".page")[0].lower() for field in self.fields.values()}
-        number, free = 1, name
-        while free.lower() in taken:
-            number += 1
-            free = f"{name} ({number})"
-        return free
-
-    def _unpack(self, file: Path, limits: Limits) -> Iterator[tuple[Path, str]]:
+    def _unpack(self, file: Path) -> Iterator[tuple[Path, str]]:
         """Path and name of each file of a zip. What its table says of sizes is not believed: the bytes are counted."""
-        left = limits.session_megabytes * 1e6
+        limits, left = self.limits, self.limits.session_megabytes * 1e6
         try:
             with zipfile.ZipFile(file) as archive:
                 entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -160,8 +132,6 @@ class Session:
                         f"the zip holds {len(inner)} files, this page accepts {limits.fields} fields"
                     )
                 for index, entry in enumerate(inner):
-                    if entry.flag_bits & 1:
-                        raise InputError(f"{entry.filename}: encrypted; make a zip without a password")
                     part = file.parent / str(index) / f"image{safe_suffix(entry.filename)}"
                     part.parent.mkdir()
                     most = round(min(left, limits.megabytes * 1e6))
@@ -178,19 +148,22 @@ class Session:
                     if _is_zip(part):
                         raise InputError(f"{entry.filename}: a zip in a zip; expected images")
                     yield part, entry.filename
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        # A RuntimeError says that it is encrypted.
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError) as error:
             raise InputError(f"the zip cannot be read ({error})") from error
         file.unlink()
 
     def remove(self, number: int) -> None:
-        """Remove a field with its files."""
-        with self.lock:
-            field = self.fields.pop(number)
+        """Remove a field, if it is still there, with its files."""
+        with self._lock:
+            field = self.fields.pop(number, None)
+            if field is None:
+                return
             field.removed = True
             if all(other.file != field.file for other in self.fields.values()):
                 if field.file.exists():
                     self._bytes -= field.file.stat().st_size
-                shutil.rmtree(field.file.parent, ignore_errors=True)
+                self.discard(field.file)
 
     def delete(self) -> None:
         """Remove everything."""
@@ -225,12 +198,7 @@ def safe_suffix(name: str) -> str:
 
 
 class Sessions:
-    """All sessions.
-
-    Args:
-        folder: for their files.
-        limits: of the page.
-    """
+    """All sessions; their files lie in ``folder``."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.folder, self.limits = folder, limits
@@ -245,20 +213,16 @@ class Sessions:
         return session
 
     def create(self, client: str) -> Session:
-        """A new session.
-
-        Raises:
-            LimitError: there are too many, of this client or of all; those without fields make room.
-        """
+        """A new session; a :class:`LimitError` if there are too many with fields, of this client or of all."""
         with self._changed:
             for own, most in ((True, self.limits.sessions_per_client), (False, self.limits.sessions)):
-                found = [s for s in self._sessions.values() if not own or s.client == client]
+                found = [one for one in self._sessions.values() if not own or one.client == client]
                 if len(found) >= most:
                     idle = [session for session in found if not session.fields]
                     if not idle:
                         raise LimitError("too many people use this page now; try again later")
-                    del self._sessions[min(idle, key=lambda session: session.used).key]
-            session = Session(client, self.folder / secrets.token_hex(8))
+                    self.drop(min(idle, key=lambda session: session.used))
+            session = Session(client, self.folder / secrets.token_hex(8), self.limits)
             self._sessions[session.key] = session
             return session
 
@@ -271,7 +235,9 @@ class Sessions:
     def expire(self) -> None:
         """End the sessions that were not used for as long as the limits say."""
         oldest = time.monotonic() - 60 * self.limits.minutes_kept
-        for session in [session for session in self._sessions.values() if session.used < oldest]:
+        with self._changed:
+            old = [session for session in self._sessions.values() if session.used < oldest]
+        for session in old:
             self.drop(session)
 
     def notify(self) -> None:
@@ -292,8 +258,8 @@ class Sessions:
         for session in sorted(self._sessions.values(), key=lambda session: session.served):
             for field in list(session.fields.values()):
                 if field.state == "waiting":
-                    session.served, field.state = time.monotonic(), "running"
-                    session.used = time.monotonic()
+                    session.served = session.used = time.monotonic()
+                    field.state = "running"
                     return field
         return None
 
@@ -303,15 +269,12 @@ class RemovedError(Exception):
 
 
 class PredictionThread(threading.Thread):
-    """Predicts the fields of all sessions, one after the other.
+    """Predicts the fields of all sessions, one after the other; without ``typer`` cells have no types.
 
-    Args:
-        sessions: to look after.
-        predictor: its score threshold should be :data:`bccd_d2.inference.app.fields.LOWEST_THRESHOLD`.
-        typer: gives the cells types; ``None`` for none.
+    The predictor's score threshold should be :data:`bccd_d2.inference.app.fields.LOWEST_THRESHOLD`.
     """
 
-    def __init__(self, sessions: Sessions, predictor: CellFinder, typer: CellTyper | None = None) -> None:
+    def __init__(self, sessions: Sessions, predictor: CellFinder, typer: CellTyper | None) -> None:
         super().__init__(daemon=True, name="prediction")
         self.sessions, self.predictor, self.typer = sessions, predictor, typer
         self._stop_asked = threading.Event()
@@ -335,18 +298,17 @@ class PredictionThread(threading.Thread):
                 raise RemovedError
 
         try:
-            field.predict(self.predictor, self.sessions.limits.megapixels, self.typer, progress)
+            field.predict(self.predictor, self.typer, progress)
             field.state = "done"
+            return
         except RemovedError:
-            pass
+            return
         except (InputError, OSError) as error:
-            field.error, field.state = str(error), "failed"
+            field.error = str(error)
         except MemoryError:
-            field.error, field.state = f"{field.name}: not enough memory", "failed"
+            field.error = f"{field.name}: not enough memory"
         except Exception:
             # The next visitor must not wait for a thread that has ended.
             logging.getLogger(__name__).exception("%s: prediction failed", field.name)
-            field.error, field.state = (
-                f"{field.name}: the prediction failed; the server's log says why",
-                "failed",
-            )
+            field.error = f"{field.name}: the prediction failed; the server's log says why"
+        field.state = "failed"
