@@ -99,6 +99,17 @@ def leave_interrupts_to_parent() -> None:
     _mask("SIG_UNBLOCK")
 
 
+def leave_stop_to_parent(seconds: int) -> None:
+    """In a worker that its parent ends: ignore Ctrl-C, and let SIGTERM end this process after ``seconds`` only.
+
+    Schedulers and ``timeout`` send SIGTERM to all processes of a job, and the parent needs its workers until it has
+    stopped. On Windows no such signal comes.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(seconds))
+
+
 def _mask(how: str) -> None:
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         signal.pthread_sigmask(getattr(signal, how), STOP_SIGNALS)

@@ -23,7 +23,9 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from bccd_d2.system import at_fork
+from bccd_d2.system import at_fork, leave_stop_to_parent
+
+_LAST_ITERATION = 120  # seconds that the iteration in which a stop was asked for may take
 
 _opencv_threads_before_fork = 0
 
@@ -103,8 +105,13 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict[str, Any]], Any], fi
         drop_last=True,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
-        worker_init_fn=worker_init_reset_seed,
+        worker_init_fn=_start_worker,
     )
+
+
+def _start_worker(worker: int) -> None:
+    worker_init_reset_seed(worker)
+    leave_stop_to_parent(_LAST_ITERATION)
 
 
 @functools.cache

@@ -159,6 +159,11 @@ class BCCDTrainer(DefaultTrainer):
         if self.ema:
             self.checkpointer.save_weights("model_final_raw", evaluated=False, iteration=self._last_iteration)
 
+    def after_train(self) -> None:
+        """End the loader's workers, then what Detectron2 does."""
+        self._trainer.read_from(())
+        super().after_train()
+
     def run_step(self) -> None:
         """One iteration, whose random draws do not depend on what was drawn before."""
         draws = np.random.SeedSequence((self.cfg.SEED, comm.get_rank(), self.iter))

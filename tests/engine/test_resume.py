@@ -4,7 +4,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,6 +101,43 @@ def test_a_stopped_training_resumes_to_the_same_weights(tiny_root, tmp_path, uni
         assert same(checkpoint(uninterrupted, name), checkpoint(tmp_path, name)), name
     assert records(uninterrupted)[ITERATIONS - 1] == records(tmp_path)[ITERATIONS - 1]
     assert (uninterrupted / "results.json").read_text() == (tmp_path / "results.json").read_text()
+
+
+STOPPED_BY_GROUP = """
+import os, sys
+from pathlib import Path
+from bccd_d2.engine.trainer import BCCDTrainer
+from detectron2.engine import HookBase
+from tests.engine.tiny import tiny_config
+
+class Stop(HookBase):
+    def after_step(self):
+        if self.trainer.iter == 2:
+            os.killpg(0, int(sys.argv[3]))
+
+root, folder = Path(sys.argv[1]), Path(sys.argv[2])
+trainer = BCCDTrainer(tiny_config(root, folder, "SOLVER.MAX_ITER", 1000, "DATALOADER.NUM_WORKERS", 2))
+trainer.register_hooks([Stop()])
+trainer.train()
+"""
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_processes_does_not_end_the_loaders_workers_first(
+    tiny_root, tmp_path, signum, status
+):
+    process = subprocess.run(
+        [sys.executable, "-c", STOPPED_BY_GROUP, str(tiny_root), str(tmp_path), str(int(signum))],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.returncode == status, process.stderr
+    iteration = int((tmp_path / "last_checkpoint").read_text().removeprefix("model_").removesuffix(".pth"))
+    assert 2 <= iteration <= 4
 
 
 def test_a_killed_training_makes_up_for_the_evaluation_after_its_checkpoint(
