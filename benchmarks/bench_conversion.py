@@ -100,11 +100,11 @@ def one_core(root: Path, pairs: list[ImageMaskPair]) -> None:
     converter = ImageConverter(root)
     rows: dict[str, list[float]] = {}
     for pair in tqdm(pairs, unit="image", disable=None):
-        mask = read_mask(pair.mask).array.astype(np.uint8, copy=False)
+        mask = read_mask(pair.mask).astype(np.uint8, copy=False)
         check_identity(pair, mask)
         work: dict[str, Callable[[], Any]] = {
             "decode the mask, nothing else": partial(decode, pair.mask),
-            "image and mask file to annotations (ours)": partial(converter.convert, 1, pair),
+            "image and mask file to annotations (ours)": partial(converter, (1, pair, False)),
             "decoded mask to annotations: ours": partial(ours, mask),
             "decoded mask to annotations: within boxes": partial(cropped, mask),
             "decoded mask to annotations: usual loop": partial(usual_loop, mask),

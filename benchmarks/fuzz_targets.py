@@ -24,7 +24,6 @@ from fuzz_examples import COCO, output_of, trainer, truth_document
 from bccd_d2.audit.document import read_annotations
 from bccd_d2.config import load_config
 from bccd_d2.conversion.box_files import read_bbbc041, read_voc
-from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.conversion.import_annotations import convert_annotations
 from bccd_d2.conversion.label_masks import write_label_masks
@@ -119,13 +118,6 @@ def read_output(path: Path) -> None:
     outputs = output_of(path.parent.parent)
     outputs.is_finished("a.png", "a.png")
     collect([("a.png", "a.png")], outputs)
-
-
-def read_class_table(path: Path) -> None:
-    """A dataset spec with its classes."""
-    spec = read_spec(path)
-    if spec.classes is not None:
-        ClassTable.from_mapping(spec.classes)
 
 
 def read_imported(kind: str) -> Callable[[Path], None]:
@@ -241,7 +233,7 @@ READERS = [
         ("config.yaml", "short.yaml"),
         _YAML,
     ),
-    Reader("spec", "a.yaml", read_class_table, ("voc.yaml", "masks.yaml"), _YAML),
+    Reader("spec", "a.yaml", read_spec, ("voc.yaml", "masks.yaml"), _YAML),
     Reader("ablation plan", "a.yaml", AblationPlan.read, ("plan.yaml",), _YAML),
     Reader("checkpoint .pth", "a.pth", read_checkpoint, ("a.pth",), mutate_torch),
     Reader("checkpoint .safetensors", "a.safetensors", read_checkpoint, ("a.safetensors",), _TENSORS),

@@ -11,7 +11,6 @@ from pathlib import Path
 from bccd_d2.commands import CommandParser
 from bccd_d2.conversion.arguments import AUTO, add_conversion_arguments, add_workers, conversion_options
 from bccd_d2.conversion.box_classes import make_class_source
-from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.convert import convert_dataset
 from bccd_d2.conversion.import_annotations import convert_annotations
 from bccd_d2.conversion.importers import mask_folders, recognise
@@ -55,14 +54,12 @@ def convert(args: argparse.Namespace) -> int:
     options = conversion_options(args)
     common = {"workers": args.workers, "overwrite": args.overwrite, "skip_bad": args.skip_bad}
     if is_import(args):
-        section = options.spec.classes if args.spec else None
         summary = convert_annotations(
             args.root,
             args.output,
             options,
             kind=None if args.annotation_format == AUTO else args.annotation_format,
             images=args.images,
-            table=None if section is None else ClassTable.from_mapping(section, options.spec.annotates),
             min_area=args.min_area or 1,
             **common,
         )

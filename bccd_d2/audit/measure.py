@@ -158,7 +158,7 @@ class Examined(NamedTuple):
     specks: NDArray[np.int32]
     # int32 (height, width), numbers of the regions that look like cells and have no mask
     unlabelled: NDArray[np.int32]
-    # uint8 (height, width) if the mask holds classes, see :class:`bccd_d2.io.masks.MaskContent`
+    # uint8 (height, width) if the mask holds classes, see :func:`bccd_d2.io.masks.read_mask`
     classes: NDArray[np.uint8] | None
 
 
@@ -218,12 +218,12 @@ def examine_pair(pair: ImageMaskPair, spec: DatasetSpec) -> Examined:
     cannot be used, or their sizes differ.
     """
     image = read_image(pair.image, "RGB")
-    content = read_pair_mask(pair, image.shape[:2], spec.mask)
-    labels = np.ascontiguousarray(label_mask(content, spec.instances).labels)
+    mask, kind = read_pair_mask(pair, image.shape[:2], spec.mask), spec.mask.kind
+    labels = np.ascontiguousarray(label_mask(mask, kind, spec.instances).labels)
     keep_all = replace(spec.instances, min_area=1, min_area_relative=0, cut=None)
-    specks = np.ascontiguousarray(label_mask(content, keep_all).labels)
+    specks = np.ascontiguousarray(label_mask(mask, kind, keep_all).labels)
     specks[labels > 0] = 0
-    classes = content.array.astype(np.uint8) if content.kind == "classes" else None
+    classes = mask.astype(np.uint8) if kind == "classes" else None
     # Specks have a mask too; under one number they do not shift the median cell that the search is based on.
     masked = np.where(specks > 0, np.int32(labels.max(initial=0) + 1), labels)
     return Examined(image, labels, specks, find_unlabelled(image, masked), classes)

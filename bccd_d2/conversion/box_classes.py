@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from bccd_d2.conversion.box_files import Bbbc041Boxes, VocFolder, file_of, read_points
-from bccd_d2.conversion.box_matching import cut_by_boxes, match_boxes
+from bccd_d2.conversion.box_matching import MOSTLY_INSIDE, cut_by_boxes, match_boxes
 from bccd_d2.conversion.boxes import BoxFile, ImageBoxes, fit_boxes, make_boxes
 from bccd_d2.conversion.classes import DROP, IGNORE, WEAK, ClassAssignment, ClassSource, ClassTable
 from bccd_d2.conversion.dataset_spec import DatasetSpec
@@ -38,14 +38,14 @@ def make_class_source(
     overrules the place of the boxes in it. ``None`` where there is no such section: classes come from the masks, or all
     is one class. Raises InputError for boxes without a table, a table without boxes, or either of them broken.
     """
-    if spec.classes is None:
+    table = spec.classes
+    if table is None:
         if boxes is not None:
             raise InputError(
                 f"{boxes}: boxes, but the dataset spec has no section 'classes' that says what their categories mean; "
                 "expected one that has, for instance bbbc041"
             )
         return None
-    table = ClassTable.from_mapping(spec.classes, spec.annotates)
     root, path = Path(root), Path(boxes) if boxes is not None else None
     if path is None and table.boxes is not None:
         path = find_below(root, table.boxes)
@@ -58,35 +58,6 @@ def make_class_source(
     if table.format == "points":
         return PointClasses(path, table)
     return BoxClasses(VocFolder(path) if table.format == "voc" else Bbbc041Boxes.read(path), table)
-
-
-class NamedBoxes(NamedTuple):
-    """Boxes of one image that the table keeps, the class or ``ignore`` of each, and what happened to the others."""
-
-    boxes: ImageBoxes
-    classes: list[str]
-    counts: Counter[str]
-
-
-def named_boxes(file: BoxFile, table: ClassTable, image: ImageRecord) -> NamedBoxes:
-    """Find the boxes of an image, fit them to it and look up their classes. Raises InputError where boxes are broken,
-    of another image, of a category that is not listed, or absent and the table calls that an error.
-    """
-    found = file.find(image)
-    if found is None:
-        if table.image_without_boxes == "error":
-            raise InputError(
-                f"{image.path}: no boxes for it; expected some, or 'image_without_boxes: keep' in the table"
-            )
-        return NamedBoxes(make_boxes("", [], []), [], Counter({"images without boxes": 1}))
-    boxes, counts = fit_boxes(found, image)
-    classes = [table.class_of(category, boxes.source) for category in boxes.names]
-    kept = np.array([name != DROP for name in classes], bool)
-    if dropped := int((~kept).sum()):
-        counts["boxes dropped by the table"] = dropped
-    # Of a cell that its annotator was not sure of nothing is learned.
-    classes = [IGNORE if d else name for name, d in zip(classes, boxes.difficult) if name != DROP]
-    return NamedBoxes(boxes.only(kept), classes, counts)
 
 
 @dataclass(frozen=True)
@@ -103,12 +74,27 @@ class BoxClasses:
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """The table, and whether masks may be weak."""
-        return {"source": "boxes", "weak": self.table.without_component == WEAK, **self.table.as_dict()}
+        """Whether masks may be weak."""
+        return {"source": "boxes", "weak": self.table.without_component == WEAK}
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
         """See :meth:`ClassSource.__call__`."""
-        work = _Assigner(labels, self.table, named_boxes(self.boxes, self.table, image))
+        found = self.boxes.find(image)
+        if found is not None:
+            boxes, counts = fit_boxes(found, image)
+        elif self.table.image_without_boxes == "error":
+            raise InputError(
+                f"{image.path}: no boxes for it; expected some, or 'image_without_boxes: keep' in the table"
+            )
+        else:
+            boxes, counts = make_boxes("", [], []), Counter({"images without boxes": 1})
+        classes = [self.table.class_of(category, boxes.source) for category in boxes.names]
+        kept = np.array([name != DROP for name in classes], bool)
+        if dropped := int((~kept).sum()):
+            counts["boxes dropped by the table"] = dropped
+        # Of a cell that its annotator was not sure of nothing is learned.
+        classes = [IGNORE if d else name for name, d in zip(classes, boxes.difficult) if name != DROP]
+        work = _Assigner(labels, self.table, boxes.only(kept), classes, counts)
         work.take_boxes()
         work.take_boxes_without_component(image)
         work.take_unclaimed()
@@ -132,23 +118,25 @@ class PointClasses:
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """The table."""
-        return {"source": "points", "weak": False, **self.table.as_dict()}
+        """Points have no weak masks."""
+        return {"source": "points", "weak": False}
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
         """See :meth:`ClassSource.__call__`."""
-        result = ClassAssignment(labels, {})
-        found = file_of(image, self.folder, ".txt")
-        if found is None:
-            if self.table.image_without_boxes == "error":
+        table, result = self.table, ClassAssignment(labels, {})
+        path = file_of(image, self.folder, ".txt")
+        if path is None:
+            if table.image_without_boxes == "error":
                 raise InputError(
                     f"{image.path}: no points for it in {self.folder}; expected {image.stem}.txt, or "
                     "'image_without_boxes: keep' in the table"
                 )
             result.counts["images without points"] += 1
-        claims: dict[int, Counter[str]] = {}
-        for x, y, category in [] if found is None else read_points(found):
-            name = self.table.class_of(category, str(found))
+        claims: dict[int, Counter[str]] = {
+            label: Counter() for label in range(1, int(labels.max(initial=0)) + 1)
+        }
+        for x, y, category in read_points(path) if path is not None else []:
+            name = table.class_of(category, str(path))
             inside = 0 <= x < image.width and 0 <= y < image.height
             label = int(labels[int(y), int(x)]) if inside else 0
             if name == DROP:
@@ -156,40 +144,50 @@ class PointClasses:
             elif not label:
                 result.counts["points without component, dropped"] += 1
             else:
-                claims.setdefault(label, Counter())[name] += 1
-        for label in range(1, int(labels.max(initial=0)) + 1):
-            if label not in claims:
-                result.counts[f"components without point: {self.table.without_box}"] += 1
-                name = self.table.default if self.table.without_box == "keep" else self.table.without_box
+                claims[label][name] += 1
+        for label, names in claims.items():
+            if names:
+                name = names.most_common(1)[0][0]
             else:
-                name = claims[label].most_common(1)[0][0]
-                if len(claims[label]) > 1:
-                    result.counts["components with points of several classes"] += 1
+                result.counts[f"components without point: {table.without_box}"] += 1
+                name = table.default if table.without_box == "keep" else table.without_box
+            if len(names) > 1:
+                result.counts["components with points of several classes"] += 1
             if name == IGNORE:
                 result.ignored.add(label)
             elif name != DROP:
-                result.category_ids[label] = self.table.class_ids[name]
+                result.category_ids[label] = table.class_ids[name]
         return result
 
 
 class _Assigner:
     """Gives the components of one image the classes of their boxes."""
 
-    def __init__(self, labels: NDArray[np.int32], table: ClassTable, named: NamedBoxes) -> None:
+    def __init__(
+        self,
+        labels: NDArray[np.int32],
+        table: ClassTable,
+        boxes: ImageBoxes,
+        classes: list[str],
+        counts: Counter[str],
+    ) -> None:
         self.table = table
         self.labels = labels.copy(order="K")
-        self.boxes, self.classes = named.boxes, named.classes
-        self.match = match_boxes(labels, named.boxes)
+        self.boxes, self.classes, self.counts = boxes, classes, counts
+        self.match = match_boxes(labels, boxes)
         self.unclaimed = set(range(1, int(labels.max(initial=0)) + 1))
         self.next_label = len(self.unclaimed) + 1
         self.label_of_box: dict[int, int] = {}
-        self.result = ClassAssignment(self.labels, {}, counts=named.counts.copy())
-        self.counts = self.result.counts
+        self.result = ClassAssignment(self.labels, {}, counts=counts)
 
     def take_boxes(self) -> None:
         """Give classes to all components that boxes claim, and cut those that several claim."""
-        by_component = self.match.by_component
-        own = [component for component in by_component if self.match.is_one_cell(component)]
+        by_component, inside = self.match.by_component, self.match.inside
+        own = [
+            component
+            for component, claims in by_component.items()
+            if len(claims) == 1 and inside[claims[0]] >= MOSTLY_INSIDE
+        ]
         for component in own:
             self._mark(component, by_component[component][0])
         if own:

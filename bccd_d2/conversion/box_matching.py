@@ -30,21 +30,12 @@ BEYOND = 1.2  # how far from the centre of every box, in half sides, the rest of
 class BoxMatch:
     """Boxes joined with components."""
 
-    claimed: NDArray[np.int32]  # component claimed by each box, int32 (n,), 0 for none
-    inside: NDArray[
-        np.float64
-    ]  # share of the claimed component that lies in the box, float64 (n,), 0 for none
-    # Share of the box's inscribed ellipse that components meant by the box fill, float64 (n,).
-    fill: NDArray[np.float64]
-    areas: NDArray[np.int64]  # pixels of each label from 0, int64
+    claimed: NDArray[np.int32]  # (n,) component claimed by each box, 0 for none
+    inside: NDArray[np.float64]  # (n,) share of the claimed component that lies in the box, 0 for none
+    areas: NDArray[np.int64]  # pixels of each label from 0
     by_component: dict[int, list[int]] = field(default_factory=dict)  # boxes that claim each component
     # Box by component, for components that no box claims but that lie inside a box.
     pieces: dict[int, int] = field(default_factory=dict)
-
-    def is_one_cell(self, component: int) -> bool:
-        """Whether one box claims the component and holds most of it."""
-        claims = self.by_component[component]
-        return len(claims) == 1 and bool(self.inside[claims[0]] >= MOSTLY_INSIDE)
 
 
 def match_boxes(labels: NDArray[np.integer], boxes: ImageBoxes) -> BoxMatch:
@@ -77,7 +68,7 @@ def match_boxes(labels: NDArray[np.integer], boxes: ImageBoxes) -> BoxMatch:
                 fills[box] += fill
     missed = fills < MIN_FILL
     claimed[missed], inside[missed] = 0, 0
-    match = BoxMatch(claimed, inside, fills, areas)
+    match = BoxMatch(claimed, inside, areas)
     for box, component in enumerate(claimed.tolist()):
         if component:
             match.by_component.setdefault(component, []).append(box)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -83,7 +84,6 @@ class ClassTable:
     without_component: str = DROP
     image_without_boxes: str = "error"  # an image that the boxes do not know at all; ``keep``: it has none
     order: tuple[str, ...] = ()  # classes that come first, whether or not a category stands for them
-    class_ids: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.format not in ANNOTATION_FORMATS:
@@ -100,16 +100,20 @@ class ClassTable:
         for key, outcomes in OUTCOMES.items():
             if getattr(self, key) not in outcomes:
                 raise InputError(f"{key}: {getattr(self, key)!r}, expected one of {', '.join(outcomes)}")
+
+    @cached_property
+    def class_ids(self) -> dict[str, int]:
+        """Category id from 1 by class name: ``order``, the categories, then the default."""
         listed = dict.fromkeys([*self.order, *self.categories.values(), self.default])
         names = [name for name in listed if name not in (IGNORE, DROP)]
-        object.__setattr__(self, "class_ids", {name: number for number, name in enumerate(names, start=1)})
+        return {name: number for number, name in enumerate(names, start=1)}
 
     @classmethod
     def from_mapping(cls, content: Any, order: Iterable[str] = ()) -> ClassTable:
         """Make a table of what stands in the YAML. Raises InputError where it is no mapping, or a key or value is
         not one a table has.
         """
-        known = [f.name for f in fields(cls) if f.init and f.name != "order"]
+        known = [f.name for f in fields(cls) if f.name != "order"]
         if not isinstance(content, Mapping):
             raise InputError(f"classes: {content!r}, expected a mapping")
         for key in content:
@@ -136,9 +140,3 @@ class ClassTable:
                 f"{source}: category {category!r}, expected one that the table 'classes' lists ({listed})"
             )
         return self.categories[category]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for the JSON's ``info``."""
-        values = asdict(self)
-        del values["class_ids"]
-        return values

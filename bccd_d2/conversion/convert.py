@@ -17,7 +17,6 @@ import bccd_d2
 from bccd_d2.conversion.classes import ClassSource
 from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, Converter, ImageConverter
 from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.instances import InstanceCounts
 from bccd_d2.conversion.pairs import ImageMaskPair, find_below, find_pairs, list_names, take_parts
 from bccd_d2.conversion.splits import (
     PARTS,
@@ -55,8 +54,9 @@ class ConversionSummary:
 
     images: Counter[str] = field(default_factory=Counter)  # by part
     instances: Counter[str] = field(default_factory=Counter)  # by part, regions to ignore included
-    counts: InstanceCounts = field(default_factory=InstanceCounts)  # of the components of all masks
-    events: Counter[str] = field(default_factory=Counter)  # whatever else is worth counting, by name
+    events: Counter[str] = field(
+        default_factory=Counter
+    )  # what happened to components, boxes and images, by name
     faults: list[str] = field(default_factory=list)  # of files that were left out
     # Names of the images by what speaks against their masks.
     doubts: dict[str, list[str]] = field(default_factory=dict)
@@ -131,13 +131,13 @@ def convert_pairs(
         compared = _spread([number for number, _ in numbered])
         items = [(number, pair, number in compared) for number, pair in numbered]
         info = _info(root, out, pairs, options, source)
+        categories = [{"id": n, "name": name} for n, name in enumerate(converter.class_names, start=1)]
         used: dict[str, list[str]] = {part: [] for part in PARTS}
         annotation_id = 0
         with ExitStack() as stack:
             files = {part: staging / annotation_file(part) for part in PARTS}
             writers = {
-                part: stack.enter_context(CocoWriter(path, info, converter.categories))
-                for part, path in files.items()
+                part: stack.enter_context(CocoWriter(path, info, categories)) for part, path in files.items()
             }
             advice = "\n--skip-bad leaves such files out and lists them"
             for _, converted in map_files(converter, items, workers, "convert", faults, advice):
@@ -162,7 +162,6 @@ def convert_pairs(
 def _add_up(summary: ConversionSummary, converted: ConvertedImage, part: str) -> None:
     summary.images[part] += 1
     summary.instances[part] += len(converted.annotations)
-    summary.counts += converted.instances
     summary.events += converted.counts
     summary.per_image.append(len(converted.annotations))
     for doubt in converted.doubts:
@@ -201,18 +200,8 @@ def _info(
 
 
 def _log(summary: ConversionSummary) -> None:
-    counts = summary.counts
-    # Instances of images without masks come from boxes.
-    if counts.components or not summary.instances.total():
-        text = "%d components, %d instances; dropped as specks: %d"
-        logger.info(text, counts.components, counts.kept, counts.specks)
-    if counts.holes_filled:
-        logger.info("%d holes filled", counts.holes_filled)
-    if counts.cut:
-        logger.info("%d components cut apart, which added %d instances", counts.cut, counts.added_by_cuts)
     for name, count in sorted(summary.events.items()):
-        if count:
-            logger.info("%s: %d", name, count)
+        logger.info("%s: %d", name, count)
     for part in PARTS:
         if not summary.images[part]:
             logger.warning("no image in %s", part)

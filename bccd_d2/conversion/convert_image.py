@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from bccd_d2.conversion.classes import ClassAssignment, ClassSource
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import (
-    InstanceCounts,
     InstanceRule,
     LabelledInstances,
     class_of_labels,
@@ -28,7 +27,7 @@ from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image, read_image_size, read_orientation
 from bccd_d2.io.mask_checks import fills_image, measure_fit
-from bccd_d2.io.masks import MaskContent, MaskRule, read_mask
+from bccd_d2.io.masks import MaskKind, MaskRule, read_mask
 from bccd_d2.structures.polygons import mask_to_polygons
 from bccd_d2.structures.rle import EncodedInstance, encode_labels
 from bccd_d2.structures.segmentation import decode_segmentation
@@ -52,8 +51,7 @@ class ConvertedImage:
 
     record: ImageRecord
     annotations: list[dict[str, Any]]
-    instances: InstanceCounts
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str]
     doubts: list[str] = field(default_factory=list)
 
 
@@ -65,24 +63,15 @@ class Converter(ABC):
     rule: AnnotationRule = field(default_factory=AnnotationRule)  # how annotations are written
 
     @property
-    def categories(self) -> list[dict[str, Any]]:
-        """COCO categories of what comes out."""
-        return [{"id": number, "name": name} for number, name in enumerate(self.class_names, start=1)]
-
-    @property
     @abstractmethod
-    def class_names(self) -> list[str]:
+    def class_names(self) -> Sequence[str]:
         """Names in the order of their category ids from 1."""
 
     @abstractmethod
-    def convert(self, number: int, pair: ImageMaskPair, compare: bool = False) -> ConvertedImage:
-        """Convert one pair, with ``number`` for an image id; ``compare`` says whether the mask is compared with
-        what the image shows, which takes time. Raises InputError where image or mask cannot be used.
-        """
-
     def __call__(self, item: tuple[int, ImageMaskPair, bool]) -> ConvertedImage:
-        """See :meth:`convert`."""
-        return self.convert(*item)
+        """Convert an image id, a pair, and whether the mask is compared with what the image shows, which takes time.
+        Raises InputError where image or mask cannot be used.
+        """
 
     def record(self, number: int, pair: ImageMaskPair) -> ImageRecord:
         """What the conversion knows of an image; its size is read from the file."""
@@ -167,19 +156,27 @@ class ImageConverter(Converter):
             raise InputError("the dataset spec knows no masks; expected boxes or another source of instances")
 
     @property
-    def class_names(self) -> list[str]:
+    def class_names(self) -> Sequence[str]:
         """Classes of the masks or of the source, then those that the dataset spec adds."""
         names = self.spec.mask.class_names or (
             self.class_source.class_names if self.class_source else ["cell"]
         )
         return list(dict.fromkeys([*names, *self.spec.annotates]))
 
-    def convert(self, number: int, pair: ImageMaskPair, compare: bool = False) -> ConvertedImage:
-        """See :meth:`Converter.convert`."""
+    def __call__(self, item: tuple[int, ImageMaskPair, bool]) -> ConvertedImage:
+        """See :meth:`Converter.__call__`."""
+        number, pair, compare = item
         record = self.record(number, pair)
-        content = read_pair_mask(pair, (record.height, record.width), self.spec.mask)
-        labelled = label_mask(content, self.spec.instances)
-        found = self._assign(record, content, labelled.labels)
+        kind = self.spec.mask.kind
+        mask = read_pair_mask(pair, (record.height, record.width), self.spec.mask)
+        labels, counts = label_mask(mask, kind, self.spec.instances)
+        if kind == "classes":
+            found = ClassAssignment(labels, class_of_labels(labels, mask.astype(np.uint8)))
+        elif self.class_source is None:
+            found = ClassAssignment(labels, dict.fromkeys(range(1, int(labels.max(initial=0)) + 1), 1))
+        else:
+            found = self.class_source(record, labels)
+        counts += found.counts
         encoded = encode_labels(found.labels)
         annotations = [
             self.entry(
@@ -195,10 +192,9 @@ class ImageConverter(Converter):
         ]
         unclassed = found.ignored - found.category_ids.keys()
         annotations += self.ignored_regions(record, [i for i in encoded if i.label in unclassed])
-        counts = Counter(found.counts)
-        doubts = [] if content.kind == "none" else self._doubts(pair, found.labels, encoded, compare)
+        doubts = [] if kind == "none" else self._doubts(pair, found.labels, encoded, compare)
         self.finish(record, annotations, lambda: found.labels, counts)
-        return ConvertedImage(record, annotations, labelled.counts, counts, doubts)
+        return ConvertedImage(record, annotations, counts, doubts)
 
     def _doubts(
         self, pair: ImageMaskPair, labels: NDArray[np.int32], encoded: list[EncodedInstance], compare: bool
@@ -228,22 +224,15 @@ class ImageConverter(Converter):
             doubts.append("the mask does not lie on what the image shows (Otsu's foreground)")
         return doubts
 
-    def _assign(
-        self, record: ImageRecord, content: MaskContent, labels: NDArray[np.int32]
-    ) -> ClassAssignment:
-        if content.kind == "classes":
-            return ClassAssignment(labels, class_of_labels(labels, content.array.astype(np.uint8)))
-        if self.class_source is None:
-            return ClassAssignment(labels, dict.fromkeys(range(1, int(labels.max(initial=0)) + 1), 1))
-        return self.class_source(record, labels)
 
-
-def read_pair_mask(pair: ImageMaskPair, size: tuple[int, int], rule: MaskRule) -> MaskContent:
-    """Read the mask of a pair; raises InputError if it cannot be used, or has another size than its image."""
-    content = read_mask(pair.mask, rule)
-    found = content.array.shape
+def read_pair_mask(pair: ImageMaskPair, size: tuple[int, int], rule: MaskRule) -> NDArray[np.integer]:
+    """Read the mask of a pair, as :func:`bccd_d2.io.masks.read_mask`; raises InputError if it cannot be used, or has
+    another size (height, width) than its image.
+    """
+    mask = read_mask(pair.mask, rule)
+    found = mask.shape
     if found == size:
-        return content
+        return mask
     expected = f"{size[1]}x{size[0]} as its image {pair.image.name}"
     text = f"{pair.mask}: mask of {found[1]}x{found[0]} pixels, expected {expected}"
     orientation = read_orientation(pair.image)
@@ -255,10 +244,8 @@ def read_pair_mask(pair: ImageMaskPair, size: tuple[int, int], rule: MaskRule) -
     raise InputError(text)
 
 
-def label_mask(content: MaskContent, rule: InstanceRule) -> LabelledInstances:
+def label_mask(mask: NDArray[np.integer], kind: MaskKind, rule: InstanceRule) -> LabelledInstances:
     """Label the instances of a mask of any kind."""
-    if content.kind == "classes":
-        return label_classes(content.array.astype(np.uint8), rule)
-    if content.kind == "instances":
-        return clean_instances(content.array, rule)
-    return label_instances(content.array, rule)
+    if kind == "classes":
+        return label_classes(mask.astype(np.uint8), rule)
+    return clean_instances(mask, rule) if kind == "instances" else label_instances(mask, rule)

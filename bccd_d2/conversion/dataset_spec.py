@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.pairs import DEFAULT_FOLDERS, FolderPair
 from bccd_d2.errors import InputError
@@ -34,8 +35,7 @@ class DatasetSpec:
     folders: tuple[FolderPair, ...] = DEFAULT_FOLDERS  # where images and masks lie
     mask: MaskRule = field(default_factory=MaskRule)  # what the pixels of a mask mean
     instances: InstanceRule = field(default_factory=InstanceRule)  # how instances are made of it
-    # Classes from boxes, as they stand in the file, see :class:`bccd_d2.conversion.classes.ClassTable`.
-    classes: Mapping[str, Any] | None = None
+    classes: ClassTable | None = None  # classes from boxes or points
     # Folder with the lists of the official split, seen from the root or a folder below it; without it, folders
     # named train and test tell the official part.
     image_sets: str | None = None
@@ -116,6 +116,9 @@ def _spec(content: Any) -> DatasetSpec:
     if "instances" in given:
         given["instances"] = _build("instances: ", given["instances"], InstanceRule)
     given["annotates"] = given.get("annotates") or {}
+    if given.get("classes") is not None:
+        order = given["annotates"] if isinstance(given["annotates"], Mapping) else ()
+        given["classes"] = ClassTable.from_mapping(given["classes"], order)
     return _build("", given, DatasetSpec)
 
 

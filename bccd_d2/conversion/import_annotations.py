@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from bccd_d2.conversion.convert_image import ConvertedImage, Converter
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.importers import missing_images, read_annotations
 from bccd_d2.conversion.importers.common import Imported, ImportedCell, ImportedImage
-from bccd_d2.conversion.instances import InstanceCounts
 from bccd_d2.conversion.pairs import FolderPair, ImageMaskPair, ImageRecord, with_unique_stems
 from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import InputError
@@ -40,23 +40,19 @@ IMAGES_ONLY = DatasetSpec("annotations of another tool", (FolderPair("."),), Mas
 class AnnotatedImage(ImageMaskPair):
     """An image with its annotations in place of a mask."""
 
-    annotations: ImportedImage = field(default_factory=lambda: ImportedImage("", Path()))
+    annotations: ImportedImage = field(kw_only=True)
 
 
 @dataclass(frozen=True)
 class AnnotationConverter(Converter):
     """Converts annotated images."""
 
-    classes: tuple[str, ...] = ()  # names in the order of the category ids from 1
+    class_names: Sequence[str] = ()
     min_area: int = 1  # cells of fewer pixels are dropped
 
-    @property
-    def class_names(self) -> list[str]:
-        """As given."""
-        return list(self.classes)
-
-    def convert(self, number: int, pair: ImageMaskPair, compare: bool = False) -> ConvertedImage:
-        """See :meth:`bccd_d2.conversion.convert_image.Converter.convert`; there is nothing to compare."""
+    def __call__(self, item: tuple[int, ImageMaskPair, bool]) -> ConvertedImage:
+        """See :meth:`bccd_d2.conversion.convert_image.Converter.__call__`; there is nothing to compare."""
+        number, pair, _ = item
         assert isinstance(pair, AnnotatedImage)
         record = self.record(number, pair)
         said = pair.annotations.size
@@ -86,10 +82,10 @@ class AnnotationConverter(Converter):
         if boxes:
             drawn += self._weak(record, boxes, drawn, counts)
         self.finish(record, drawn, lambda: _label_map(record, drawn), counts)
-        return ConvertedImage(record, drawn, InstanceCounts(), counts)
+        return ConvertedImage(record, drawn, counts)
 
     def _category(self, cell: ImportedCell) -> int:
-        return 1 + self.classes.index(cell.class_name or DEFAULT_CLASS)
+        return 1 + self.class_names.index(cell.class_name or DEFAULT_CLASS)
 
     def _weak(
         self,
@@ -163,7 +159,6 @@ def convert_annotations(
     *,
     kind: str | None = None,
     images: Path | None = None,
-    table: ClassTable | None = None,
     min_area: int = 1,
     workers: int = 1,
     overwrite: bool = False,
@@ -173,9 +168,9 @@ def convert_annotations(
     :func:`bccd_d2.conversion.convert.convert_dataset` writes.
 
     ``kind`` is one of :data:`bccd_d2.conversion.importers.FORMATS`, recognised where not given; ``images`` the
-    folder of the images where they are not beside the annotations; ``table`` what the class names stand for
-    (without it they stay, and cells without a class are ``cell``). Cells of fewer than ``min_area`` pixels are
-    dropped.
+    folder of the images where they are not beside the annotations. The ``classes`` of the dataset spec say what the
+    class names stand for; without them they stay, and cells without a class are ``cell``. Cells of fewer than
+    ``min_area`` pixels are dropped.
     """
     path, options = Path(path), options or ConversionOptions()
     known = options.spec
@@ -186,7 +181,7 @@ def convert_annotations(
         raise InputError(
             f"{path}: no annotated image in {kind} format (of {len(imported.images)}); expected cells"
         )
-    classes = tuple(dict.fromkeys([*options.spec.annotates, *_classes(imported, table)]))
+    classes = tuple(dict.fromkeys([*options.spec.annotates, *_classes(imported, known.classes)]))
     for what, count in sorted(imported.counts.items()):
         logger.warning("%s: %d %s", path, count, what)
 
@@ -206,7 +201,7 @@ def convert_annotations(
                 raise InputError(
                     f"{place}: annotated in {by_path[place].annotations.source} and in {image.source}, expected one"
                 )
-            by_path[place] = AnnotatedImage(stem_of(place.name), place, place, image.part, image)
+            by_path[place] = AnnotatedImage(stem_of(place.name), place, place, image.part, annotations=image)
         unused = len(files.paths) - len(by_path)
         if unused > 0:
             logger.info("%s: %d images here have no annotations and are not used", files.folder, unused)

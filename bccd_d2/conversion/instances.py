@@ -7,7 +7,8 @@ h-maxima (Soille 2003) as markers, in units of the image's median cell diameter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
@@ -49,26 +50,11 @@ class InstanceRule:
                 raise InputError(f"{name} {getattr(self, name)}, expected {expected}")
 
 
-@dataclass(frozen=True)
-class InstanceCounts:
-    """What became of the components of one mask, or of many."""
-
-    components: int = 0
-    kept: int = 0
-    specks: int = 0
-    holes_filled: int = 0
-    cut: int = 0
-    added_by_cuts: int = 0
-
-    def __add__(self, other: InstanceCounts) -> InstanceCounts:
-        return InstanceCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-
 class LabelledInstances(NamedTuple):
-    """Label map int32 (height, width), 0 for background and 1..n for instances, with the counts behind it."""
+    """Instances of one mask."""
 
-    labels: NDArray[np.int32]
-    counts: InstanceCounts
+    labels: NDArray[np.int32]  # (height, width), 0 for background and 1..n for instances
+    counts: Counter[str]  # what became of the components of the mask, by name
 
 
 def label_instances(mask: NDArray, rule: InstanceRule = InstanceRule()) -> LabelledInstances:
@@ -133,8 +119,9 @@ def clean_instances(labels: NDArray, rule: InstanceRule) -> LabelledInstances:
         compact, holes = _fill_holes(compact, rule)
     if rule.cut is not None and kept:
         compact, cut, added = cut_touching(compact, rule.cut, median)
-    counts = InstanceCounts(components, kept + added, components - kept, holes, cut, added)
-    return LabelledInstances(compact, counts)
+    counts = {"components": components, "specks dropped": components - kept, "holes filled": holes}
+    counts |= {"components cut apart": cut, "instances added by cuts": added}
+    return LabelledInstances(compact, Counter(counts))
 
 
 def _components(mask: NDArray, connectivity: int) -> NDArray[np.int32]:

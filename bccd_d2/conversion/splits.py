@@ -15,13 +15,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.conversion.convert_image import read_pair_mask
 from bccd_d2.conversion.pairs import ImageMaskPair, list_names
 from bccd_d2.conversion.stain_clusters import cluster_stains, stain_features
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_lines, write_json
 from bccd_d2.io.background import find_foreground
 from bccd_d2.io.images import read_image
-from bccd_d2.io.masks import MaskRule, read_mask
+from bccd_d2.io.masks import MaskRule
 from bccd_d2.parallel import map_files
 from bccd_d2.structures.coco import PARTS as PARTS
 from bccd_d2.structures.coco import read_json
@@ -182,13 +183,9 @@ def _groups_by_stain(
 def _measure_stain(pair: ImageMaskPair, rule: MaskRule) -> tuple[NDArray[np.float64], tuple[int, int]]:
     """Stain features and (height, width) of a pair."""
     image = read_image(pair.image, "RGB")
-    mask = read_mask(pair.mask, rule).array if rule.kind != "none" else find_foreground(image)
-    height, width = mask.shape
-    if image.shape[:2] != (height, width):
-        raise InputError(
-            f"{pair.mask}: mask of {width}x{height} pixels, expected {image.shape[1]}x{image.shape[0]}"
-        )
-    return stain_features(image, (mask != 0).view(np.uint8)), (height, width)
+    size = image.shape[:2]
+    mask = read_pair_mask(pair, size, rule) if rule.kind != "none" else find_foreground(image)
+    return stain_features(image, (mask != 0).view(np.uint8)), size
 
 
 def _groups_from_table(pairs: Sequence[ImageMaskPair], path: str, column: str) -> dict[str, str]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import statistics
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.coco import load_coco_json
+from detectron2.structures import BoxMode
 
 from bccd_d2.errors import InputError
 from bccd_d2.io.coco_images import image_path, image_root
@@ -22,8 +20,7 @@ from bccd_d2.structures.coco import read_coco, unlabeled_categories
 from bccd_d2.structures.names import match_classes
 
 _logger = logging.getLogger(__name__)
-# What Detectron2's reader takes for something else, such as keypoints, stays behind.
-_KEYS = ("id", "image_id", "category_id", "iscrowd", "bbox", "segmentation", "area", "border")
+_KEYS = ("iscrowd", "bbox", "segmentation", "area", "border")
 # An image with fewer whole cells says little about its magnification.
 _FEWEST_CELLS = 4
 
@@ -128,28 +125,29 @@ def _register(name: str, json_file: Path, names: Sequence[str] | None = None, re
         document = read_coco(json_file)
         folder = image_root(document, json_file)
         unlabeled = _unlabeled(document, json_file, names)
-        with tempfile.TemporaryDirectory() as temporary:
-            # The document as it was read, repaired where it had faults, which Detectron2's reader would fail on.
-            path = Path(temporary) / json_file.name
-            images = [
-                {**image, "file_name": str(image_path(folder, image["file_name"]))}
-                for image in document["images"]
-            ]
-            annotations = [{key: a[key] for key in _KEYS if key in a} for a in document["annotations"]]
-            path.write_text(
-                json.dumps(
-                    {"images": images, "annotations": annotations, "categories": document["categories"]}
-                ),
-                encoding="utf-8",
-            )
-            dicts = load_coco_json(str(path), "", extra_annotation_keys=["border", "area"])
+        # Detectron2's own reader fails on what the repair of the document accepts.
+        records: dict[int, dict[str, Any]] = {
+            image["id"]: {
+                "file_name": str(image_path(folder, image["file_name"])),
+                "height": image["height"],
+                "width": image["width"],
+                "image_id": image["id"],
+                "annotations": [],
+            }
+            for image in sorted(document["images"], key=lambda image: image["id"])
+        }
         others = 0
-        for record in dicts:
-            known = [one for one in record["annotations"] if one["category_id"] in indices]
-            others += len(record["annotations"]) - len(known)
-            record["annotations"] = [{**one, "category_id": indices[one["category_id"]]} for one in known]
+        for annotation in document["annotations"]:
+            index = indices.get(annotation["category_id"])
+            if index is None:
+                others += 1
+                continue
+            one = {key: annotation[key] for key in _KEYS if key in annotation}
+            one |= {"category_id": index, "bbox_mode": BoxMode.XYWH_ABS}
+            records[annotation["image_id"]]["annotations"].append(one)
         if others:
             _logger.warning("%s: %d annotations of classes that the model does not have", json_file, others)
+        dicts = list(records.values())
         usual = _disc_diameter([area for record in dicts for area in _whole_areas(record)])
         for record in dicts:
             areas = _whole_areas(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,16 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
 from bccd_d2.errors import InputError
+from bccd_d2.files import read_lines
+from bccd_d2.io.find_images import SUFFIXES
 from bccd_d2.io.images import read_image
 from bccd_d2.io.sources import ArraySource, ImageSource
 
 MARGIN = 1.5
 """Crops for training are cut this much larger, so that turned and shifted ones show no invented pixels."""
-_IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+_Cell = tuple[
+    ImageSource, tuple[float, float], str, str
+]  # image, centre of the cell, type, name of the image
 
 
 @dataclass(frozen=True)
@@ -70,22 +74,19 @@ def read_type_folders(folder: Path, types: Mapping[str, str | None], side: float
     The network's crop is ``side`` pixels of the files wide, resized to ``size``. Raises InputError where a folder is
     missing or empty, or an image cannot be read.
     """
-    names = _type_names(types)
-    pixels, labels, images, centres = [], [], [], []
-    for key, name in types.items():
-        if name is None:
-            continue
-        files = sorted(path for path in (folder / key).glob("*") if path.suffix.lower() in _IMAGES)
-        if not files:
-            raise InputError(f"{folder / key}: expected images of {name}, found none")
-        for path in files:
-            source = ArraySource(read_image(path))
-            centre = (source.width / 2, source.height / 2)
-            pixels.append(cut_crop(source, *centre, side * MARGIN, round(size * MARGIN)))
-            labels.append(names.index(name))
-            images.append(f"{key}/{path.name}")
-            centres.append(centre)
-    return TypeCrops(np.array(pixels), np.array(labels, np.int64), np.array(images), np.array(centres))
+
+    def cells() -> Iterator[_Cell]:
+        for key, name in types.items():
+            if name is None:
+                continue
+            files = sorted(path for path in (folder / key).glob("*") if path.suffix.lower() in SUFFIXES)
+            if not files:
+                raise InputError(f"{folder / key}: expected images of {name}, found none")
+            for path in files:
+                source = ArraySource(read_image(path))
+                yield source, (source.width / 2, source.height / 2), name, f"{key}/{path.name}"
+
+    return _cut_crops(cells(), types, side, size)
 
 
 def read_type_points(folder: Path, types: Mapping[str, str | None], side: float, size: int) -> TypeCrops:
@@ -94,43 +95,51 @@ def read_type_points(folder: Path, types: Mapping[str, str | None], side: float,
     ``types`` gives the name of the type by what the files call it, ``None`` leaves these cells out; sizes as for
     :func:`read_type_folders`. Raises InputError where a file is missing or a row is not of that form.
     """
-    names = _type_names(types)
-    pixels, labels, images, centres = [], [], [], []
     left_out: Counter[str] = Counter()
-    pictures = {path.stem: path for path in (folder / "images").glob("*") if path.suffix.lower() in _IMAGES}
+    pictures = {path.stem: path for path in (folder / "images").glob("*") if path.suffix.lower() in SUFFIXES}
     tables = sorted((folder / "labels").glob("*.txt"))
     if not tables:
         raise InputError(f"{folder / 'labels'}: expected text files with rows 'x y type', found none")
-    for table in tables:
-        if table.stem not in pictures:
-            raise InputError(f"{table}: expected an image {folder / 'images' / table.stem}.*, found none")
-        source = ArraySource(read_image(pictures[table.stem]))
-        for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                x, y, key = line.split()
-                point = (float(x) + 0.5, float(y) + 0.5)  # the middle of the pixel
-                name = types[key]
-            except (ValueError, KeyError) as error:
-                expected = f"'x y type' with a type of {', '.join(types)}"
-                raise InputError(f"{table}, line {number}: expected {expected}, found {line!r}") from error
-            if name is None:
-                left_out[key] += 1
-                continue
-            pixels.append(cut_crop(source, *point, side * MARGIN, round(size * MARGIN)))
-            labels.append(names.index(name))
-            images.append(pictures[table.stem].name)
-            centres.append(point)
+
+    def cells() -> Iterator[_Cell]:
+        for table in tables:
+            if table.stem not in pictures:
+                raise InputError(f"{table}: expected an image {folder / 'images' / table.stem}.*, found none")
+            source = ArraySource(read_image(pictures[table.stem]))
+            for number, line in enumerate(read_lines(table, "rows 'x y type'"), start=1):
+                if not line.strip():
+                    continue
+                try:
+                    x, y, key = line.split()
+                    point = (float(x) + 0.5, float(y) + 0.5)  # the middle of the pixel
+                    name = types[key]
+                except (ValueError, KeyError) as error:
+                    expected = f"'x y type' with a type of {', '.join(types)}"
+                    raise InputError(
+                        f"{table}, line {number}: expected {expected}, found {line!r}"
+                    ) from error
+                if name is None:
+                    left_out[key] += 1
+                else:
+                    yield source, point, name, pictures[table.stem].name
+
+    crops = _cut_crops(cells(), types, side, size)
     for key, count in left_out.items():
         logging.getLogger(__name__).info(
             "%d cells of type %s are left out, as the configuration says", count, key
         )
+    return crops
+
+
+def _cut_crops(cells: Iterable[_Cell], types: Mapping[str, str | None], side: float, size: int) -> TypeCrops:
+    names = list(dict.fromkeys(name for name in types.values() if name is not None))
+    pixels, labels, images, centres = [], [], [], []
+    for source, centre, name, image in cells:
+        pixels.append(cut_crop(source, *centre, side * MARGIN, round(size * MARGIN)))
+        labels.append(names.index(name))
+        images.append(image)
+        centres.append(centre)
     return TypeCrops(np.array(pixels), np.array(labels, np.int64), np.array(images), np.array(centres))
-
-
-def _type_names(types: Mapping[str, str | None]) -> list[str]:
-    return list(dict.fromkeys(name for name in types.values() if name is not None))
 
 
 def split_by_image(crops: TypeCrops, share: float, seed: int) -> NDArray[np.bool_]:

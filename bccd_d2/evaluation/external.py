@@ -239,7 +239,7 @@ def _is_coloured(path: Path) -> bool:
 
 
 def _read_labels(path: Path) -> tuple[NDArray[np.integer], Cells]:
-    labels = read_mask(path, MaskRule("instances")).array
+    labels = read_mask(path, MaskRule("instances"))
     cells = Cells.from_label_image(labels)
     if len(cells) == 1 and (parts := ndimage.label(labels > 0)[1]) >= SEMANTIC_PARTS:
         raise InputError(

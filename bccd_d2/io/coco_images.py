@@ -37,9 +37,12 @@ def image_root(document: Mapping[str, Any], path: Path) -> Path:
     seen from the folder above annotations/; or where :func:`find_image_folder` finds the images; or the folder
     above that of the JSON.
     """
-    above = path.parent.parent
+    return _known_root(document, path) or path.parent.parent
+
+
+def _known_root(document: Mapping[str, Any], path: Path) -> Path | None:
     written = (document.get("info") or {}).get("image_root")
-    return above / written if written else find_image_folder(document, path) or above
+    return path.parent.parent / written if written else find_image_folder(document, path)
 
 
 def find_image_folder(document: Any, path: Path) -> Path | None:
@@ -68,25 +71,11 @@ def check_file(path: Path, root: Path | None = None) -> tuple[list[str], Path | 
     """
     document, repairs, faults = repair_coco(read_json(path))
     log_repairs(path, repairs)
-    cells = [annotation for annotation in document["annotations"] if not annotation["iscrowd"]]
-    if document["annotations"] and not cells:
-        logger.warning(
-            "%s: all %d annotations have iscrowd 1 (regions to ignore), so a training has nothing to learn from; set "
-            "it to 0 if they are single cells",
-            path,
-            len(document["annotations"]),
-        )
-    if root is None:
-        path = path.resolve()
-        written = (document.get("info") or {}).get("image_root")
-        root = path.parent.parent / written if written is not None else find_image_folder(document, path)
-    if not any(not annotation["iscrowd"] for annotation in document["annotations"]):
-        logger.warning(
-            "%s: nothing to learn from: of %d annotations all are regions to ignore (iscrowd 1); set it to 0 if they "
-            "are single cells",
-            path,
-            len(document["annotations"]),
-        )
+    number = len(document["annotations"])
+    if all(annotation["iscrowd"] for annotation in document["annotations"]):
+        what = f"all {number} annotations have iscrowd 1 (regions to ignore); set it to 0 if they are single cells"
+        logger.warning("%s: nothing to learn from: %s", path, what if number else "no annotations")
+    root = root or _known_root(document, path.resolve())
     return faults + (list(image_faults(document["images"], root)) if root else []), root
 
 

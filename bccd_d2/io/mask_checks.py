@@ -54,15 +54,6 @@ def fills_image(bbox: Sequence[float], area: float, height: int, width: int) -> 
     return list(bbox) == [0, 0, width, height] and area > _MOST * height * width
 
 
-def is_background(mask: NDArray[np.bool_]) -> bool:
-    """Whether the largest part of a (height, width) mask :func:`fills_image`."""
-    if np.count_nonzero(mask) <= _MOST * mask.size:
-        return False
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    largest = stats[1:][stats[1:, cv2.CC_STAT_AREA].argmax()].tolist()
-    return fills_image(largest[:4], largest[cv2.CC_STAT_AREA], *mask.shape)
-
-
 def surrounds(mask: NDArray[np.bool_]) -> bool:
     """Whether one part of a (height, width) mask touches all sides of the image, and no part of the rest does."""
     height, width = mask.shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -76,40 +76,31 @@ class MaskRule:
         return [name for name in dict.fromkeys(names) if name != BACKGROUND]
 
 
-class MaskContent(NamedTuple):
-    """A mask that has been read.
+def read_mask(path: Path, rule: MaskRule = MaskRule()) -> NDArray[np.integer]:
+    """Read a mask file (PNG, JPEG, BMP, TIFF or ``.npy``) as the rule says: (height, width).
 
-    ``array`` is (height, width): for ``binary`` uint8 with 1 for cells; for ``classes`` uint8 with 0 for background
-    and k for the k-th of the rule's ``class_names``; for ``instances`` integers, one a cell; for ``none`` uint8 0.
+    By kind: ``binary`` uint8 with 1 for cells; ``classes`` uint8 with 0 for background and k for the k-th of the
+    rule's ``class_names``; ``instances`` integers, one per cell; ``none`` uint8 0. Raises InputError for a file that
+    is empty, truncated, no image, or has other values than the rule expects.
     """
-
-    kind: MaskKind
-    array: NDArray[np.integer]
-
-
-def read_mask(path: Path, rule: MaskRule | None = None) -> MaskContent:
-    """Read a mask file (PNG, JPEG, BMP, TIFF or ``.npy``) as the rule says. Raises InputError for a file that is
-    empty, truncated, no image, or has other values than the rule expects.
-    """
-    rule = rule or MaskRule()
     if rule.kind == "none":
-        return MaskContent("none", np.zeros(read_image_size(path), np.uint8))
+        return np.zeros(read_image_size(path), np.uint8)
     if rule.colours:
-        return MaskContent("classes", _classes(path, _load(path, colour=True), rule))
+        return _classes(path, _load(path, colour=True), rule)
     if rule.channel == ALL_COLOURS:
-        return MaskContent("instances", colour_codes(_load(path, colour=True)))
+        return colour_codes(_load(path, colour=True))
     stored = _load(path, colour=rule.kind == "binary" or rule.channel is not None)
     values = _one_channel(path, stored, rule.channel)
     if rule.kind == "instances":
-        return MaskContent("instances", _instances(path, values))
+        return _instances(path, values)
     if rule.kind == "classes":
-        return MaskContent("classes", _classes(path, values, rule))
+        return _classes(path, values, rule)
     mask = _binary(path, values, rule)
     if rule.threshold is None and not rule.invert and _is_reversed(path) and surrounds(mask.view(bool)):
         # Which of the two is meant by a file that shows its levels reversed depends on the program that wrote it.
         warn_once(path, "a mask that is stored with reversed levels; the part around the cells is background")
         mask = (mask == 0).view(np.uint8)
-    return MaskContent("binary", mask)
+    return mask
 
 
 def _load(path: Path, *, colour: bool) -> NDArray:

@@ -94,8 +94,9 @@ def test_classes_of_boxes_reach_the_json(tmp_path: Path, workers: int) -> None:
     assert summary.events["boxes with a component of their own"] == 2
     assert summary.events["components without box: keep"] == 2
     written = document["info"]["options"]["class_source"]
-    assert (written["source"], written["weak"]) == ("boxes", False)
-    assert written["categories"]["ring"] == "infected RBC"
+    assert written == {"source": "boxes", "weak": False}
+    table = document["info"]["options"]["spec"]["classes"]
+    assert (table["categories"]["ring"], table["shared"]) == ("infected RBC", "cut")
 
 
 def test_ignored_cells_are_regions_of_every_category(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def all_entries(out: Path, key: str) -> list[dict[str, Any]]:
 def test_drawn_masks_come_out_pixel_for_pixel(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     summary = convert_dataset(root, out)
-    assert (summary.counts.components, summary.counts.kept, summary.counts.specks) == (30, 20, 10)
+    assert (summary.events["components"], summary.events["specks dropped"]) == (30, 10)
     assert [summary.images[part] for part in PARTS] == [7, 2, 1]
     for document in documents(out):
         assert document["categories"] == [{"id": 1, "name": "cell"}]

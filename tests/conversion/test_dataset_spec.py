@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.dataset_spec import DatasetSpec, known_specs, read_spec
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.pairs import FolderPair
@@ -34,7 +35,8 @@ def test_everything_a_file_may_say(tmp_path: Path) -> None:
           connectivity: 4
           fill_holes: 50
           cut: 0.4
-        classes: {boxes: VOC}
+        annotates: {WBC: complete}
+        classes: {format: voc, boxes: VOC, categories: {a: RBC}, default: RBC}
         """,
     )
     assert read_spec(path) == DatasetSpec(
@@ -47,7 +49,8 @@ def test_everything_a_file_may_say(tmp_path: Path) -> None:
             max_unlisted=0.05,
         ),
         InstanceRule(30, 0.1, 4, 50, 0.4),
-        {"boxes": "VOC"},
+        ClassTable("voc", {"a": "RBC"}, "VOC", "RBC", order=("WBC",)),
+        annotates={"WBC": "complete"},
     )
 
 

@@ -69,7 +69,7 @@ def test_many_labels_want_more_bits(tmp_path: Path) -> None:
         write_label_masks(document, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     write_label_masks(document, tmp_path / "out", "tif")
-    read = read_mask(tmp_path / "out" / "a.tif", MaskRule(kind="instances")).array
+    read = read_mask(tmp_path / "out" / "a.tif", MaskRule(kind="instances"))
     assert np.array_equal(read, np.eye(20) * 70001)
 
 
@@ -79,7 +79,7 @@ def test_ignored_regions_are_in_the_table_only(tmp_path: Path) -> None:
     document = document_of(labels)
     document["annotations"][0]["iscrowd"] = 1
     write_label_masks(document, tmp_path)
-    drawn = read_mask(tmp_path / "a.png", MaskRule(kind="instances")).array
+    drawn = read_mask(tmp_path / "a.png", MaskRule(kind="instances"))
     assert np.array_equal(drawn, np.where(labels == 2, 2, 0))
     with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

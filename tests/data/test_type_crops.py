@@ -55,6 +55,11 @@ def test_points_become_crops_of_their_types(tmp_path, caplog):
     table.write_text("30 20 7\n5 5 99\n")
     with pytest.raises(InputError, match=r"1\.txt, line 2: expected 'x y type' with a type of 0, 7, 10"):
         read_type_points(tmp_path, types, side=10, size=10)
+    table.write_bytes("\ufeff30 20 7\n".encode())
+    assert read_type_points(tmp_path, types, side=10, size=10).labels.tolist() == [1]
+    table.write_bytes(b"30 20 7 \xe9\n")
+    with pytest.raises(InputError, match=r"1\.txt: not UTF-8"):
+        read_type_points(tmp_path, types, side=10, size=10)
 
 
 def test_an_empty_folder_of_a_type_is_named(tmp_path):

@@ -106,7 +106,7 @@ def test_json_holds_no_nan_and_reads_back(found):
 @pytest.mark.real_data
 def test_real_truth_is_perfect_against_itself(real_pairs_root, tmp_path):
     pair = find_pairs(real_pairs_root)[0]
-    cells = Cells.from_label_image(label_instances(read_mask(pair.mask).array).labels)
+    cells = Cells.from_label_image(label_instances(read_mask(pair.mask)).labels)
     annotations = [
         {"id": i, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": rle}
         for i, rle in enumerate(cells.rles(), start=1)

@@ -96,26 +96,3 @@ def test_without_pydicom_the_way_out_is_named(tmp_path, monkeypatch):
     for read in (read_image, read_image_size, page_count, open_source):
         with pytest.raises(InputError, match=r"a DICOM file, which needs pydicom.*OME-TIFF"):
             read(path)
-
-
-MAGIC = {
-    "a.nd2": (b"\xda\xce\xbe\x0a", "Nikon ND2"),
-    "stack": (b"\xda\xce\xbe\x0a", "Nikon ND2"),
-    "a.lif": (b"\x70\0\0\0", "Leica LIF"),
-    "a.czi": (b"ZISRAWFILE", "Zeiss CZI"),
-    "renamed.tif": (b"ZISRAWFILE", "Zeiss CZI"),
-    "a.vsi": (b"II*\0", "Olympus VSI"),
-    "a.oib": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Olympus OIB"),
-    "a.zvi": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Zeiss ZVI"),
-    "a.ims": (b"\x89HDF\r\n\x1a\n", "Imaris"),
-}
-
-
-@pytest.mark.parametrize("name", MAGIC)
-def test_formats_of_microscopes_are_named_with_the_way_out(tmp_path, name):
-    magic, words = MAGIC[name]
-    path = tmp_path / name
-    path.write_bytes(magic + bytes(600))
-    for read in (read_image, read_image_size, open_source):
-        with pytest.raises(InputError, match=rf"{words} .*save it as OME-TIFF"):
-            read(path)

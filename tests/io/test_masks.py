@@ -69,8 +69,7 @@ WRITERS: dict[str, Callable[[Path, np.ndarray], object]] = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_binary_mask_reads_the_same_from_every_format(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / name, MASK)
-    kind, array = read_mask(tmp_path / name)
-    assert kind == "binary"
+    array = read_mask(tmp_path / name)
     assert array.dtype == np.uint8
     assert np.array_equal(array, MASK)
 
@@ -80,7 +79,7 @@ def test_a_jpeg_mask_wants_a_threshold(tmp_path: Path, quality: int) -> None:
     path = save(tmp_path / "m.jpg", grey(MASK), quality=quality)
     with pytest.raises(InputError, match=r"m\.jpg: a mask of \d+ values .* expected 0 and one other"):
         read_mask(path)
-    read = read_mask(path, read_spec("jpeg_masks").mask).array
+    read = read_mask(path, read_spec("jpeg_masks").mask)
     outline = cv2.dilate(grey(MASK), np.ones((3, 3))) != cv2.erode(grey(MASK), np.ones((3, 3)))
     assert np.array_equal(read[~outline], MASK[~outline])
 
@@ -91,7 +90,7 @@ def test_alpha_and_single_channels(tmp_path: Path) -> None:
     path = save(tmp_path / "m.png", black)
     with pytest.raises(InputError, match="only the alpha channel varies"):
         read_mask(path)
-    assert np.array_equal(read_mask(path, MaskRule(channel="alpha")).array, MASK)
+    assert np.array_equal(read_mask(path, MaskRule(channel="alpha")), MASK)
     with pytest.raises(InputError, match="3 channels, expected one named 'alpha'"):
         read_mask(save(tmp_path / "rgb.png", black[..., :3]), MaskRule(channel="alpha"))
 
@@ -102,9 +101,7 @@ def test_palette_indices_are_classes(tmp_path: Path) -> None:
     image = Image.fromarray(indices, "P")
     image.putpalette([0, 0, 0, 10, 20, 30, 10, 20, 30, 99, 0, 0])
     image.save(tmp_path / "m.png")
-    kind, classes = read_mask(tmp_path / "m.png", read_spec("palette").mask)
-    assert kind == "classes"
-    assert np.array_equal(classes, indices)
+    assert np.array_equal(read_mask(tmp_path / "m.png", read_spec("palette").mask), indices)
 
 
 def test_cytoplasm_and_nucleus_are_one_class(tmp_path: Path) -> None:
@@ -113,8 +110,8 @@ def test_cytoplasm_and_nucleus_are_one_class(tmp_path: Path) -> None:
     cv2.circle(values, (30, 30), 8, 255, -1)
     rule = read_spec("wbc_grey").mask
     assert rule.class_names == ["WBC"]
-    assert np.array_equal(read_mask(save(tmp_path / "m.png", values), rule).array, values > 0)
-    compressed = read_mask(save(tmp_path / "m.jpg", values, quality=90), rule).array
+    assert np.array_equal(read_mask(save(tmp_path / "m.png", values), rule), values > 0)
+    compressed = read_mask(save(tmp_path / "m.jpg", values, quality=90), rule)
     assert np.count_nonzero(compressed != (values > 0)) < 0.03 * values.size
 
 
@@ -135,7 +132,7 @@ def test_anti_aliased_edges_grow_no_rims(tmp_path: Path) -> None:
     # grey and olive lie half-way between the others: what a plain nearest colour would paint around every cell
     colours |= {(128, 128, 128): "dust", (128, 128, 0): "stain"}
     rule = MaskRule(kind="classes", colours=tuple(colours.items()), tolerance=8, max_unlisted=0.1)
-    classes = read_mask(save(tmp_path / "m.png", drawing), rule).array
+    classes = read_mask(save(tmp_path / "m.png", drawing), rule)
     distance = [(drawing.astype(int) - colour) ** 2 for colour in colours]
     plain = np.sum(distance, axis=-1).argmin(axis=0)
     assert np.count_nonzero(plain > 3) > 50
@@ -199,9 +196,7 @@ def test_label_maps_keep_every_value(tmp_path: Path, name: str, dtype: type) -> 
         tifffile.imwrite(tmp_path / name, labels, compression="zlib")
     else:
         Image.fromarray(labels).save(tmp_path / name)
-    kind, array = read_mask(tmp_path / name, read_spec("label_maps").mask)
-    assert kind == "instances"
-    assert np.array_equal(array, labels)
+    assert np.array_equal(read_mask(tmp_path / name, read_spec("label_maps").mask), labels)
 
 
 def test_arrays_that_are_no_masks(tmp_path: Path) -> None:
@@ -226,7 +221,7 @@ def test_arrays_that_are_no_masks(tmp_path: Path) -> None:
 def test_all_cells_is_taken_for_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="every pixel is a cell"):
         read_mask(save(tmp_path / "m.png", np.full((9, 9), 255, np.uint8)))
-    assert not read_mask(save(tmp_path / "e.png", np.zeros((9, 9), np.uint8))).array.any()
+    assert not read_mask(save(tmp_path / "e.png", np.zeros((9, 9), np.uint8))).any()
 
 
 @pytest.mark.parametrize(
@@ -254,4 +249,4 @@ def test_in_a_dense_field_the_part_around_the_cells_is_background_whatever_the_p
     image = Image.fromarray(np.where(mask, stored, 255 - stored).astype(np.uint8), "P")
     image.putpalette([level for grey in range(255, -1, -1) for level in (grey, grey, grey)])
     image.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "a.png").array, mask)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), mask)

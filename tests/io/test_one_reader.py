@@ -204,23 +204,26 @@ def test_levels_in_a_sliver_of_the_range_are_said(tmp_path, rgb, name, caplog):
 
 
 SIGNATURES = {
-    "a.nd2": (b"\xda\xce\xbe\x0a" + bytes(600), "Nikon ND2"),
-    "b.bin": (b"\xda\xce\xbe\x0a" + bytes(600), "Nikon ND2"),
-    "c.nd2": (b"what old ND2 files begin with" * 20, "Nikon ND2"),
-    "a.lif": (b"\x70\0\0\0" + bytes(600), "Leica LIF"),
-    "a.czi": (b"ZISRAWFILE" + bytes(600), "Zeiss CZI"),
-    "b.czi": (bytes(600), "Zeiss CZI"),
-    "a.dcm": (bytes(128) + b"DICM" + bytes(600), "DICOM"),
-    "a.dicom": (bytes(600), "DICOM"),
-    "a.oib": (bytes(600), "Olympus OIB"),
+    "a.nd2": (b"\xda\xce\xbe\x0a", "Nikon ND2"),
+    "b.bin": (b"\xda\xce\xbe\x0a", "Nikon ND2"),
+    "c.nd2": (b"what old ND2 files begin with", "Nikon ND2"),
+    "a.lif": (b"\x70\0\0\0", "Leica LIF"),
+    "a.czi": (b"ZISRAWFILE", "Zeiss CZI"),
+    "b.czi": (b"", "Zeiss CZI"),
+    "renamed.tif": (b"ZISRAWFILE", "Zeiss CZI"),
+    "a.dcm": (bytes(128) + b"DICM", "DICOM"),
+    "a.dicom": (b"", "DICOM"),
+    "a.vsi": (b"II*\0", "Olympus VSI"),
+    "a.oib": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Olympus OIB"),
+    "a.zvi": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Zeiss ZVI"),
 }
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_formats_of_microscopes_are_named_with_the_way_out(tmp_path, name, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)  # which would read DICOM
-    content, kind = SIGNATURES[name]
-    (tmp_path / name).write_bytes(content)
+    start, kind = SIGNATURES[name]
+    (tmp_path / name).write_bytes(start + bytes(600))
     for read in (read_image, read_image_size, open_source):
         with pytest.raises(InputError, match=f"{name}: an? {kind} file.*OME-TIFF"):
             read(tmp_path / name)

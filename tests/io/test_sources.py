@@ -9,7 +9,7 @@ from PIL import Image
 
 from bccd_d2.errors import InputError
 from bccd_d2.io import tiff_source
-from bccd_d2.io.images import open_source, page_count
+from bccd_d2.io.images import open_source, page_count, read_image_size
 
 HEIGHT, WIDTH = 70, 110
 
@@ -56,6 +56,13 @@ def test_tiff_layouts(tmp_path, rgb, layout):
     stored = rgb.transpose(2, 0, 1) if "planarconfig" in options else rgb
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", **options)
     assert np.array_equal(read(tmp_path / "a.tif"), rgb)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])
+def test_size_of_every_format_and_bytes_after_its_end(tmp_path, rgb, suffix):
+    path = save(tmp_path / f"a.{suffix}", rgb)
+    path.write_bytes(path.read_bytes() + b"appended by a camera" * 1000)
+    assert read_image_size(path) == (HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

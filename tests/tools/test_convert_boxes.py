@@ -67,7 +67,7 @@ def test_boxes_without_masks(voc_root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = run("--root", voc_root, "--output", out, "--spec", "bccd_voc", "--official", "--ignore-unlabelled")
     assert "boxes without component: weak: 10" in said
-    assert "0 components" not in said
+    assert "components:" not in said
     assert "train: 3 images, 6 annotations" in said
     document = read_coco(out / annotation_file("test"))
     assert [image["file_name"] for image in document["images"]] == ["JPEGImages/smear 3.jpg"]

@@ -44,7 +44,7 @@ def read_mask_folders(files: list[Path], images: ImageFiles) -> Imported:
         for path in files:
             if path.parent.parent != folder:
                 continue
-            mask = read_mask(path, MaskRule("binary", threshold=127)).array != 0
+            mask = read_mask(path, MaskRule("binary", threshold=127)) != 0
             image.size = mask.shape[0], mask.shape[1]
             image.cells += label_cells(mask.astype(np.int32))
         result.images.append(image)
@@ -53,7 +53,7 @@ def read_mask_folders(files: list[Path], images: ImageFiles) -> Imported:
 
 def read_label_file(path: Path, images: ImageFiles, result: Imported) -> list[ImportedImage]:
     """Read a label image as ``tools/predict.py`` writes it: NAME.tif, and NAME.csv with the class of each label."""
-    labels = read_mask(path, MaskRule("instances")).array
+    labels = read_mask(path, MaskRule("instances"))
     image = ImportedImage(path.stem, path, label_cells(labels), (labels.shape[0], labels.shape[1]))
     rows = read_label_table(path)
     if rows is not None:
