@@ -100,6 +100,11 @@ class CellTyper:
         """Read classifiers; an InputError if a file is not what it should be."""
         return cls([load_classifier(Path(path), device) for path in paths])
 
+    def choices(self, class_name: str) -> dict[str, tuple[str, str]]:
+        """Types that a cell of a class can have, see :attr:`TypeCard.choices`; empty where no classifier is for it."""
+        kind = kind_of(class_name)
+        return self.classifiers[kind].card.choices if kind in self.classifiers else {}
+
     def __call__(
         self,
         source: ImageSource,

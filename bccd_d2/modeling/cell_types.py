@@ -69,6 +69,17 @@ class TypeCard:
         """The types that are reported, groups in place of their members, in the order of ``types``."""
         return tuple(dict.fromkeys(self.groups.get(name, name) for name in self.types))
 
+    @property
+    def choices(self) -> dict[str, tuple[str, str]]:
+        """Type and subtype by what a person can call a cell: ``TYPE``, ``TYPE: SUBTYPE`` or :data:`OTHER`."""
+        finer = {
+            group: [name for name in self.types if self.groups.get(name) == group] for group in self.reported
+        }
+        found: dict[str, tuple[str, str]] = {}
+        for name, subtypes in finer.items():
+            found |= {name: (name, "")} | {f"{name}: {subtype}": (name, subtype) for subtype in subtypes}
+        return found | {OTHER: (OTHER, "")}
+
     @classmethod
     def read(cls, path: Path) -> TypeCard:
         """Read ``NAME.yaml``; InputError where it is no such file, or a value is out of range."""

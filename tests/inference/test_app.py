@@ -1,5 +1,6 @@
 """The page over HTTP: what is found and corrected, who sees what, and what is refused."""
 
+import csv
 import io
 import json
 import socket
@@ -14,6 +15,7 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+from roifile import roiread
 
 pytest.importorskip("uvicorn", reason="the page's server is absent")
 
@@ -21,11 +23,10 @@ from soak_page import Client, png
 
 from bccd_d2.inference.app.server import EXAMPLES
 from bccd_d2.inference.app.sessions import Limits, clean_name, safe_suffix
-from bccd_d2.inference.cell_types import CellTypes
 from bccd_d2.inference.writers import FORMATS
 from bccd_d2.structures.coco import read_coco
 from tests.inference.drawn_cells import NAMES
-from tests.inference.page_server import LIMITS, serving
+from tests.inference.page_server import LIMITS, TypesByClass, serving
 from tools.convert_bccd import main as convert
 
 RBC, WBC, PLATELET = range(3)
@@ -409,11 +410,7 @@ def test_the_smear_report_has_all_fields_and_their_flags(client, field):
 
 
 def test_types_are_shown_and_follow_the_class(tmp_path):
-    def typer(source, cells, class_names, *, microns_per_pixel=None, diameter_px=None):
-        names = [{"RBC": "normal", "WBC": "monocyte"}.get(class_names[k], "") for k in cells.classes]
-        return CellTypes(names, np.where([bool(name) for name in names], 0.9, np.nan), [""] * len(names))
-
-    with serving(tmp_path, typer=typer) as (address, _):
+    with serving(tmp_path, typer=TypesByClass()) as (address, _):
         client = Client(address)
         client.upload("a.png", png(squares(9, 20, 30)))
         client.wait()
@@ -440,6 +437,58 @@ def test_types_are_shown_and_follow_the_class(tmp_path):
             "normal",
             "normal",
         ]
+
+
+def test_a_type_that_a_visitor_says_is_in_every_format(tmp_path):
+    with serving(tmp_path, typer=TypesByClass()) as (address, _):
+        client = Client(address)
+        client.upload("a.png", png(squares(9, 20, 30)))
+        client.wait()
+        classes = client.get("/api/state").json["classes"]
+        finest = "immature granulocyte: myelocyte"
+        assert classes[WBC]["types"] == ["monocyte", "immature granulocyte", finest, "other"]
+        assert classes[PLATELET]["types"] == []
+        before = client.fields()["1"]
+        numbers = {cell["class"]: cell["number"] for cell in cells_of(client, "/api/fields/1")}
+
+        def say(name, **change):
+            return client.ask("PATCH", f"/api/fields/1/cells/{numbers[name]}", change)
+
+        cell = say(WBC, type=finest).json["cell"]
+        assert (cell["type"], cell["probability"], cell["typed"], cell["corrected"]) == (
+            finest,
+            1,
+            True,
+            True,
+        )
+        assert client.fields()["1"]["types"]["WBC"] == {"immature granulocyte": 1}
+        # As the classifier had it; a new class has no use for a type that was of the old one.
+        assert say(WBC, type=None).json["cell"]["type"] == "monocyte"
+        assert client.fields()["1"] == before | {"version": 2}
+        assert say(WBC, type=finest).json["cell"]["type"] != say(WBC, **{"class": RBC}).json["cell"]["type"]
+        assert say(WBC, **{"class": WBC, "type": finest}).json["cell"]["type"] == finest
+        for name, bad in ((WBC, "teardrop"), (WBC, ""), (WBC, 3), (WBC, [finest]), (PLATELET, "monocyte")):
+            answer = say(name, type=bad)
+            assert answer.status == 400 and "expected" in answer.json["error"]
+
+        unzip(client.get("/api/download?formats=coco,csv,geojson,roi"), tmp_path / "zip")
+        with (tmp_path / "zip/cells.csv").open(newline="") as file:
+            (row,) = (row for row in csv.DictReader(file) if row["class"] == "WBC")
+        said = {"type": "immature granulocyte", "type_probability": 1.0, "subtype": "myelocyte"}
+        assert {name: row[name] for name in said} == {name: str(value) for name, value in said.items()}
+        document = json.loads((tmp_path / "zip/coco/a.json").read_text())
+        assert said in [a.get("attributes") for a in document["annotations"]]
+        features = json.loads((tmp_path / "zip/geojson/a.geojson").read_text())["features"]
+        names = [feature["properties"]["classification"]["name"] for feature in features]
+        assert "WBC: immature granulocyte" in names
+        regions = [roi.name for roi in roiread(tmp_path / "zip/roi/a.zip")]
+        assert f"WBC-{int(row['id']):04d} (immature granulocyte)" in regions
+        assert "immature granulocyte: myelocyte" in (tmp_path / "zip/differential.csv").read_text()
+
+
+def test_a_page_without_types_refuses_one(client, field):
+    answer = client.ask("PATCH", f"{field}/cells/0", {"type": "monocyte"})
+    assert answer.status == 400 and "--types" in answer.json["error"]
 
 
 def test_examples_are_synthetic_smears(client, monkeypatch):

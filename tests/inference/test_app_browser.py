@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import zipfile
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -24,9 +25,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    from tests.inference.page_server import serving
+    from tests.inference.page_server import LIMITS, TypesByClass, serving
 
-    with serving(tmp_path_factory.mktemp("page")) as (address, _):
+    limits = replace(LIMITS, sessions_per_client=20)  # each test has one
+    with serving(tmp_path_factory.mktemp("page"), limits, typer=TypesByClass()) as (address, _):
         yield address
 
 
@@ -133,6 +135,35 @@ def test_cells_are_clicked_corrected_drawn_and_downloaded(page, upload, tmp_path
         table = archive.read("csv/first.csv").decode().splitlines()
     assert {"labels/first.tif", "coco/second.json", "images/second.png"} <= set(names)
     assert len(table) == 5
+
+
+def test_types_are_changed_undone_filtered_and_downloaded(page, upload):
+    upload(first=(9, 20, 30))
+    kind, types = page.locator("#cell").get_by_label("Type"), page.locator("#types")
+    page.mouse.click(*at(page, 60, 30))
+    assert kind.input_value() == "monocyte" and "classifier (90 %)" in page.locator("#cell").inner_text()
+    kind.select_option("immature granulocyte: myelocyte")
+    types.get_by_text("WBC: immature granulocyte").wait_for()
+    assert "you" in page.locator("#cell dl").inner_text()
+    assert kind.input_value() == "immature granulocyte: myelocyte"
+    page.get_by_role("button", name="Undo").click()
+    types.get_by_text("WBC: monocyte").wait_for()
+    kind.select_option("other")
+    types.get_by_text("WBC: other").wait_for()
+    shown = page.locator("#picture path[data-number]")
+    assert shown.count() == 3
+    types.get_by_label("WBC: other").uncheck()
+    assert shown.count() == 2 and counts(page) == ["1", "1", "1", "3"]
+    types.get_by_label("WBC: other").check()
+    page.mouse.click(*at(page, 100, 35))
+    assert not kind.is_visible()  # platelets have no types
+    page.get_by_role("button", name="Download…").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Make zip").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        table = archive.read("cells.csv").decode().splitlines()
+    rows = [dict(zip(table[0].split(","), line.split(","))) for line in table[1:]]
+    assert {row["class"]: row["type"] for row in rows} == {"RBC": "normal", "WBC": "other", "Platelet": ""}
 
 
 def test_the_list_the_filters_and_the_report(page, upload):

@@ -59,11 +59,13 @@ class FoundCells:
     )
     said: NDArray[np.int64]  # (N,) class index by the model, -1 for drawn cells
     deleted: NDArray[np.bool_]  # (N,)
+    typed: NDArray[np.bool_]  # (N,) whether a visitor has said the type
 
     @classmethod
     def of(cls, result: ImageResult) -> FoundCells:
         """What the model found, without corrections."""
-        return cls(replace(result, source=_CLOSED), result.cells.classes, np.zeros(len(result.cells), bool))
+        none = np.zeros(len(result.cells), bool)
+        return cls(replace(result, source=_CLOSED), result.cells.classes, none, none)
 
     @property
     def cells(self) -> Cells:
@@ -72,8 +74,8 @@ class FoundCells:
 
     @property
     def corrected(self) -> NDArray[np.bool_]:
-        """(N,) which cells are drawn, or of another class than the model said."""
-        return np.asarray(self.cells.classes != self.said)
+        """(N,) which cells are drawn, or of another class or type than the model said."""
+        return np.asarray((self.cells.classes != self.said) | self.typed)
 
     def kept(self, chosen: CellFilter) -> NDArray[np.bool_]:
         """(N,) which cells count."""
@@ -94,6 +96,24 @@ class FoundCells:
         result = replace(self.result, cells=replace(self.cells, classes=classes))
         return replace(self, result=result, deleted=gone)
 
+    def set_type(self, number: int, choice: Any, typer: CellTyper) -> FoundCells:
+        """With the type of a cell as a visitor says, one of :meth:`CellTyper.choices`; its probability is 1. An
+        InputError if cells of its class have no such type.
+        """
+        choices = typer.choices(self.result.class_names[self.cells.classes[number]])
+        if not isinstance(choice, str) or choice not in choices:
+            expected = ", ".join(choices) or "none, since cells of this class have no types"
+            raise InputError(f"type {str(choice)[:40]!r}: expected {expected}")
+        name, subtype = choices[choice]
+        return self._with_type(number, CellTypes([name], np.ones(1), [subtype]), by_visitor=True)
+
+    def _with_type(self, number: int, found: CellTypes, *, by_visitor: bool) -> FoundCells:
+        assert self.result.types is not None
+        typed = self.typed.copy()
+        typed[number] = by_visitor
+        types = _with_type(self.result.types, number, found)
+        return replace(self, result=replace(self.result, types=types), typed=typed)
+
     def draw(self, outline: Any, class_index: Any) -> FoundCells:
         """With one cell more, the last: ``outline`` is ``[x0, y0, x1, y1, ...]`` in pixels of the image, (0, 0) its
         upper left corner. An InputError if it encloses no pixel of the image, or there is no such class.
@@ -110,7 +130,8 @@ class FoundCells:
             cells=concatenate([self.cells, drawn]),
             types=None if types is None else _with_type(types, len(self.cells), _NO_TYPE),
         )
-        return FoundCells(result, np.append(self.said, -1), np.append(self.deleted, False))
+        deleted, typed = np.append(self.deleted, False), np.append(self.typed, False)
+        return FoundCells(result, np.append(self.said, -1), deleted, typed)
 
     def _class(self, index: Any) -> int:
         number = len(self.result.class_names)
@@ -119,7 +140,7 @@ class FoundCells:
         return index
 
     def classify(self, number: int, source: ImageSource, typer: CellTyper) -> FoundCells:
-        """With the type of a cell asked for again, since its class has changed."""
+        """With the type of a cell that the classifier says, since its class has changed or a visitor wants it back."""
         result = self.result
         if result.types is None:
             return self
@@ -127,7 +148,7 @@ class FoundCells:
         names, microns = result.class_names, result.microns_per_pixel
         diameter = red_cell_diameter(self.cells, names, microns, known)
         found = typer(source, self.cells[[number]], names, microns_per_pixel=microns, diameter_px=diameter)
-        return replace(self, result=replace(result, types=_with_type(result.types, number, found)))
+        return self._with_type(number, found, by_visitor=False)
 
     def counted(self, source: ImageSource, chosen: CellFilter) -> ImageResult:
         """The cells that count, as the writers take them."""
@@ -167,6 +188,8 @@ class FoundCells:
         kind, probability = "", None
         if types is not None and types.names[number]:
             kind, probability = types.names[number], round(float(types.probabilities[number]), 3)
+            if subtype := types.subtypes[number]:
+                kind = f"{kind}: {subtype}"
         return {
             "number": number,
             "class": int(self.cells.classes[number]),
@@ -178,6 +201,7 @@ class FoundCells:
             "edge": bool(self.cells[[number]].touches_border(BORDER_MARGIN)[0]),
             "deleted": bool(self.deleted[number]),
             "corrected": bool(self.corrected[number]),
+            "typed": bool(self.typed[number]),
             "drawn": bool(self.said[number] < 0),
             "path": outline_path(mask, x, y),
         }

@@ -174,7 +174,11 @@ class Page:
         return JSONResponse(
             {
                 "classes": [
-                    {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*class_color(index)[::-1])}
+                    {
+                        "name": name,
+                        "color": "#{:02x}{:02x}{:02x}".format(*class_color(index)[::-1]),
+                        "types": [] if self.typer is None else list(self.typer.choices(name)),
+                    }
                     for index, name in enumerate(self.class_names)
                 ],
                 "formats": {name: name in DEFAULT_FORMATS for name in FORMATS},
@@ -247,8 +251,8 @@ class Page:
         )
 
     async def correct(self, request: Request) -> Response:
-        """Add a cell: ``outline`` [x0, y0, x1, y1, ...] and ``class``; or give one another ``class``, delete it or
-        bring it back: ``deleted``.
+        """Add a cell: ``outline`` [x0, y0, x1, y1, ...] and ``class``; or give one another ``class`` or ``type``,
+        delete it or bring it back: ``deleted``. A ``type`` of ``null`` is that of the classifier, as after a new class.
         """
         field, _ = self._found(request)
         given = await _json(request)
@@ -263,7 +267,11 @@ class Page:
                 found = found.draw(given.get("outline"), given.get("class"))
             else:
                 found = found.change(number, given.get("class"), given.get("deleted"))
-            if "class" in given and self.typer is not None:
+            if given.get("type") is not None:
+                if self.typer is None:
+                    raise InputError("cells have no types here; start the page with --types")
+                found = found.set_type(number, given["type"], self.typer)
+            elif not given.keys().isdisjoint({"class", "type"}) and self.typer is not None:
                 with field.open() as source:
                     found = found.classify(number, source, self.typer)
             field.found = found

@@ -14,7 +14,7 @@ let state = { fields: {}, classes: [], total: [], unit: "px" };
 let current = null; // number of the field that is shown
 let loaded = null; // {number, version, cells} of the cells that are shown
 let selected = null; // number of the chosen cell
-const hidden = new Set(); // classes that are not shown
+const hidden = new Set(); // classes and "CLASS: TYPE" that are not shown
 const corrections = []; // how to undo each
 const viewer = new Viewer($("#picture"), { onSelect: select, onDraw: (outline) => tried(drawCell(outline)) });
 
@@ -108,6 +108,13 @@ function showFields() {
   }
 }
 
+// A box that shows and hides a class or a type in the picture.
+function showBox(key, text) {
+  const box = make("input", { type: "checkbox", checked: !hidden.has(key) });
+  box.onchange = () => { hidden[box.checked ? "delete" : "add"](key); showCells(); };
+  return make("label", { title: "Show in the picture" }, box, text);
+}
+
 function showCounts() {
   const field = state.fields[current];
   const done = Object.values(state.fields).filter((one) => one.state === "done").length;
@@ -115,9 +122,7 @@ function showCounts() {
   const digits = (value) => (value === null ? "–" : value < 10 ? value.toFixed(1) : value.toFixed(0));
   const perField = ({ mean, sd }) => (sd === null ? digits(mean) : `${digits(mean)} ± ${digits(sd)}`);
   const rows = state.total.map((total, index) => {
-    const box = make("input", { type: "checkbox", checked: !hidden.has(index) });
-    box.onchange = () => { hidden[box.checked ? "delete" : "add"](index); showCells(); };
-    const label = colored(make("label", { title: "Show in the picture" }, box, total.name), index);
+    const label = colored(showBox(index, total.name), index);
     return [label, field?.cells?.[total.name] ?? "–", total.cells, perField(total), total.edge];
   });
   const here = field?.cells ? sum(Object.values(field.cells)) : "–";
@@ -127,7 +132,7 @@ function showCounts() {
   $("#types").hidden = !typed.length;
   $("#types div").replaceChildren(...typed.map(({ name, types }) => make("dl", {},
     ...Object.entries(types).sort((a, b) => b[1] - a[1]).flatMap(([kind, number]) => [
-      make("dt", {}, `${name}: ${kind}`), make("dd", {}, `${number} (${((100 * number) / sum(Object.values(types))).toFixed(1)} %)`)]))));
+      make("dt", {}, showBox(`${name}: ${kind}`, `${name}: ${kind}`)), make("dd", {}, `${number} (${((100 * number) / sum(Object.values(types))).toFixed(1)} %)`)]))));
   for (const unit of document.querySelectorAll(".unit")) unit.textContent = state.unit;
   const names = state.classes.map(({ name }) => name);
   if ($("#draw-class").length !== names.length) {
@@ -180,7 +185,8 @@ function isShown(cell) {
   const size = state.unit === "px" ? cell.px : cell.um;
   const [low, high] = ["#smallest", "#largest"].map((id) => ($(id).value === "" ? null : Number($(id).value)));
   const counts = cell.corrected || (cell.score >= Number($("#score").value) && !(size < low) && !(high !== null && size > high));
-  return !cell.deleted && counts && !hidden.has(cell.class);
+  const [name, kind] = [state.classes[cell.class].name, cell.type.split(": ")[0]];
+  return !cell.deleted && counts && !hidden.has(cell.class) && !hidden.has(`${name}: ${kind}`);
 }
 
 function showCells() {
@@ -205,12 +211,16 @@ function select(number) {
     button.onclick = () => tried(changeClass(index));
     return button;
   }));
+  const types = state.classes[cell.class].types;
+  $("#cell .kind").hidden = !types.length;
+  $("#cell .kind select").replaceChildren(...[...(types.includes(cell.type) ? [] : [cell.type]), ...types].map(
+    (value) => make("option", { value, textContent: value || "none", selected: value === cell.type })));
   const facts = {
-    ...(cell.type && { Type: `${cell.type} (${Math.round(100 * cell.probability)} %)` }),
+    ...(cell.type && { "Type by": cell.typed ? "you" : `classifier (${Math.round(100 * cell.probability)} %)` }),
     Diameter: `${cell.um === null ? "" : `${cell.um.toFixed(1)} µm, `}${cell.px.toFixed(0)} px`,
     Score: cell.drawn ? "drawn by you" : cell.score.toFixed(2),
     ...(cell.edge && { "Cut by the edge": "yes" }),
-    ...(cell.corrected && !cell.drawn && { Class: "changed by you" }),
+    ...(cell.corrected && !cell.drawn && !cell.typed && { Class: "changed by you" }),
   };
   $("#cell dl").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
 }
@@ -227,10 +237,16 @@ function remember(undo) {
 }
 
 async function changeClass(index) {
-  const [field, number, before] = [current, selected, loaded.cells[selected].class];
-  if (before === index) return;
+  const [field, number, before] = [current, selected, loaded.cells[selected]];
+  if (before.class === index) return;
   await correct(field, number, { class: index });
-  remember(() => correct(field, number, { class: before }));
+  remember(() => correct(field, number, { class: before.class, type: before.typed ? before.type : null }));
+}
+
+async function changeType(type) {
+  const [field, number, before] = [current, selected, loaded.cells[selected]];
+  await correct(field, number, { type });
+  remember(() => correct(field, number, { type: before.typed ? before.type : null }));
 }
 
 async function deleteCell() {
@@ -345,6 +361,10 @@ $("#open-download").onclick = () => $("#download").showModal();
 $("#download").onclose = () => { if ($("#download").returnValue === "make") tried(download()); };
 $("#draw").onclick = () => setDrawing(!viewer.drawing);
 $("#undo").onclick = () => tried(undo());
+$("#cell .kind select").onchange = ({ target }) => {
+  target.blur(); // so that the keys work again
+  tried(changeType(target.value));
+};
 $("#delete").onclick = () => tried(deleteCell());
 $("#outlines").onclick = toggleOutlines;
 $("#zoom-in").onclick = () => viewer.zoom(1.4);
