@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from bccd_d2.conversion.box_files import Bbbc041Boxes, VocFolder, file_of, read_points
+from bccd_d2.conversion.box_files import file_of, find_bbbc041, find_voc, read_bbbc041_files, read_points
 from bccd_d2.conversion.box_matching import MOSTLY_INSIDE, cut_by_boxes, match_boxes
-from bccd_d2.conversion.boxes import BoxFile, ImageBoxes, fit_boxes, make_boxes
+from bccd_d2.conversion.boxes import FindBoxes, ImageBoxes, fit_boxes, make_boxes
 from bccd_d2.conversion.classes import DROP, IGNORE, WEAK, ClassAssignment, ClassSource, ClassTable
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.pairs import ImageRecord, find_below
 from bccd_d2.conversion.weak_masks import guess_masks
-from bccd_d2.conversion.yolo_labels import YoloLabels, read_yolo_names
+from bccd_d2.conversion.yolo_labels import find_yolo, read_yolo_names
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
 
@@ -50,21 +51,26 @@ def make_class_source(
     if path is None and table.boxes is not None:
         path = find_below(root, table.boxes)
     if table.format == "yolo":  # which has its own places for them
-        return BoxClasses(YoloLabels(read_yolo_names(root), path), table)
+        return BoxClasses(partial(find_yolo, read_yolo_names(root), path), table)
     if path is None:
         raise InputError(
             "the dataset spec takes classes from boxes; expected --boxes, a file or folder with them"
         )
-    if table.format == "points":
-        return PointClasses(path, table)
-    return BoxClasses(VocFolder(path) if table.format == "voc" else Bbbc041Boxes.read(path), table)
+    if table.format == "bbbc041":
+        read_bbbc041_files(path)  # what is wrong with it is said before the work
+        return BoxClasses(partial(find_bbbc041, path), table)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; expected one file per image, {table.format}")
+    return (
+        PointClasses(path, table) if table.format == "points" else BoxClasses(partial(find_voc, path), table)
+    )
 
 
 @dataclass(frozen=True)
 class BoxClasses:
     """Class source: the class of a component is that of the box that claims it."""
 
-    boxes: BoxFile  # of all images
+    find: FindBoxes
     table: ClassTable  # what their categories mean, and what becomes of what does not fit
 
     @property
@@ -79,7 +85,7 @@ class BoxClasses:
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
         """See :meth:`ClassSource.__call__`."""
-        found = self.boxes.find(image)
+        found = self.find(image)
         if found is not None:
             boxes, counts = fit_boxes(found, image)
         elif self.table.image_without_boxes == "error":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,25 +21,13 @@ from bccd_d2.structures.coco import read_json
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-@dataclass(frozen=True)
-class VocFolder:
-    """A folder of VOC annotations, one ``STEM.xml`` per image."""
-
-    # Where the files lie; those of images whose stem carries a folder (``train/0001``) in such folders.
-    folder: Path
-
-    def __post_init__(self) -> None:
-        if not self.folder.is_dir():
-            raise InputError(
-                f"{self.folder}: no such folder; expected VOC annotations, one STEM.xml per image"
-            )
-
-    def find(self, image: ImageRecord) -> ImageBoxes | None:
-        """Boxes of the image, ``None`` where it has no file. Raises InputError for a file whose stem several images
-        share, or as :func:`read_voc`.
-        """
-        path = file_of(image, self.folder, ".xml")
-        return None if path is None else read_voc(path)
+def find_voc(folder: Path, image: ImageRecord) -> ImageBoxes | None:
+    """Boxes of an image from a folder of VOC annotations, one ``STEM.xml`` per image; those of images whose stem
+    carries a folder (``train/0001``) lie in such folders. ``None`` where the image has no file. Raises InputError for
+    a file whose stem several images share, or as :func:`read_voc`.
+    """
+    path = file_of(image, folder, ".xml")
+    return None if path is None else read_voc(path)
 
 
 def read_xml(path: Path, expected: str) -> Element:
@@ -104,48 +91,32 @@ def _voc_size(root: Element, path: Path) -> tuple[int, int] | None:
     return (height, width) if height and width else None
 
 
-@dataclass(frozen=True)
-class Bbbc041Boxes:
-    """Boxes of BBBC041 by the stem (the UUID) of their image."""
-
-    path: Path  # where they were read from
-    by_stem: Mapping[str, ImageBoxes] = field(repr=False)  # all boxes
-
-    @classmethod
-    def read(cls, path: Path | str) -> Bbbc041Boxes:
-        """Read one JSON file, or all of a folder (the original comes as ``training.json`` and ``test.json``).
-        Raises InputError as :func:`read_bbbc041`, or where there is no file, or two name the same image.
-        """
-        path = Path(path)
-        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-        if not files:
-            raise InputError(f"{path}: no *.json here, expected boxes in BBBC041's format")
-        by_stem: dict[str, ImageBoxes] = {}
-        for file in files:
-            for stem, boxes in read_bbbc041(file).items():
-                if stem in by_stem:
-                    raise InputError(f"{boxes.source}: {stem} has boxes in {by_stem[stem].source} too")
-                by_stem[stem] = boxes
-        return cls(path, by_stem)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The boxes of the whole set would go to a worker process with every image; it reads the file once instead.
-        return _read_once, (self.path,)
-
-    def find(self, image: ImageRecord) -> ImageBoxes | None:
-        """Boxes of the image, ``None`` where there is no entry for it. Raises InputError if several images share
-        the stem.
-        """
-        stem = Path(image.stem).name
-        boxes = self.by_stem.get(stem)
-        if boxes is not None and stem != image.stem:
-            raise shared_stem_error(image, boxes.source)
-        return boxes
+def find_bbbc041(path: Path, image: ImageRecord) -> ImageBoxes | None:
+    """Boxes of an image from one of BBBC041's JSON files, or a folder of them, ``None`` where there is no entry for it.
+    Raises InputError as :func:`read_bbbc041_files`, or where several images share the stem.
+    """
+    stem = Path(image.stem).name
+    boxes = read_bbbc041_files(path).get(stem)
+    if boxes is not None and stem != image.stem:
+        raise shared_stem_error(image, boxes.source)
+    return boxes
 
 
-@lru_cache(maxsize=1)
-def _read_once(path: Path) -> Bbbc041Boxes:
-    return Bbbc041Boxes.read(path)
+@lru_cache(maxsize=1)  # each worker process reads the boxes of all images once
+def read_bbbc041_files(path: Path) -> dict[str, ImageBoxes]:
+    """Boxes by stem (the UUID) of one JSON file, or of all in a folder (the original comes as ``training.json`` and
+    ``test.json``). Raises InputError as :func:`read_bbbc041`, or where there is no file, or two name the same image.
+    """
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path}: no *.json here, expected boxes in BBBC041's format")
+    by_stem: dict[str, ImageBoxes] = {}
+    for file in files:
+        for stem, boxes in read_bbbc041(file).items():
+            if stem in by_stem:
+                raise InputError(f"{boxes.source}: {stem} has boxes in {by_stem[stem].source} too")
+            by_stem[stem] = boxes
+    return by_stem
 
 
 def read_bbbc041(path: Path | str) -> dict[str, ImageBoxes]:

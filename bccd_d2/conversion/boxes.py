@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +41,9 @@ class ImageBoxes:
         return ImageBoxes(self.source, self.corners[chosen], names, self.difficult[chosen], self.size)
 
 
-class BoxFile(Protocol):
-    """Boxes of many images; picklable, because images are converted in several processes."""
-
-    def find(self, image: ImageRecord) -> ImageBoxes | None:
-        """Boxes of the image, ``None`` where it has none; raises InputError for a broken file."""
+FindBoxes = Callable[[ImageRecord], ImageBoxes | None]
+"""Gives the boxes of an image, ``None`` where it has none; raises InputError for a broken file. Picklable, because
+images are converted in several processes."""
 
 
 def make_boxes(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from bccd_d2.conversion.box_files import file_of
@@ -18,35 +17,30 @@ YOLO_REACH = 0.5
 """How far outside the image, in its sides, a YOLO coordinate may lie; further out it was not divided by the sides."""
 
 
-@dataclass(frozen=True)
-class YoloLabels:
-    """Label files of a YOLO data set, one ``STEM.txt`` per image."""
+def find_yolo(names: Mapping[int, str], folder: Path | None, image: ImageRecord) -> ImageBoxes | None:
+    """Boxes of an image from YOLO labels, one ``STEM.txt`` per image, those around the outline where a line is one.
 
-    # Name by class number, from the data set's own list; without one, numbers stand for themselves.
-    names: Mapping[int, str] = field(default_factory=dict)
-    # Where the files lie; ``None`` for YOLO's own places, ``labels`` in place of the last ``images`` in the image's
-    # path, or beside the image.
-    folder: Path | None = None
-
-    def find(self, image: ImageRecord) -> ImageBoxes | None:
-        """Boxes of the image, those around the outline where a line is one; ``None`` where it has no file. Raises
-        InputError as :func:`read_yolo`, or where a class has no name.
-        """
-        path = yolo_label_file(image.path) if self.folder is None else file_of(image, self.folder, ".txt")
-        if path is None:
-            return None
-        corners, names = [], []
-        for number, values in read_yolo(path):
-            xs, ys = yolo_points(values)
-            x0, x1 = round(min(xs) * image.width), round(max(xs) * image.width)
-            y0, y1 = round(min(ys) * image.height), round(max(ys) * image.height)
-            corners.append((x0, y0, x1, y1))
-            names.append(yolo_class(self.names, number, path))
-        return make_boxes(str(path), corners, names)
+    ``names`` by class number come from the data set's own list; without one, numbers stand for themselves. Without
+    ``folder`` the files lie in one of YOLO's own places. ``None`` where the image has no file. Raises InputError as
+    :func:`read_yolo`, or where a class has no name.
+    """
+    path = yolo_label_file(image.path) if folder is None else file_of(image, folder, ".txt")
+    if path is None:
+        return None
+    corners, found = [], []
+    for number, values in read_yolo(path):
+        xs, ys = yolo_points(values)
+        x0, x1 = round(min(xs) * image.width), round(max(xs) * image.width)
+        y0, y1 = round(min(ys) * image.height), round(max(ys) * image.height)
+        corners.append((x0, y0, x1, y1))
+        found.append(yolo_class(names, number, path))
+    return make_boxes(str(path), corners, found)
 
 
 def yolo_label_file(image: Path) -> Path | None:
-    """The label file of an image in one of YOLO's own places, ``None`` where there is none."""
+    """The label file of an image: ``labels`` in place of the last ``images`` in its path, or beside it; ``None`` where
+    there is none.
+    """
     places = [image.with_suffix(".txt")]
     for folder in image.parents:
         if folder.name.lower() == "images":

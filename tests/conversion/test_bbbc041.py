@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bccd_d2.conversion.box_files import Bbbc041Boxes, read_bbbc041
+from bccd_d2.conversion.box_files import find_bbbc041, read_bbbc041, read_bbbc041_files
 from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
 
@@ -42,28 +42,25 @@ def test_boxes_are_joined_by_the_stem(tmp_path):
     assert found["u-1"].size == (100, 200)
     assert not found["u-1"].difficult.any()
     assert len(found["u 2"]) == 0
-    boxes = Bbbc041Boxes.read(path)
-    assert boxes.find(record("u-1")) is found["u-1"] or boxes.find(record("u-1")).names == (
-        "ring",
-        "leukocyte",
-    )
-    assert boxes.find(record("u-3")) is None
+    assert find_bbbc041(path, record("u-1")).names == ("ring", "leukocyte")
+    assert find_bbbc041(path, record("u-3")) is None
 
 
 def test_a_stem_that_several_images_share_is_refused(tmp_path):
-    boxes = Bbbc041Boxes.read(write(tmp_path / "boxes.json", [entry(thing())]))
-    assert boxes.find(record("train/u-3")) is None
+    path = write(tmp_path / "boxes.json", [entry(thing())])
+    assert find_bbbc041(path, record("train/u-3")) is None
     with pytest.raises(InputError, match="'u-1', a stem that several images share"):
-        boxes.find(record("train/u-1"))
+        find_bbbc041(path, record("train/u-1"))
 
 
 def test_a_folder_holds_several_files(tmp_path):
     write(tmp_path / "training.json", [entry(thing())])
     write(tmp_path / "test.json", [entry(thing("ring"), name="u-2.png")])
-    assert set(Bbbc041Boxes.read(tmp_path).by_stem) == {"u-1", "u-2"}
+    assert set(read_bbbc041_files(tmp_path)) == {"u-1", "u-2"}
+    read_bbbc041_files.cache_clear()
     write(tmp_path / "test.json", [entry()])
     with pytest.raises(InputError, match=r"training\.json: u-1 has boxes in .*test\.json too"):
-        Bbbc041Boxes.read(tmp_path)
+        read_bbbc041_files(tmp_path)
 
 
 @pytest.mark.parametrize(

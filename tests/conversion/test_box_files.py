@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.box_files import VocFolder, read_voc
+from bccd_d2.conversion.box_files import find_voc, read_voc
 from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.conversion.splits import read_image_sets
 from bccd_d2.errors import InputError
@@ -64,13 +64,12 @@ def test_a_folder_finds_the_file_of_a_stem(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "1.xml").write_text(voc(("RBC", (1, 1, 9, 9), 0)))
     (tmp_path / "1.xml").write_text(voc(("WBC", (1, 1, 9, 9), 0)))
-    folder = VocFolder(tmp_path)
-    assert folder.find(record("1", tmp_path)).names == ("WBC",)
-    assert folder.find(record("train/1", tmp_path)).names == ("RBC",)
-    assert folder.find(record("2", tmp_path)) is None
-    assert folder.find(record("test/2", tmp_path)) is None
+    assert find_voc(tmp_path, record("1", tmp_path)).names == ("WBC",)
+    assert find_voc(tmp_path, record("train/1", tmp_path)).names == ("RBC",)
+    assert find_voc(tmp_path, record("2", tmp_path)) is None
+    assert find_voc(tmp_path, record("test/2", tmp_path)) is None
     with pytest.raises(InputError, match="'1', a stem that several images share"):
-        folder.find(record("test/1", tmp_path))
+        find_voc(tmp_path, record("test/1", tmp_path))
 
 
 def test_image_sets_name_the_part_of_each_stem(tmp_path):

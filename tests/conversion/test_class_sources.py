@@ -1,7 +1,6 @@
 """From a data set's YAML, its boxes and the command line to classes in COCO JSON."""
 
 import json
-import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import numpy as np
 import pytest
 
 from bccd_d2.conversion.box_classes import make_class_source
-from bccd_d2.conversion.box_files import Bbbc041Boxes
 from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
 from bccd_d2.conversion.dataset_spec import DatasetSpec, read_spec
-from bccd_d2.conversion.pairs import ImageRecord, find_pairs
+from bccd_d2.conversion.pairs import find_pairs
 from bccd_d2.conversion.splits import PARTS, SplitPlan, plan_split, read_splits
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco
@@ -195,19 +193,6 @@ def test_stains_are_told_apart_without_masks(tmp_path: Path) -> None:
     pairs = find_pairs(tmp_path, folders=spec.folders)
     groups = plan_split(pairs, SplitPlan("stain", clusters=3), spec.mask).groups
     assert groups == {str(number): f"stain {number % 3 + 1}" for number in range(9)}
-
-
-def test_boxes_are_read_once_in_a_worker_and_do_not_travel(tmp_path: Path) -> None:
-    path = write_bbbc041(tmp_path / "boxes.json", [f"image {n}" for n in range(200)])
-    boxes = Bbbc041Boxes.read(path)
-    content = pickle.dumps(boxes)
-    assert len(content) < 1000
-    copy = pickle.loads(content)
-    assert pickle.loads(content) is copy
-    record = ImageRecord(1, "image 7", "image 7.png", Path("image 7.png"), HEIGHT, WIDTH)
-    found = copy.find(record)
-    assert found is not None
-    assert found.corners.tolist() == [[60, 40, 101, 81]]
 
 
 @pytest.mark.real_data

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bccd_d2.conversion.pairs import ImageRecord
-from bccd_d2.conversion.yolo_labels import YoloLabels, read_yolo, read_yolo_names
+from bccd_d2.conversion.yolo_labels import find_yolo, read_yolo, read_yolo_names
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.segmentation import decode_segmentation
@@ -34,7 +34,7 @@ def labels(path: Path, text: str) -> Path:
 )
 def test_labels_lie_where_yolo_has_them(tmp_path: Path, image: str, label: str) -> None:
     labels(tmp_path / label, "1 0.5 0.5 0.1 0.2\n\n0 0.05 0.05 0.1 0.1 0.93\n")
-    found = YoloLabels({0: "WBC", 1: "RBC"}).find(record(tmp_path / image))
+    found = find_yolo({0: "WBC", 1: "RBC"}, None, record(tmp_path / image))
     assert found is not None
     assert found.corners.tolist() == [[90, 40, 110, 60], [0, 0, 20, 10]]
     assert found.names == ("RBC", "WBC")
@@ -42,10 +42,10 @@ def test_labels_lie_where_yolo_has_them(tmp_path: Path, image: str, label: str) 
 
 def test_an_outline_has_the_box_around_it_and_numbers_stand_for_themselves(tmp_path: Path) -> None:
     labels(tmp_path / "a.txt", "2 0.1 0.2 0.3 0.2 0.2 0.6\n2 0.1 0.2 0.3 0.2 0.2 0.6 0.5\n")
-    found = YoloLabels().find(record(tmp_path / "a.png"))
+    found = find_yolo({}, None, record(tmp_path / "a.png"))
     assert found is not None
     assert (found.corners.tolist(), found.names) == ([[20, 20, 60, 60]] * 2, ("2", "2"))
-    assert YoloLabels().find(record(tmp_path / "b.png")) is None
+    assert find_yolo({}, None, record(tmp_path / "b.png")) is None
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,8 @@ def test_names_of_the_classes(tmp_path: Path, name: str, text: str) -> None:
     labels(tmp_path / name, text)
     assert read_yolo_names(tmp_path) == {0: "RBC", 1: "WBC"}
     with pytest.raises(InputError, match=r"class 2, expected one of 0, 1"):
-        YoloLabels({0: "RBC", 1: "WBC"}).find(
-            record(labels(tmp_path / "x.txt", "2 0.5 0.5 0.1 0.1").with_suffix(".jpg"))
-        )
+        image = labels(tmp_path / "x.txt", "2 0.5 0.5 0.1 0.1").with_suffix(".jpg")
+        find_yolo({0: "RBC", 1: "WBC"}, None, record(image))
 
 
 def test_a_yolo_set_becomes_weak_masks(tmp_path: Path) -> None:
