@@ -16,7 +16,9 @@ from bccd_d2.conversion.boxes import ImageBoxes, make_boxes, parse_coordinate, s
 from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_lines
+from bccd_d2.io.coco_images import image_path
 from bccd_d2.structures.coco import read_json
+from bccd_d2.structures.names import normalise_path
 
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -136,7 +138,7 @@ def read_bbbc041(path: Path | str) -> dict[str, ImageBoxes]:
     for number, entry in enumerate(document):
         where = f"{path}: entry {number}"
         image = _get(entry, "image", Mapping, where)
-        stem = PurePosixPath(_get(image, "pathname", str, where).replace("\\", "/")).stem
+        stem = PurePosixPath(normalise_path(_get(image, "pathname", str, where))).stem
         if not stem:
             raise InputError(f"{where}: pathname without a file name, expected one")
         if stem in found:
@@ -180,10 +182,10 @@ def read_points(path: Path) -> list[tuple[float, float, str]]:
 
 def file_of(image: ImageRecord, folder: Path, suffix: str) -> Path | None:
     """The file named after the image's stem in ``folder``."""
-    path = folder / f"{image.stem}{suffix}"
+    path = image_path(folder, f"{image.stem}{suffix}")
     if path.is_file():
         return path
-    flat = folder / f"{Path(image.stem).name}{suffix}"
+    flat = image_path(folder, f"{Path(image.stem).name}{suffix}")
     if flat.is_file():
         raise shared_stem_error(image, str(flat))
     return None

@@ -26,6 +26,7 @@ from bccd_d2.io.masks import MaskRule
 from bccd_d2.parallel import map_files
 from bccd_d2.structures.coco import PARTS as PARTS
 from bccd_d2.structures.coco import read_json
+from bccd_d2.structures.names import match_images
 
 logger = logging.getLogger(__name__)
 SplitMode = Literal["random", "official", "prefix", "table", "stain", "file"]
@@ -198,22 +199,23 @@ def _groups_from_table(pairs: Sequence[ImageMaskPair], path: str, column: str) -
     for name, wanted in ((column, repr(column)), (stem_column, " or ".join(map(repr, STEM_COLUMNS)))):
         if name not in header:
             raise InputError(f"{path}: columns {', '.join(header) or 'none'}, expected one named {wanted}")
-    group_of = {Path(str(row[stem_column])).stem: row[column] for row in rows if row[stem_column]}
-    lacking = [pair.stem for pair in pairs if not group_of.get(_last(pair.stem))]
+    group_of = {str(row[stem_column]): row[column] for row in rows if row[stem_column] and row[column]}
+    stems = [pair.stem for pair in pairs]
+    found = match_images(stems, group_of, where=path, required=False)
+    lacking = [stem for stem in stems if stem not in found]
     if lacking:
         raise InputError(list_names(f"{path}: no {column!r} for these images", lacking))
-    return {pair.stem: str(group_of[_last(pair.stem)]) for pair in pairs}
+    return {stem: group_of[name] for stem, name in found.items()}
 
 
 def _from_file(pairs: Sequence[ImageMaskPair], plan: SplitPlan) -> PlannedSplit:
     """The file's lists, as far as there are such pairs; says what is missing on either side."""
     listed = read_splits(str(plan.path))
-    by_stem = {pair.stem: pair.stem for pair in pairs}
-    counts = Counter(_last(stem) for stem in by_stem)
-    by_stem |= {_last(stem): stem for stem in list(by_stem) if counts[_last(stem)] == 1}
-    splits = {part: sorted(by_stem[stem] for stem in listed[part] if stem in by_stem) for part in PARTS}
-    missing = [stem for part in PARTS for stem in listed[part] if stem not in by_stem]
-    used = {stem for stems in splits.values() for stem in stems}
+    names = [name for part in PARTS for name in listed[part]]
+    found = match_images(names, [pair.stem for pair in pairs], where=str(plan.path), required=False)
+    splits = {part: sorted(found[name] for name in listed[part] if name in found) for part in PARTS}
+    missing = [name for name in names if name not in found]
+    used = set(found.values())
     if not used:
         raise InputError(list_names(f"{plan.path}: none of the images it lists is here", missing))
     if missing:
@@ -225,10 +227,6 @@ def _from_file(pairs: Sequence[ImageMaskPair], plan: SplitPlan) -> PlannedSplit:
         kept = set(deal_order(used, plan.seed)[: plan.max_images])
         splits = {part: [stem for stem in stems if stem in kept] for part, stems in splits.items()}
     return PlannedSplit(splits, missing=missing)
-
-
-def _last(stem: str) -> str:
-    return stem.rsplit("/", 1)[-1]
 
 
 def write_splits(path: Path | str, split: PlannedSplit, options: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from bccd_d2.conversion.boxes import ImageBoxes, make_boxes
 from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_lines, read_yaml
+from bccd_d2.io.coco_images import image_path
 
 YOLO_NAMES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names", "_darknet.labels")
 """Files that name the classes of a YOLO data set: Ultralytics, makesense and LabelImg, Darknet, Roboflow."""
@@ -46,7 +47,8 @@ def yolo_label_file(image: Path) -> Path | None:
         if folder.name.lower() == "images":
             places.insert(0, folder.parent / "labels" / places[-1].relative_to(folder))
             break
-    return next((place for place in places if place.is_file()), None)
+    files = (image_path(place.parent, place.name) for place in places)
+    return next((file for file in files if file.is_file()), None)
 
 
 def read_yolo(path: Path) -> list[tuple[int, list[float]]]:

@@ -1,13 +1,16 @@
 """VOC annotations and split lists: what is read, and every way a file can be wrong."""
 
+import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.box_files import find_voc, read_voc
+from bccd_d2.conversion.box_files import find_bbbc041, find_voc, read_voc
 from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.conversion.splits import read_image_sets
+from bccd_d2.conversion.yolo_labels import find_yolo
 from bccd_d2.errors import InputError
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
@@ -70,6 +73,18 @@ def test_a_folder_finds_the_file_of_a_stem(tmp_path):
     assert find_voc(tmp_path, record("test/2", tmp_path)) is None
     with pytest.raises(InputError, match="'1', a stem that several images share"):
         find_voc(tmp_path, record("test/1", tmp_path))
+
+
+def test_files_whose_accents_are_decomposed_are_those_of_the_image(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "ä") for form in ("NFC", "NFD"))
+    (tmp_path / f"{decomposed}.xml").write_text(voc(("RBC", (1, 1, 9, 9), 0)))
+    assert find_voc(tmp_path, record(composed, tmp_path)).names == ("RBC",)
+    (tmp_path / f"{decomposed}.txt").write_text("0 0.5 0.5 0.1 0.1")
+    for folder in (tmp_path, None):
+        assert find_yolo({0: "RBC"}, folder, record(composed, tmp_path)).names == ("RBC",)
+    entry = {"image": {"pathname": f"/images/{decomposed}.png"}, "objects": []}
+    (tmp_path / "boxes.json").write_text(json.dumps([entry]))
+    assert find_bbbc041(tmp_path / "boxes.json", record(composed, tmp_path)) is not None
 
 
 def test_image_sets_name_the_part_of_each_stem(tmp_path):

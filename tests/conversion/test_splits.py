@@ -83,6 +83,29 @@ def test_a_column_of_a_table(tmp_path: Path) -> None:
         plan_split(pairs(["a"]), SplitPlan("table", path=str(tmp_path / "none.csv"), column="x"))
 
 
+@pytest.mark.parametrize("column", ["stem", "file_name"])
+def test_names_with_dots_folders_and_accents_are_found_in_tables_and_lists(
+    tmp_path: Path, column: str
+) -> None:
+    given = pairs(["s.1", "s.2", "a/x", "b/x", "\u00e4"])
+    names = ["s.1", "s.2", "a\\x", "b\\x", "a\u0308"]
+    if column == "file_name":
+        names = [f"C:\\set\\{name}.png" for name in names]
+    table = tmp_path / "slides.csv"
+    table.write_text(
+        f"{column},slide\n" + "".join(f"{n},{k}\n" for k, n in enumerate(names)), encoding="utf-8"
+    )
+    groups = plan_split(given, SplitPlan("table", path=str(table), column="slide")).groups
+    assert groups == {pair.stem: str(k) for k, pair in enumerate(given)}
+    table.write_text(f"{column},slide\nx.png,1\n")
+    with pytest.raises(InputError, match=r"'a/x', 'b/x' all match 'x\.png'"):
+        plan_split(given, SplitPlan("table", path=str(table), column="slide"))
+    lists = tmp_path / "lists.json"
+    lists.write_text(json.dumps({"train": names[:3], "val": names[3:4], "test": names[4:]}), encoding="utf-8")
+    splits = plan_split(given, SplitPlan("file", path=str(lists))).splits
+    assert splits == {"train": ["a/x", "s.1", "s.2"], "val": ["b/x"], "test": ["\u00e4"]}
+
+
 def test_a_split_file_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "splits.json"
     split = plan_split(pairs([*numbered(20), "ä b", 'c"d']), SplitPlan())
