@@ -18,9 +18,9 @@ from bccd_d2.conversion.classes import DROP, IGNORE, ClassTable
 from bccd_d2.conversion.convert import ConversionOptions, ConversionSummary, convert_pairs
 from bccd_d2.conversion.convert_image import ConvertedImage, Converter
 from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.importers import missing_images, read_annotations
+from bccd_d2.conversion.importers import read_annotations
 from bccd_d2.conversion.importers.common import Imported, ImportedCell, ImportedImage
-from bccd_d2.conversion.pairs import FolderPair, ImageMaskPair, ImageRecord, with_unique_stems
+from bccd_d2.conversion.pairs import FolderPair, ImageMaskPair, ImageRecord, list_names, with_unique_stems
 from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
@@ -187,11 +187,14 @@ def convert_annotations(
 
     def find(faults: list[str] | None) -> list[ImageMaskPair]:
         found = files.match([image.name for image in imported.images], str(path))
-        missing = missing_images(imported, found)
-        if missing is not None:
+        missing = [f"{image.name} ({image.source})" for image in imported.images if image.name not in found]
+        if missing:
+            headline = f"images that are not found ({len(missing)} of {len(imported.images)})"
+            advice = "--images names the folder that holds them, --skip-bad leaves them out"
+            said = f"{list_names(headline, missing)}\n{advice}"
             if faults is None or not found:
-                raise InputError(f"{path}: {missing}")
-            faults.append(missing)
+                raise InputError(f"{path}: {said}")
+            faults.append(said)
         by_path: dict[Path, AnnotatedImage] = {}
         for image in imported.images:
             if image.name not in found:

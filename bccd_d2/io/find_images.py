@@ -59,6 +59,15 @@ def is_clutter(path: PurePath | str) -> bool:
     return any(part.startswith(".") or part.lower() in _CLUTTER for part in PurePath(path).parts)
 
 
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Files in a folder at every depth with ``suffixes`` (lower case), sorted, without clutter."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes and not is_clutter(path.relative_to(folder)) and path.is_file()
+    )
+
+
 def report_passed_by(names: Iterable[PurePath | str], suffixes: Collection[str], where: str) -> None:
     """Log one line about files ``where`` that could be images and are not read, by suffix; ``suffixes`` are those
     that are.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bccd_d2.conversion.importers.coco import read_coco_file
-from bccd_d2.conversion.importers.common import ImageFiles, Imported, one_by_one, sniff_json
+from bccd_d2.conversion.importers.common import ImageFiles, Imported, ImportedImage, reading
 from bccd_d2.conversion.importers.cvat import read_cvat_file
 from bccd_d2.conversion.importers.label_studio import read_label_studio_file
 from bccd_d2.conversion.importers.labelme import read_labelme_file
@@ -23,9 +23,11 @@ from bccd_d2.conversion.importers.masks import (
 from bccd_d2.conversion.importers.outlines import read_outline_files
 from bccd_d2.conversion.importers.via import CSV_COLUMNS, PROJECT_3, read_via_file
 from bccd_d2.conversion.importers.yolo import is_yolo, read_yolo_files
-from bccd_d2.conversion.pairs import IMAGE_SUFFIXES, list_names
+from bccd_d2.conversion.pairs import IMAGE_SUFFIXES
 from bccd_d2.conversion.yolo_labels import yolo_label_file
 from bccd_d2.errors import InputError
+from bccd_d2.io.find_images import files_below
+from bccd_d2.structures.coco import read_json
 
 logger = logging.getLogger(__name__)
 HEAD = 4096
@@ -42,36 +44,37 @@ class Importer:
     read: Callable[[list[Path], ImageFiles], Imported]  # reads files, given all images they can belong to
 
 
+def _one_by_one(
+    description: str,
+    suffixes: tuple[str, ...],
+    read: Callable[[Path, ImageFiles, Imported], Iterable[ImportedImage]],
+) -> Importer:
+    """An importer from a reader of one file, which may add to the classes and counts of the result."""
+
+    def read_all(files: list[Path], images: ImageFiles) -> Imported:
+        result = Imported()
+        for path in files:
+            with reading(path, description):
+                result.images += read(path, images, result)
+        return result
+
+    return Importer(description, suffixes, read_all)
+
+
 FORMATS: dict[str, Importer] = {
-    "coco": Importer("COCO instance JSON of any tool", (".json",), one_by_one("COCO JSON", read_coco_file)),
+    "coco": _one_by_one("COCO instance JSON of any tool", (".json",), read_coco_file),
     "yolo": Importer("YOLO boxes and segments", (".txt",), read_yolo_files),
-    "cvat": Importer(
-        "CVAT for images 1.1 (XML)",
-        (".xml",),
-        one_by_one("an export as 'CVAT for images 1.1'", read_cvat_file),
-    ),
-    "labelme": Importer("LabelMe's JSON", (".json",), one_by_one("LabelMe's JSON", read_labelme_file)),
-    "label-studio": Importer(
-        "Label Studio's JSON or JSON-MIN",
-        (".json",),
-        one_by_one("Label Studio's JSON", read_label_studio_file),
-    ),
-    "via": Importer(
-        "JSON, project or CSV of VIA 2, project of VIA 3",
-        (".json", ".csv"),
-        one_by_one("an export of VIA", read_via_file),
-    ),
+    "cvat": _one_by_one("CVAT for images 1.1 (XML)", (".xml",), read_cvat_file),
+    "labelme": _one_by_one("LabelMe's JSON", (".json",), read_labelme_file),
+    "label-studio": _one_by_one("Label Studio's JSON or JSON-MIN", (".json",), read_label_studio_file),
+    "via": _one_by_one("JSON, project or CSV of VIA 2, project of VIA 3", (".json", ".csv"), read_via_file),
     "geojson": Importer("QuPath's GeoJSON", (".geojson", ".json"), read_outline_files),
     "imagej": Importer("ImageJ's .roi files or zips of them", (".roi", ".zip"), read_outline_files),
     "mask-folders": Importer(
         "a folder per image with one mask per cell", tuple(sorted(IMAGE_SUFFIXES)), read_mask_folders
     ),
-    "cellpose": Importer(
-        "Cellpose's _seg.npy", (".npy",), one_by_one("Cellpose's _seg.npy", read_cellpose_file)
-    ),
-    "labels": Importer(
-        "label images of tools/predict.py", (".tif", ".tiff"), one_by_one("a label image", read_label_file)
-    ),
+    "cellpose": _one_by_one("Cellpose's _seg.npy", (".npy",), read_cellpose_file),
+    "labels": _one_by_one("label images of tools/predict.py", (".tif", ".tiff"), read_label_file),
 }
 
 
@@ -131,23 +134,20 @@ def _known() -> str:
     return f"give --from with one of {', '.join(FORMATS)}" + " (or --spec for masks, VOC and BBBC041 boxes)"
 
 
-def _candidates(folder: Path) -> Iterable[Path]:
+def _candidates(folder: Path) -> list[Path]:
     suffixes = {suffix for importer in FORMATS.values() for suffix in importer.suffixes} - IMAGE_SUFFIXES
-    return (
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
+    return files_below(folder, suffixes)
 
 
 def _files_of(path: Path, kind: str) -> list[Path]:
+    suffixes = FORMATS[kind].suffixes
     if path.is_file():
         return [path]
     if kind == "mask-folders":
         return mask_folders(path)
+    of_suffix = files_below(path, suffixes)
     if kind == "labels":  # images by their suffix, so nothing tells them from others
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() in FORMATS[kind].suffixes)
-    of_suffix = [file for file in _candidates(path) if file.suffix.lower() in FORMATS[kind].suffixes]
+        return of_suffix
     files = [file for file in of_suffix if _kind_of(file) == kind]
     if kind == "yolo":  # files of an image are taken even if they are broken, to be named
         labels = {yolo_label_file(image) for image in ImageFiles(path).paths.values()}
@@ -161,10 +161,13 @@ def _kind_of(path: Path) -> str | None:
     """Format of one file by its suffix and, where several share it, by its content."""
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return _kind_of_json(sniff_json(path))
+        try:
+            return _kind_of_json(read_json(path))
+        except (InputError, OSError):
+            return None
     if suffix == ".csv":
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return "via" if all(column in file.readline() for column in CSV_COLUMNS[:1]) else None
+            return "via" if CSV_COLUMNS[0] in file.readline() else None
     if suffix == ".xml":
         with path.open("rb") as binary:
             return "cvat" if b"<annotations" in binary.read(HEAD) else None
@@ -203,26 +206,7 @@ def mask_folders(root: Path) -> list[Path]:
     """Masks of folders ``ID/images`` and ``ID/masks``, whose masks are not named after the image."""
     found: list[Path] = []
     for folder in sorted(path for path in root.rglob("masks") if (path.parent / "images").is_dir()):
-        masks, shown = (
-            [
-                p
-                for p in sorted(place.iterdir())
-                if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-            ]
-            for place in (folder, folder.parent / "images")
-        )
+        masks, shown = (files_below(place, IMAGE_SUFFIXES) for place in (folder, folder.parent / "images"))
         if len(shown) == 1 and masks and {p.stem for p in masks} != {shown[0].stem}:
             found += masks
     return found
-
-
-def missing_images(imported: Imported, found: dict[str, Path]) -> str | None:
-    """What to say of images that the annotations name and that are not here; ``None`` where there are all."""
-    missing = [f"{image.name} ({image.source})" for image in imported.images if image.name not in found]
-    if not missing:
-        return None
-    headline = f"images that are not found ({len(missing)} of {len(imported.images)})"
-    return (
-        list_names(headline, missing)
-        + "\n--images names the folder that holds them, --skip-bad leaves them out"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from bccd_d2.conversion.boxes import parse_coordinate
 from bccd_d2.conversion.pairs import IMAGE_SUFFIXES, PART_NAMES
 from bccd_d2.errors import InputError
+from bccd_d2.io.find_images import files_below
 from bccd_d2.io.images import read_image_size
 from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.coco import read_json
 from bccd_d2.structures.names import match_images
 
 ELLIPSE_POINTS = 64
@@ -72,9 +72,7 @@ class ImageFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.paths = {
-            path.relative_to(folder).as_posix(): path
-            for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+            path.relative_to(folder).as_posix(): path for path in files_below(folder, IMAGE_SUFFIXES)
         }
 
     def match(self, names: Iterable[str], where: str) -> dict[str, Path]:
@@ -126,29 +124,6 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise InputError(f"{path}: no key {error}, expected {kind}") from error
     except (TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not {kind} ({error})") from error
-
-
-def one_by_one(
-    kind: str, read: Callable[[Path, ImageFiles, Imported], Iterable[ImportedImage]]
-) -> Callable[[list[Path], ImageFiles], Imported]:
-    """A reader of many files from a reader of one of them, which may add to the classes and counts of the result."""
-
-    def read_all(files: list[Path], images: ImageFiles) -> Imported:
-        result = Imported()
-        for path in files:
-            with reading(path, kind):
-                result.images += read(path, images, result)
-        return result
-
-    return read_all
-
-
-def sniff_json(path: Path) -> Any:
-    """Content of a JSON file, ``None`` where it is none."""
-    try:
-        return read_json(path)
-    except (InputError, OSError):
-        return None
 
 
 def ring(xs: Iterable[Any], ys: Iterable[Any]) -> Ring:
