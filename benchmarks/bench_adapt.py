@@ -33,7 +33,7 @@ from bccd_d2.errors import run_command
 from bccd_d2.files import write_json
 from bccd_d2.io.images import read_image, read_image_size
 from bccd_d2.structures.coco import read_coco
-from bccd_d2.structures.segmentation import decode_segmentation
+from bccd_d2.structures.rle import decode_segmentation
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("BCCD_ROOT", REPOSITORY.parent / "shared" / "data"))

@@ -29,8 +29,7 @@ from bccd_d2.io.images import read_image, read_image_size, read_orientation
 from bccd_d2.io.mask_checks import fills_image, measure_fit
 from bccd_d2.io.masks import MaskKind, MaskRule, read_mask
 from bccd_d2.structures.polygons import mask_to_polygons
-from bccd_d2.structures.rle import EncodedInstance, encode_labels
-from bccd_d2.structures.segmentation import decode_segmentation
+from bccd_d2.structures.rle import EncodedInstance, decode_segmentation, encode_labels
 
 BorderPolicy = Literal["keep", "ignore"]
 

@@ -28,8 +28,7 @@ from bccd_d2.io.masks import MaskRule
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.names import stem_of
 from bccd_d2.structures.outline_files import Outline
-from bccd_d2.structures.rle import EncodedInstance, encode_labels
-from bccd_d2.structures.segmentation import as_rle, decode_segmentation
+from bccd_d2.structures.rle import EncodedInstance, as_rle, decode_segmentation, encode_labels
 
 logger = logging.getLogger(__name__)
 DEFAULT_CLASS = "cell"

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output
-from bccd_d2.structures.segmentation import decode_columns
+from bccd_d2.structures.rle import decode_columns
 
 logger = logging.getLogger(__name__)
 LABEL_FORMATS = ("png", "tif")

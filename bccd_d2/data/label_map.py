@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bccd_d2.data.stain import StainStatistics
 from bccd_d2.errors import InputError
 from bccd_d2.structures.cells import Cells, concatenate
-from bccd_d2.structures.segmentation import as_rle
+from bccd_d2.structures.rle import as_rle
 
 # Label maps are uint16, the widest integers that OpenCV can warp; 0 is background.
 IGNORED_LABEL = np.iinfo(np.uint16).max

@@ -23,7 +23,7 @@ from torchvision.ops import box_iou
 
 from bccd_d2.inference.predictor import BCCDPredictor, detections_of
 from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.segmentation import as_rle
+from bccd_d2.structures.rle import as_rle
 
 # A mask that fills less of its box is no outline of the cell: the model saw something else in it.
 _SMALLEST_FILL = 0.3

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bccd_d2.errors import InputError
-from bccd_d2.structures.rle import compress_runs
-from bccd_d2.structures.segmentation import decode_columns
+from bccd_d2.structures.rle import compress_runs, decode_columns
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from bccd_d2.errors import InputError
-from bccd_d2.structures.rle import run_lengths
-from bccd_d2.structures.segmentation import as_rle
+from bccd_d2.structures.rle import as_rle, run_lengths
 
 logger = logging.getLogger(__name__)
 _LISTS = ("images", "annotations", "categories")

@@ -1,4 +1,5 @@
-"""Run-length codes of masks: checked as they are read, and written for all instances of a label map in one pass.
+"""COCO segmentations: run-length codes and polygons, checked as they are read; codes are written for all instances of a
+label map in one pass.
 
 pycocotools takes a file's word for lengths and encodes one full-frame mask at a time, in time that goes with cells
 times pixels; here the runs of a whole map are found once (benchmarks/bench_conversion.py compares the two).
@@ -21,6 +22,10 @@ MORE, SIGN, BITS = 0x20, 0x10, 5
 MAX_PIXELS = 2**28
 """An array of more pixels, on the word of a file, is taken for a mistake: 268 million, or a slide of 16384x16384."""
 MAX_CHARACTERS = 8  # a number of eight characters counts up to 2^40 pixels
+FAR = 4  # polygon coordinates further out than this many image sides are taken for a mistake
+MAX_SIDE = 2**24
+MAX_OUTLINE = 1_000_000  # pixels along the polygons of one instance; pycocotools takes 120 bytes for each
+
 Segmentation = dict[str, Any]  # COCO compressed RLE: ``{"size": [height, width], "counts": str}``
 
 
@@ -139,23 +144,6 @@ def decode_rle(segmentation: Mapping[str, Any]) -> NDArray[np.uint8]:
     return np.repeat(values, lengths).reshape(width, height).T
 
 
-def decode_rle_columns(segmentation: Mapping[str, Any]) -> tuple[NDArray[np.uint8], int]:
-    """Rasterise only the columns from the first to the last that an RLE has pixels in: uint8 (height, columns), 1
-    inside, and the number of the first column. Raises InputError as :func:`decode_rle`.
-    """
-    edges = np.concatenate(([0], np.cumsum(run_lengths(segmentation))))
-    height = segmentation["size"][0]
-    starts, stops = edges[1:-1:2], edges[2::2]
-    starts, stops = starts[stops > starts], stops[stops > starts]
-    if not starts.size:
-        return np.zeros((height, 0), np.uint8), 0
-    first, last = int(starts[0]) // height, int(stops[-1] - 1) // height
-    require_size(height, last + 1 - first)
-    lengths = np.diff(np.clip(edges, first * height, (last + 1) * height))
-    values = (np.arange(lengths.size) % 2).astype(np.uint8)
-    return np.repeat(values, lengths).reshape(-1, height).T, first
-
-
 def require_size(height: int, width: int) -> None:
     """Raise InputError for an array of more than :data:`MAX_PIXELS`."""
     if height * width > MAX_PIXELS:
@@ -182,3 +170,61 @@ def _decompress(counts: str | bytes) -> NDArray[np.int64]:
     for start in (1, 2):
         numbers[start::2] = np.cumsum(numbers[start::2])
     return numbers
+
+
+def decode_segmentation(
+    segmentation: Mapping[str, Any] | list[Any], height: int, width: int
+) -> NDArray[np.uint8]:
+    """Rasterise a COCO segmentation, RLE (compressed or plain) or a list of polygons ``[x0, y0, x1, y1, ...]``, to
+    uint8 (height, width), 1 inside. Raises InputError where it is of another size or form.
+    """
+    return decode_rle(as_rle(segmentation, height, width))
+
+
+def decode_columns(
+    segmentation: Mapping[str, Any] | list[Any], height: int, width: int
+) -> tuple[NDArray[np.uint8], int]:
+    """As :func:`decode_segmentation`, but only the columns from the first to the last that the instance covers: uint8
+    (height, columns), and the number of the first.
+    """
+    edges = np.concatenate(([0], np.cumsum(run_lengths(as_rle(segmentation, height, width)))))
+    starts, stops = edges[1:-1:2], edges[2::2]
+    starts, stops = starts[stops > starts], stops[stops > starts]
+    if not starts.size:
+        return np.zeros((height, 0), np.uint8), 0
+    first, last = int(starts[0]) // height, int(stops[-1] - 1) // height
+    require_size(height, last + 1 - first)
+    lengths = np.diff(np.clip(edges, first * height, (last + 1) * height))
+    values = (np.arange(lengths.size) % 2).astype(np.uint8)
+    return np.repeat(values, lengths).reshape(-1, height).T, first
+
+
+def as_rle(segmentation: Mapping[str, Any] | list[Any], height: int, width: int) -> Mapping[str, Any]:
+    """One COCO segmentation as RLE, whose lengths :func:`run_lengths` checks. Raises InputError as
+    :func:`decode_segmentation`, and for what pycocotools, which counts with 32 bits and takes memory by the length of
+    an outline, cannot be given.
+    """
+    if isinstance(segmentation, Mapping):
+        size = segmentation.get("size")
+        if not isinstance(size, list | tuple) or list(size) != [height, width]:
+            raise InputError(f"RLE of size {size}, expected [{height}, {width}]")
+        return segmentation
+    if not isinstance(segmentation, list) or not segmentation:
+        raise InputError(f"segmentation {str(segmentation)[:60]!r}, expected RLE or a list of polygons")
+    side = max(height, width)
+    if side > MAX_SIDE or height * width >= 2**32:
+        raise InputError(f"polygons in an image of {width}x{height} pixels, expected RLE in one so large")
+    length = 0.0
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise InputError(
+                f"polygon {str(polygon)[:60]!r}, expected [x0, y0, x1, y1, ...] of three points or more"
+            )
+        for value in polygon:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= FAR * side:
+                raise InputError(f"polygon with coordinate {value!r}, expected numbers within the image")
+        points = np.array(polygon, np.float64).reshape(-1, 2)
+        length += float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+    if length > MAX_OUTLINE:
+        raise InputError(f"polygons with an outline of {length:.0f} pixels, expected at most {MAX_OUTLINE}")
+    return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))

@@ -15,7 +15,7 @@ from bccd_d2.conversion.pairs import find_pairs
 from bccd_d2.conversion.splits import PARTS, SplitPlan, plan_split, read_splits
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco
-from bccd_d2.structures.segmentation import decode_segmentation
+from bccd_d2.structures.rle import decode_segmentation
 from tests.conversion.drawn import draw_image, write, write_pairs
 
 HEIGHT, WIDTH = 120, 160

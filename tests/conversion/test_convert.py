@@ -18,7 +18,7 @@ from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.conversion.splits import PARTS
 from bccd_d2.io.coco_images import check_file
 from bccd_d2.structures.coco import read_coco
-from bccd_d2.structures.segmentation import decode_segmentation
+from bccd_d2.structures.rle import decode_segmentation
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs
 
 

@@ -10,7 +10,7 @@ from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.conversion.yolo_labels import find_yolo, read_yolo, read_yolo_names
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco
-from bccd_d2.structures.segmentation import decode_segmentation
+from bccd_d2.structures.rle import decode_segmentation
 
 
 def record(path: Path, height: int = 100, width: int = 200) -> ImageRecord:

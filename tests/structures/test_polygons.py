@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bccd_d2.structures.polygons import mask_to_polygons, mask_to_rings
-from bccd_d2.structures.segmentation import decode_segmentation
+from bccd_d2.structures.rle import decode_segmentation
 
 
 def test_a_ring_keeps_its_hole() -> None:

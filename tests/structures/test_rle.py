@@ -9,12 +9,12 @@ from pycocotools import mask as coco_mask
 
 from bccd_d2.errors import InputError
 from bccd_d2.structures.rle import (
+    decode_columns,
     decode_rle,
-    decode_rle_columns,
+    decode_segmentation,
     encode_labels,
     run_lengths,
 )
-from bccd_d2.structures.segmentation import decode_segmentation
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1))
 
@@ -25,7 +25,7 @@ def test_every_form_of_a_mask_decodes_to_it(mask: np.ndarray) -> None:
     height, width = mask.shape
     compressed = coco_mask.encode(np.asfortranarray(mask))
     assert np.array_equal(decode_rle(compressed), mask)
-    columns, first = decode_rle_columns(compressed)
+    columns, first = decode_columns(compressed, height, width)
     filled = np.flatnonzero(mask.any(axis=0))
     assert (first, columns.shape[1]) == (filled[0], np.ptp(filled) + 1) if filled.size else (0, 0)
     assert np.array_equal(columns, mask[:, first : first + columns.shape[1]])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bccd_d2.structures.coco import read_coco
-from bccd_d2.structures.segmentation import decode_segmentation
+from bccd_d2.structures.rle import decode_segmentation
 from bccd_d2.synthetic import draw_smear
 from tools.convert_bccd import main as convert
 from tools.evaluate import main as evaluate

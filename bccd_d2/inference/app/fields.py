@@ -27,7 +27,7 @@ from bccd_d2.io.images import open_source
 from bccd_d2.io.sources import ArraySource, ImageSource
 from bccd_d2.reporting.pages import outline_path
 from bccd_d2.structures.cells import Cells, concatenate
-from bccd_d2.structures.segmentation import as_rle
+from bccd_d2.structures.rle import as_rle
 
 LOWEST_THRESHOLD = 0.05
 """The predictor's own threshold should be this: the page's slider moves without the network then."""

@@ -20,7 +20,7 @@ from roifile import ImagejRoi
 from bccd_d2.conversion.importers import recognise
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco
-from bccd_d2.structures.segmentation import decode_segmentation
+from bccd_d2.structures.rle import decode_segmentation
 from tools.convert_bccd import main
 
 HEIGHT, WIDTH = 100, 160

@@ -11,7 +11,7 @@ from bccd_d2.inference.writers import write_formats
 from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.coco import read_coco
-from bccd_d2.structures.segmentation import decode_segmentation
+from bccd_d2.structures.rle import decode_segmentation
 from tests.inference.drawn_cells import NAMES, disc
 from tools.convert_bccd import main
 
