@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 
 from bccd_d2.commands import CommandParser
-from bccd_d2.engine.ablation import AblationPlan, ablation_table, difference_table, run_ablation
+from bccd_d2.engine.ablation import (
+    AblationPlan,
+    ablation_table,
+    difference_table,
+    predict_laboratories,
+    run_ablation,
+)
 from bccd_d2.errors import run_command
 from bccd_d2.files import replacing
 
@@ -30,12 +36,20 @@ def main(arguments: list[str] | None = None) -> None:
     add(
         "--also-evaluate", type=_named_folder, action="append", default=[], metavar="NAME=DIR", help=also_help
     )
+    predict_help = (
+        "evaluate every model as tools/predict.py finds cells, without options, in its DATASETS.TEST"
+    )
+    add("--predict", action="store_true", help=predict_help)
     options = parser.parse_args(arguments)
     plan = AblationPlan.read(options.plan)
     results = run_ablation(plan, options.output, options.data_root, dict(options.also_evaluate))
     parts = [
         f"{data}:\n\n{ablation_table(rows)}\n\n{difference_table(rows)}" for data, rows in results.items()
     ]
+    if options.predict:
+        parts.append(
+            f"as tools/predict.py finds them:\n\n{predict_laboratories(plan, options.output, options.data_root)}"
+        )
     text = "\n\n".join(part.rstrip() for part in parts) + "\n"
     with replacing(options.output / "RESULTS.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -17,11 +17,13 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bccd_d2.config import load_config
+from bccd_d2.data.registration import annotation_file
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_yaml, shipped_folder, write_json
-from bccd_d2.structures.coco import read_json
+from bccd_d2.io.coco_images import image_path, image_root
+from bccd_d2.structures.coco import read_coco, read_json
 
-TRAIN_NET = shipped_folder("tools") / "train_net.py"
+TOOLS = shipped_folder("tools")
 METRICS = (
     ("segm", "AP"), ("segm", "AP50"), ("segm", "AP75"), ("overlap", "IoU"), ("overlap", "Dice"), ("instances", "F1")
 )  # fmt: skip
@@ -146,20 +148,66 @@ def _train_net(
     _require_same_plan(folder, {"flag": flag, "data": str(data_root.resolve()), **_flat(resolved)})
     if not result_file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            str(TRAIN_NET),
-            "--config-file",
-            str(config),
-            "--data-root",
-            str(data_root),
-        ]
-        command += [flag, "OUTPUT_DIR", str(folder), *pairs]
-        with (folder / "output.txt").open("w", encoding="utf-8") as log:
-            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
-        if status:
-            raise InputError(f"training failed with status {status}; {folder / 'output.txt'} says why")
+        command = ["--config-file", str(config), "--data-root", str(data_root), flag]
+        command += ["OUTPUT_DIR", str(folder), *pairs]
+        _run("train_net", command, folder)
     return read_json(result_file)
+
+
+def _run(tool: str, arguments: Sequence[str], folder: Path) -> None:
+    log = folder / f"{tool}.txt"
+    with log.open("w", encoding="utf-8") as file:
+        command = [sys.executable, str(TOOLS / f"{tool}.py"), *arguments]
+        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+    if status:
+        raise InputError(f"tools/{tool}.py failed with status {status}; {log} says why")
+
+
+def predict_laboratories(plan: AblationPlan, out: Path, data_root: Path) -> str:
+    """Evaluate the trained rows as users predict: tools/predict.py, without options, over each of ``DATASETS.TEST``.
+
+    Returns a Markdown table, one line per row, seed and data set. F1 is of all classes as one, "interior" without cells
+    at the image border. What is finished is not done again. Raises InputError that names the log of a failed tool.
+    """
+    rows = []
+    for name, changes in plan.rows.items():
+        for seed in plan.seeds if "evaluate" not in changes else ():
+            run = _folder(out, name, seed)
+            keys = [str(word) for pair in {**plan.options, **changes}.items() for word in pair]
+            for data in load_config(plan.config, keys).DATASETS.TEST:
+                source, _, part = data.rpartition("_")
+                truth = annotation_file(data_root / source, part)
+                metrics = run / f"predicted_{data}" / "judged" / "metrics.json"
+                if not metrics.is_file():
+                    _predict(run, truth, metrics.parent)
+                rows.append([name, seed, data, *_prediction_figures(read_json(metrics))])
+    headers = ["row", "seed", "data", "mAP@0.5", "F1", "F1 interior", "RBC called WBC", "WBC found as such"]
+    return tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=".3f")
+
+
+def _predict(run: Path, truth: Path, judged: Path) -> None:
+    document = read_coco(truth)
+    folder = image_root(document, truth)
+    images = [str(image_path(folder, image["file_name"])) for image in document["images"]]
+    found = judged.with_name("found")
+    found.parent.mkdir(exist_ok=True)
+    # Average precision needs the low scores too.
+    options = ["--formats", "coco", "--score-threshold", "0.05"]
+    _run("predict", ["--run", str(run), "--input", *images, "--output", str(found), *options], found.parent)
+    predictions = ["--predictions", str(found / "predictions.json"), "--truth", str(truth)]
+    _run("evaluate", [*predictions, "--output", str(judged), "--overwrite"], found.parent)
+
+
+def _prediction_figures(metrics: Mapping[str, Any]) -> list[Any]:
+    (part,) = metrics["parts"].values()
+    names, confusion = part["class_names"], part["confusion"]
+    figures = [part["intervals"]["all"]["mAP@0.5"]["value"]]
+    figures += [part["instances"][region]["all classes"]["f1"] for region in ("all", "interior")]
+    if not {"RBC", "WBC"} <= set(names):
+        return figures
+    red, white = names.index("RBC"), names.index("WBC")
+    found, true = confusion[red], confusion[white]
+    return [*figures, f"{found[white]} of {sum(found[:-1])}", f"{true[white]} of {sum(true)}"]
 
 
 def ablation_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
