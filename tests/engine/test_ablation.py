@@ -7,7 +7,13 @@ import yaml
 
 from bccd_d2.config import load_config
 from bccd_d2.engine import ablation
-from bccd_d2.engine.ablation import AblationPlan, ablation_table, difference_table, run_ablation
+from bccd_d2.engine.ablation import (
+    AblationPlan,
+    ablation_table,
+    difference_table,
+    predict_laboratories,
+    run_ablation,
+)
 from bccd_d2.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -124,3 +130,45 @@ def test_results_of_another_plan_are_not_reused(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="holds a run without plan"):
         ablate({"SOLVER.MAX_ITER": 2}, rows)
     assert len(ran) == 2
+
+
+def test_a_model_is_evaluated_as_users_predict_once(monkeypatch, tmp_path):
+    root = tmp_path / "data"
+    truth = root / "voc" / "annotations" / "instances_val.json"
+    truth.parent.mkdir(parents=True)
+    image = {"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}
+    write = {
+        "info": {"image_root": "images"},
+        "images": [image],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "RBC"}],
+    }
+    truth.write_text(json.dumps(write))
+    part = {
+        "class_names": ["RBC", "WBC"],
+        "confusion": [[90, 2, 8], [1, 18, 1], [4, 0, 0]],  # rows true, columns predicted, the last for none
+        "intervals": {"all": {"mAP@0.5": {"value": 0.9}}},
+        "instances": {
+            region: {"all classes": {"f1": f1}} for region, f1 in (("all", 0.8), ("interior", 0.85))
+        },
+    }
+    calls = []
+
+    def run(tool, arguments, folder):
+        calls.append((tool, list(arguments)))
+        if tool == "evaluate":
+            judged = Path(arguments[arguments.index("--output") + 1])
+            judged.mkdir(parents=True)
+            (judged / "metrics.json").write_text(json.dumps({"parts": {"Val": part}}))
+
+    monkeypatch.setattr(ablation, "_run", run)
+    plan = AblationPlan(LITE, {"DATASETS.TEST": ["voc_val"]}, [7], {"base": {}, "same": {"evaluate": "base"}})
+    (tmp_path / "out" / "base" / "seed7").mkdir(parents=True)
+    table = predict_laboratories(plan, tmp_path / "out", root)
+    assert predict_laboratories(plan, tmp_path / "out", root) == table
+    assert [tool for tool, _ in calls] == ["predict", "evaluate"]
+    predict, evaluate = (arguments for _, arguments in calls)
+    assert predict[predict.index("--input") + 1] == str(root / "voc" / "images" / "a.jpg")
+    assert evaluate[evaluate.index("--truth") + 1] == str(truth)
+    row = [cell.strip() for cell in table.splitlines()[-1].strip("|").split("|")]
+    assert row == ["base", "7", "voc_val", "0.900", "0.800", "0.850", "2 of 92", "18 of 20"]
