@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 from bccd_d2.commands import CommandParser
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.external import read_predictions
-from bccd_d2.evaluation.options import plain
 from bccd_d2.evaluation.points import images_as_truth, point_recall, point_table, read_points
 from bccd_d2.files import write_json
 from bccd_d2.reporting.arguments import (
@@ -82,7 +82,7 @@ def evaluate_points(args: argparse.Namespace) -> None:
         file = args.output / "points.json"
         if file.exists() and not args.overwrite:
             raise InputError(f"{file} exists; give --overwrite to replace it, or another --output")
-        write_json(file, plain(recalls), indent=2)
+        write_json(file, {name: asdict(one) for name, one in recalls.items()}, indent=2)
 
 
 def main(arguments: list[str] | None = None) -> None:

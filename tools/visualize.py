@@ -21,8 +21,8 @@ from tqdm import tqdm
 from bccd_d2.commands import CommandParser
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import run_command
-from bccd_d2.evaluation.evaluate import headline_table
 from bccd_d2.reporting.previews import DataPreviews
+from bccd_d2.reporting.report import headline_table
 from bccd_d2.reporting.run_figures import run_figures, save_figure
 from bccd_d2.reporting.sources import EvaluatedPart, evaluate_sources, read_run
 
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.run is not None:
         for name, figure in run_figures(options.run, parts):
             print(save_figure(figure, output / f"{name}.png"))
-        print(f"\n{headline_table({part.name: part.evaluation for part in parts})}")
+        print(f"\n{headline_table(parts)}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from bccd_d2.structures.cells import Cells
 HEADLINE = ("IoU", "Dice", "mAP@0.5", "AP", "AP50", "AP75", "F1", "PQ")
 """Names of the headline figures, all in [0, 1]. mAP@0.5 is COCO's mean over the classes of the AP of boxes at IoU 0.5;
 AP, AP50 and AP75 are of masks, F1 and PQ of all classes together."""
-PERCENTILES = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ class HeadlineStatistics:
         result = {}
         if self._pixels is not None:
             result["IoU"], result["Dice"] = iou_and_dice(PixelCounts(*(weights @ self._pixels).tolist()))
-        boxes, masks = (_of_known_classes(r.average_precision(weights)) for r in (self._boxes, self._masks))
+        boxes, masks = (ranking.average_precision(weights) for ranking in (self._boxes, self._masks))
+        boxes, masks = (found[:, ~np.isnan(found[0])] for found in (boxes, masks))  # classes with true cells
         tp, fp, fn = (weights @ self._counts).tolist()
         some = tp + fn > 0
         return {
@@ -129,11 +129,6 @@ def differences(both: HeadlineStatistics, samples: int, seed: int) -> Mapping[st
     return result
 
 
-def _of_known_classes(precision: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(T, classes) without the classes that have no true cell."""
-    return precision[:, ~np.isnan(precision[0])]
-
-
 def _draws(images: int, samples: int, seed: int) -> NDArray[np.float64]:
     """(samples, images) how often each image is drawn; none for a single image, which says nothing of others."""
     if images < 2:
@@ -147,7 +142,7 @@ def _percentiles(values: Sequence[float]) -> tuple[float | None, float | None]:
     known = np.array(values)[~np.isnan(values)] if len(values) else np.array([])
     if not known.size:
         return None, None
-    low, high = np.percentile(known, PERCENTILES)
+    low, high = np.percentile(known, (2.5, 97.5))
     return float(low), float(high)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-_BINS = 15
+from bccd_d2.evaluation.ranking import calibration_error
 
 
 @dataclass(frozen=True)
@@ -42,25 +42,6 @@ def measure_types(probabilities: NDArray[np.float64], labels: NDArray[np.int64])
         float(f1[true > 0].mean()),
         calibration_error(probabilities.max(axis=1), predicted == labels),
     )
-
-
-def calibration_bins(
-    confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Number of cells, mean confidence and share right (NaN where there is no cell) of bins of [0, 1] of equal width.
-
-    ``confidence`` (N,) is the probability of the predicted type.
-    """
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    number = np.bincount(index, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        return number, np.bincount(index, confidence, bins) / number, np.bincount(index, right, bins) / number
-
-
-def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS) -> float:
-    """Expected calibration error: mean of |share right - mean confidence| over the cells' :func:`calibration_bins`."""
-    number, mean, share = calibration_bins(confidence, right, bins)
-    return float(np.nansum(number * np.abs(share - mean)) / len(confidence))
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

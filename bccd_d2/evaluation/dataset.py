@@ -88,7 +88,17 @@ class EvaluationSet:
             name = f"{where}, image {image.image_id} ({image.file_name})"
             size = image.truth.height, image.truth.width
             found[image.image_id] = _cells(by_image[image.image_id], *size, name)
-        return self._with_unlisted(unlisted).with_predictions(found)
+        for name, number in unlisted.items():
+            _logger.warning(
+                "the ground truth does not list the class %s: %d predictions are left out", name, number
+            )
+        free = max(self.category_ids, default=0) + 1
+        truth = replace(
+            self,
+            class_names=[*self.class_names, *unlisted],
+            category_ids=[*self.category_ids, *range(free, free + len(unlisted))],
+        )
+        return truth.with_predictions(found)
 
     def with_predictions(self, predictions: Mapping[int, Cells]) -> EvaluationSet:
         """The same truth with other predictions by image id; a warning counts those left out for want of annotations.
@@ -161,18 +171,6 @@ class EvaluationSet:
         numbers = join_class_numbers([result.get("category_id") for result in results], categories, where)
         index = {category: position for position, category in enumerate(self.category_ids)}
         return [index[number] for number in numbers], {}
-
-    def _with_unlisted(self, unlisted: Mapping[str, int]) -> EvaluationSet:
-        for name, number in unlisted.items():
-            _logger.warning(
-                "the ground truth does not list the class %s: %d predictions are left out", name, number
-            )
-        free = max(self.category_ids, default=0) + 1
-        return replace(
-            self,
-            class_names=[*self.class_names, *unlisted],
-            category_ids=[*self.category_ids, *range(free, free + len(unlisted))],
-        )
 
 
 def check_detections(images: Sequence[EvaluationImage], max_detections: int) -> None:
@@ -302,10 +300,7 @@ def _check_result(result: Any, name: str) -> None:
     score = result["score"]
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise InputError(f"{name}: score {score!r}, expected a number in [0, 1]")
-    _check_box(result.get("bbox"), name)
-
-
-def _check_box(box: Any, name: str) -> None:
+    box = result.get("bbox")
     if box is None:
         return
     numbers = isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(v, int | float) for v in box)

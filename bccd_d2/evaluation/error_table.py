@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.evaluation.image_metrics import MeasuredImage
+from bccd_d2.evaluation.matching import match_cells
 from bccd_d2.evaluation.ranking import PrecisionRanking, ScoredImage, rank_predictions, scored_image
 from bccd_d2.evaluation.records import split_errors
 from bccd_d2.evaluation.taxonomy import BINS, CORRECT, IGNORED, ImageErrors
@@ -63,6 +64,23 @@ def fixed(image: ScoredImage, errors: ImageErrors, name: str) -> ScoredImage:
 
 def _average_precision(images: Sequence[ScoredImage], number_of_classes: int) -> NDArray[np.float64]:
     return PrecisionRanking(rank_predictions(images, number_of_classes)).average_precision()
+
+
+def confusion(
+    measured: Sequence[MeasuredImage], number_of_classes: int, score_threshold: float
+) -> list[list[int]]:
+    """Rows of true, columns of predicted classes, the last of each for none.
+
+    Predictions and cells are matched at IoU 0.5 whatever their class.
+    """
+    table = np.zeros((number_of_classes + 1, number_of_classes + 1), np.int64)
+    for image in measured:
+        overlap = image.overlap
+        match = match_cells(overlap, score_threshold)
+        np.add.at(table, (overlap.true_classes[match.true], overlap.predicted_classes[match.predicted]), 1)
+        np.add.at(table[:, -1], overlap.true_classes[match.false_negatives], 1)
+        np.add.at(table[-1], overlap.predicted_classes[match.false_positives], 1)
+    return table.tolist()
 
 
 @dataclass(frozen=True)

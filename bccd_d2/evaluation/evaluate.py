@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import TASKS, AveragePrecisionTable, average_precision_table
-from bccd_d2.evaluation.bootstrap import HEADLINE, HeadlineStatistics, Interval, intervals
-from bccd_d2.evaluation.class_table import CountAgreement, confusion, count_agreement
+from bccd_d2.evaluation.bootstrap import HeadlineStatistics, Interval, intervals
 from bccd_d2.evaluation.dataset import EvaluationSet, check_detections
-from bccd_d2.evaluation.error_table import ErrorTable, error_table
+from bccd_d2.evaluation.error_table import ErrorTable, confusion, error_table
 from bccd_d2.evaluation.image_metrics import PixelOverlap, measure, pixel_overlap, ranked
-from bccd_d2.evaluation.instances import ImageInstances, InstanceMetrics, instance_metrics
-from bccd_d2.evaluation.options import (
-    ALL_CLASSES,
-    REGIONS,
-    EvaluationOptions,
-    Value,
-    in_words,
-    markdown_table,
-    plain,
+from bccd_d2.evaluation.instances import (
+    CountAgreement,
+    InstanceMetrics,
+    count_agreement,
+    instance_metrics,
 )
+from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, EvaluationOptions, Value
 from bccd_d2.evaluation.ranking import (
     PrecisionRecallCurve,
     Reliability,
@@ -69,11 +64,9 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """All but ``per_cell`` and ``image_errors``, as what JSON knows; no NaN."""
-        return {
-            field: plain(getattr(self, field))
-            for field in self.__dataclass_fields__
-            if field not in ("per_cell", "image_errors")
-        }
+        content = asdict(replace(self, per_cell=(), image_errors=()))
+        del content["per_cell"], content["image_errors"]
+        return content
 
     def headline(self, region: str = "all") -> dict[str, Value]:
         """The figures of :data:`HEADLINE` that the region has, in [0, 1] or words."""
@@ -155,7 +148,7 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
             for region, classes in by_class.items()
         },
         counts={
-            region: {name: _count_agreement(parts) for name, parts in classes.items()}
+            region: {name: count_agreement(parts) for name, parts in classes.items()}
             for region, classes in by_class.items()
         },
         errors=error_table(measured, len(names), cells, edges),
@@ -178,20 +171,3 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
         per_image=[image_record(m) for m in measured],
         per_cell=cells,
     )
-
-
-def headline_table(evaluations: Mapping[str, Evaluation]) -> str:
-    """Markdown table of the headline figures, two rows a data set: with the border and without it."""
-    rows = []
-    for name, evaluation in evaluations.items():
-        for region in REGIONS:
-            figures = evaluation.headline(region)
-            title = name if region == "all" else f"{name}, {region}"
-            rows.append([title, *(in_words(figures.get(key, "")) for key in HEADLINE)])
-    return markdown_table(["", *HEADLINE], rows)
-
-
-def _count_agreement(parts: Sequence[ImageInstances]) -> CountAgreement:
-    """Of the true cells and the predictions that count, at IoU 0.5."""
-    tp, fp, fn = np.array([part.counts[0] for part in parts]).T
-    return count_agreement((tp + fn).tolist(), (tp + fp).tolist())

@@ -5,17 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
-from bccd_d2.config import load_config
-from bccd_d2.data.registration import PARTS, annotation_file, default_root
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
@@ -23,6 +20,7 @@ from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
 from bccd_d2.structures.cells import Cells
 
+RESULTS_FILE = "coco_instances_results.json"
 _logger = logging.getLogger(__name__)
 
 
@@ -55,12 +53,22 @@ class CellEvaluator(DatasetEvaluator):
         self._predictions: list[dict[str, Any]] = []
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Note the predictions of a batch: ``cells``, or Detectron2's ``instances``, whose full masks take long."""
+        """Note the ``cells`` of a batch as entries of a COCO results list, with class indices for ``category_id``."""
         for image, output in zip(inputs, outputs):
-            if "cells" in output:
-                self._predictions += coco_results(output["cells"], image["image_id"])
-            else:
-                self._predictions += instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
+            cells: Cells = output["cells"]
+            x0, y0, x1, y1 = cells.boxes.T
+            boxes = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1).tolist()
+            values = zip(cells.classes.tolist(), boxes, cells.scores.tolist(), cells.rles())
+            self._predictions += [
+                {
+                    "image_id": image["image_id"],
+                    "category_id": category,
+                    "bbox": box,
+                    "score": score,
+                    "segmentation": rle,
+                }
+                for category, box, score, rle in values
+            ]
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Evaluate the predictions of all processes; nothing in others than the main one."""
@@ -83,67 +91,10 @@ class CellEvaluator(DatasetEvaluator):
                 )
             result |= {"category": names[index], "category_id": ids.get(names[index], unlisted + index)}
         if self._folder:
-            write_json(self._folder / "coco_instances_results.json", results)
+            write_json(self._folder / RESULTS_FILE, results)
         if not results:
             _logger.warning("The model predicted nothing: its AP is 0")
         evaluation = evaluate(truth.with_results(results, class_names=names), self._options)
         if self._folder:
             write_json(self._folder / "metrics.json", evaluation.to_json(), indent=2)
         return evaluation.detectron2_results()
-
-
-def coco_results(cells: Cells, image_id: int) -> list[dict[str, Any]]:
-    """Entries of a COCO results list: boxes ``[x, y, width, height]``, RLE, class indices for ``category_id``."""
-    corners = cells.boxes.tolist()
-    return [
-        {
-            "image_id": image_id,
-            "category_id": category,
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": score,
-            "segmentation": rle,
-        }
-        for (x0, y0, x1, y1), category, score, rle in zip(
-            corners, cells.classes.tolist(), cells.scores.tolist(), cells.rles()
-        )
-    ]
-
-
-RESULTS_FILE = "coco_instances_results.json"
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """An evaluated run; parts are in the order train, val, test."""
-
-    options: EvaluationOptions
-    truth: Mapping[str, Path]  # COCO JSON by part
-    predictions: Mapping[str, Path]  # COCO results by part
-    config: str  # YAML
-
-
-def find_run(run: Path, data_root: Path | None = None) -> RunFiles:
-    """Find the files of the run in an ``OUTPUT_DIR``; ``data_root`` is by default that of its configuration.
-
-    Raises InputError where the run holds no configuration or no predictions, or its data are gone.
-    """
-    config_file = run / "config.yaml"
-    if not config_file.is_file():
-        raise InputError(f"{config_file} is not there: expected the folder of a tools/train_net.py run")
-    cfg = load_config(config_file)
-    if data_root is None:
-        data_root = Path(cfg.DATASETS.ROOT) if cfg.DATASETS.ROOT else default_root()
-    files = {part: run / "inference" / f"bccd_{part}" / RESULTS_FILE for part in PARTS}
-    predictions = {part: path for part, path in files.items() if path.is_file()}
-    if not predictions:
-        raise InputError(
-            f"{run / 'inference'}: no bccd_val/{RESULTS_FILE} (or train, test), expected an evaluated run; evaluate it "
-            "with 'python tools/train_net.py --config-file RUN/config.yaml --eval-only MODEL.WEIGHTS WEIGHTS'"
-        )
-    truth = {part: annotation_file(data_root, part) for part in predictions}
-    for path in truth.values():
-        if not path.is_file():
-            raise InputError(f"{path} is not there: give what the run was evaluated on as --data-root")
-    return RunFiles(
-        EvaluationOptions.from_config(cfg), truth, predictions, config_file.read_text(encoding="utf-8")
-    )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
@@ -146,7 +145,10 @@ def _read_label_images(
     folder: Path, paths: Sequence[Path], truth: EvaluationSet, suffixes: Sequence[str]
 ) -> _Results:
     for suffix in suffixes:
-        named = _without_previews([path for path in paths if path.stem.endswith(suffix)])
+        named = [path for path in paths if path.stem.endswith(suffix)]
+        number = Counter(path.with_suffix("") for path in named)
+        # Without the coloured pictures that lie beside a label image of the same name.
+        named = [path for path in named if number[path.with_suffix("")] == 1 or not _is_coloured(path)]
         found = _of_images(folder, named, truth, suffix)
         if found:
             break
@@ -166,7 +168,13 @@ def _read_label_images(
         )
     results: _Results = []
     for path, image in found.items():
-        values, cells = _read_labels(path)
+        values = read_mask(path, MaskRule("instances"))
+        cells = Cells.from_label_image(values)
+        if len(cells) == 1 and (parts := ndimage.label(values > 0)[1]) >= SEMANTIC_PARTS:
+            raise InputError(
+                f"{path}: one label in {parts} separate parts, expected one label per cell; this looks like a mask of "
+                "cell or not, which tools/convert_bccd.py turns into instances"
+            )
         size = image.truth.height, image.truth.width
         if (cells.height, cells.width) != size:
             raise InputError(
@@ -224,26 +232,9 @@ def _entries(
     ]
 
 
-def _without_previews(paths: Sequence[Path]) -> list[Path]:
-    """The files without the coloured pictures that lie beside a label image of the same name."""
-    number = Counter(path.with_suffix("") for path in paths)
-    return [path for path in paths if number[path.with_suffix("")] == 1 or not _is_coloured(path)]
-
-
 def _is_coloured(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.mode in ("RGB", "RGBA")
     except (OSError, UnidentifiedImageError):  # a depth or format that Pillow does not know
         return False
-
-
-def _read_labels(path: Path) -> tuple[NDArray[np.integer], Cells]:
-    labels = read_mask(path, MaskRule("instances"))
-    cells = Cells.from_label_image(labels)
-    if len(cells) == 1 and (parts := ndimage.label(labels > 0)[1]) >= SEMANTIC_PARTS:
-        raise InputError(
-            f"{path}: one label in {parts} separate parts, expected one label per cell; this looks like a mask of "
-            "cell or not, which tools/convert_bccd.py turns into instances"
-        )
-    return labels, cells

@@ -1,4 +1,4 @@
-"""Instance quality as cell biologists report it: F1, PQ, AJI, outlines."""
+"""Instance quality as cell biologists report it: F1, PQ, AJI, outlines, counts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from bccd_d2.evaluation.options import IOU_THRESHOLDS, NO_GROUND_TRUTH, NO_MATCH
 from bccd_d2.structures.cells import Cells
 
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+# Half width of the limits of agreement: 95 % of normally distributed differences lie within.
+_LIMIT_DEVIATIONS = 1.96
 
 
 class OutlineAgreement(NamedTuple):
@@ -176,6 +178,41 @@ def instance_metrics(images: Sequence[ImageInstances]) -> InstanceMetrics:
         hausdorff,
         hausdorff95,
         thresholds,
+    )
+
+
+@dataclass(frozen=True)
+class CountAgreement:
+    """Of one class, or of all, in one region; limits of agreement by Bland and Altman (1986)."""
+
+    true: Sequence[int]  # cells of each image, in the order of the images
+    predicted: Sequence[int]  # predictions that count, likewise, at the score threshold
+    mean_absolute_error: Value  # cells per image
+    mean_relative_error: Value  # absolute difference by true number, mean over images with ground truth
+    bias: Value  # mean of predicted - true, cells per image
+    lower_limit: (
+        Value  # bias - 1.96 standard deviations of the difference; the bias itself for a single image
+    )
+    upper_limit: Value  # bias + 1.96 standard deviations, likewise
+
+
+def count_agreement(images: Sequence[ImageInstances]) -> CountAgreement:
+    """Agreement of the counts of the same images; words in place of numbers where no image holds a true cell."""
+    tp, fp, fn = np.array([image.counts[0] for image in images]).T
+    cells, found = tp + fn, tp + fp
+    counts = cells.tolist(), found.tolist()
+    if not cells.any():
+        return CountAgreement(*counts, *[NO_GROUND_TRUTH] * 5)
+    difference, some = found - cells, cells > 0
+    bias = float(difference.mean())
+    reach = _LIMIT_DEVIATIONS * float(difference.std(ddof=1)) if len(cells) > 1 else 0.0
+    return CountAgreement(
+        *counts,
+        float(np.abs(difference).mean()),
+        float((np.abs(difference)[some] / cells[some]).mean()),
+        bias,
+        bias - reach,
+        bias + reach,
     )
 
 

@@ -38,26 +38,6 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)) + "\n"
 
 
-def plain(value: Any) -> Any:
-    """The same as what JSON knows: dataclasses and mappings as dict, arrays and sequences as list, NumPy scalars bare.
-
-    Raises ValueError where a number is NaN or infinite; a metric without value is words.
-    """
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        raise ValueError(f"{value} among the metrics")
-    return value
-
-
 SIZE_NAMES = ("small", "medium", "large")
 CROWDING_NAMES = ("touching", "near", "apart")
 IOU_THRESHOLDS: NDArray[np.float64] = np.linspace(0.5, 0.95, 10)

@@ -184,15 +184,31 @@ def reliability(detections: RankedPredictions) -> Reliability:
     """Are seven of ten predictions with a score of 0.7 right? Predictions that are left out say nothing."""
     counted = detections.counted[0]
     scores, correct = detections.scores[counted], detections.correct[0, counted]
-    edges = np.linspace(0, 1, SCORE_BINS + 1)
-    bins = np.clip(np.digitize(scores, edges) - 1, 0, SCORE_BINS - 1)
-    counts = np.bincount(bins, minlength=SCORE_BINS)
-    means = np.bincount(bins, scores, SCORE_BINS) / np.maximum(counts, 1)
-    precisions = np.bincount(bins, correct, SCORE_BINS) / np.maximum(counts, 1)
-    error = float((counts * np.abs(precisions - means)).sum() / counts.sum()) if counts.sum() else None
+    counts, means, precisions = calibration_bins(scores, correct, SCORE_BINS)
     return Reliability(
-        edges.tolist(), counts.tolist(), _where(counts, means), _where(counts, precisions), error
+        np.linspace(0, 1, SCORE_BINS + 1).tolist(),
+        counts.tolist(),
+        [mean if count else None for count, mean in zip(counts, means.tolist())],
+        [precision if count else None for count, precision in zip(counts, precisions.tolist())],
+        calibration_error(scores, correct, SCORE_BINS) if len(scores) else None,
     )
+
+
+def calibration_bins(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 15
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Number, mean confidence and share right (NaN for an empty bin) in bins of [0, 1] of equal width; (N,) each."""
+    # A confidence on a border belongs to the bin above, also where the border has no exact float (0.3 of 10 bins).
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    number = np.bincount(index, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        return number, np.bincount(index, confidence, bins) / number, np.bincount(index, right, bins) / number
+
+
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 15) -> float:
+    """Expected calibration error: mean of |share right - mean confidence| of :func:`calibration_bins` over N >= 1."""
+    number, mean, share = calibration_bins(confidence, right, bins)
+    return float(np.nansum(number * np.abs(share - mean)) / len(confidence))
 
 
 def precision_recall_curve(
@@ -222,7 +238,3 @@ def precision_recall_curve(
         float(scores[best]),
         float(f1[best]),
     )
-
-
-def _where(counts: NDArray[np.intp], values: NDArray[np.float64]) -> list[float | None]:
-    return [float(value) if count else None for count, value in zip(counts, values)]

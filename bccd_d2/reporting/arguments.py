@@ -12,7 +12,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.evaluation.external import LABEL_SUFFIXES
 from bccd_d2.evaluation.joining import IMAGE_IDS
 from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.reporting.sources import Source, read_run, read_source, source_name
+from bccd_d2.reporting.sources import Source, read_run, read_source
 
 
 def add_truth_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,12 +98,5 @@ def read_prediction_sources(predictions: Sequence[Path], args: argparse.Namespac
 
 
 def _read(part: str, truth: Path, predictions: Path, args: argparse.Namespace) -> Source:
-    return read_source(
-        source_name(part),
-        truth,
-        predictions,
-        image_root=args.images,
-        label_suffixes=args.label_suffix,
-        image_ids=args.image_ids,
-        class_agnostic=args.class_agnostic,
-    )
+    options = {"image_ids": args.image_ids, "class_agnostic": args.class_agnostic}
+    return read_source(part, truth, predictions, args.images, label_suffixes=args.label_suffix, **options)

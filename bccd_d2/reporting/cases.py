@@ -55,14 +55,12 @@ class Shown:
 def ranking(part: EvaluatedPart) -> list[int]:
     """Indices of the images that can be read, lowest IoU first; of equal ones the lower F1 first."""
 
-    def badness(index: int) -> tuple[float, float, int]:
+    def badness(index: int) -> tuple[float, float]:
         record = part.evaluation.per_image[index]
-        f1 = record["f1"]
-        return record["iou"], 1.0 if isinstance(f1, str) else f1, index
+        return record["iou"], 1.0 if record["f1"] is None else record["f1"]  # None without true cells
 
-    return sorted(
-        (i for i, image in enumerate(part.source.dataset.images) if image.path is not None), key=badness
-    )
+    shown = [index for index, image in enumerate(part.source.dataset.images) if image.path is not None]
+    return sorted(shown, key=badness)
 
 
 def choose(ranked: Sequence[int], shown: int) -> list[int]:

@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from bccd_d2.evaluation.class_table import CountAgreement
+from bccd_d2.evaluation.bootstrap import HEADLINE
 from bccd_d2.evaluation.error_table import ErrorTable
-from bccd_d2.evaluation.evaluate import HEADLINE
-from bccd_d2.evaluation.instances import InstanceMetrics
+from bccd_d2.evaluation.instances import CountAgreement, InstanceMetrics
 from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS
 from bccd_d2.evaluation.ranking import PrecisionRecallCurve, Reliability
 from bccd_d2.evaluation.taxonomy import CORRECT, IGNORED

@@ -11,10 +11,9 @@ from typing import Any
 from bccd_d2 import __version__
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import AveragePrecision
-from bccd_d2.evaluation.bootstrap import Interval
-from bccd_d2.evaluation.class_table import class_table
-from bccd_d2.evaluation.evaluate import HEADLINE, Evaluation, headline_table
-from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, markdown_table
+from bccd_d2.evaluation.bootstrap import HEADLINE, Interval
+from bccd_d2.evaluation.evaluate import Evaluation
+from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, in_words, markdown_table
 from bccd_d2.evaluation.taxonomy import BORDER, CORRECT
 from bccd_d2.files import staged_output
 from bccd_d2.reporting.cases import SHOWN, Shown, case_figures, shown_cases
@@ -85,33 +84,61 @@ def write_report(
 
 def results_markdown(parts: Sequence[EvaluatedPart], title: str) -> str:
     """Markdown to paste: the tables of the headline metrics and of their intervals."""
-    blocks = [f"Evaluation of {title}.", headline_table({part.name: part.evaluation for part in parts})]
+    blocks = [f"Evaluation of {title}.", headline_table(parts)]
     for part in parts:
         if len(part.evaluation.class_names) > 1:
             blocks += [f"{part.name} by class; cells are matched at IoU 0.5 whatever their class:"]
             blocks += [class_table(part.evaluation)]
     rows = [
-        [
-            name,
-            *(
-                "" if i is None or i.low is None or i.high is None else f"{figure(i.low)} to {figure(i.high)}"
-                for i in intervals
-            ),
-        ]
-        for name, intervals in _headline_rows(parts)
+        [name, *("" if i is None or i.low is None else f"{figure(i.low)} to {figure(i.high)}" for i in found)]
+        for name, found in _headline_rows(parts)
     ]
     blocks += ["95 % intervals over images (bootstrap):", markdown_table(["", *HEADLINE], rows)]
     return "\n\n".join(block.rstrip() for block in blocks) + "\n"
 
 
+def headline_table(parts: Sequence[EvaluatedPart]) -> str:
+    """Markdown table of the headline figures, two rows per part: with the border and without it."""
+    rows = [
+        [name, *("" if i is None else in_words(i.value) for i in found)]
+        for name, found in _headline_rows(parts)
+    ]
+    return markdown_table(["", *HEADLINE], rows)
+
+
 def _headline_rows(parts: Sequence[EvaluatedPart]) -> list[tuple[str, list[Interval | None]]]:
+    return [
+        (
+            part.name if region == "all" else f"{part.name}, {region}",
+            [part.evaluation.intervals[region].get(name) for name in HEADLINE],
+        )
+        for part in parts
+        for region in REGIONS
+    ]
+
+
+def class_table(evaluation: Evaluation) -> str:
+    """Markdown table, one row per class: AP of boxes at IoU 0.5, F1, counts, and what its cells are called.
+
+    The last row holds the predictions that match no cell.
+    """
+    names = evaluation.class_names
+    called = [f"called {name}" for name in names]
+    head = ["", "cells", "predicted", "AP@0.5", "F1", "bias", "mean absolute error", *called, "not found"]
+    boxes = evaluation.average_precision["bbox"]["all"].by_class
     rows = []
-    for part in parts:
-        for region in REGIONS:
-            found = part.evaluation.intervals[region]
-            title = part.name if region == "all" else f"{part.name}, {region}"
-            rows.append((title, [found.get(name) for name in HEADLINE]))
-    return rows
+    for name, confused in zip(names, evaluation.confusion):
+        found, counts = evaluation.instances["all"][name], evaluation.counts["all"][name]
+        rows.append(
+            [
+                *(name, str(found.cells), str(found.predicted)),
+                *(in_words(boxes[name].AP50), in_words(found.f1)),
+                *(in_words(counts.bias, 2), in_words(counts.mean_absolute_error, 2)),
+                *map(str, confused),
+            ]
+        )
+    rows.append(["no cell", *[""] * 6, *map(str, evaluation.confusion[-1][:-1]), ""])
+    return markdown_table(head, rows)
 
 
 def _write_cells(parts: Sequence[EvaluatedPart], path: Path) -> None:

@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.evaluate import Evaluation, evaluate
-from bccd_d2.evaluation.external import LABEL_SUFFIXES, read_predictions
-from bccd_d2.evaluation.joining import ImageIds
+from bccd_d2.evaluation.external import read_predictions
 from bccd_d2.evaluation.options import EvaluationOptions
 
 
@@ -44,24 +44,16 @@ class EvaluatedPart:
 
 
 def read_source(
-    name: str,
-    truth_file: Path,
-    predictions: Path,
-    *,
-    image_root: Path | None = None,
-    label_suffixes: Sequence[str] = LABEL_SUFFIXES,
-    image_ids: ImageIds | None = None,
-    class_agnostic: bool = False,
+    part: str, truth_file: Path, predictions: Path, image_root: Path | None = None, **options: Any
 ) -> Source:
-    """Read truth (COCO instance JSON) and predictions, see :func:`bccd_d2.evaluation.external.read_predictions`.
+    """Read truth (COCO instance JSON) and predictions of a part, such as ``val``.
 
-    ``image_root`` is the folder of the images, if not that which the truth names. Raises :class:`InputError` if one
-    cannot be read or they do not belong together.
+    ``image_root`` is the folder of the images, if not that which the truth names; ``options`` are those of
+    :func:`bccd_d2.evaluation.external.read_predictions`. Raises :class:`InputError` if one cannot be read or they do
+    not belong together.
     """
     truth = read_evaluation_set(truth_file, image_root=image_root)
-    dataset = read_predictions(
-        predictions, truth, label_suffixes, image_ids=image_ids, class_agnostic=class_agnostic
-    )
+    dataset = read_predictions(predictions, truth, **options)
     facts = {"Ground truth": str(truth_file), "SHA-256 of the ground truth": _sha256(truth_file)}
     info = json.loads(truth_file.read_text(encoding="utf-8")).get("info") or {}
     if "files_sha256" in info:
@@ -69,44 +61,44 @@ def read_source(
     facts["Predictions"] = str(predictions)
     if predictions.is_file():
         facts["SHA-256 of the predictions"] = _sha256(predictions)
-    return Source(name, dataset, facts)
-
-
-def source_name(part: str) -> str:
-    """``Val`` for ``val``."""
-    return part[:1].upper() + part[1:]
+    return Source(part[:1].upper() + part[1:], dataset, facts)
 
 
 def read_run(
-    run: Path,
-    data_root: Path | None = None,
-    parts: Sequence[str] | None = None,
-    *,
-    image_root: Path | None = None,
-    class_agnostic: bool = False,
+    run: Path, data_root: Path | None = None, parts: Sequence[str] | None = None, **options: Any
 ) -> tuple[list[Source], EvaluationOptions, str]:
-    """Sources, evaluation options and configuration (YAML) of a training run, whose OUTPUT_DIR is ``run``.
+    """Sources (in the order train, val, test), evaluation options and configuration (YAML) of a training run.
 
-    ``data_root`` is the converted data set, if not that of the configuration; ``parts`` some of those that it was
-    evaluated on, ``None`` for all. Raises :class:`InputError` if it was not evaluated on such a part, or see
-    :func:`bccd_d2.evaluation.evaluator.find_run`.
+    ``run`` is its OUTPUT_DIR, ``data_root`` the converted data set, if not that of the configuration; ``parts`` some of
+    those that it was evaluated on, ``None`` for all; ``options`` as for :func:`read_source`. Raises InputError if the
+    run holds no configuration or no predictions of such a part, or its data are gone.
     """
     # Imported here: the configuration of a run needs Detectron2 and torch, external predictions do not.
-    from bccd_d2.evaluation.evaluator import find_run
+    from bccd_d2.config import load_config
+    from bccd_d2.data.registration import PARTS, annotation_file, default_root
+    from bccd_d2.evaluation.evaluator import RESULTS_FILE
 
-    files = find_run(run, data_root)
-    absent = sorted(set(parts or ()) - set(files.predictions))
-    if absent:
+    config_file = run / "config.yaml"
+    if not config_file.is_file():
+        raise InputError(f"{config_file} is not there: expected the folder of a tools/train_net.py run")
+    cfg = load_config(config_file)
+    files = {part: run / "inference" / f"bccd_{part}" / RESULTS_FILE for part in PARTS}
+    files = {part: path for part, path in files.items() if path.is_file()}
+    if not files:
         raise InputError(
-            f"{run}: not evaluated on {', '.join(absent)}, only on {', '.join(files.predictions)}"
+            f"{run / 'inference'}: no bccd_val/{RESULTS_FILE} (or train, test), expected an evaluated run; evaluate it "
+            "with 'python tools/train_net.py --config-file RUN/config.yaml --eval-only MODEL.WEIGHTS WEIGHTS'"
         )
-    options = {"image_root": image_root, "class_agnostic": class_agnostic}
-    sources = [
-        read_source(source_name(part), files.truth[part], predictions, **options)  # type: ignore[arg-type]
-        for part, predictions in files.predictions.items()
-        if not parts or part in parts
-    ]
-    return sources, files.options, files.config
+    absent = sorted(set(parts or ()) - set(files))
+    if absent:
+        raise InputError(f"{run}: not evaluated on {', '.join(absent)}, only on {', '.join(files)}")
+    root = data_root or (Path(cfg.DATASETS.ROOT) if cfg.DATASETS.ROOT else default_root())
+    truth = {part: annotation_file(root, part) for part in files if not parts or part in parts}
+    for path in truth.values():
+        if not path.is_file():
+            raise InputError(f"{path} is not there: give what the run was evaluated on as --data-root")
+    sources = [read_source(part, path, files[part], **options) for part, path in truth.items()]
+    return sources, EvaluationOptions.from_config(cfg), config_file.read_text(encoding="utf-8")
 
 
 def evaluate_sources(sources: Sequence[Source], options: EvaluationOptions) -> list[EvaluatedPart]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from bccd_d2.evaluation.bootstrap import Difference
 from bccd_d2.evaluation.evaluate import Evaluation
-from bccd_d2.evaluation.options import ALL_CLASSES, Value, markdown_table, plain
+from bccd_d2.evaluation.options import ALL_CLASSES, Value, markdown_table
 from bccd_d2.evaluation.taxonomy import (
     BORDER,
     CORRECT,
@@ -234,7 +235,7 @@ def comparison_document(
         "a": dict(a.facts),
         "b": dict(b.facts),
         "figures": {
-            region: {name: {**plain(one), "verdict": verdict(one)} for name, one in metrics.items()}
+            region: {name: {**asdict(one), "verdict": verdict(one)} for name, one in metrics.items()}
             for region, metrics in found.items()
         },
     }

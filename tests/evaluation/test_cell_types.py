@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bccd_d2.evaluation.cell_types import calibration_error, choose_threshold, fit_temperature, measure_types
+from bccd_d2.evaluation.cell_types import choose_threshold, fit_temperature, measure_types
 
 
 def test_confusion_and_f1_of_five_cells():
@@ -22,14 +22,6 @@ def test_a_type_that_is_never_found_counts_as_zero():
     found = measure_types(np.eye(2)[[0, 0]], np.array([0, 1]))
     assert found.f1.tolist() == [2 / 3, 0]
     assert found.macro_f1 == pytest.approx(1 / 3)
-
-
-def test_calibration_error_of_two_bins():
-    # Bin of 0.9: four cells, half right; bin of 0.6: one cell, right. (4 * 0.4 + 1 * 0.4) / 5.
-    confidence = np.array([0.9, 0.9, 0.9, 0.9, 0.6])
-    right = np.array([True, True, False, False, True])
-    assert calibration_error(confidence, right, bins=10) == pytest.approx(0.4)
-    assert calibration_error(np.ones(3), np.ones(3, bool)) == 0
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

@@ -3,9 +3,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, Instances
 
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.registration import register_bccd
@@ -55,29 +53,19 @@ def dataset(tmp_path):
     MetadataCatalog.remove("metrics_val")
 
 
-def output(boxes, scores):
-    cells = rectangles(boxes)
-    found = Instances((cells.height, cells.width))
-    found.pred_masks = torch.from_numpy(
-        np.array([cells.full_mask(i) for i in range(len(cells))]).reshape(-1, cells.height, cells.width)
-    )
-    found.pred_boxes = Boxes(torch.from_numpy(cells.boxes).float())
-    found.scores = torch.tensor(scores, dtype=torch.float32)
-    found.pred_classes = torch.zeros(len(cells), dtype=torch.int64)
-    return {"instances": found}
-
-
 def run(outputs, output_dir=None, options=OPTIONS, **more):
     evaluator = CellEvaluator("metrics_val", options, distributed=False, output_dir=output_dir, **more)
     evaluator.reset()
-    for image_id, result in enumerate(outputs, start=1):
-        evaluator.process([{"image_id": image_id, "height": 200, "width": 200}], [result])
+    for image_id, cells in enumerate(outputs, start=1):
+        evaluator.process([{"image_id": image_id}], [{"cells": cells}])
     return evaluator.evaluate()
 
 
 def test_a_run_and_its_file_are_evaluated_alike(dataset, tmp_path):
     # The first image right but for a shift of 4 (IoU 2/3); the second empty.
-    results = run([output([(54, 50, 20, 20), B], [0.9, 0.8]), output([], [])], str(tmp_path / "inference"))
+    results = run(
+        [rectangles([(54, 50, 20, 20), B], scores=[0.9, 0.8]), rectangles([])], str(tmp_path / "inference")
+    )
     # Right at 0.50 to 0.65 both (recall 2/3), beyond one of two predictions.
     assert results["segm"]["AP50"] == pytest.approx(100 * 67 / 101)
     assert results["instances"]["F1"] == pytest.approx(100 * 4 / 5)
@@ -108,7 +96,7 @@ def test_options_come_from_the_configuration():
 def test_the_classes_of_model_and_data_set_are_joined_by_name(dataset, caplog):
     """The data set lists RBC and WBC; the model counts its classes in another order and knows platelets, too."""
     cells = rectangles([A, B, C], classes=[2, 2, 0], scores=[0.9, 0.8, 0.7])
-    outputs = [{"cells": cells}, {"cells": rectangles([C], classes=[2])}]
+    outputs = [cells, rectangles([C], classes=[2])]
     results = run(outputs, class_names=["Platelets", "WBC", "RBC"])
     assert results["segm"]["AP-RBC"] == pytest.approx(100)
     # The platelet is neither right nor wrong.
@@ -119,7 +107,7 @@ def test_the_classes_of_model_and_data_set_are_joined_by_name(dataset, caplog):
 
 
 def test_a_data_set_without_the_classes_that_are_predicted_is_evaluated(dataset):
-    outputs = [{"cells": rectangles([A], classes=[1])}, {"cells": rectangles([])}]
+    outputs = [rectangles([A], classes=[1]), rectangles([])]
     results = run(outputs, class_names=["RBC", "Platelets"])
     assert (results["segm"]["AP"], results["instances"]["F1"]) == (0, 0)
     assert "AP-Platelets" not in results["segm"]

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 
 from bccd_d2.evaluation.instances import (
+    ImageInstances,
     OutlineAgreement,
     aggregated_jaccard,
     aggregated_jaccard_plus,
+    count_agreement,
     image_instances,
     instance_metrics,
     outline_agreement,
@@ -87,3 +89,15 @@ def test_a_tail_counts_for_the_greatest_distance_and_not_for_the_95th_percentile
     found = outline_agreement(Cells.from_masks(200, 200, [tail]), 0, discs([(100, 100, 20)]), 0, 2.0)
     assert found.hausdorff == pytest.approx(10)
     assert found.hausdorff95 < 8
+
+
+def test_agreement_of_counts_by_hand():
+    # True and false positives, false negatives of three images: 10, 20, 0 cells and 12, 17, 1 predictions.
+    counts = [(8, 4, 2), (15, 2, 5), (0, 1, 0)]
+    found = count_agreement([ImageInstances(np.array([c]), 0.0, None, None, []) for c in counts])
+    assert (found.true, found.predicted) == ([10, 20, 0], [12, 17, 1])
+    # Differences 2, -3, 1: mean 0, standard deviation sqrt(14 / 2).
+    assert found.bias == pytest.approx(0)
+    assert found.mean_absolute_error == pytest.approx(2)
+    assert found.mean_relative_error == pytest.approx((2 / 10 + 3 / 20) / 2)
+    assert (found.lower_limit, found.upper_limit) == pytest.approx((-1.96 * 7**0.5, 1.96 * 7**0.5))

@@ -6,6 +6,8 @@ import pytest
 from bccd_d2.evaluation.matching import overlaps
 from bccd_d2.evaluation.ranking import (
     PrecisionRanking,
+    calibration_bins,
+    calibration_error,
     precision_recall_curve,
     rank_predictions,
     reliability,
@@ -56,3 +58,17 @@ def test_a_weight_counts_an_image_so_many_times():
     assert weighted == pytest.approx(expected, abs=1e-12, nan_ok=True)
     # Of a class without ground truth there is none.
     assert np.isnan(weighted[:, 2]).all()
+
+
+def test_calibration_error_of_two_bins():
+    # Bin of 0.9: four cells, half right; bin of 0.6: one cell, right. (4 * 0.4 + 1 * 0.4) / 5.
+    confidence = np.array([0.9, 0.9, 0.9, 0.9, 0.6])
+    right = np.array([True, True, False, False, True])
+    assert calibration_error(confidence, right, bins=10) == pytest.approx(0.4)
+    assert calibration_error(np.ones(3), np.ones(3, bool)) == 0
+    # 0.3 has no exact float; it is the lower end of its bin.
+    assert calibration_bins(np.array([0.3, 0.6, 0.7]), np.ones(3, bool), 10)[0].nonzero()[0].tolist() == [
+        3,
+        6,
+        7,
+    ]

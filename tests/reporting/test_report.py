@@ -12,7 +12,6 @@ import pytest
 
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.evaluator import find_run
 from bccd_d2.reporting.report import report_run
 from bccd_d2.reporting.sources import read_run
 from tests.html_page import Page
@@ -202,12 +201,12 @@ def test_parts_that_a_run_does_not_have(run, tmp_path):
     with pytest.raises(InputError, match="not evaluated on val, only on test"):
         read_run(run, parts=["val"])
     with pytest.raises(InputError, match=r"instances_test\.json is not there: give what the run"):
-        find_run(run, tmp_path)
+        read_run(run, tmp_path)
     with pytest.raises(InputError, match=r"config\.yaml is not there"):
-        find_run(tmp_path)
+        read_run(tmp_path)
     shutil.copy(run / "config.yaml", tmp_path)
     with pytest.raises(InputError, match="expected an evaluated run"):
-        find_run(tmp_path)
+        read_run(tmp_path)
 
 
 def test_the_command_starts_without_torch():

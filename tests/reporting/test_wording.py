@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from bccd_d2.evaluation.bootstrap import Difference
@@ -11,10 +10,11 @@ from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.evaluation.taxonomy import BINS
 from bccd_d2.reporting.cases import choose, ranking
-from bccd_d2.reporting.report import render_page
+from bccd_d2.reporting.report import class_table, render_page
 from bccd_d2.reporting.sources import EvaluatedPart, Source
 from bccd_d2.reporting.wording import BIN_COLORS, BIN_WORDS, comparison_table, summary_sentences, verdict
 from bccd_d2.structures.cells import Cells
+from tests.evaluation.synthetic_cells import evaluation_set, image, rectangles
 from tests.html_page import Page
 from tests.reporting.scene import HEIGHT, NAMES, WIDTH, flawed, square, truth
 
@@ -137,4 +137,29 @@ def test_outlines_of_equal_iou_are_ranked_by_f1_and_the_worst_and_the_best_are_s
     images = [replace(image, path=image.file_name) for image in part.source.dataset.images]
     there = replace(part, source=replace(part.source, dataset=replace(part.source.dataset, images=images)))
     assert ranking(there) == [1, 0, 2]
-    assert np.isclose(part.evaluation.per_image[0]["iou"], 1)
+
+
+def test_images_without_true_cells_are_ranked_too():
+    """They have no F1: an image of nothing is perfect, one of predictions alone has an IoU of 0."""
+    part = evaluated((NOTHING, NOTHING), (truth(), truth()), (NOTHING, flawed()), (truth(), NOTHING))
+    images = [replace(image, path=image.file_name) for image in part.source.dataset.images]
+    dataset = replace(part.source.dataset, images=images)
+    assert ranking(replace(part, source=replace(part.source, dataset=dataset))) == [3, 2, 0, 1]
+
+
+def test_the_table_says_what_cells_of_a_class_are_called():
+    a, b, c, nowhere = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20), (150, 150, 20, 20)
+    # Of three red cells one is found, one called white, one not found; a platelet is invented.
+    truth = rectangles([a, b, c], classes=[0, 0, 0])
+    predictions = rectangles([a, b, nowhere], classes=[0, 1, 2], scores=[0.9, 0.8, 0.7])
+    dataset = evaluation_set([image(truth, predictions)], ("RBC", "WBC", "Platelets"))
+    lines = class_table(evaluate(dataset, EvaluationOptions(bootstrap_samples=0))).splitlines()
+    assert lines[0] == (
+        "|  | cells | predicted | AP@0.5 | F1 | bias | mean absolute error | called RBC | called WBC "
+        "| called Platelets | not found |"
+    )
+    # AP: precision 1 up to a recall of 1/3, 34 of COCO's 101 recalls. F1 2 / (3 + 1).
+    assert lines[2] == "| RBC | 3 | 1 | 0.337 | 0.500 | -2.00 | 2.00 | 1 | 1 | 0 | 1 |"
+    words = "no ground truth"
+    assert lines[3] == f"| WBC | 0 | 1 | {words} | {words} | {words} | {words} | 0 | 0 | 0 | 0 |"
+    assert lines[5] == "| no cell |  |  |  |  |  |  | 0 | 0 | 1 |  |"
