@@ -53,7 +53,18 @@ class RunCheckpointer(BCCDCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return False
         model = self._evaluated if evaluated else self.model
-        self._write(name, {"model": model.state_dict(), **kwargs})
+        content = {"model": model.state_dict(), **kwargs, "config": self._config.dump()}
+        path = Path(self.save_dir) / f"{name}.pth"
+        self.logger.info("Saving checkpoint to %s", path)
+        # Given a path, torch writes by itself and has a full disk end in an error that does not tell; given a file, it
+        # raises that error on top of the one that does.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
         return True
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -87,16 +98,3 @@ class RunCheckpointer(BCCDCheckpointer):
         return [
             str(path) for path in sorted(files) if path.stem[6:].isdigit() and int(path.stem[6:]) < iteration
         ]
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        path = Path(self.save_dir) / f"{name}.pth"
-        self.logger.info("Saving checkpoint to %s", path)
-        # Given a path, torch writes by itself and has a full disk end in an error that does not tell; given a file, it
-        # raises that error on top of the one that does.
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            try:
-                torch.save({**content, "config": self._config.dump()}, file)
-            except RuntimeError as error:
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise

@@ -75,7 +75,10 @@ def record_run(folder: Path, seed: int, annotations: dict[str, Path], resumed: b
     path = folder / "run.json"
     hashes = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in annotations.items()}
     if resumed and path.is_file():
-        before = _hashes_in(path)
+        record = read_json(path)
+        before = record.get("annotations") if isinstance(record, dict) else None
+        if not isinstance(before, dict):
+            raise InputError(f"{path}: expected the record of a run with the key 'annotations', found none")
         for name, value in hashes.items():
             if before.get(name, value) != value:
                 raise InputError(
@@ -92,14 +95,6 @@ def record_run(folder: Path, seed: int, annotations: dict[str, Path], resumed: b
     }
     write_json(path, content, indent=2)
     return content
-
-
-def _hashes_in(path: Path) -> dict[str, str]:
-    content = read_json(path)
-    hashes = content.get("annotations") if isinstance(content, dict) else None
-    if not isinstance(hashes, dict):
-        raise InputError(f"{path}: expected the record of a run with the key 'annotations', found none")
-    return hashes
 
 
 def _version(package: str) -> str | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,32 +16,15 @@ from detectron2.utils.events import EventStorage
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.loader import SeededDataset
 
+Crops = Callable[[int], Mapping[str, Any]]
+"""The training sample of each number, the same one each time."""
 CROPS = 16
 # Not the run's, so that runs with different seeds are compared on the same crops.
 _SEED = 0
 
 
-class ValidationCrops:
-    """The same crops, mapped as in training but without augmentation, each time it is gone through.
-
-    ``dataset`` maps (number, index) to a sample, the same one each time; ``images`` indices are taken in turn for
-    ``crops`` numbers, which several processes share.
-    """
-
-    def __init__(
-        self, dataset: Callable[[tuple[int, int]], Mapping[str, Any]], images: int, crops: int
-    ) -> None:
-        self._dataset = dataset
-        self._images = images
-        self._crops = crops
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        for number in range(comm.get_rank(), self._crops, comm.get_world_size()):
-            yield self._dataset((number, number % self._images))
-
-
-def build_validation_crops(cfg: CfgNode) -> ValidationCrops:
-    """``CROPS`` crops of the images of ``DATASETS.TEST``."""
+def build_validation_crops(cfg: CfgNode) -> Crops:
+    """Crops of the images of ``DATASETS.TEST`` in turn, mapped as in training but without augmentation."""
     cfg = cfg.clone()
     cfg.defrost()
     augmentation = cfg.INPUT.AUGMENTATION
@@ -54,27 +37,23 @@ def build_validation_crops(cfg: CfgNode) -> ValidationCrops:
     cfg.INPUT.RANDOM_FLIP = "none"
     dicts = get_detection_dataset_dicts(cfg.DATASETS.TEST, filter_empty=False)
     dataset = SeededDataset(dicts, BCCDDatasetMapper(cfg, is_train=True), _SEED)
-    return ValidationCrops(dataset.__getitem__, len(dicts), CROPS)
+    return lambda number: dataset[number, number % len(dicts)]
 
 
-def validation_losses(model: torch.nn.Module, samples: ValidationCrops) -> dict[str, float]:
-    """Mean of each loss over the samples of all processes, one at a time, with proposals sampled alike each time.
+def validation_losses(model: torch.nn.Module, crops: Crops) -> dict[str, float]:
+    """Mean of each loss over ``CROPS`` crops, which all processes share, with proposals sampled alike each time.
 
     The model, not wrapped for distributed training, computes losses as in training but sees what it sees in prediction:
     batch norm uses its running statistics and learns nothing, dropout drops nothing.
     """
-    sums: Counter[str] = Counter()
-    count = 0
+    own = []
     # The storage of its own takes what Detectron2's heads would put into that of the training.
     with loss_mode(model), torch.no_grad(), torch.random.fork_rng(), EventStorage():
-        for number, sample in enumerate(samples):
+        for number in range(comm.get_rank(), CROPS, comm.get_world_size()):
             torch.manual_seed(number)
-            sums.update({name: loss.item() for name, loss in model([sample]).items()})
-            count += 1
-    parts: Sequence[tuple[Counter[str], int]] = comm.all_gather((sums, count))
-    total = sum(part_count for _, part_count in parts)
-    names = sorted({name for part, _ in parts for name in part})
-    return {name: sum(part[name] for part, _ in parts) / total for name in names}
+            own.append({name: loss.item() for name, loss in model([crops(number)]).items()})
+    found = list(itertools.chain.from_iterable(comm.all_gather(own)))
+    return {name: sum(losses[name] for losses in found) / len(found) for name in sorted(found[0])}
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def outline_agreement(
     origin, end = windows[:, :2].min(axis=0) - 1, windows[:, 2:].max(axis=0) + 1
     a = _outline(predictions.masks[predicted], windows[0, :2] - origin, end - origin)
     b = _outline(truth.masks[true], windows[1, :2] - origin, end - origin)
-    a_to_b, b_to_a = _distances(b)[a], _distances(a)[b]
+    a_to_b, b_to_a = distances(b)[a], distances(a)[b]
     precision, recall = (a_to_b <= tolerance).mean(), (b_to_a <= tolerance).mean()
     return OutlineAgreement(
         float(2 * precision * recall / max(precision + recall, 1e-9)),
@@ -64,11 +64,11 @@ def _outline(
     return window > cv2.erode(window, _CROSS)
 
 
-def _distances(outline: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Euclidean distance of each pixel to the outline."""
-    return np.asarray(
-        cv2.distanceTransform((~outline).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32
-    )
+def distances(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(h, w) Euclidean distance in px of each pixel to the nearest one of ``mask``."""
+    found = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # OpenCV's roots are float32, and the last bit depends on where the array lies in memory: 2 px may be above 2.
+    return np.sqrt(np.rint(np.square(found, dtype=np.float64)))
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.image_metrics import MeasuredImage, iou_and_dice
+from bccd_d2.evaluation.instances import distances
 from bccd_d2.evaluation.options import ALL_CLASSES, EvaluationOptions
 from bccd_d2.evaluation.taxonomy import BINS
 from bccd_d2.io.images import read_image
@@ -23,11 +23,6 @@ RING_START, RING_END = 2, 8
 MIN_RING = 20
 """Fewer pixels of a ring say nothing."""
 CONTRAST_NAMES = ("low", "medium", "high")
-
-
-def diameters(areas: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Diameters in px of discs with these areas."""
-    return np.sqrt(4 / np.pi * areas)
 
 
 def gaps(cells: Cells, reach: float) -> NDArray[np.float64]:
@@ -42,8 +37,7 @@ def gaps(cells: Cells, reach: float) -> NDArray[np.float64]:
             continue
         others, (x, y) = _others_around(cells, index, margin)
         if others.any():
-            distance = cv2.distanceTransform((~others).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            inside = distance[window[1] - y : window[3] - y, window[0] - x : window[2] - x][mask]
+            inside = distances(others)[window[1] - y : window[3] - y, window[0] - x : window[2] - x][mask]
             gap = max(0.0, float(inside.min()) - 1)
             if gap <= reach:
                 result[index] = gap
@@ -58,15 +52,15 @@ def contrasts(cells: Cells, green: NDArray[np.uint8]) -> list[float | None]:
     result: list[float | None] = []
     for index, (mask, window) in enumerate(zip(cells.masks, cells.windows)):
         others, (x, y) = _others_around(cells, index, RING_END)
-        own = np.zeros(others.shape, np.uint8)
+        own = np.zeros_like(others)
         own[window[1] - y : window[3] - y, window[0] - x : window[2] - x] = mask
-        distance = cv2.distanceTransform(1 - own, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        distance = distances(own)
         ring = (distance > RING_START) & (distance <= RING_END) & ~others
         levels = green[y : y + others.shape[0], x : x + others.shape[1]]
         if not mask.any() or np.count_nonzero(ring) < MIN_RING:
             result.append(None)
         else:
-            result.append(float(levels[ring].mean() - levels[own > 0].mean()))
+            result.append(float(levels[ring].mean() - levels[own].mean()))
     return result
 
 
@@ -178,7 +172,7 @@ def _records(
     ):
         areas, border = cells.areas, cells.touches_border(options.border_margin)
         sizes, gap = options.size_bins(areas), gaps(cells, options.crowding_edges[1])
-        across = diameters(areas)
+        diameters = np.sqrt(4 / np.pi * areas)  # of discs
         crowding = options.crowding_bins(gap)
         contrast = contrasts(cells, green) if green is not None else [None] * len(cells)
         # The cells come first: zip must not take a row that the next kind needs.
@@ -195,7 +189,7 @@ def _records(
                 "partner": partner,
                 "iou": float(overlap),
                 "area_px": int(areas[number]),
-                "diameter_px": float(across[number]),
+                "diameter_px": float(diameters[number]),
                 "x0": x0,
                 "y0": y0,
                 "x1": x1,

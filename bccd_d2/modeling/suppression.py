@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -27,43 +26,22 @@ class MaskSuppression:
         """Indices of the cells of one image that stay, best first."""
         order = np.argsort(-cells.scores, kind="stable")
         cells = cells[order]
-        first, second = _touching(cells.windows, cells.classes)
         areas = cells.areas
-        limit = np.minimum(areas[first], areas[second]).astype(np.float64)
-        if self.metric == "iou":
-            # IoU > t is the same as intersection > t / (1 + t) (area + area).
-            limit = (areas[first] + areas[second]) / (1 + self.threshold)
-        limit *= self.threshold
-        # Only masks whose windows share enough pixels can share enough themselves.
-        low = np.maximum(cells.windows[first, :2], cells.windows[second, :2])
-        high = np.minimum(cells.windows[first, 2:], cells.windows[second, 2:])
-        possible = (high - low).prod(axis=1) > limit
+        x0, y0, x1, y1 = np.ascontiguousarray(cells.windows.T)
+        if self.metric == "iou":  # IoU > t is the same as intersection > t / (1 + t) (area + area)
+            limit = (areas[:, None] + areas) / (1 + self.threshold) * self.threshold
+        else:
+            limit = np.minimum(areas[:, None], areas) * self.threshold
+        # Only masks of a class whose windows share enough pixels can share enough themselves.
+        width = np.minimum.outer(x1, x1) - np.maximum.outer(x0, x0)
+        height = np.minimum.outer(y1, y1) - np.maximum.outer(y0, y0)
+        possible = (width > 0) & (width * height > limit) & np.equal.outer(cells.classes, cells.classes)
         kept = np.ones(len(cells), bool)
         # By rising rank of the better one, whose own fate is settled when its turn comes.
-        for i, j, least in zip(first[possible].tolist(), second[possible].tolist(), limit[possible].tolist()):
+        for i, j in np.argwhere(np.triu(possible, 1)).tolist():
             if kept[i] and kept[j]:
-                kept[j] = _shared_pixels(cells, i, j) <= least
+                kept[j] = _shared_pixels(cells, i, j) <= limit[i, j]
         return order[kept]
-
-
-def _touching(windows: NDArray[Any], groups: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pairs of windows of one group that share area, sorted by the smaller index, then by the larger.
-
-    In order of their left edges, a window can only overlap those that follow it up to its right edge: in a smear that
-    is a small part of all pairs.
-    """
-    solid = np.flatnonzero((windows[:, 2:] > windows[:, :2]).all(axis=1))
-    order = solid[np.argsort(windows[solid, 0], kind="stable")]
-    x0, y0, x1, y1 = np.ascontiguousarray(windows[order].T)
-    counts = np.searchsorted(x0, x1, side="left") - np.arange(len(order)) - 1
-    a = np.repeat(np.arange(len(order)), counts)
-    b = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + a + 1
-    groups = groups[order]
-    overlap = (y0[a] < y1[b]) & (y0[b] < y1[a]) & (groups[a] == groups[b])
-    a, b = order[a[overlap]], order[b[overlap]]
-    pairs = np.minimum(a, b) * len(windows) + np.maximum(a, b)
-    pairs.sort()
-    return pairs // max(len(windows), 1), pairs % max(len(windows), 1)
 
 
 def _shared_pixels(cells: Cells, i: int, j: int) -> int:

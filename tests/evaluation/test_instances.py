@@ -7,6 +7,7 @@ from bccd_d2.evaluation.instances import (
     aggregated_jaccard,
     aggregated_jaccard_plus,
     count_agreement,
+    distances,
     image_instances,
     instance_metrics,
     outline_agreement,
@@ -71,6 +72,15 @@ def test_aggregated_jaccard_of_hand_made_numbers():
     assert aggregated_jaccard(shared, predicted, true) == pytest.approx((6 + 5) / (14 + 14 + 4))
     # IoU 6/14 + 2/9 is more than 5/14 and nothing: all areas less what the pairs share.
     assert aggregated_jaccard_plus(shared, predicted, true) == pytest.approx((6 + 2) / (12 + 4 + 8 + 7 - 8))
+
+
+def test_distances_are_exact_wherever_the_mask_lies_in_memory():
+    rows, columns = np.mgrid[:40, :40]
+    for offset in range(4):
+        memory = np.zeros(1600 + offset, bool)
+        mask = memory[offset:].reshape(40, 40)
+        mask[3, 5] = True
+        np.testing.assert_array_equal(distances(mask), np.sqrt((rows - 3) ** 2 + (columns - 5) ** 2))
 
 
 def test_a_square_moved_by_three():
