@@ -135,8 +135,18 @@ def prepare_job(
     free = overwrite or not storage.find(RECORDS)
     outputs = Outputs(storage, formats, claim_output(storage, description, free))
     pending = [(path, name) for path, name in images if overwrite or not outputs.is_finished(path, name)]
-    job = Job(model, options, outputs, images, pending, device, max_pixels, max_detections)
-    return replace(job, types=classifiers, engine=engine)
+    return Job(
+        model,
+        options,
+        outputs,
+        images,
+        pending,
+        device=device,
+        max_pixels=max_pixels,
+        max_detections=max_detections,
+        types=classifiers,
+        engine=engine,
+    )
 
 
 def run_job(job: Job, num_gpus: int = 1) -> None:

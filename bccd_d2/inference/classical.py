@@ -28,17 +28,17 @@ RULE = InstanceRule(min_area=1500, connectivity=4, fill_holes=6000, cut=0.02)
 _MIN_VISIBLE_SHARE = 0.5
 _SAME_CELL_IOU = 0.5
 _SURE_SCORE = 0.5
+_CUT = 0.01  # of InstanceRule, for masks of a network
 # Cells are looked up by the blocks of this side, in pixels, that they lie in.
 _BLOCK = 256
 
 
-def split_merged(cells: Cells, depth: float = 0.01) -> Cells:
+def split_merged(cells: Cells) -> Cells:
     """Cut masks that look like several touching cells, by the watershed that cuts annotations; best score first.
 
     Masks of more than 1.2 median areas (of the cells with a score of at least 0.5) are looked at, see
     :func:`bccd_d2.conversion.instances.cut_touching`. A piece that the network has found as a cell of its own (mask IoU
-    above one half) is dropped in favour of that; the others have the class and score of the cut cell. ``depth`` is
-    the ``cut`` of :class:`bccd_d2.conversion.instances.InstanceRule`.
+    above one half) is dropped in favour of that; the others have the class and score of the cut cell.
     """
     sure = cells.areas[cells.scores >= _SURE_SCORE]
     if not len(sure):
@@ -46,7 +46,7 @@ def split_merged(cells: Cells, depth: float = 0.01) -> Cells:
     median_area = float(np.median(sure))
     whole, parts = [], []
     for index, mask in enumerate(cells.masks):
-        labels, _, added = cut_touching(mask.astype(np.int32), depth, median_area)
+        labels, _, added = cut_touching(mask.astype(np.int32), _CUT, median_area)
         if not added:
             whole.append(index)
             continue

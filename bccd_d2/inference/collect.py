@@ -30,23 +30,14 @@ from bccd_d2.inference.writers.tables import (
 
 @dataclass(frozen=True)
 class BatchSummary:
-    """What a batch has come to.
+    """What a batch has come to."""
 
-    Attributes:
-        images: number of images with results; a file of several pages has several.
-        counts: of all of them together.
-        empty: names of images in which no cell was found.
-        quality: of each image, by its name.
-        failures: why a file has no results, one text each.
-        differential: what the types of the cells come to; empty without types.
-    """
-
-    images: int
-    counts: Counts
-    empty: list[str]
-    quality: dict[str, Quality]
-    failures: list[str]
-    differential: Sequence[Row] = ()
+    images: int  # number of images with results; a file of several pages has several
+    counts: Counts  # of all of them together
+    empty: list[str]  # names of images in which no cell was found
+    quality: dict[str, Quality]  # of each image, by its name
+    failures: list[str]  # why a file has no results, one text each
+    differential: Sequence[Row] = ()  # what the types of the cells come to; empty without types
 
 
 def collect(images: Images, outputs: Outputs, *, types: bool = False) -> BatchSummary:

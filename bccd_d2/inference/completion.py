@@ -98,11 +98,7 @@ def find_unlabelled(
     ``image`` is (H, W, 3) uint8 BGR, ``scale`` the pixels at the predictor's magnification per native pixel.
     """
     found = predictor.predict_cells(image, replace(predictor.options, scale=scale, score_threshold=min_score))
-    if not len(found):
-        return found
-    covered = np.zeros(image.shape[:2], bool)
-    for mask, (x0, y0, x1, y1) in zip(annotated.masks, annotated.windows):
-        covered[y0:y1, x0:x1] |= mask
+    covered = annotated.label_image() > 0
     alone = [
         mask & ~covered[y0:y1, x0:x1] for mask, (x0, y0, x1, y1) in zip(found.masks, found.windows.tolist())
     ]

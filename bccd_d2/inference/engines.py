@@ -31,18 +31,11 @@ def load_predictor(
     device: str | None = None,
     max_detections: int | None = None,
 ) -> CellFinder:
-    """The predictor of a model.
+    """The predictor of a model, whose weights may be a file that ``tools/export_model.py`` wrote.
 
-    Args:
-        model: its weights may be a file that ``tools/export_model.py`` wrote, for another engine than "eager".
-        options: of the predictor.
-        engine: one of :data:`ENGINES`. The others run on the CPU; they find the cells of "eager" up to rounding, in
-            less time.
-        device: see :class:`BCCDPredictor`.
-        max_detections: see :class:`BCCDPredictor`.
-
-    Raises:
-        InputError: the model cannot be read or exported, or what runs it is not installed.
+    ``engine`` is one of :data:`ENGINES`: others than "eager" run on the CPU and find its cells up to rounding, in less
+    time. ``device`` and ``max_detections`` as :class:`BCCDPredictor`. Raises :class:`InputError` if the model cannot be
+    read or exported, or what runs it is not installed.
     """
     exported = model.weights.endswith(".onnx")
     if engine == EAGER:
@@ -62,16 +55,10 @@ def load_predictor(
 
 
 def exported_file(model: ModelFiles, max_detections: int | None = None) -> Path:
-    """The model as an ONNX file in the cache folder, where it is written at its first use.
+    """The model, whose weights are a file, as an ONNX file that is written at its first use.
 
-    The folder is ``bccd_d2`` below ``$XDG_CACHE_HOME``, or below ``~/.cache``.
-
-    Args:
-        model: whose weights are a file.
-        max_detections: in place of ``TEST.DETECTIONS_PER_IMAGE``.
-
-    Raises:
-        InputError: see :func:`bccd_d2.inference.export.export_model`.
+    It lies in ``bccd_d2`` below ``$XDG_CACHE_HOME``, or below ``~/.cache``. ``max_detections`` takes the place of
+    ``TEST.DETECTIONS_PER_IMAGE``. Raises :class:`InputError` as :func:`bccd_d2.inference.export.export_model`.
     """
     cfg = load_config(model.config)
     if max_detections is not None:

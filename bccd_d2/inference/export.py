@@ -20,17 +20,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.structures import ImageList
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.data.stain import ReinhardNormalizer
 from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
@@ -45,7 +42,7 @@ from bccd_d2.inference.exported import (
     open_network,
     pad_image,
 )
-from bccd_d2.modeling.weights import load_weights
+from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.synthetic import draw_smear
 
 OPSET = 17
@@ -60,11 +57,7 @@ _TRACED_PACKAGES = ("detectron2.modeling.", "detectron2.projects.", "bccd_d2.mod
 
 
 class TraceableNetwork(nn.Module):
-    """A Detectron2 model with tensors in and tensors out, for one image.
-
-    Args:
-        model: a ``GeneralizedRCNN`` with a mask head.
-    """
+    """A ``GeneralizedRCNN`` with a mask head, in evaluation mode, with tensors in and tensors out, for one image."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -74,11 +67,8 @@ class TraceableNetwork(nn.Module):
         self.eval()
 
     def forward(self, image: torch.Tensor, size: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Boxes, scores, classes and masks as in :class:`NetworkOutput`.
-
-        Args:
-            image: (3, H, W) uint8, network pixels; see :func:`bccd_d2.inference.exported.pad_image`.
-            size: (2,) int64, height and width without the padding.
+        """Boxes, scores, classes and masks as in :class:`NetworkOutput` of ``image`` (3, H, W) uint8, network pixels,
+        padded by :func:`bccd_d2.inference.exported.pad_image`; ``size`` (2,) int64: its height and width before that.
         """
         model: Any = self.model
         inside = (torch.arange(image.shape[1]) < size[0])[:, None] & (torch.arange(image.shape[2]) < size[1])
@@ -101,21 +91,13 @@ class TraceableNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two runs of one network on one image are apart.
+    """How far two runs of one network on one image are apart."""
 
-    Attributes:
-        expected: detections of the first.
-        unmatched: detections of either that have no partner of their class within ``BOX_TOLERANCE``.
-        box: largest difference of a coordinate of two partners, network pixels.
-        score: largest difference of their scores.
-        mask: largest difference of their probabilities.
-    """
-
-    expected: int
-    unmatched: int
-    box: float
-    score: float
-    mask: float
+    expected: int  # detections of the first
+    unmatched: int  # detections of either that have no partner of their class within ``BOX_TOLERANCE``
+    box: float  # largest difference of a coordinate of two partners, network pixels
+    score: float  # largest difference of their scores
+    mask: float  # largest difference of their probabilities
 
     @property
     def tolerable(self) -> bool:
@@ -162,14 +144,27 @@ def export_model(
         OSError: the file cannot be written.
     """
     check_suffix(path)
-    cfg = cfg.clone()
-    cfg.MODEL.DEVICE = "cpu"
-    network = _build_network(cfg, weights)
-    _check_suppression(network.model, path)
-    prepared = [_prepare(cfg, image) for image in images or _example_images()]
+    predictor = BCCDPredictor(cfg, weights, device="cpu", cpu_mode="plain")
+    network = TraceableNetwork(predictor.model)
+    if getattr(predictor.model.roi_heads, "mask_suppression", None) is not None:
+        raise InputError(f"{path}: MODEL.ROI_HEADS.MASK_NMS cannot be exported: expected ENABLED False")
+    card = NetworkCard(
+        class_names=tuple(predictor.class_names),
+        scale=float(cfg.INPUT.SCALE),
+        image_format=cfg.INPUT.FORMAT,
+        most_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+        stride=network.stride,
+        cell_diameter=float(cfg.INPUT.CELL_DIAMETER),
+        microns_per_pixel=float(cfg.INPUT.MICRONS_PER_PIXEL),
+        stain=ReinhardNormalizer.from_config(cfg) if cfg.INPUT.STAIN.ENABLED else None,
+        white_balance=cfg.INPUT.WHITE_BALANCE,
+    )
+    prepared = [
+        np.ascontiguousarray(predictor.prepare(image, 1.0).transpose(2, 0, 1))
+        for image in images or _example_images()
+    ]
     with replacing(path) as temporary:
         try:
-            card = _card(cfg, network.stride)
             _write(network, card, prepared[0], temporary)
         except (RuntimeError, AttributeError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -178,40 +173,6 @@ def export_model(
         differences = [compare(network.detect(image), written.run(image)) for image in prepared]
         _check(differences, path)
     return differences
-
-
-def _build_network(cfg: CfgNode, weights: str) -> TraceableNetwork:
-    model = build_model(cfg)
-    load_weights(model, weights)
-    return TraceableNetwork(model)
-
-
-def _check_suppression(model: Any, path: Path) -> None:
-    if getattr(model.roi_heads, "mask_suppression", None) is not None:
-        raise InputError(f"{path}: MODEL.ROI_HEADS.MASK_NMS cannot be exported: expected ENABLED False")
-
-
-def _card(cfg: CfgNode, stride: int) -> NetworkCard:
-    names = list(cfg.DATASETS.CLASS_NAMES) or [f"class {i}" for i in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)]
-    return NetworkCard(
-        class_names=tuple(names),
-        scale=float(cfg.INPUT.SCALE),
-        image_format=cfg.INPUT.FORMAT,
-        most_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
-        stride=stride,
-        cell_diameter=float(cfg.INPUT.CELL_DIAMETER),
-        microns_per_pixel=float(cfg.INPUT.MICRONS_PER_PIXEL),
-        stain=ReinhardNormalizer.from_config(cfg) if cfg.INPUT.STAIN.ENABLED else None,
-        white_balance=cfg.INPUT.WHITE_BALANCE,
-    )
-
-
-def _prepare(cfg: CfgNode, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(3, height, width) uint8 in network pixels and the configured colour order."""
-    preprocess = ImagePreprocessor.from_config(cfg)
-    if preprocess.image_format == "RGB":
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-    return np.ascontiguousarray(preprocess(image, preprocess.statistics(image)).transpose(2, 0, 1))
 
 
 def _example_images() -> list[NDArray[np.uint8]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.data.preprocessing import ColorNormalizer
+from bccd_d2.data.preprocessing import ColorNormalizer, ImagePreprocessor
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import DEFAULT_OPTIONS, CellFinder, PredictionOptions, detections_in
 from bccd_d2.structures.detections import Detections
@@ -29,45 +28,26 @@ _CARD_VERSION = 2  # 1: the network padded its image itself
 
 
 class NetworkOutput(NamedTuple):
-    """What a network finds in one image, in network pixels, best score first.
+    """What a network finds in one image, in network pixels, best score first."""
 
-    Attributes:
-        boxes: (N, 4) float32 xyxy.
-        scores: (N,) float32 in [0, 1].
-        classes: (N,) int64 class indices.
-        masks: (N, 1, M, M) float32: probability of being cell, on a grid over the box.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    masks: NDArray[np.float32]
+    boxes: NDArray[np.float32]  # (N, 4) float32 xyxy
+    scores: NDArray[np.float32]  # (N,) float32 in [0, 1]
+    classes: NDArray[np.int64]  # (N,) int64 class indices
+    masks: NDArray[np.float32]  # (N, 1, M, M) float32: probability of being cell, on a grid over the box
 
 
 @dataclass(frozen=True)
 class NetworkCard:
-    """What a user of an exported network must know beside its weights.
+    """What a user of an exported network must know beside its weights."""
 
-    Attributes:
-        class_names: by class index.
-        scale: network pixels per native pixel.
-        image_format: "BGR" or "RGB", the colour order of the network's input.
-        most_detections: that the network returns of an image.
-        stride: height and width of the network's input are multiples of it, see :func:`pad_image`.
-        cell_diameter: of the median cell of the training images, pixels; 0 if not known.
-        microns_per_pixel: of the training images; 0 if not known.
-        stain: arguments of :class:`bccd_d2.data.stain.ReinhardNormalizer`; ``None`` where images are not normalized.
-        white_balance: see :class:`bccd_d2.data.preprocessing.ColorNormalizer`.
-    """
-
-    class_names: tuple[str, ...]
-    scale: float
-    image_format: str
-    most_detections: int
-    stride: int
-    cell_diameter: float = 0.0
-    microns_per_pixel: float = 0.0
-    stain: dict[str, Any] | None = None
+    class_names: tuple[str, ...]  # by class index
+    scale: float  # network pixels per native pixel
+    image_format: str  # "BGR" or "RGB", the colour order of the network's input
+    most_detections: int  # that the network returns of an image
+    stride: int  # height and width of the network's input are multiples of it, see :func:`pad_image`
+    cell_diameter: float = 0.0  # of the median cell of the training images, pixels; 0 if not known
+    microns_per_pixel: float = 0.0  # of the training images; 0 if not known
+    stain: dict[str, Any] | None = None  # arguments of ``ReinhardNormalizer``; ``None`` without normalization
     white_balance: bool = False
 
     def to_json(self) -> str:
@@ -76,11 +56,7 @@ class NetworkCard:
 
     @classmethod
     def from_json(cls, text: str | bytes, path: Path) -> NetworkCard:
-        """From what :meth:`to_json` wrote.
-
-        Raises:
-            InputError: the text is something else; ``path`` is where it was found.
-        """
+        """From what :meth:`to_json` wrote; an :class:`InputError` for another text, found in ``path``."""
         try:
             content = json.loads(text)
             version = content.pop("version")
@@ -104,161 +80,129 @@ def pad_image(image: NDArray[np.uint8], stride: int) -> NDArray[np.uint8]:
     return np.pad(image, ((0, 0), (0, -height % stride), (0, -width % stride)))
 
 
-class ExportedNetwork(ABC):
-    """A network that was loaded from one file; it takes one image at a time.
+class ExportedNetwork:
+    """A network that was loaded from one file, which takes one image at a time; see :func:`open_network`.
 
-    Attributes:
-        card: what the file says about itself.
+    ``run_padded`` runs it on the padded image (3, H, W) and its size (2,) without the padding, and gives the arrays of
+    :class:`NetworkOutput`.
     """
 
-    card: NetworkCard
     batch_size = 1
 
+    def __init__(
+        self,
+        card: NetworkCard,
+        run_padded: Callable[[NDArray[np.uint8], NDArray[np.int64]], Iterable[NDArray]],
+    ) -> None:
+        self.card, self._run_padded = card, run_padded
+
     def run(self, image: NDArray[np.uint8]) -> NetworkOutput:
-        """Run the network.
-
-        Args:
-            image: (3, height, width) uint8 in ``card.image_format``, network pixels, of any size.
-        """
-        return self._run(pad_image(image, self.card.stride), np.array(image.shape[1:], np.int64))
-
-    @abstractmethod
-    def _run(self, image: NDArray[np.uint8], size: NDArray[np.int64]) -> NetworkOutput:
-        """Run the network on a padded image, ``size`` being its height and width without the padding."""
+        """Run the network on (3, height, width) uint8 in ``card.image_format``, network pixels, of any size."""
+        size = np.array(image.shape[1:], np.int64)
+        return NetworkOutput(*self._run_padded(pad_image(image, self.card.stride), size))
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Detections of prepared images (h, w, 3) uint8, see :class:`bccd_d2.inference.predictor.Network`."""
-        return [self._detections(image) for image in images]
+        found = []
+        for image in images:
+            boxes, scores, classes, masks = self.run(np.ascontiguousarray(image.transpose(2, 0, 1)))
+            found.append(detections_in(image.shape[0], image.shape[1], boxes, classes, scores, masks[:, 0]))
+        return found
 
-    def _detections(self, image: NDArray[np.uint8]) -> Detections:
-        height, width = image.shape[:2]
-        boxes, scores, classes, masks = self.run(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return detections_in(height, width, boxes, classes, scores, masks[:, 0])
 
+def open_network(path: str | Path, *, engine: str = "onnx", threads: int = 0) -> ExportedNetwork:
+    """Load a network that ``tools/export_model.py`` wrote, by its file's suffix: ``.onnx`` or ``.ts``.
 
-class OnnxNetwork(ExportedNetwork):
-    """An ONNX file, run by onnxruntime (extra ``onnx``).
-
-    Args:
-        path: that ``tools/export_model.py`` wrote.
-        threads: that one image uses; 0 for one a core.
-        providers: of onnxruntime, first choice first.
-
-    Raises:
-        InputError: onnxruntime is not installed, or the file is not such a network.
+    An ONNX file is run by ``engine``, "onnx" (onnxruntime, extra ``onnx``) or "openvino" (extra ``openvino``), an image
+    by ``threads``, 0 for one per core; TorchScript by torch and its own setting. Raises :class:`InputError` if the
+    suffix is another, the file is not such a network, or what runs it is not installed; :class:`OSError` if the file is
+    not there.
     """
-
-    def __init__(
-        self, path: Path, *, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)
-    ) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise InputError(f"{path}: needs onnxruntime; pip install 'bccd_d2[onnx]'") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Warnings about the graph are for who exported it; errors are raised anyway.
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-        except Exception as error:  # onnxruntime has a kind of its own for each thing that can be wrong
-            raise InputError(f"{path}: not an ONNX model that onnxruntime can run ({error})") from error
-        entries = self._session.get_modelmeta().custom_metadata_map
-        self.card = NetworkCard.from_json(entries.get(CARD_NAME, ""), path)
-
-    def _run(self, image: NDArray[np.uint8], size: NDArray[np.int64]) -> NetworkOutput:
-        return NetworkOutput(*self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: image, SIZE_NAME: size}))
+    path = Path(path)
+    check_suffix(path)
+    path.open("rb").close()  # onnxruntime's words for a missing file are not as clear as the system's
+    if path.suffix == ".ts":
+        return _open_torchscript(path)
+    return (_open_openvino if engine == "openvino" else _open_onnx)(path, threads)
 
 
-class OpenVinoNetwork(ExportedNetwork):
-    """An ONNX file, run by OpenVINO on the CPU (extra ``openvino``).
-
-    Args:
-        path: that ``tools/export_model.py`` wrote.
-        threads: that one image uses; 0 for one a core.
-
-    Raises:
-        InputError: OpenVINO is not installed, or the file is not such a network.
-    """
-
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise InputError(f"{path}: needs OpenVINO; pip install 'bccd_d2[openvino]'") from error
-        # Where a CPU has bfloat16 it would be the default.
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = str(threads)
-        core = openvino.Core()
-        try:
-            model = core.read_model(str(path))
-            entries = model.get_rt_info()["framework"]
-            card = entries[CARD_NAME].astype(str) if CARD_NAME in entries else ""
-            self._network = core.compile_model(model, "CPU", settings)
-        except (RuntimeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{path}: not an ONNX model that OpenVINO can run ({reason})") from error
-        self.card = NetworkCard.from_json(card, path)
-
-    def _run(self, image: NDArray[np.uint8], size: NDArray[np.int64]) -> NetworkOutput:
-        found = self._network({INPUT_NAME: image, SIZE_NAME: size})
-        return NetworkOutput(*(np.array(found[name]) for name in OUTPUT_NAMES))
+def _open_onnx(path: Path, threads: int) -> ExportedNetwork:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(f"{path}: needs onnxruntime; pip install 'bccd_d2[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Warnings about the graph are for who exported it; errors are raised anyway.
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a kind of its own for each thing that can be wrong
+        raise InputError(f"{path}: not an ONNX model that onnxruntime can run ({error})") from error
+    card = NetworkCard.from_json(session.get_modelmeta().custom_metadata_map.get(CARD_NAME, ""), path)
+    return ExportedNetwork(
+        card, lambda image, size: session.run(list(OUTPUT_NAMES), {INPUT_NAME: image, SIZE_NAME: size})
+    )
 
 
-class TorchScriptNetwork(ExportedNetwork):
-    """A TorchScript file, run by torch.
+def _open_openvino(path: Path, threads: int) -> ExportedNetwork:
+    try:
+        import openvino
+    except ImportError as error:
+        raise InputError(f"{path}: needs OpenVINO; pip install 'bccd_d2[openvino]'") from error
+    # Where a CPU has bfloat16 it would be the default.
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = str(threads)
+    core = openvino.Core()
+    try:
+        model = core.read_model(str(path))
+        entries = model.get_rt_info()["framework"]
+        card = entries[CARD_NAME].astype(str) if CARD_NAME in entries else ""
+        network = core.compile_model(model, "CPU", settings)
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: not an ONNX model that OpenVINO can run ({reason})") from error
 
-    Args:
-        path: that ``tools/export_model.py`` wrote.
+    def run(image: NDArray[np.uint8], size: NDArray[np.int64]) -> list[NDArray]:
+        found = network({INPUT_NAME: image, SIZE_NAME: size})
+        return [np.array(found[name]) for name in OUTPUT_NAMES]
 
-    Raises:
-        InputError: torch is not installed, or the file is not such a network.
-    """
+    return ExportedNetwork(NetworkCard.from_json(card, path), run)
 
-    def __init__(self, path: Path) -> None:
-        try:
-            import torch
-            import torchvision  # noqa: F401  brings the operators that the file names
-        except ImportError as error:
-            raise InputError(f"{path}: needs torch and torchvision; pip install 'bccd_d2[train]'") from error
-        self._torch = torch
-        entries = {CARD_NAME: b""}
-        try:
-            with warnings.catch_warnings():
-                # torch would rather see torch.export, which cannot export these networks.
-                warnings.filterwarnings("ignore", category=FutureWarning)
-                self._network = torch.jit.load(str(path), map_location="cpu", _extra_files=entries)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{path}: not a TorchScript file ({reason})") from error
-        self.card = NetworkCard.from_json(entries[CARD_NAME], path)
 
-    def _run(self, image: NDArray[np.uint8], size: NDArray[np.int64]) -> NetworkOutput:
-        with self._torch.no_grad():
-            outputs = self._network(self._torch.from_numpy(image), self._torch.from_numpy(size))
-        return NetworkOutput(*(tensor.numpy() for tensor in outputs))
+def _open_torchscript(path: Path) -> ExportedNetwork:
+    try:
+        import torch
+        import torchvision  # noqa: F401  brings the operators that the file names
+    except ImportError as error:
+        raise InputError(f"{path}: needs torch and torchvision; pip install 'bccd_d2[train]'") from error
+    entries = {CARD_NAME: b""}
+    try:
+        with warnings.catch_warnings():
+            # torch would rather see torch.export, which cannot export these networks.
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            network = torch.jit.load(str(path), map_location="cpu", _extra_files=entries)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: not a TorchScript file ({reason})") from error
+
+    @torch.no_grad()
+    def run(image: NDArray[np.uint8], size: NDArray[np.int64]) -> list[NDArray]:
+        return [tensor.numpy() for tensor in network(torch.from_numpy(image), torch.from_numpy(size))]
+
+    return ExportedNetwork(NetworkCard.from_json(entries[CARD_NAME], path), run)
 
 
 class ExportedPredictor(CellFinder):
     """Finds the cells of images of any size with an exported network, as
     :class:`bccd_d2.inference.predictor.BCCDPredictor` does.
 
-    Example:
-
         predictor = ExportedPredictor("cells.onnx")
         cells = predictor.predict_cells(cv2.imread("smear.png"))
         print(len(cells), cells.scores, cells.areas)
 
-    Args:
-        path: that ``tools/export_model.py`` wrote.
-        options: used where a call is given none.
-        engine: see :func:`open_network`.
-        threads: see :func:`open_network`.
-
-    Raises:
-        InputError: the file is not such a network, or what runs it is not installed.
-        OSError: the file is not there.
+    ``options`` are used where a call is given none; the rest, and what is raised, as :func:`open_network`.
     """
 
     def __init__(
@@ -276,15 +220,12 @@ class ExportedPredictor(CellFinder):
             # Its module needs Detectron2, which a network without this step does not.
             from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
 
-            stain = ReinhardNormalizer(
-                StainTarget(**card.stain["target"]), image_format=card.stain["image_format"]
-            )
+            target = StainTarget(**card.stain["target"])
+            stain = ReinhardNormalizer(target, image_format=card.stain["image_format"])
         super().__init__(
             network,
             card.class_names,
-            scale=card.scale,
-            image_format=card.image_format,
-            colors=ColorNormalizer(card.white_balance, stain),
+            ImagePreprocessor(card.scale, ColorNormalizer(card.white_balance, stain), card.image_format),
             most_detections=card.most_detections,
             training_diameter=card.cell_diameter,
             training_microns=card.microns_per_pixel,
@@ -292,31 +233,7 @@ class ExportedPredictor(CellFinder):
         )
 
 
-def open_network(path: str | Path, *, engine: str = "onnx", threads: int = 0) -> ExportedNetwork:
-    """Load a network by its file's suffix: ``.onnx`` or ``.ts``.
-
-    Args:
-        path: that ``tools/export_model.py`` wrote.
-        engine: what runs an ONNX file: "onnx" (onnxruntime) or "openvino".
-        threads: see :class:`OnnxNetwork`; TorchScript goes by torch's own setting.
-
-    Raises:
-        InputError: the suffix is another, or the file is not such a network.
-        OSError: the file is not there.
-    """
-    path = Path(path)
-    check_suffix(path)
-    path.open("rb").close()  # onnxruntime's words for a missing file are not as clear as the system's
-    if path.suffix == ".ts":
-        return TorchScriptNetwork(path)
-    return (OpenVinoNetwork if engine == "openvino" else OnnxNetwork)(path, threads=threads)
-
-
 def check_suffix(path: Path) -> None:
-    """Refuse what is neither ONNX nor TorchScript by its name.
-
-    Raises:
-        InputError: the suffix is another.
-    """
+    """Raise :class:`InputError` for what is neither ONNX nor TorchScript by its name."""
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: expected a file that ends with {' or '.join(SUFFIXES)}")

@@ -59,17 +59,23 @@ class FilePredictor:
 
     def predict(self, path: str | Path, name: str, progress: Progress | None = None) -> Record:
         """Predict all images of one file and write their results, see :func:`write_results`."""
-        return write_results(path, name, self._results(path, name, progress), self.outputs)
 
-    def _results(self, path: str | Path, name: str, progress: Progress | None) -> Iterator[ImageResult]:
-        """The result of each image of a file, its source open."""
-        given = {"progress": progress, "estimate": self.diameters.get(name), "typer": self.typer}
-        with local_copy(path) as file:
-            pages = page_count(file)
-            for page in range(pages):
-                with open_source(file, page=page, max_pixels=self.max_pixels) as source:
+        def results() -> Iterator[ImageResult]:
+            with local_copy(path) as file:
+                pages = page_count(file)
+                for page in range(pages):
                     image = name if pages == 1 else f"{name}.page{page + 1:03d}"
-                    yield predict_image(source, image, self.predictor, **given)  # type: ignore[arg-type]
+                    with open_source(file, page=page, max_pixels=self.max_pixels) as source:
+                        yield predict_image(
+                            source,
+                            image,
+                            self.predictor,
+                            progress=progress,
+                            estimate=self.diameters.get(name),
+                            typer=self.typer,
+                        )
+
+        return write_results(path, name, results(), self.outputs)
 
 
 def predict_image(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from bccd_d2.config import load_config
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import AUTO, CellFinder, PredictionOptions, detections_in
-from bccd_d2.inference.tta import TestTimeAugmentation, predict_views, views_of
+from bccd_d2.inference.tta import TestTimeAugmentation, predict_images
 from bccd_d2.modeling.roi_heads import keep_features_exact
 from bccd_d2.modeling.weights import load_weights
 from bccd_d2.structures.cells import Cells
@@ -147,15 +147,12 @@ class BCCDPredictor(CellFinder):
         self.model = build_model(cfg)
         load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS))
         self.model.eval()
-        preprocessor = ImagePreprocessor.from_config(cfg)
         if options is None:
             options = PredictionOptions(diameter=AUTO if cfg.INPUT.AUGMENTATION.CELL_DIAMETERS else None)
         super().__init__(
             Network(self.model, half=cfg.SOLVER.AMP.ENABLED, cpu_mode=cpu_mode),
             names,
-            scale=preprocessor.scale,
-            image_format=preprocessor.image_format,
-            colors=preprocessor.colors,
+            ImagePreprocessor.from_config(cfg),
             most_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
             training_diameter=cfg.INPUT.CELL_DIAMETER,
             training_microns=cfg.INPUT.MICRONS_PER_PIXEL,
@@ -172,19 +169,13 @@ class BCCDPredictor(CellFinder):
         return cells_to_instances(self.predict_cells(image, options))
 
     def _detect_few(self, image: NDArray[np.uint8]) -> Detections:
-        with _few_proposals(self.model):
+        rpn = self.model.proposal_generator
+        before = (rpn.pre_nms_topk[False], rpn.post_nms_topk[False])
+        rpn.pre_nms_topk[False], rpn.post_nms_topk[False] = map(min, before, _FEW_PROPOSALS)
+        try:
             return super()._detect_few(image)
-
-
-@contextmanager
-def _few_proposals(model: Any) -> Iterator[None]:
-    rpn = model.proposal_generator
-    before = (rpn.pre_nms_topk[False], rpn.post_nms_topk[False])
-    rpn.pre_nms_topk[False], rpn.post_nms_topk[False] = map(min, before, _FEW_PROPOSALS)
-    try:
-        yield
-    finally:
-        rpn.pre_nms_topk[False], rpn.post_nms_topk[False] = before
+        finally:
+            rpn.pre_nms_topk[False], rpn.post_nms_topk[False] = before
 
 
 def allow_detections(cfg: CfgNode, number: int) -> None:
@@ -231,14 +222,7 @@ class CellModel(torch.nn.Module):
         network = Network(self.model)
         images = [sample["image"].permute(1, 2, 0).cpu().numpy() for sample in batched_inputs]
         sizes = [(sample["height"], sample["width"]) for sample in batched_inputs]
-        if self._augmentation is None:
-            found = [d.resized(*size).paste() for d, size in zip(network(images), sizes)]
-        else:
-            views = views_of(self._augmentation)
-            found = [
-                predict_views(network, image, views, *size, self._most_detections)
-                for image, size in zip(images, sizes)
-            ]
+        found = predict_images(network, images, sizes, self._augmentation, self._most_detections)
         return [{"cells": cells, "instances": cells_to_instances(cells)} for cells in found]
 
 

@@ -58,28 +58,20 @@ _CLIPPED = 254
 
 @dataclass(frozen=True)
 class Quality:
-    """What was measured of one field; ``None`` where the image shows nothing to measure.
+    """What was measured of one field; ``None`` where the image shows nothing to measure."""
 
-    Attributes:
-        sharpness: fine over coarse structure at the scale of the cells: 0.2 for a blurred image, 0.3 to 0.6 for
-            sharp ones.
-        clipped_share: of the pixels that are white in all channels.
-        background_level: mean over the channels of their 90th percentiles, in [0, 255].
-        stain_distance: of the cells' colour from the nearest of those of the training, in CIELAB units.
-        covered_share: areas of the cells over that of the image.
-        median_score: of the cells' scores above ``SCORE_FLOOR``.
-        size_ratio: median diameter of red cells over that of the training, at the scale of the network.
-        flags: what is out of the ordinary, in words; see :data:`FLAGS`.
-    """
-
-    sharpness: float | None = None
-    clipped_share: float | None = None
-    background_level: float | None = None
-    stain_distance: float | None = None
-    covered_share: float | None = None
-    median_score: float | None = None
-    size_ratio: float | None = None
-    flags: Sequence[str] = ()
+    sharpness: float | None = (
+        None  # see :func:`sharpness`: 0.2 for a blurred image, 0.3 to 0.6 for sharp ones
+    )
+    clipped_share: float | None = None  # of the pixels that are white in all channels
+    background_level: float | None = None  # mean over the channels of their 90th percentiles, in [0, 255]
+    stain_distance: float | None = None  # see :func:`stain_distance`
+    covered_share: float | None = None  # areas of the cells over that of the image
+    median_score: float | None = None  # of the cells' scores above ``SCORE_FLOOR``
+    size_ratio: float | None = (
+        None  # median diameter of red cells over that of the training, at the network's scale
+    )
+    flags: Sequence[str] = ()  # what is out of the ordinary, in words; see :data:`FLAGS`
 
 
 FLAGS = {
@@ -127,13 +119,9 @@ def assess_quality(
         median_score=float(np.median(scores)) if len(scores) else None,
         size_ratio=diameter * scale / training_diameter if diameter and training_diameter else None,
     )
-    return with_flags(found, "" if magnification is None else magnification.origin)
-
-
-def with_flags(quality: Quality, origin: str = "") -> Quality:
-    """The same with its flags, by the limits of this module and the ``origin`` of the magnification."""
     # A comparison with what is not known is false.
-    q = SimpleNamespace(**{k: math.nan if v is None else v for k, v in vars(quality).items()})
+    q = SimpleNamespace(**{k: math.nan if v is None else v for k, v in vars(found).items()})
+    origin = "" if magnification is None else magnification.origin
     raised = {
         "blurred": q.sharpness < MIN_SHARPNESS,
         "overexposed": q.clipped_share > MAX_CLIPPED_SHARE,
@@ -145,7 +133,7 @@ def with_flags(quality: Quality, origin: str = "") -> Quality:
         "mostly empty": q.covered_share < MIN_COVERED_SHARE,
         "low scores": q.median_score < MIN_MEDIAN_SCORE,
     }
-    return replace(quality, flags=tuple(name for name in FLAGS if raised[name]))
+    return replace(found, flags=tuple(name for name in FLAGS if raised[name]))
 
 
 def sharpness(image: NDArray[np.uint8], diameter: float) -> float | None:

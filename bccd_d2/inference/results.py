@@ -15,7 +15,6 @@ from bccd_d2.inference.magnification import Magnification, red_cell_classes
 from bccd_d2.inference.measurements import BORDER_MARGIN, Table, measure_cells
 from bccd_d2.inference.quality import Quality, assess_quality
 from bccd_d2.io.sources import ImageSource
-from bccd_d2.reporting.overlay import CLASS_COLORS, Color
 from bccd_d2.structures.cells import Cells
 
 
@@ -73,9 +72,9 @@ def add_counts(parts: Sequence[Counts]) -> Counts:
 class ImageResult:
     """What was found in one image; measured when a writer asks for it.
 
-    ``cells`` have a pixel at least each, ``class_names`` and ``colors`` (BGR) are by class index, ``microns_per_pixel``
-    is that of the native image and ``training_diameter`` that of the median cell of the model's training images in
-    pixels; ``None`` and 0 where they are not known.
+    ``cells`` have a pixel at least each, ``class_names`` are by class index, ``microns_per_pixel`` is that of the
+    native image and ``training_diameter`` that of the median cell of the model's training images in pixels; ``None``
+    and 0 where they are not known.
     """
 
     name: str
@@ -83,7 +82,6 @@ class ImageResult:
     cells: Cells
     class_names: Sequence[str]
     microns_per_pixel: float | None = None
-    colors: Sequence[Color] = CLASS_COLORS
     magnification: Magnification | None = None
     types: CellTypes | None = None
     training_diameter: float = 0.0

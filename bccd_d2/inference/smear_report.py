@@ -113,8 +113,8 @@ def render_report(
     total = add_counts([field.counts for field in fields])
     flags = Counter(flag for field in fields for flag in field.quality.flags)
     edge = sum(_is_cut(row) for field in fields for row in field.cells)
-    shown = sorted(fields, key=lambda field: not field.quality.flags)[:_LISTED_FIELDS]
-    chosen = {id(field) for field in shown}
+    # Flagged ones first, in the order of the files.
+    shown = sorted(range(len(fields)), key=lambda index: not fields[index].quality.flags)[:_LISTED_FIELDS]
     return render(
         "bccd_d2.inference",
         "smear_report.html",
@@ -133,7 +133,7 @@ def render_report(
         framed=sum(total.cells.values()) - sum(total.in_frame.values()),
         empty=[field.name for field in fields if not sum(field.counts.cells.values())],
         failures=failures,
-        fields=[field for field in fields if id(field) in chosen],
+        fields=[fields[index] for index in sorted(shown)],
         sizes=svg_uri(_sizes(fields, classes, colors)),
         per_field=svg_uri(_per_field(fields, classes, colors)),
         examples=[(name, _pictures(fields, _of_class(name), EXAMPLES)) for name in classes],

@@ -46,39 +46,27 @@ _AVERAGED_SIDE = 4
 class Tile:
     """A part of an image, in its native pixels.
 
-    Attributes:
-        x: left column.
-        y: upper row.
-        width: columns.
-        height: rows.
-        core: ``x0, y0, x1, y1``: the part of the plane whose cells are this tile's. The cores of all tiles share the
-            plane out: their borders run through the middle of the overlaps, and the outermost reach to infinity.
-        column: number of the tile from the left.
-        row: number of the tile from above.
+    The cells whose centre lies in ``core`` (``x0, y0, x1, y1``) are this tile's. The cores of all tiles share the plane
+    out: their borders run through the middle of the overlaps, and the outermost reach to infinity.
     """
 
-    x: int
-    y: int
+    x: int  # left column
+    y: int  # upper row
     width: int
     height: int
     core: tuple[float, float, float, float]
-    column: int = 0
-    row: int = 0
+    column: int = 0  # number of the tile from the left
+    row: int = 0  # number of the tile from above
 
 
 def plan_tiles(height: int, width: int, size: int, overlap: int, multiple: int = 1) -> list[Tile]:
     """Tiles that cover an image, row by row.
 
-    All tiles of an image have one size, no larger than as many tiles need to cover it. Those of a line are ``multiple``
-    pixels or a multiple of it apart, so that the grid of features lies alike in all of them, but for the last,
-    which ends where the image ends.
-
-    Args:
-        height: of the image.
-        width: of the image.
-        size: largest side of a tile; an image of no more pixels than one tile is one tile.
-        overlap: at least so much of a tile lies in its neighbour, too; less than ``size``.
-        multiple: pixels of the image that are a whole number of the network's features.
+    All tiles of an image have one size, at most ``size`` and no larger than as many tiles need to cover it; an image of
+    no more pixels than one tile is one tile. At least ``overlap`` (less than ``size``) of a tile lies in its neighbour,
+    too. Those of a line are ``multiple`` pixels of the image, a whole number of the network's features, or a multiple
+    of it apart, so that the grid of features lies alike in all of them, but for the last, which ends where the image
+    ends.
     """
     if height * width <= size * size:
         return [Tile(0, 0, width, height, (-math.inf, -math.inf, math.inf, math.inf))]
@@ -92,13 +80,11 @@ def plan_tiles(height: int, width: int, size: int, overlap: int, multiple: int =
 
 
 def is_empty(image: NDArray[np.uint8]) -> bool:
-    """Whether an image shows nothing but background, however bright, tinted or unevenly lit.
+    """Whether an image (height, width, 3) uint8, as the network sees it, shows nothing but background, however bright,
+    tinted or unevenly lit.
 
     It is empty if, averaged over squares of 4 px, no place differs from another within 60 px by as much as the palest
     cells do: in docs/inference.md are the contrasts of real ones.
-
-    Args:
-        image: (height, width, 3) uint8, as the network sees it.
     """
     small = cv2.resize(
         image, None, fx=1 / _AVERAGED_SIDE, fy=1 / _AVERAGED_SIDE, interpolation=cv2.INTER_AREA
@@ -127,14 +113,9 @@ def _cores(starts: list[int], size: int) -> list[tuple[float, float]]:
 
 
 def candidates(cells: Cells, tile: Tile, height: int, width: int, overlap: float) -> Cells:
-    """The cells of one tile, in pixels of the image, that :func:`merge_tiles` may need.
+    """The cells of one tile, given in its pixels, that :func:`merge_tiles` may need, in pixels of the image.
 
-    Args:
-        cells: in pixels of the tile.
-        tile: where they are from.
-        height: of the image.
-        width: of the image.
-        overlap: of the tiles, in pixels of the image.
+    ``height`` and ``width`` are those of the image, ``overlap`` that of the tiles in its pixels.
     """
     offset = np.array([tile.x, tile.y, tile.x, tile.y])
     windows = cells.windows + offset
@@ -143,15 +124,7 @@ def candidates(cells: Cells, tile: Tile, height: int, width: int, overlap: float
 
 
 def merge_tiles(tiles: Sequence[Tile], found: Sequence[Cells]) -> Cells:
-    """The cells of an image from those of its tiles.
-
-    Args:
-        tiles: as :func:`plan_tiles` gives them.
-        found: the :func:`candidates` of each.
-
-    Returns:
-        In pixels of the image, best score first.
-    """
+    """The cells of an image, best score first, from the :func:`candidates` of each of its :func:`plan_tiles`."""
     cells = concatenate(found)
     own = np.concatenate([_in_core(part.windows, tile) for part, tile in zip(found, tiles)])
     cut = np.concatenate([_is_cut(part, tile) for part, tile in zip(found, tiles)])
@@ -228,7 +201,14 @@ def _compare(a: Cells, tile_a: Tile, b: Cells, tile_b: Tile) -> Iterator[tuple[i
         min(tile_a.x + tile_a.width, tile_b.x + tile_b.width),
         min(tile_a.y + tile_a.height, tile_b.y + tile_b.height),
     )
-    near_a, near_b = (np.flatnonzero(_meets(part.windows, rectangle)) for part in (a, b))
+    x0, y0, x1, y1 = rectangle
+
+    def near(windows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.flatnonzero(
+            (windows[:, 0] < x1) & (windows[:, 2] > x0) & (windows[:, 1] < y1) & (windows[:, 3] > y0)
+        )
+
+    near_a, near_b = near(a.windows), near(b.windows)
     a, b = a[near_a], b[near_b]
     shared = a.intersections(b)
     union = _areas_in(a, rectangle)[:, None] + _areas_in(b, rectangle)[None] - shared
@@ -237,11 +217,6 @@ def _compare(a: Cells, tile_a: Tile, b: Cells, tile_b: Tile) -> Iterator[tuple[i
     excluded = is_same | (contained & (a.classes[:, None] == b.classes[None]))
     for i, j in np.argwhere(excluded):
         yield int(near_a[i]), int(near_b[j]), bool(is_same[i, j])
-
-
-def _meets(windows: NDArray[np.int64], rectangle: tuple[int, int, int, int]) -> NDArray[np.bool_]:
-    x0, y0, x1, y1 = rectangle
-    return (windows[:, 0] < x1) & (windows[:, 2] > x0) & (windows[:, 1] < y1) & (windows[:, 3] > y0)
 
 
 def _areas_in(cells: Cells, rectangle: tuple[int, int, int, int]) -> NDArray[np.int64]:

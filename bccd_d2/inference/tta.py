@@ -6,7 +6,7 @@ symmetries of the square are honest views, and what matters is the outline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,28 @@ from bccd_d2.structures.cells import Cells, concatenate
 from bccd_d2.structures.detections import MASK_THRESHOLD, Detections
 
 _SAME_CELL_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class View:
+    """A way to look at an image: resized, then mirrored left to right, then turned by 90 degrees counter-clockwise."""
+
+    scale: float = 1.0
+    mirrored: bool = False
+    turns: int = 0
+
+    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The view of an image (H, W, 3)."""
+        image = resize_image(image, *scaled_size(image.shape[0], image.shape[1], self.scale))
+        return np.rot90(image[:, ::-1] if self.mirrored else image, self.turns)
+
+    def undo(self, detections: Detections, height: int, width: int) -> Detections:
+        """Detections in pixels of what :meth:`apply` returned, as detections in the image."""
+        for _ in range(-self.turns % 4):
+            detections = detections.turned()
+        if self.mirrored:
+            detections = detections.mirrored()
+        return detections.resized(height, width)
 
 
 @dataclass(frozen=True)
@@ -43,54 +65,36 @@ class TestTimeAugmentation:
                 f"TEST.TTA.SCALES: expected one or more numbers above 0, found {list(self.scales)}"
             )
 
-
-@dataclass(frozen=True)
-class View:
-    """A way to look at an image: resized, then mirrored left to right, then turned by 90 degrees counter-clockwise."""
-
-    scale: float = 1.0
-    mirrored: bool = False
-    turns: int = 0
-
-    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The view of an image (H, W, 3)."""
-        image = resize_image(image, *scaled_size(image.shape[0], image.shape[1], self.scale))
-        return np.rot90(image[:, ::-1] if self.mirrored else image, self.turns)
-
-    def undo(self, detections: Detections, height: int, width: int) -> Detections:
-        """Detections in pixels of what :meth:`apply` returned, as detections in the image."""
-        for _ in range(-self.turns % 4):
-            detections = detections.turned()
-        if self.mirrored:
-            detections = detections.mirrored()
-        return detections.resized(height, width)
+    def views(self) -> list[View]:
+        """All views, the image itself first where 1 is the first scale."""
+        return [
+            View(scale, mirrored, turns)
+            for scale in self.scales
+            for mirrored in ((False, True) if self.flip else (False,))
+            for turns in (range(4) if self.rot90 else (0,))
+        ]
 
 
-def views_of(augmentation: TestTimeAugmentation) -> list[View]:
-    """All views, the image itself first where 1 is the first scale."""
-    return [
-        View(scale, mirrored, turns)
-        for scale in augmentation.scales
-        for mirrored in ((False, True) if augmentation.flip else (False,))
-        for turns in (range(4) if augmentation.rot90 else (0,))
-    ]
-
-
-def predict_views(
+def predict_images(
     run: Callable[[Sequence[NDArray[np.uint8]]], list[Detections]],
-    image: NDArray[np.uint8],
-    views: Sequence[View],
-    height: int,
-    width: int,
+    images: Sequence[NDArray[np.uint8]],
+    sizes: Sequence[tuple[int, int]],
+    augmentation: TestTimeAugmentation | None,
     most: int,
-) -> Cells:
-    """Predict a prepared image (h, w, 3) uint8 in several views and merge them, see :func:`merge_views`.
+) -> Iterator[Cells]:
+    """Predict prepared images (h, w, 3) uint8, in several views that are merged (:func:`merge_views`) if
+    ``augmentation`` says so.
 
-    ``height`` and ``width`` are those of the native image, whose pixels the cells are in; ``most`` are returned, best
-    score first.
+    The cells, ``most`` of an image, are in pixels of native images of the ``sizes`` (height, width), best score first.
     """
-    found = run([view.apply(image) for view in views])
-    return merge_views([view.undo(seen, height, width) for view, seen in zip(views, found)])[:most]
+    if augmentation is None:
+        for found, size in zip(run(images), sizes):
+            yield found.resized(*size).paste()
+        return
+    views = augmentation.views()
+    for image, size in zip(images, sizes):
+        seen = zip(views, run([view.apply(image) for view in views]))
+        yield merge_views([view.undo(found, *size) for view, found in seen])[:most]
 
 
 def merge_views(found: Sequence[Detections]) -> Cells:

@@ -55,7 +55,7 @@ class DarkThings:
     def magnification_of(self, source, options=None, estimate=None):
         return Magnification(1.0, "estimated", estimate.diameter) if estimate else Magnification(1.0)
 
-    def knows_microns_of(self, source, options=None):
+    def knows_microns_of(self, source):
         return source.microns_per_pixel is not None
 
     def estimate_diameter(self, source):

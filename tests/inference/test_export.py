@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,8 +39,11 @@ def exported(run, request, tmp_path_factory):
 def test_an_exported_network_finds_what_the_network_finds(run, exported):
     path, differences = exported
     assert [difference.expected for difference in differences] == [20, 20, 0]
-    image = export._prepare(run[0], draw_smear(2, 222, 150).image)
-    expected, found = export._build_network(*run).detect(image), open_network(path).run(image)
+    predictor = BCCDPredictor(*run, cpu_mode="plain")
+    prepared = predictor.prepare(draw_smear(2, 222, 150).image, 1.0)
+    image = np.ascontiguousarray(prepared.transpose(2, 0, 1))
+    expected = export.TraceableNetwork(predictor.model).detect(image)
+    found = open_network(path).run(image)
     assert (expected.classes > 0).any()  # so that a mask is chosen by class
     assert expected.masks.shape[1:] == (1, 28, 28) and expected.masks.std() > 10 * MASK_TOLERANCE
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=BOX_TOLERANCE)
@@ -111,12 +113,13 @@ def test_a_network_that_finds_nothing_was_not_checked(tmp_path):
         export._check([empty, empty], tmp_path / "cells.ts")
 
 
-def test_the_stain_step_travels_with_the_network(run):
+def test_the_stain_step_travels_with_the_network(run, tmp_path):
     cfg = run[0].clone()
-    cfg.INPUT.STAIN.ENABLED = True
-    card = export._card(cfg, 32)
-    again = type(card).from_json(card.to_json(), Path("cells.ts"))
-    assert again.stain["target"] == {"mean": cfg.INPUT.STAIN.TARGET_MEAN, "std": cfg.INPUT.STAIN.TARGET_STD}
+    cfg.INPUT.STAIN.ENABLED, cfg.INPUT.FORMAT, cfg.INPUT.WHITE_BALANCE = True, "RGB", True
+    export_model(cfg, run[1], tmp_path / "cells.ts", IMAGES[:1])
+    expected = BCCDPredictor(cfg, run[1], cpu_mode="plain").predict_cells(IMAGES[0], PredictionOptions())
+    found = ExportedPredictor(tmp_path / "cells.ts").predict_cells(IMAGES[0])
+    np.testing.assert_allclose(found.scores, expected.scores, atol=SCORE_TOLERANCE)
 
 
 def output(boxes, scores, classes, mask=0.5):

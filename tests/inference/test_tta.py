@@ -3,7 +3,7 @@ import pytest
 
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import TestTimeAugmentation
-from bccd_d2.inference.tta import View, merge_views, predict_views, views_of
+from bccd_d2.inference.tta import View, merge_views, predict_images
 from bccd_d2.structures.detections import Detections
 from tests.inference.blobs import MASK_SIZE, BlobNetwork, draw
 
@@ -12,16 +12,16 @@ HEIGHT, WIDTH = 110, 120
 
 
 def test_the_views():
-    assert views_of(TestTimeAugmentation(flip=False, rot90=False)) == [View()]
-    assert len(set(views_of(TestTimeAugmentation()))) == 8
-    assert views_of(TestTimeAugmentation(rot90=False, scales=(1.0, 2.0))) == [
+    assert TestTimeAugmentation(flip=False, rot90=False).views() == [View()]
+    assert len(set(TestTimeAugmentation().views())) == 8
+    assert TestTimeAugmentation(rot90=False, scales=(1.0, 2.0)).views() == [
         View(1.0, False), View(1.0, True), View(2.0, False), View(2.0, True)
     ]  # fmt: skip
     with pytest.raises(InputError, match=r"TEST\.TTA\.SCALES.*found \[0\.0\]"):
         TestTimeAugmentation(scales=(0.0,))
 
 
-@pytest.mark.parametrize("view", views_of(TestTimeAugmentation(scales=(1.0, 1.5))), ids=str)
+@pytest.mark.parametrize("view", TestTimeAugmentation(scales=(1.0, 1.5)).views(), ids=str)
 def test_what_a_view_shows_is_put_back_where_it_was(view):
     image = draw(HEIGHT, WIDTH, DISCS)
     # Without symmetry, so that a mirrored or turned mask would not fit.
@@ -35,14 +35,17 @@ def test_what_a_view_shows_is_put_back_where_it_was(view):
 
 def test_eight_views_of_a_network_that_sees_all_alike_change_nothing():
     image = draw(HEIGHT, WIDTH, DISCS)
-    network = BlobNetwork()
-    plain = network([image])[0].paste()
-    merged = predict_views(network, image, views_of(TestTimeAugmentation()), HEIGHT, WIDTH, most=100)
+
+    def predict(augmentation, most=100):
+        (cells,) = predict_images(BlobNetwork(), [image], [(HEIGHT, WIDTH)], augmentation, most)
+        return cells
+
+    plain, merged = predict(None), predict(TestTimeAugmentation())
     assert len(merged) == len(plain)
     assert np.allclose(merged.scores, plain.scores, atol=1e-6)
     assert np.allclose(merged.boxes, plain.boxes, atol=1e-3)
     assert plain.ious(merged).max(axis=1).min() > 0.97
-    few = predict_views(network, image, views_of(TestTimeAugmentation()), HEIGHT, WIDTH, most=2)
+    few = predict(TestTimeAugmentation(), most=2)
     assert few.scores.tolist() == merged.scores[:2].tolist()
 
 

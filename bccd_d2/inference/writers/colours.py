@@ -12,7 +12,7 @@ import numpy as np
 
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.modeling.cell_types import OTHER
-from bccd_d2.reporting.overlay import Color, class_color
+from bccd_d2.reporting.overlay import CLASS_COLORS, Color, class_color
 from bccd_d2.structures.cells import Cells
 
 _GREY: Color = (150, 150, 150)
@@ -24,7 +24,7 @@ def cell_color(result: ImageResult, index: int) -> Color:
     """Colour of a cell, BGR."""
     kind = result.types.names[index] if result.types is not None else ""
     if kind in _PLAIN:
-        return class_color(int(result.cells.classes[index]), result.colors)
+        return class_color(int(result.cells.classes[index]))
     return _type_color(kind)
 
 
@@ -42,14 +42,13 @@ def _type_color(name: str) -> Color:
 def typed_classes(result: ImageResult) -> tuple[Cells, Sequence[str], Sequence[Color]]:
     """The cells with one class per class and type, and the names and colours of these; as they are without types."""
     if result.types is None:
-        return result.cells, result.class_names, result.colors
+        return result.cells, result.class_names, CLASS_COLORS
     names = [result.name_of(index) for index in range(len(result.cells))]
     typed = {name.partition(": ")[0] for name in names if ": " in name}
     # Classes first, those without a cell too unless all of their cells have types, then types by name.
     classes = [name for name in result.class_names if name in names or name not in typed]
     order = [*classes, *sorted(set(names) - set(classes))]
-    indices = [result.class_names.index(name) for name in classes]
-    colors = [class_color(index, result.colors) for index in indices]
+    colors = [class_color(result.class_names.index(name)) for name in classes]
     colors += [cell_color(result, names.index(name)) for name in order[len(colors) :]]
     found = np.array([order.index(name) for name in names], np.int64)
     return replace(result.cells, classes=found), order, colors
