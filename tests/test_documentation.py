@@ -1,11 +1,13 @@
-"""What the documents promise: examples and a walkthrough that run; names, files, options and links that exist."""
+"""What the documents promise: examples and a walkthrough that run; names, files, commands and links that exist."""
 
+import argparse
 import csv
 import doctest
 import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,19 +27,6 @@ PAGES = [
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "weights/README.md")),
 ]
 WALKTHROUGH = DOCS / "walkthrough.md"
-# Of Detectron2's own argument parser.
-STOCK_OPTIONS = {
-    *(
-        "--config-file",
-        "--resume",
-        "--eval-only",
-        "--num-gpus",
-        "--num-machines",
-        "--machine-rank",
-        "--dist-url",
-    ),
-    "--help",
-}
 
 
 def name_of(path: Path) -> str:
@@ -106,9 +95,6 @@ def test_files_configuration_keys_and_options_that_are_named_exist(page):
     for key in re.findall(r"(?<![\w.])([A-Z][A-Z_]*(?:\.[A-Z0-9_]+)+)(?![\w.])", text):
         if key.partition(".")[0] in cfg:
             assert has_key(cfg, key), key
-    for line in re.findall(r"^ {4}.*\btools/\w+\.py.*", text, re.M):
-        for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", line):
-            assert option in STOCK_OPTIONS or f'"{option}"' in python_code(), line
 
 
 def has_key(cfg: CfgNode, key: str) -> bool:
@@ -120,9 +106,31 @@ def has_key(cfg: CfgNode, key: str) -> bool:
     return True
 
 
-def python_code() -> str:
-    files = [*(REPOSITORY / "tools").glob("*.py"), *(REPOSITORY / "bccd_d2").rglob("arguments.py")]
-    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+class ParsedError(Exception):
+    """Instead of what a command does."""
+
+
+@every_page
+def test_commands_parse(page, monkeypatch):
+    """Each command of the page, by the parser of its tool: options, their values and what is required."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(parser, arguments=None, namespace=None):
+        parse(parser, arguments, namespace)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    text = text_of(page).replace("\\\n", " ")
+    for script, words in re.findall(
+        r"^ {4}(?:[A-Z_]+=\S+ )*python (?:tools|benchmarks)/(\w+)\.py(.*)", text, re.M
+    ):
+        folder = "tools" if (REPOSITORY / "tools" / f"{script}.py").is_file() else "benchmarks"
+        module = importlib.import_module(f"{folder}.{script}")
+        arguments = shlex.split(words, comments=True)
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        start = module.run if folder == "tools" and hasattr(module, "run") else module.main
+        with pytest.raises(ParsedError):
+            start()
 
 
 def test_every_page_is_in_the_navigation_of_the_site():
