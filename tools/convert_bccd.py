@@ -15,7 +15,7 @@ from bccd_d2.conversion.convert import convert_dataset
 from bccd_d2.conversion.import_annotations import convert_annotations
 from bccd_d2.conversion.importers import mask_folders, recognise
 from bccd_d2.conversion.label_masks import write_label_masks
-from bccd_d2.conversion.pairs import find_pairs
+from bccd_d2.conversion.pairs import find_pairs, list_names
 from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.io.coco_images import check_file
@@ -82,8 +82,9 @@ def is_import(args: argparse.Namespace) -> bool:
         return False
     if args.root.is_file():
         return True
+    faults: list[str] = []
     try:
-        find_pairs(args.root, [])
+        find_pairs(args.root, faults)
     except InputError as no_masks:
         if not args.root.is_dir():
             return False
@@ -92,7 +93,8 @@ def is_import(args: argparse.Namespace) -> bool:
                 "%s: no masks; annotations in %s format", args.root, recognise(args.root)
             )
         except InputError as error:
-            raise InputError(f"{no_masks}\nor annotations of another tool: {error}") from error
+            text = list_names(f"{no_masks}; found", faults) if faults else str(no_masks)
+            raise InputError(f"{text}\nor annotations of another tool: {error}") from error
         return True
     return bool(mask_folders(args.root))
 

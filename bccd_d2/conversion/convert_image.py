@@ -31,6 +31,7 @@ from bccd_d2.io.masks import MaskKind, MaskRule, read_mask
 from bccd_d2.structures.polygons import mask_to_polygons
 from bccd_d2.structures.rle import EncodedInstance, decode_segmentation, encode_labels
 
+FILLS_IMAGE = "one instance covers most of the image and touches all its sides"
 BorderPolicy = Literal["keep", "ignore"]
 
 
@@ -201,16 +202,21 @@ class ImageConverter(Converter):
         """What speaks against the mask being that of its image, in words that many images can share."""
         orientation = read_orientation(pair.image)
         unturned = orientation != 1 and pair.mask != pair.image and read_orientation(pair.mask) == 1
-        background = [i for i in encoded if fills_image(i.bbox, i.area, *labels.shape)]
-        if not (unturned or background or compare):
+        height, width = labels.shape
+        around = [i for i in encoded if i.bbox == [0, 0, width, height]]
+        if not (unturned or around or compare):
             return []
-        fit = measure_fit(read_image(pair.image, "RGB"), labels > 0, orientation)
-        if background and fit.is_inverted:
-            raise InputError(
-                f"{pair.mask}: the background is taken for a cell: one instance covers "
-                f"{background[0].area / labels.size:.0%} of the image and touches all its sides, and the image shows "
-                "cells where the mask has none; is the mask inverted? A --spec with 'invert: true' turns it round"
-            )
+        image = read_image(pair.image, "RGB")
+        for instance in around:
+            if measure_fit(image, labels == instance.label).is_inverted:
+                raise InputError(
+                    f"{pair.mask}: the background is taken for a cell: one instance covers "
+                    f"{instance.area / labels.size:.0%} of the image and touches all its sides, and the image shows "
+                    "cells where it is not; is the mask inverted? A --spec with 'invert: true' turns it round; in "
+                    "masks of numbered cells the background is 0"
+                )
+        fit = measure_fit(image, labels > 0, orientation)
+        background = [i for i in around if fills_image(i.bbox, i.area, height, width)]
         doubts = []
         if unturned:
             doubts.append(
@@ -218,8 +224,12 @@ class ImageConverter(Converter):
                 + ("; it fits the image as stored, so turn it too" if fit.fits_turned else "")
             )
         if background:
-            doubts.append("one instance covers most of the image and touches all its sides")
-        if fit.is_unrelated and not fit.fits_turned:
+            doubts.append(FILLS_IMAGE)
+        if fit.is_inverted and not fit.fits_turned:
+            doubts.append(
+                "the image shows cells where the mask has none; is it inverted? See 'invert' of a --spec"
+            )
+        elif fit.is_unrelated and not fit.fits_turned:
             doubts.append("the mask does not lie on what the image shows (Otsu's foreground)")
         return doubts
 
@@ -234,11 +244,16 @@ def read_pair_mask(pair: ImageMaskPair, size: tuple[int, int], rule: MaskRule) -
         return mask
     expected = f"{size[1]}x{size[0]} as its image {pair.image.name}"
     text = f"{pair.mask}: mask of {found[1]}x{found[0]} pixels, expected {expected}"
-    orientation = read_orientation(pair.image)
-    if orientation != 1 and found == size[::-1]:
+    turned = {
+        what: orientation
+        for what, path in (("image", pair.image), ("mask", pair.mask))
+        if path.suffix.lower() != ".npy" and (orientation := read_orientation(path)) != 1
+    }
+    if len(turned) == 1 and found == size[::-1]:
+        (one,), other = turned, "mask" if "image" in turned else "image"
         text += (
-            f": the image is turned by its EXIF orientation {orientation}, the mask is not; turn the mask too, or "
-            "remove the orientation from the image (exiftool -Orientation=)"
+            f": the {one} is turned by its EXIF orientation {turned[one]}, the {other} is not; turn the {other} too, "
+            f"or remove the orientation from the {one} (exiftool -Orientation=)"
         )
     raise InputError(text)
 

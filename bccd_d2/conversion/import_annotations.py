@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from bccd_d2.conversion.boxes import MIN_SIDE
 from bccd_d2.conversion.classes import DROP, IGNORE, ClassTable
 from bccd_d2.conversion.convert import ConversionOptions, ConversionSummary, convert_pairs
-from bccd_d2.conversion.convert_image import ConvertedImage, Converter
+from bccd_d2.conversion.convert_image import FILLS_IMAGE, ConvertedImage, Converter
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.importers import read_annotations
 from bccd_d2.conversion.importers.common import Imported, ImportedCell, ImportedImage
@@ -24,6 +24,7 @@ from bccd_d2.conversion.pairs import FolderPair, ImageMaskPair, ImageRecord, lis
 from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
+from bccd_d2.io.mask_checks import fills_image
 from bccd_d2.io.masks import MaskRule
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.names import stem_of
@@ -65,23 +66,26 @@ class AnnotationConverter(Converter):
         boxes: list[ImportedCell] = []
         seen: set[Any] = set()
         for cell in pair.annotations.cells:
-            if cell.box is not None and not cell.rings and cell.mask is None and cell.segmentation is None:
-                boxes.append(cell)
-                continue
-            instance = _encode(cell, record)
-            key = (cell.class_name, instance.segmentation["counts"])
+            is_box = (
+                cell.box is not None and not cell.rings and cell.mask is None and cell.segmentation is None
+            )
+            instance = EncodedInstance(0, [], self.min_area, {}, False) if is_box else _encode(cell, record)
+            key = (cell.class_name, cell.box if is_box else instance.segmentation["counts"])
             if instance.area < self.min_area:
                 what = "that cover no pixel" if not instance.area else f"under {self.min_area} pixels"
                 counts[f"cells {what}, dropped"] += 1
             elif key in seen:
                 counts["cells that are there twice, dropped"] += 1
+            elif is_box:
+                boxes.append(cell)
             else:
-                seen.add(key)
                 drawn.append(self.entry(record, self._category(cell), instance, ignored=cell.ignored))
+            seen.add(key)
         if boxes:
             drawn += self._weak(record, boxes, drawn, counts)
         self.finish(record, drawn, lambda: _label_map(record, drawn), counts)
-        return ConvertedImage(record, drawn, counts)
+        whole = any(fills_image(e["bbox"], e["area"], record.height, record.width) for e in drawn)
+        return ConvertedImage(record, drawn, counts, [FILLS_IMAGE] if whole else [])
 
     def _category(self, cell: ImportedCell) -> int:
         return 1 + self.class_names.index(cell.class_name or DEFAULT_CLASS)

@@ -18,6 +18,7 @@ from typing import Any
 from bccd_d2.errors import InputError
 from bccd_d2.io.find_images import SUFFIXES as IMAGE_SUFFIXES
 from bccd_d2.io.find_images import is_clutter, report_passed_by
+from bccd_d2.structures.names import stem_of
 
 logger = logging.getLogger(__name__)
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
@@ -203,7 +204,7 @@ def _files_by_stem(
     whole_name = Path(after).suffix.lower() in suffixes
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        name = path.name if whole_name else path.stem
+        name = path.name if whole_name else stem_of(path.name)
         if (
             path.suffix.lower() not in suffixes
             or is_clutter(path.name)

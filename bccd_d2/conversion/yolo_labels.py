@@ -92,22 +92,29 @@ def yolo_class(names: Mapping[int, str], number: int, path: Path) -> str:
 
 
 def read_yolo_names(root: Path) -> dict[int, str]:
-    """Names of the classes from the first of :data:`YOLO_NAMES` in ``root``, its ``labels`` or the folder above;
-    none where there is no such file. Raises InputError for one that names no classes.
+    """Names of the classes from the first of :data:`YOLO_NAMES` in ``root``, its ``labels`` or the folder above, or
+    from another YAML file in ``root`` that has ``names``; none where there is no such file. Raises InputError for
+    one that names no classes.
     """
     for folder in (root, root / "labels", root.parent):
         for name in YOLO_NAMES:
             path = folder / name
             if path.is_file():
                 return _yolo_names(path)
+    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
+        content = read_yaml(path)
+        if isinstance(content, Mapping) and "names" in content:
+            return _yolo_names(path)
     return {}
 
 
 def _yolo_names(path: Path) -> dict[int, str]:
-    if path.suffix != ".yaml":
+    if path.suffix not in (".yaml", ".yml"):
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        return dict(enumerate(line.strip() for line in lines if line.strip()))
+        return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
     content = read_yaml(path)
+    if isinstance(content, Mapping) and "kpt_shape" in content:
+        raise InputError(f"{path}: kpt_shape, labels of key points; expected boxes or segments")
     names = content.get("names") if isinstance(content, Mapping) else None
     pairs = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(pairs, Mapping) or not all(str(key).isdigit() for key in pairs):

@@ -189,6 +189,8 @@ def _open_dicom(path: Path, page: int, max_pixels: int) -> ArraySource:
 def _read_picture(path: Path) -> NDArray[np.uint8]:
     """(height, width, 3) uint8 BGR of a file that is decoded whole."""
     pixels, bits = _decode(path)
+    if (frames := _frame_count(path)) > 1:
+        warn_once(path, f"{frames} frames, of which the first is taken")
     if pixels.dtype == np.uint8:
         levels = find_levels(pixels[::CHECKED_STEP, ::CHECKED_STEP])
         image = pixels
@@ -197,6 +199,14 @@ def _read_picture(path: Path) -> NDArray[np.uint8]:
         image = to_uint8(pixels, levels)
     warn_once(path, levels.warning)
     return image
+
+
+def _frame_count(path: Path) -> int:
+    """Frames of an animated GIF, WebP or PNG; 1 for other files."""
+    if not read_head(path).startswith((b"GIF8", b"RIFF", PNG_SIGNATURE)):
+        return 1
+    with image_errors(path), _no_pillow_limit(), Image.open(path) as image:
+        return getattr(image, "n_frames", 1)
 
 
 def _decode(path: Path) -> tuple[NDArray[Any], int | None]:

@@ -100,8 +100,10 @@ def agree(own: Levels, others: Iterable[Levels]) -> Levels:
     for other in sorted(others, key=lambda levels: levels.high):
         if other.black == own.black and highest < other.high < own.black + _EXPOSURES * (highest - own.black):
             highest = other.high
-    white = own.black + 2.0 ** _camera_bits(highest - own.black) - 1
-    return replace(own, white=max(own.white, white))
+    bits = _camera_bits(highest - own.black)
+    if bits == _camera_bits(own.high - own.black):  # a signed type may end below the white of these bits
+        return own
+    return replace(own, white=max(own.white, own.black + 2.0**bits - 1))
 
 
 def to_uint8(pixels: NDArray[Any], levels: Levels) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bccd_d2.errors import InputError
-from bccd_d2.io.file_kinds import image_errors, upright
+from bccd_d2.io.file_kinds import image_errors, read_head, upright
 from bccd_d2.io.images import exif_orientation, read_image_size
 from bccd_d2.io.levels import warn_once
 from bccd_d2.io.mask_checks import surrounds
@@ -111,9 +111,15 @@ def _load(path: Path, *, colour: bool) -> NDArray:
         return _load_npy(path)
     with image_errors(path):
         if path.suffix.lower() in (".tif", ".tiff"):
-            array = _load_tiff(path)
+            array = _load_tiff(path, colour=colour)
             if array is not None:
                 return array
+        if read_head(path)[28:30] == b"\x08\0" and path.suffix.lower() == ".bmp":
+            with Image.open(path) as image:
+                if (
+                    image.mode == "1"
+                ):  # eight bits with a palette of black and white, which Pillow takes for one
+                    return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
         with Image.open(path) as image:
             palette = image.mode == "P" and colour and _palette_step(image) != -1
             as_colours = image.mode in ("CMYK", "YCbCr", "LAB", "HSV") or palette
@@ -125,21 +131,27 @@ def _load(path: Path, *, colour: bool) -> NDArray:
     return array.view(np.uint8) if array.dtype == bool else array
 
 
-def _load_tiff(path: Path) -> NDArray | None:
-    """A TIFF of more than 8 bits, which Pillow knows only in part; ``None`` leaves the file to Pillow."""
+def _load_tiff(path: Path, *, colour: bool) -> NDArray | None:
+    """A TIFF that Pillow knows only in part: of more than 8 bits, turned, or of several pages; ``None`` leaves the
+    file to Pillow.
+    """
     with tifffile.TiffFile(path) as file:
         check_directories(file, str(path))
         series = file.series[0]
         page: Any = series.keyframe
         inverting = page.photometric.name == "MINISWHITE"
-        if not inverting and series.dtype in (np.uint8, bool) and series.ndim <= 3 and len(file.pages) == 1:
-            return None
         orientation = page.tags.valueof(274, default=1)
+        palette = page.colormap if colour and page.photometric.name == "PALETTE" else None
+        plain = series.dtype in (np.uint8, bool) and series.ndim <= 3 and len(file.pages) == 1
+        if plain and not inverting and orientation == 1:
+            return None
         require_size(math.prod(series.shape), 1)
         try:
             array = np.squeeze(series.asarray())
         except ValueError:  # a compression that only Pillow's libtiff knows here
             return None
+    if palette is not None:
+        array = (np.asarray(palette) >> 8).astype(np.uint8).T[array]
     if array.ndim == 3 and array.shape[0] in (3, 4) and array.shape[2] not in (3, 4):
         array = np.moveaxis(array, 0, -1)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):

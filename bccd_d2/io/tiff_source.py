@@ -29,6 +29,7 @@ from bccd_d2.io.tiff_layout import (
 _CACHE_BYTES = 256 * 2**20
 # Samples of a pixel that are colour; what comes after them is transparency.
 _COLOUR_SAMPLES = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "YCBCR": 3, "SEPARATED": 4}
+_JPEG = (6, 7)  # compressions that give RGB for YCbCr
 _ALPHA = (1, 2)  # ExtraSamples of a TIFF: associated and unassociated alpha
 
 
@@ -107,6 +108,10 @@ class TiffSource(ImageSource):
             raise InputError(
                 f"{self.name}: TIFF of shape {page.shape} and type {page.dtype}, expected an image"
             )
+        if self._is_ycbcr(page) and (
+            page.dtype != np.uint8 or page.tags.valueof(530, default=(2, 2)) != (1, 1)
+        ):
+            raise InputError(f"{self.name}: YCbCr with fewer samples of colour than of light; {RGB_ADVICE}")
         if page.shape != self._page.shape or page.dtype != self._page.dtype:
             raise InputError(f"{self.name}: channels of shape {self._page.shape} and {page.shape}")
         size = self._file.filehandle.size
@@ -137,7 +142,13 @@ class TiffSource(ImageSource):
                 f"{self.name}: {found} channels ({photometric}), expected {expected}, or 3 as red, green and blue; "
                 f"{RGB_ADVICE}"
             )
+        if found > expected:
+            warn_once(self.name, f"{found} channels ({photometric}), of which the first {expected} are taken")
         return expected
+
+    @staticmethod
+    def _is_ycbcr(page: Any) -> bool:
+        return page.photometric.name == "YCBCR" and page.compression not in _JPEG
 
     def _segment_size(self) -> tuple[int, int]:
         page = self._page
@@ -254,5 +265,7 @@ class TiffSource(ImageSource):
             return ((white[..., 2::-1] * white[..., 3:] + 127) // 255).astype(np.uint8)
         if photometric == "MINISWHITE":
             levels = 255 - levels
+        if self._is_ycbcr(self._page):
+            return np.asarray(cv2.cvtColor(levels[..., [0, 2, 1]], cv2.COLOR_YCrCb2BGR), np.uint8)
         code = cv2.COLOR_GRAY2BGR if levels.shape[2] == 1 else cv2.COLOR_RGB2BGR
         return np.asarray(cv2.cvtColor(levels, code), np.uint8)

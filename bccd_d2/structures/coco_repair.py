@@ -253,6 +253,10 @@ class _Repair:
             annotation["segmentation"] = annotation["rle"]
         outline = self._outline(annotation.get("segmentation"))
         box = _box(annotation.get("bbox"))
+        polygons = outline if isinstance(outline, list) else []
+        points = [value for one in polygons if isinstance(one, list) for value in one]
+        if _are_shares(points) or _are_shares(box or ()):
+            raise InputError("coordinates between 0 and 1, expected pixels of the image")
         pixels, around = _extent(outline, height, width) if outline else (0, [])
         if not pixels:
             if self.keep_boxes and box:
@@ -360,6 +364,11 @@ def _box(box: Any) -> list[float] | None:
         return None
     numbers = [number for value in box if (number := _number(value)) is not None]
     return numbers if len(numbers) == 4 and numbers[2] > 0 and numbers[3] > 0 else None
+
+
+def _are_shares(values: Sequence[Any]) -> bool:
+    """Whether coordinates are shares of the image's sides: all between 0 and 1, and not all whole numbers."""
+    return all(_is_number(v) and 0 <= v <= 1 for v in values) and any(v not in (0, 1) for v in values)
 
 
 def _is_number(value: Any) -> bool:

@@ -95,11 +95,11 @@ def match_classes(
     listing = ", ".join(f"{number} {name}" for number, name in known.items())
     if not isinstance(found, Mapping):
         found = {number: known.get(number, str(number)) for number in found}
-    exact = _grouped(known, lambda number: _class_key(known[number]))
-    folded = _grouped(known, lambda number: _class_key(known[number]).casefold())
+    exact = _grouped(known, lambda number: class_key(known[number]))
+    folded = _grouped(known, lambda number: class_key(known[number]).casefold())
     result: dict[int, int] = {}
     for number, name in found.items():
-        matches = exact.get(_class_key(name)) or folded.get(_class_key(name).casefold(), [])
+        matches = exact.get(class_key(name)) or folded.get(class_key(name).casefold(), [])
         if len(matches) > 1:
             raise InputError(f"{where}: class {name!r} can be any of {listing}")
         if matches:
@@ -143,7 +143,8 @@ _STEPS: Sequence[tuple[_Key, _Key, Callable[[str, str], bool]]] = (
 )
 
 
-def _class_key(name: str) -> str:
+def class_key(name: str) -> str:
+    """A class name in NFC, without spaces around it."""
     return unicodedata.normalize("NFC", name).strip()
 
 

@@ -147,7 +147,10 @@ def _class_and_score(properties: Any) -> tuple[str | None, float | None]:
     if not isinstance(properties, Mapping):
         return None, None
     classification, measurements = properties.get("classification"), properties.get("measurements")
-    name = classification.get("name") if isinstance(classification, Mapping) else properties.get("class")
+    name = properties.get("class")
+    if isinstance(classification, Mapping):
+        names = classification.get("names")
+        name = classification.get("name", names[0] if isinstance(names, list) and names else None)
     score = measurements.get("score") if isinstance(measurements, Mapping) else None
     return (
         name.partition(DERIVED)[0] if isinstance(name, str) else None,

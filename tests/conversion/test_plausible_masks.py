@@ -1,11 +1,14 @@
 """A conversion says so where masks cannot be those of their images; nothing becomes one huge cell without a word."""
 
+import itertools
 import logging
 import unicodedata
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
+from skimage.measure import label
 
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.dataset_spec import read_spec
@@ -55,6 +58,26 @@ def test_a_white_background_is_refused_and_inverting_helps(tmp_path, kind):
     assert convert(tmp_path, tmp_path, skip_bad=True).instances.total() > 2
 
 
+def crowded():
+    """Cells that leave less than half of the image to the background, which still surrounds them."""
+    mask = np.zeros((150, 200), bool)
+    for x, y in itertools.product(range(-5, 210, 24), range(-5, 160, 24)):
+        mask |= np.hypot(np.arange(150)[:, None] - y, np.arange(200)[None] - x) < 11
+    return np.where(mask[..., None], (190, 120, 150), (225, 220, 225)).astype(np.uint8), mask
+
+
+@pytest.mark.parametrize("background", [1, 200, 255])
+@pytest.mark.parametrize("spec", ["kaggle", "label_maps"])
+def test_a_background_with_a_number_is_refused_in_crowded_smears_too(tmp_path, background, spec):
+    image, mask = crowded()
+    assert (~mask).mean() < 0.5
+    save(tmp_path, "a", image, mask)
+    cells = label(mask) if spec == "label_maps" else 0
+    Image.fromarray(np.where(mask, cells, background).astype(np.uint8)).save(tmp_path / "masks/a.png")
+    with pytest.raises(InputError, match=r"a\.png: the background is taken for a cell"):
+        convert(tmp_path, tmp_path, options=ConversionOptions(spec=read_spec(spec)))
+
+
 def test_cells_that_grew_together_are_a_warning_only(tmp_path, caplog):
     image, mask = smear(0)
     mask[::12] = mask[:, ::12] = True
@@ -101,6 +124,30 @@ def test_an_image_turned_by_a_quarter_is_said_in_words(tmp_path, orientation):
     words = f"the image is turned by its EXIF orientation {orientation}, the mask is not"
     with pytest.raises(InputError, match=words):
         convert(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_mask_turned_by_a_quarter_is_said_in_words(tmp_path, orientation, suffix):
+    image, mask = smear(0)
+    save(tmp_path, "a", image, mask)
+    (tmp_path / "masks/a.png").unlink()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(mask * np.uint8(255)).save(tmp_path / f"masks/a.{suffix}", exif=exif)
+    with pytest.raises(
+        InputError, match=f"the mask is turned by its EXIF orientation {orientation}, the image"
+    ):
+        convert(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.ome.tif", "a.OME.TIF", "a.ome.tiff"])
+def test_ome_is_part_of_the_extension(tmp_path, name):
+    image, mask = smear(0)
+    save(tmp_path, "a", image, mask)
+    (tmp_path / "masks/a.png").unlink()
+    tifffile.imwrite(tmp_path / "masks" / name, mask * np.uint8(255))
+    assert convert(tmp_path, tmp_path).instances.total() > 2
 
 
 def test_what_systems_leave_in_folders_is_passed_by(tmp_path, caplog):

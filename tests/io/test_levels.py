@@ -85,6 +85,12 @@ def test_images_of_one_set_have_one_white():
     assert agree(twelve, [find_levels(scene(0, top)) for top in (6000, 10000)]).white == 16383
 
 
+@pytest.mark.parametrize("high", [17000, 30000, 32000])
+def test_white_of_a_signed_type_is_its_largest_level(high):
+    own = find_levels(scene(100, high, np.int16))
+    assert own.white == agree(own, []).white == agree(own, [own]).white == 32767
+
+
 def test_levels_are_scaled_rounded_and_clipped():
     twelve_bits = np.array([0, 8, 2048, 4095, 5000], np.uint16)
     # 8 * 255 / 4095 = 0.498, 2048 * 255 / 4095 = 127.53

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.errors import InputError
+from bccd_d2.io.file_kinds import upright
 from bccd_d2.io.mask_colours import nearest_class
 from bccd_d2.io.masks import MaskRule, read_mask
 from tests.conversion.drawn import draw_mask
@@ -250,3 +251,23 @@ def test_in_a_dense_field_the_part_around_the_cells_is_background_whatever_the_p
     image.putpalette([level for grey in range(255, -1, -1) for level in (grey, grey, grey)])
     image.save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), mask)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 5, 6, 7, 8])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_turned_tiffs_are_turned_as_their_tag_says(
+    tmp_path: Path, orientation: int, compression: str | None, mode: str
+) -> None:
+    image = Image.fromarray(grey(MASK))
+    image = image.quantize(2) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "a.tif", tiffinfo={274: orientation}, compression=compression)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), upright(MASK, orientation))
+
+
+@pytest.mark.parametrize("palette", [[0, 0, 0, 255, 255, 255], [0, 0, 0, 1, 1, 1], [0, 0, 0, 200, 200, 200]])
+def test_bmps_of_eight_bits_and_two_colours(tmp_path: Path, palette: list[int]) -> None:
+    image = Image.fromarray(MASK.astype(np.uint8), "P")
+    image.putpalette(palette)
+    image.save(tmp_path / "a.bmp")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.bmp"), MASK)

@@ -203,6 +203,40 @@ def test_levels_in_a_sliver_of_the_range_are_said(tmp_path, rgb, name, caplog):
     assert "in a range of 0 to 255" in message
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (32, 32)}])
+def test_ycbcr_that_no_jpeg_decoder_turns_is_turned_here(tmp_path, rgb, options):
+    stored = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
+    tags = [(530, 3, 2, (1, 1), True)]
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extratags=tags, **options)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages[0].tags["PhotometricInterpretation"].overwrite(6)
+    assert np.abs(read_everywhere(tmp_path / "a.tif").astype(int) - rgb).max() <= 3
+
+
+def test_ycbcr_with_fewer_samples_of_colour_is_refused(tmp_path, rgb):
+    tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb")  # no tag says 2x2, as TIFF has it
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages[0].tags["PhotometricInterpretation"].overwrite(6)
+    with pytest.raises(InputError, match=r"a\.tif: YCbCr with fewer samples of colour.*RGB Color"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
+def test_frames_that_are_not_taken_are_said(tmp_path, rgb, name, caplog):
+    frames = [Image.fromarray(image) for image in (rgb, 255 - rgb, rgb)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    read_image(tmp_path / name)
+    assert f"{name}: 3 frames, of which the first is taken" in caplog.text
+
+
+@pytest.mark.parametrize("more", [1, 2, 3])
+def test_channels_behind_rgb_are_said(tmp_path, rgb, more, caplog):
+    stored = np.dstack([rgb, *[rgb[..., :1]] * more])
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extrasamples=["unspecified"] * more)
+    np.testing.assert_array_equal(read_everywhere(tmp_path / "a.tif"), rgb)
+    assert f"{3 + more} channels (RGB), of which the first 3 are taken" in caplog.text
+
+
 SIGNATURES = {
     "a.nd2": (b"\xda\xce\xbe\x0a", "Nikon ND2"),
     "b.bin": (b"\xda\xce\xbe\x0a", "Nikon ND2"),

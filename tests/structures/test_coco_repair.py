@@ -214,6 +214,11 @@ FAULTS: list[tuple[Change, str]] = [
     (change("categories", value=[]), "no categories"),
     (change("info", value=[1]), "info [1], expected an object with the path 'image_root'"),
     (change("annotations", value={}), "annotations: dict, expected a list"),
+    (
+        change("annotations", 0, "segmentation", value=[[0.1, 0.2, 0.4, 0.2, 0.4, 0.6]]),
+        "between 0 and 1, expected pixels",
+    ),
+    (change("annotations", 0, "bbox", value=[0.1, 0.2, 0.3, 0.4]), "between 0 and 1, expected pixels"),
 ]
 
 

@@ -28,6 +28,7 @@ from bccd_d2.conversion.yolo_labels import yolo_label_file
 from bccd_d2.errors import InputError
 from bccd_d2.io.find_images import files_below
 from bccd_d2.structures.coco import read_json
+from bccd_d2.structures.names import class_key, stem_of
 
 logger = logging.getLogger(__name__)
 HEAD = 4096
@@ -106,11 +107,14 @@ def read_annotations(
         if not isinstance(image.name, str) or not image.name:
             raise InputError(f"{image.source}: image {str(image.name)[:40]!r}, expected a file name")
         image.name = found.beside(image.source.parent, image.name)
+        for cell in image.cells:
+            cell.class_name = class_key(cell.class_name or "") or None
         for class_name in {cell.class_name or "" for cell in image.cells}:
             try:
                 class_name.encode()
             except UnicodeEncodeError as error:
                 raise InputError(f"{image.source}: class {class_name!r}, expected text in UTF-8") from error
+    imported.classes = list(dict.fromkeys(map(class_key, imported.classes)))
     return kind, found, imported
 
 
@@ -119,6 +123,8 @@ def recognise(path: Path) -> str:
     if path.is_file():
         kind = _kind_of(path)
         if kind is None:
+            if path.suffix.lower() == ".json":
+                read_json(path)  # says where a file that is cut short or edited by hand is no JSON
             raise InputError(f"{path}: annotations of no known format; {_known()}")
         return kind
     if mask_folders(path):
@@ -170,7 +176,7 @@ def _kind_of(path: Path) -> str | None:
             return "via" if CSV_COLUMNS[0] in file.readline() else None
     if suffix == ".xml":
         with path.open("rb") as binary:
-            return "cvat" if b"<annotations" in binary.read(HEAD) else None
+            return "cvat" if b"<annotations" in binary.read(HEAD).replace(b"\0", b"") else None
     if suffix == ".npy":
         return "cellpose" if path.name.endswith(SEG_SUFFIX) else None
     if suffix == ".txt":
@@ -207,6 +213,7 @@ def mask_folders(root: Path) -> list[Path]:
     found: list[Path] = []
     for folder in sorted(path for path in root.rglob("masks") if (path.parent / "images").is_dir()):
         masks, shown = (files_below(place, IMAGE_SUFFIXES) for place in (folder, folder.parent / "images"))
-        if len(shown) == 1 and masks and {p.stem for p in masks} != {shown[0].stem}:
-            found += masks
+        # One mask beside one image is that of a cell only where the folder has the image's name.
+        if len(shown) == 1 and masks and {stem_of(p.name) for p in masks} != {stem_of(shown[0].name)}:
+            found += masks if len(masks) > 1 or shown[0].stem == folder.parent.name else []
     return found

@@ -128,9 +128,9 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 def ring(xs: Iterable[Any], ys: Iterable[Any]) -> Ring:
     """A closed outline; fewer than three points give an empty array. Raises InputError for a coordinate that is no
-    number.
+    number, ValueError for more of one than of the other.
     """
-    pairs = [[parse_coordinate(x, "x"), parse_coordinate(y, "y")] for x, y in zip(xs, ys)]
+    pairs = [[parse_coordinate(x, "x"), parse_coordinate(y, "y")] for x, y in zip(xs, ys, strict=True)]
     points = np.array(pairs, np.float64).reshape(-1, 2)
     return points if len(points) >= 3 else np.empty((0, 2))
 
@@ -184,13 +184,19 @@ def class_of_attributes(attributes: Any, where: str) -> str | None:
     """
     if not isinstance(attributes, Mapping):
         return None
-    values = {}
+    found: dict[str, str | int] = {}
+    several = []
     for key, value in attributes.items():
         if isinstance(value, Mapping):  # of a checkbox: the options that are ticked
             ticked = [option for option, on in value.items() if on]
+            several += [f"{key} {', '.join(ticked)}"] if len(ticked) > 1 else []
             value = ticked[0] if len(ticked) == 1 else None
-        if isinstance(value, str) and value.strip():
-            values[str(key)] = value.strip()
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+            found[str(key)] = value
+    texts = {key: value for key, value in found.items() if isinstance(value, str)}
+    values = {key: str(value).strip() for key, value in (texts or found).items()}
+    if several and not values:
+        raise InputError(f"{where}: {several[0]}, expected one class of a region")
     usual = [key for key in values if key.lower() in ("class", "label", "type", "name", "category", "cell")]
     if len(values) > 1 and len(usual) != 1:
         raise InputError(f"{where}: attributes {', '.join(values)}, expected one of them named 'class'")

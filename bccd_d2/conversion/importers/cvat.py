@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -51,13 +52,18 @@ def _cell(shape: Element) -> ImportedCell | None:
 
     cell = ImportedCell(shape.get("label"))
     if shape.tag == "polygon":
-        points = [point.split(",") for point in shape.attrib["points"].split(";")]
+        points = [point.split(",") for point in shape.attrib["points"].split(";") if point]
         cell.rings = [ring((p[0] for p in points), (p[1] for p in points))]
     elif shape.tag == "ellipse":
         turned = parse_coordinate(shape.get("rotation", "0"), "rotation")
         cell.rings = [ellipse(side("cx"), side("cy"), side("rx"), side("ry"), turned)]
     elif shape.tag == "box":
-        cell.box = (side("xtl"), side("ytl"), side("xbr"), side("ybr"))
+        x0, y0, x1, y1 = side("xtl"), side("ytl"), side("xbr"), side("ybr")
+        turned = parse_coordinate(shape.get("rotation", "0"), "rotation")  # about the middle
+        cosine, sine = abs(math.cos(math.radians(turned))), abs(math.sin(math.radians(turned)))
+        across, down = (x1 - x0) * cosine + (y1 - y0) * sine, (x1 - x0) * sine + (y1 - y0) * cosine
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        cell.box = (x - across / 2, y - down / 2, x + across / 2, y + down / 2)
     elif shape.tag == "mask":
         lengths = [int(length) for length in shape.attrib["rle"].split(",")]
         height, width = int(side("height")), int(side("width"))

@@ -84,7 +84,7 @@ def _regions(found: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _cell(kind: str, value: Mapping[str, Any], height: int, width: int) -> ImportedCell:
     """Coordinates are percentages of the image's sides."""
-    names = value[kind]
+    names = value.get(kind)  # missing where a region was drawn without a label
     cell = ImportedCell(str(names[0]) if names else None)
 
     def across(key: str) -> float:

@@ -57,7 +57,7 @@ def read_labelme_file(path: Path, images: ImageFiles, result: Imported) -> list[
 
 def _cell(shape: Mapping[str, Any]) -> ImportedCell | None:
     kind, points = shape.get("shape_type") or "polygon", shape["points"]
-    cell = ImportedCell(str(shape["label"]))
+    cell = ImportedCell(None if shape["label"] is None else str(shape["label"]))
     xs, ys = [parse_coordinate(p[0], "x") for p in points], [parse_coordinate(p[1], "y") for p in points]
     if kind == "polygon":
         cell.rings = [ring(xs, ys)]

@@ -45,6 +45,8 @@ def read_mask_folders(files: list[Path], images: ImageFiles) -> Imported:
             if path.parent.parent != folder:
                 continue
             mask = read_mask(path, MaskRule("binary", threshold=127)) != 0
+            if not mask.any():  # 0 and 1
+                mask = read_mask(path) != 0
             image.size = mask.shape[0], mask.shape[1]
             image.cells += label_cells(mask.astype(np.int32))
         result.images.append(image)

@@ -567,3 +567,136 @@ def test_what_is_not_recognised_is_said(tmp_path: Path) -> None:
     geojson(tmp_path)
     refused(tmp_path, "annotations of 1 of geojson, 2 of labelme; give --from")
     assert len(convert(tmp_path, tmp_path / "out", "--from", "geojson")["annotations"]) == 2
+
+
+CLUTTER = (".ipynb_checkpoints/{}-checkpoint{}", "__MACOSX/._{}{}", ".trash/{}{}")
+
+
+@pytest.mark.parametrize("make", [yolo, labelme, geojson], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", CLUTTER)
+def test_what_programs_leave_in_hidden_folders_is_no_annotation(
+    tmp_path: Path, make: Callable[[Path], Path], name: str
+) -> None:
+    root = make(tmp_path / "data")
+    for path in [p for p in root.rglob("a.*") if p.is_file()]:
+        copy = path.parent / name.format(path.stem, path.suffix)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    assert cells(convert(root, tmp_path / "out")) == OUTLINED
+
+
+CLASSES = {
+    "spaces": (labelme, "a.json", '"RBC"', '" RBC "', "RBC"),
+    "no label": (labelme, "a.json", '"RBC"', "null", "cell"),
+    "decomposed": (labelme, "a.json", '"RBC"', '"e\u0301"', "\u00e9"),
+    "a number": (via, "via_region_data.json", '{"class": "RBC"}', '{"class": 7}', "7"),
+    "one tick": (via, "via_region_data.json", '{"class": "RBC"}', '{"class": {"R": true, "W": false}}', "R"),
+    "names": (geojson, "a.geojson", '"name": "RBC"', '"names": ["RBC", "large"]', "RBC"),
+    "derived": (geojson, "a.geojson", '"name": "RBC"', '"name": "RBC: large"', "RBC"),
+    "unlabelled": (label_studio, "project-1.json", '"polygonlabels": ["RBC"]', '"x": 0', "cell"),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_is_read_however_a_tool_writes_it(tmp_path: Path, name: str) -> None:
+    make, file, old, new, expected = CLASSES[name]
+    make(tmp_path)
+    content = (tmp_path / file).read_text()
+    assert old in content
+    (tmp_path / file).write_text(content.replace(old, new))
+    found = {area: label for _, label, _, area in cells(convert(tmp_path / file, tmp_path / "out"))}
+    assert found == {1600: expected, 1200: "WBC"}
+
+
+@pytest.mark.parametrize(
+    ("make", "file", "old", "new", "message"),
+    [
+        (via, "via_region_data.json", '{"class": "RBC"}', '{"class": {"R": 1, "W": 1}}', "class R, W, expected one"),
+        (via, "via_region_data.json", '"all_points_x": [20, ', '"all_points_x": [', "not an export of VIA"),
+        (labelme, "a.json", "}", "", r"a\.json: .*JSON"),
+        (makesense_coco, "labels_my-project.json", "}", "", r"labels_my-project\.json: .*JSON"),
+        (yolo, "data.yaml", "train:", "kpt_shape: [4, 3]\ntrain:", "kpt_shape, labels of key points"),
+    ],
+)  # fmt: skip
+def test_what_would_be_read_wrongly_is_refused(
+    tmp_path: Path, make: Callable[[Path], Path], file: str, old: str, new: str, message: str
+) -> None:
+    make(tmp_path)
+    content = (tmp_path / file).read_text()
+    assert old in content
+    (tmp_path / file).write_text(content.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        convert(tmp_path if make is yolo else tmp_path / file, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["data.yml", "cells.yaml", "obj.names"])
+def test_names_of_yolo_classes_are_found(tmp_path: Path, name: str) -> None:
+    path = yolo(tmp_path) / "data.yaml"
+    path.rename(tmp_path / name)
+    if name == "obj.names":
+        (tmp_path / name).write_text("RBC\nWBC\n\n")
+    assert cells(convert(tmp_path, tmp_path / "out")) == OUTLINED
+
+
+def test_a_line_that_is_missing_in_a_list_of_names_shifts_no_class(tmp_path: Path) -> None:
+    (yolo(tmp_path) / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("RBC\n\nWBC\n")
+    refused(tmp_path, r"a\.txt: class 1, expected one of 0, 2")
+
+
+@pytest.mark.parametrize("make", [yolo, cvat, labelme], ids=lambda f: f.__name__)
+def test_a_box_that_is_there_twice_is_one_cell(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    make(tmp_path)
+    if make is yolo:
+        path = tmp_path / "labels/train/b.txt"
+        path.write_text(f"{path.read_text()}\n{path.read_text()}\n")
+    elif make is cvat:
+        path = tmp_path / "annotations.xml"
+        box = path.read_text().partition("<box")[2].partition("</box>")[0]
+        path.write_text(path.read_text().replace("</box>", f"</box><box{box}</box>"))
+    else:
+        content = json.loads((tmp_path / "b.json").read_text())
+        dump(tmp_path / "b.json", {**content, "shapes": content["shapes"] * 2})
+    document = convert(tmp_path, tmp_path / "out")
+    assert cells(document, weak=True) == BOXED
+    assert len(document["annotations"]) == 3
+
+
+@pytest.mark.parametrize(("turned", "box"), [(0, DISC), (90, (120, 65, 140, 105)), (180, DISC)])
+def test_a_turned_box_of_cvat_covers_what_it_shows(
+    tmp_path: Path, turned: int, box: tuple[int, int, int, int]
+) -> None:
+    path = cvat(tmp_path) / "annotations.xml"
+    path.write_text(path.read_text().replace("<box ", f'<box rotation="{turned}.0" '))
+    x0, y0, x1, y1 = box
+    (found,) = [a for a in convert(tmp_path, tmp_path / "out")["annotations"] if a.get("weak")]
+    assert found["bbox"] == [x0, y0, x1 - x0, min(y1, HEIGHT) - y0]
+
+
+@pytest.mark.parametrize("high", [1, 255], ids=["0 and 1", "0 and 255"])
+def test_masks_of_single_cells_have_any_two_values(tmp_path: Path, high: int) -> None:
+    for path in (mask_folders(tmp_path) / "a" / "masks").iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) // 255 * high)
+    assert len(convert(tmp_path, tmp_path / "out")["annotations"]) == 2
+
+
+def test_a_mask_of_another_name_is_no_single_cell(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (mask_folders(data) / "a" / "masks" / f"{1:08x}.png").unlink()
+    assert len(convert(data, tmp_path / "out")["annotations"]) == 1
+    (data / "a").rename(data / "smears")
+    with pytest.raises(InputError, match=r"smears/images/a\.png: image without mask"):
+        convert(data, tmp_path / "none")
+
+
+def test_a_region_around_the_whole_image_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = geojson(tmp_path) / "a.geojson"
+    content = json.loads(path.read_text())
+    around = {**content["features"][0], "properties": None}
+    around["geometry"] = {
+        "type": "Polygon",
+        "coordinates": [[[0, 0], [160, 0], [160, 100], [0, 100], [0, 0]]],
+    }
+    dump(path, {**content, "features": [around, *content["features"]]})
+    convert(tmp_path, tmp_path / "out")
+    assert "one instance covers most of the image and touches all its sides (1 images)" in caplog.text
