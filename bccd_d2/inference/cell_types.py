@@ -169,15 +169,30 @@ def red_cell_diameter(
     From the microns per pixel; else ``diameter_px``; else the median over red cells that the border does not cut; else,
     on an image with a white cell and next to no red ones, by the size of white cells.
     """
+    diameters = 2 * np.sqrt(cells.areas / np.pi)
+    names = [class_names[index] for index in cells.classes]
+    return typical_diameter(
+        diameters, names, cells.touches_border(BORDER_MARGIN), microns_per_pixel, diameter_px
+    )
+
+
+def typical_diameter(
+    diameters: NDArray[np.float64],
+    class_names: Sequence[str],
+    cut: NDArray[np.bool_],
+    microns_per_pixel: float | None,
+    diameter_px: float | None,
+) -> float | None:
+    """:func:`red_cell_diameter` of N cells with ``diameters`` in pixels and the names of their classes, each (N,);
+    ``cut`` (N,) are those at the border.
+    """
     if microns_per_pixel is not None:
         return RED_CELL_UM / microns_per_pixel
     if diameter_px is not None:
         return diameter_px
     kinds = [kind_of(name) for name in class_names]
-    diameters = 2 * np.sqrt(cells.areas / np.pi)
-    whole = ~cells.touches_border(BORDER_MARGIN)
     for kind, fewest, factor in (("red", _FEWEST_RED_CELLS, 1.0), ("white", 1, _WHITE_TO_RED)):
-        chosen = diameters[whole & np.array([kinds[index] == kind for index in cells.classes], bool)]
+        chosen = diameters[~cut & np.array([one == kind for one in kinds], bool)]
         if len(chosen) >= fewest:
             return float(np.median(chosen)) / factor
     return None

@@ -52,7 +52,10 @@ class TypeCard:
     def __post_init__(self) -> None:
         checks = {
             "kind": (self.kind in ("white", "red"), "white or red"),
-            "types": (1 < len(self.types) == len(set(self.types)), "two or more names, each once"),
+            "types": (
+                1 < len(self.types) == len({*self.types, OTHER}) - 1,
+                f"two or more names, each once, none of them {OTHER}",
+            ),
             "groups": (set(self.groups) <= set(self.types), "names of types"),
             "crop_diameters": (self.crop_diameters > 0, "a number above 0"),
             "crop_size": (self.crop_size >= 32, "32 or more pixels"),
