@@ -86,7 +86,7 @@ def _with_pkg_resources(
         finally:
             del sys.modules["pkg_resources"]
 
-    spec.loader.exec_module = exec_with_stand_in  # type: ignore[method-assign]
+    vars(spec.loader)["exec_module"] = exec_with_stand_in
     return spec
 
 

@@ -43,11 +43,7 @@ def shipped_file(path: str | Path) -> str:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an error of the file system that does not say where it happened, such as that of a full disk, say ``path``.
-
-    Raises:
-        OSError: one was raised inside.
-    """
+    """Let an error of the file system that does not say where, such as that of a full disk, say ``path``."""
     try:
         yield
     except OSError as error:
@@ -60,16 +56,8 @@ def naming(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write to, and move it into place when the block ends without an error.
 
-    A crash or an error leaves the old file, or none; never a half-written one.
-
-    Args:
-        path: where the file shall be; its folder is made.
-
-    Yields:
-        A path in the same folder with the same suffix.
-
-    Raises:
-        OSError: it cannot be written; the error names ``path``.
+    Its folder is made, the suffix stays. A crash or an error leaves the old file, or none; never a half-written one.
+    Raises OSError, which names ``path``, where it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
@@ -100,11 +88,7 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
 
 
 def read_lines(path: Path, expected: str) -> list[str]:
-    """Lines of a text file in UTF-8, a byte order mark left out.
-
-    Raises:
-        InputError: there is no such file, or it is not UTF-8; the message says what was expected.
-    """
+    """Lines of a text file in UTF-8, a byte order mark left out; InputError, which says what was ``expected``."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
@@ -128,16 +112,11 @@ class _YamlLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """Read YAML of plain values in UTF-8.
-
-    Raises:
-        InputError: it is not such YAML, asks for Python objects, or refers to itself.
-        OSError: the file cannot be read.
-    """
+    """Read YAML of plain values in UTF-8; InputError for other content, such as Python objects or endless nesting."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _YamlLoader)
         json.dumps(content, default=str)  # fails on a value that contains itself
-    # Beside YAML's own: not UTF-8, an impossible date, a number of 10,000 digits, endless nesting.
+    # Beside YAML's own: not UTF-8, an impossible date, a number of 10,000 digits, nesting too deep.
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not YAML ({error})") from error
     return content
@@ -147,13 +126,8 @@ def read_yaml(path: Path) -> Any:
 def locked(folder: Path, name: str) -> Iterator[None]:
     """Hold a folder, so that no second process writes to it; the system releases it however the process ends.
 
-    Args:
-        folder: is made where it is missing, and removed at the end if it was and nothing came into it.
-        name: of the option or key that chose the folder, for the message.
-
-    Raises:
-        InputError: another process holds it.
-        OSError: it cannot be written to.
+    It is made where it is missing, and removed at the end if it was and nothing came into it. Raises InputError where
+    another process holds it; the message names the option or key ``name`` that chose the folder.
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
@@ -212,17 +186,9 @@ def staged_output(out: Path, targets: Sequence[str], *, overwrite: bool) -> Iter
     """Give a temporary folder in ``out``; what is written there moves to ``out`` if the block ends well.
 
     No other process writes to ``out`` meanwhile. SIGINT and SIGTERM wait while the files are moved. What a killed
-    process left unfinished is deleted.
-
-    Args:
-        out: output folder, made where missing (and removed again if the block fails and it was not there
-            before).
-        targets: paths relative to ``out`` that the block writes.
-        overwrite: whether targets that exist are replaced.
-
-    Raises:
-        InputError: a target exists and ``overwrite`` is false, ``out`` is no folder, or another process writes to it.
-        OSError: it cannot be written.
+    process left unfinished is deleted, and a folder that was made for a block that fails. Raises InputError where one
+    of ``targets``, paths relative to ``out``, exists and ``overwrite`` is not set, ``out`` is no folder, or another
+    process writes to it.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file, expected an output folder")

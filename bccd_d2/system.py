@@ -32,13 +32,9 @@ _SECONDS_IN_USE, _SECONDS_BETWEEN = 2.0, 0.05
 
 
 def receive_stop_signals(handler: Handler) -> dict[int, Any]:
-    """Let ``handler`` receive :data:`STOP_SIGNALS`.
+    """Let ``handler`` receive :data:`STOP_SIGNALS`; returns what did before, for :func:`restore_signals`.
 
-    Returns:
-        What received them before, for :func:`restore_signals`.
-
-    Raises:
-        ValueError: this is not the main thread, which alone receives signals.
+    Raises ValueError outside the main thread, which alone receives signals.
     """
     return {number: signal.signal(number, handler) for number in STOP_SIGNALS}
 
@@ -122,11 +118,7 @@ def at_fork(**functions: Callable[[], None]) -> None:
 
 
 def lock_file(file: IO[str]) -> None:
-    """Lock an open file for this process; the system releases it however the process ends.
-
-    Raises:
-        BlockingIOError: another process has locked it.
-    """
+    """Lock an open file until this process ends, however it does; BlockingIOError where another holds it."""
     if sys.platform == "win32":
         file.seek(_LOCKED_BYTE)
         try:
@@ -149,11 +141,7 @@ def delete_locked(file: IO[str], path: Path) -> None:
 
 
 def move_into_place(source: Path, target: Path) -> None:
-    """Move a file over another in one step.
-
-    Raises:
-        OSError: it cannot be moved; on Windows also if another program keeps ``target`` open.
-    """
+    """Move a file over another in one step; OSError on Windows also if another program keeps ``target`` open."""
     end = time.monotonic() + _SECONDS_IN_USE
     while True:
         try:

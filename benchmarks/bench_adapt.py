@@ -43,14 +43,7 @@ SIDE = 575
 
 
 def alter(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Another stain and another microscope: colours exchanged, half the contrast, half the size, out of focus, noise.
-
-    Args:
-        image: (height, width, 3) uint8 BGR.
-
-    Returns:
-        (height // 2, width // 2, 3).
-    """
+    """Another stain and microscope: colours exchanged, half the contrast, half the size, out of focus, noise; BGR."""
     height, width = image.shape[:2]
     turned = image[..., [1, 2, 0]].astype(np.float32)
     brightness = turned.sum(axis=2)

@@ -1,18 +1,17 @@
 """How long a prediction takes, against torchvision, and where its time goes.
 
-    python benchmarks/bench_inference.py                                # all tables, networks with random weights
+    python benchmarks/bench_inference.py                                # models, stages, slide
     python benchmarks/bench_inference.py --run output/lite --only stages slide
     python benchmarks/bench_inference.py --only slide --slide-side 20000
     python benchmarks/bench_inference.py --device cuda --only batches slide
 
-The image is a synthetic smear of 1600x1200 with about 80 cells. In the tables "models" and "stages" weights are random,
-which cost what trained ones do once the number of detections is fixed: the score threshold is 0 and every network
-returns its 100 best. "slide" and "batches" take the default model, or that of --run. Runs are interleaved, so that
-a busy machine slows all alike, and the ratios are what counts; "CPU s" is what all threads together worked.
+The image is a synthetic smear of 1600x1200 with about 80 cells. Runs are interleaved, so that a busy machine slows all
+alike, and the ratios are what counts; "CPU s" is what all threads together worked. All tables but the first are of the
+default model, or that of --run.
 
-1. models: one image in memory to masks of the image's size (torchvision) or of the cells' (ours).
-2. stages: decode, prepare, network, pasting, writing. Pasting and writing take the cells that were drawn, and with
-   --run the cells that were found. Detectron2's own pasting into the whole image stands beside ours.
+1. models: one image in memory to masks of the image's size (torchvision) or of the cells' (ours). Weights are random,
+   which cost what trained ones do: the score threshold is 0, and every network returns its 100 best.
+2. stages: decode, prepare, network, pasting, writing. Detectron2's own pasting into the whole image stands beside ours.
 3. slide: a tiled TIFF, a share of it empty, against the 1600x1200 image, per megapixel, and the peak memory beyond that
    of the loaded model.
 4. batches: the network alone on several images together.
@@ -39,25 +38,21 @@ import numpy as np
 import tifffile
 import torch
 import torchvision
-from detectron2.config import CfgNode
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bccd_d2.config import load_config
-from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.errors import run_command
 from bccd_d2.inference.engines import load_predictor
-from bccd_d2.inference.finder import CellFinder, PredictionOptions
+from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.inference.model_zoo import find_model
 from bccd_d2.inference.predictor import BCCDPredictor, CpuMode
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, write_formats
 from bccd_d2.io.images import open_source
 from bccd_d2.io.sources import ArraySource
-from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.detections import Detections
 from bccd_d2.synthetic import SyntheticSmear, draw_smear
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -65,7 +60,6 @@ LITE, R50 = "mask_rcnn_R_18_FPN_lite.yaml", "mask_rcnn_R_50_FPN.yaml"
 TABLES = ("models", "stages", "slide", "batches")
 DETECTIONS = 100
 RED_CELL_DIAMETER = 100
-MASK_SIDE = 28
 
 Seconds = tuple[float, float]
 """Of the clock, and of all threads of the process."""
@@ -92,26 +86,15 @@ def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str
     }
 
 
-def predictor_of(
-    name: str, run: Path | None, options: PredictionOptions, cpu_mode: CpuMode = "channels_last"
-) -> BCCDPredictor:
-    """A predictor with the weights of ``run``, or with random ones and 100 detections an image."""
-    cfg = configuration(name, run)
-    if run is not None:
-        return BCCDPredictor(cfg, run / "model_final.pth", options)
+def random_predictor(name: str, cpu_mode: CpuMode) -> BCCDPredictor:
+    """A model of the repository with random weights and 100 detections an image."""
+    fixed = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.DETECTIONS_PER_IMAGE", str(DETECTIONS)]
+    cfg = load_config(CONFIGS / name, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *fixed])
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "random.pth"
         torch.save({"model": build_model(cfg).state_dict()}, weights)
-        return BCCDPredictor(cfg, weights, options, cpu_mode=cpu_mode)
-
-
-def configuration(name: str, run: Path | None) -> CfgNode:
-    """That of ``run``, or of the repository with 100 detections an image."""
-    if run is not None:
-        return load_config(run / "config.yaml", ["MODEL.DEVICE", "cpu"])
-    fixed = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.DETECTIONS_PER_IMAGE", str(DETECTIONS)]
-    return load_config(CONFIGS / name, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *fixed])
+        return BCCDPredictor(cfg, weights, PredictionOptions(score_threshold=0.0), cpu_mode=cpu_mode)
 
 
 def torchvision_work(image: NDArray[np.uint8]) -> Callable[[], object]:
@@ -139,15 +122,13 @@ def torchvision_work(image: NDArray[np.uint8]) -> Callable[[], object]:
 
 def models_table(smear: SyntheticSmear, rounds: int) -> None:
     """Seconds an image of each model."""
-    options = PredictionOptions(score_threshold=0.0)
     works: dict[str, Callable[[], object]] = {
         "torchvision maskrcnn_resnet50_fpn": torchvision_work(smear.image)
     }
     for name in (R50, LITE):
         for mode in get_args(CpuMode)[:2]:
-            predictor = predictor_of(name, None, options, mode)
-            label = f"{name}, cpu_mode {mode}"
-            works[label] = partial(predictor.predict_cells, smear.image)
+            predict = random_predictor(name, mode).predict_cells
+            works[f"{name}, cpu_mode {mode}"] = partial(predict, smear.image)
     seconds = interleaved(works, rounds)
     reference = seconds["torchvision maskrcnn_resnet50_fpn"]
     print("\n| 1600x1200, 100 detections | s | CPU s | CPU time against torchvision |\n|---|---:|---:|---:|")
@@ -155,33 +136,14 @@ def models_table(smear: SyntheticSmear, rounds: int) -> None:
         print(f"| {name} | {clock:.2f} | {cpu:.2f} | {cpu / reference[1]:.2f} |")
 
 
-def drawn_detections(smear: SyntheticSmear) -> Detections:
-    """The cells that were drawn, as a network would say them."""
-    truth = Cells.from_label_image(smear.instances)
-    masks = [
-        cv2.resize(mask.astype(np.float32), (MASK_SIDE, MASK_SIDE), interpolation=cv2.INTER_AREA)
-        for mask in truth.masks
-    ]
-    return Detections(
-        truth.height,
-        truth.width,
-        truth.boxes.astype(np.float32),
-        truth.classes,
-        truth.scores.astype(np.float32),
-        np.stack(masks),
-    )
-
-
-def stages_table(smear: SyntheticSmear, name: str, run: Path | None, rounds: int) -> None:
+def stages_table(smear: SyntheticSmear, run: Path | None, device: str | None, rounds: int) -> None:
     """What each step of a prediction costs, beside the network."""
     height, width = smear.image.shape[:2]
-    predictor = predictor_of(name, run, PredictionOptions(score_threshold=0.5 if run else 0.0))
-    preprocess = ImagePreprocessor.from_config(configuration(name, run))
-    prepared = preprocess(smear.image, preprocess.statistics(smear.image))
-    found = drawn_detections(smear)
-    if run:
-        found = predictor.network([prepared])[0].resized(height, width)
-        found = found[found.scores >= 0.5]
+    predictor = load_predictor(find_model(run), PredictionOptions(), device=device)
+    scale = predictor.training_diameter / RED_CELL_DIAMETER
+    prepared = predictor.prepare(smear.image, scale)
+    found = predictor.network([prepared])[0].resized(height, width)
+    found = found[found.scores >= 0.5]
     result = ImageResult("smear", ArraySource(smear.image), found.paste(), predictor.class_names)
     probabilities, boxes = torch.from_numpy(found.masks), torch.from_numpy(found.boxes)
     with tempfile.TemporaryDirectory() as temporary:
@@ -190,7 +152,7 @@ def stages_table(smear: SyntheticSmear, name: str, run: Path | None, rounds: int
         seconds = interleaved(
             {
                 "decode PNG": lambda: open_source(folder / "smear.png").read(0, 0, width, height),
-                "prepare": lambda: preprocess(smear.image, preprocess.statistics(smear.image)),
+                "prepare": lambda: predictor.prepare(smear.image, scale),
                 "network": lambda: predictor.network([prepared]),
                 "paste masks": found.paste,
                 "(Detectron2's pasting)": lambda: paste_masks_in_image(probabilities, boxes, (height, width)),
@@ -199,21 +161,18 @@ def stages_table(smear: SyntheticSmear, name: str, run: Path | None, rounds: int
             rounds,
         )
     network = seconds["network"][1]
-    print(f"\n| {run or name}, {len(found)} cells | s | CPU s | of the network's |\n|---|---:|---:|---:|")
+    print(
+        f"\n| {run or 'default model'}, {len(found)} cells | s | CPU s | of the network's |\n|---|---:|---:|---:|"
+    )
     for step, (clock, cpu) in seconds.items():
         print(f"| {step} | {clock:.3f} | {cpu:.3f} | {100 * cpu / network:.1f} % |")
-
-
-def slide_predictor(run: Path | None, options: PredictionOptions, device: str | None) -> CellFinder:
-    """With the weights of ``run``, or the default model."""
-    return load_predictor(find_model(run), options, device=device)
 
 
 def batches_table(
     smear: SyntheticSmear, run: Path | None, device: str | None, sizes: Sequence[int], rounds: int
 ) -> None:
     """What an image costs the network, by the number of images that go through it together."""
-    predictor = slide_predictor(run, PredictionOptions(), device)
+    predictor = load_predictor(find_model(run), PredictionOptions(), device=device)
     prepared = predictor.prepare(smear.image, predictor.training_diameter / RED_CELL_DIAMETER)
     network: Any = predictor.network
 
@@ -228,13 +187,9 @@ def batches_table(
 
 
 def write_slide(path: Path, side: int, smear: SyntheticSmear, empty: float) -> None:
-    """A tiled TIFF of ``side`` x ``side``: the smear and its mirror images beside each other, and background.
+    """A tiled TIFF of ``side`` x ``side`` pixels: the smear and its mirror images beside each other, and background.
 
-    Args:
-        path: of the file.
-        side: pixels.
-        smear: what is seen on the left.
-        empty: share of the columns, on the right, that show the smear's background with noise.
+    ``empty`` is the share of the columns, on the right, that show the smear's background with noise.
     """
     block = 512
     rng = np.random.default_rng(0)
@@ -263,7 +218,7 @@ def predict_slide(
 ) -> tuple[list[Seconds], list[Seconds], float, int]:
     """Times of the image, times of the slide, peak memory in GB beyond the loaded model, and cells of the slide."""
     torch.set_num_threads(threads)
-    predictor = slide_predictor(run, options, device)
+    predictor = load_predictor(find_model(run), options, device=device)
     with open_source(folder / "smear.png") as image, open_source(folder / "slide.tif") as slide:
         work = partial(predictor.predict_source, image)
         loaded = resident_bytes()
@@ -321,14 +276,14 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--run", type=Path, metavar="DIR", help="OUTPUT_DIR of a training run, for stages and slide"
+        "--run", type=Path, metavar="DIR", help="OUTPUT_DIR of a training run (default: the default model)"
     )
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES[:3])
     parser.add_argument(
         "--rounds", type=int, default=3, help="times that each is measured (default %(default)s)"
     )
     parser.add_argument("--threads", type=int, default=2, help="of torch (default %(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of slide and batches")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of all tables but models")
     parser.add_argument("--batches", type=int, nargs="+", default=(1, 2, 4, 8), metavar="N")
     parser.add_argument(
         "--image", type=int, nargs=2, default=(1600, 1200), metavar=("WIDTH", "HEIGHT"), help="of the smear"
@@ -345,8 +300,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "models" in given.only:
         models_table(smear, given.rounds)
     if "stages" in given.only:
-        for name in (LITE,) if given.run else (LITE, R50):
-            stages_table(smear, name, given.run, given.rounds)
+        stages_table(smear, given.run, given.device, given.rounds)
     if "slide" in given.only:
         options = PredictionOptions(
             score_threshold=0.5, tile_size=given.tile, overlap=given.overlap, diameter=RED_CELL_DIAMETER

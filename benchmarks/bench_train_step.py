@@ -99,29 +99,12 @@ def configured_model(
     options = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", ""]
     if name == "bccd_d2":
         name = BASE
-        options += [
-            *(
-                "MODEL.RESNETS.NORM",
-                "BN",
-                "MODEL.BACKBONE.FREEZE_AT",
-                "0",
-                "MODEL.RESNETS.STRIDE_IN_1X1",
-                "False",
-            ),
-            *(
-                "MODEL.RPN.PRE_NMS_TOPK_TRAIN",
-                str(2 * PROPOSALS),
-                "MODEL.RPN.POST_NMS_TOPK_TRAIN",
-                str(PROPOSALS),
-            ),
-            *(
-                "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
-                str(ANCHORS),
-                "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
-                str(REGIONS),
-            ),
-            *("MODEL.ANCHOR_GENERATOR.SIZES", str([[size] for size in SIZES])),
-        ]
+        options += f"""
+            MODEL.RESNETS.NORM BN MODEL.BACKBONE.FREEZE_AT 0 MODEL.RESNETS.STRIDE_IN_1X1 False
+            MODEL.RPN.PRE_NMS_TOPK_TRAIN {2 * PROPOSALS} MODEL.RPN.POST_NMS_TOPK_TRAIN {PROPOSALS}
+            MODEL.RPN.BATCH_SIZE_PER_IMAGE {ANCHORS} MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE {REGIONS}
+        """.split()
+        options += ["MODEL.ANCHOR_GENERATOR.SIZES", str([[size] for size in SIZES])]
     model = build_model(load_config(CONFIGS / f"{name}.yaml", options))
     if device == "cpu":
         model.to(memory_format=torch.channels_last)  # as the trainer does

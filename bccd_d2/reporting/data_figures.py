@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import matplotlib
@@ -248,7 +249,7 @@ def anchor_preview(
     height, width = image.shape[:2]
     figure = Figure(figsize=(8, 8 * height / width + 1.2), layout="constrained")
     axes = figure.subplots()
-    colors = matplotlib.colormaps["Set2"].colors  # type: ignore[attr-defined]
+    colors = [matplotlib.colormaps["Set2"](level) for level in range(len(best.strides))]
     axes.imshow(image[..., ::-1])
     for box, anchor, level, overlap in zip(boxes, best.boxes, best.levels, best.overlaps):
         axes.add_patch(_rectangle(box, color="red" if overlap < threshold else "black", linewidth=1.8))
@@ -256,10 +257,10 @@ def anchor_preview(
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     covered = int((best.overlaps >= threshold).sum())
     axes.set_title(f"{title}: {covered} of {len(boxes)} boxes have an anchor of IoU >= {threshold}")
-    lines = [
-        Line2D([], [], color=colors[level], linestyle="--", label=f"stride {stride}: {_listed(sizes)} px")
-        for level, (stride, sizes) in enumerate(zip(best.strides, best.sizes))
-    ]
+    lines = []
+    for color, stride, sizes in zip(colors, best.strides, best.sizes):
+        label = f"stride {stride}: {', '.join(f'{size:g}' for size in sizes)} px"
+        lines.append(Line2D([], [], color=color, linestyle="--", label=label))
     lines.append(Line2D([], [], color="black", label="annotated"))
     lines.append(Line2D([], [], color="red", label=f"annotated, IoU < {threshold}"))
     axes.legend(
@@ -268,10 +269,6 @@ def anchor_preview(
     return figure
 
 
-def _rectangle(box: NDArray[np.float64], **style: object) -> Rectangle:
+def _rectangle(box: NDArray[np.float64], **style: Any) -> Rectangle:
     left, top, right, bottom = box
-    return Rectangle((left, top), right - left, bottom - top, fill=False, **style)  # type: ignore[arg-type]
-
-
-def _listed(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
+    return Rectangle((left, top), right - left, bottom - top, fill=False, **style)

@@ -40,12 +40,7 @@ SCHEDULE_STEPS = 10_000
 
 
 class BudgetHook(HookBase):
-    """Puts the schedule where the budget is, has the model evaluated, and ends the training.
-
-    Args:
-        budget: of the training.
-        evaluate: returns the metrics of the model as it is now.
-    """
+    """Puts the schedule where the budget is, has the model evaluated, and ends the training."""
 
     def __init__(self, budget: Budget, evaluate: Callable[[], dict[str, Any]]) -> None:
         self._budget = budget
@@ -63,23 +58,13 @@ class BudgetHook(HookBase):
             scheduler.step()
 
     def after_step(self) -> None:
-        """Count it.
-
-        Raises:
-            StopTraining: the budget is used up.
-        """
+        """Count it; StopTraining where the budget is used up."""
         if self._budget.step(self._evaluate):
             raise StopTraining
 
 
 class DetectronMethod:
-    """A method with a trainer of Detectron2's kind.
-
-    Args:
-        trainer: ready to start; its schedule is ``SCHEDULE_STEPS`` long.
-        predict: with the model of the trainer.
-        recipe: what it does.
-    """
+    """A method with a trainer of Detectron2's kind, whose schedule is ``SCHEDULE_STEPS`` long."""
 
     def __init__(self, trainer: DefaultTrainer, predict: Predict, recipe: str) -> None:
         self.recipe = recipe
@@ -118,13 +103,8 @@ CROP = 512
 def tutorial_config(classes: int, weights: Path | None) -> CfgNode:
     """Detectron2's tutorial on a zoo's Mask R-CNN R50-FPN: two whole images a step, 128 regions each.
 
-    Args:
-        classes: of the data.
-        weights: what it starts from, with the tutorial's constant rate and frozen norms; None for the zoo's recipe
-            from scratch with its rate for 16 images divided by eight, since frozen norms cannot start from noise.
-
-    Raises:
-        InputError: this installation of Detectron2 lacks the zoo's configurations.
+    ``weights`` have the tutorial's constant rate and frozen norms; without them it is the zoo's recipe from scratch
+    with its rate for 16 images divided by eight, since frozen norms cannot start from noise.
     """
     cfg = _zoo_config(FROM_WEIGHTS if weights else FROM_SCRATCH)
     cfg.MODEL.WEIGHTS = str(weights or "")
@@ -135,27 +115,16 @@ def tutorial_config(classes: int, weights: Path | None) -> CfgNode:
 
 
 def small_stock_config(classes: int, shortest_side: int) -> CfgNode:
-    """Detectron2's R18-FPN from scratch with batch norm on crops at half size, from Detectron2's own keys alone.
-
-    Args:
-        classes: of the data.
-        shortest_side: median of the images, native pixels.
-
-    Raises:
-        InputError: as :func:`tutorial_config`.
-    """
+    """Detectron2's R18-FPN from scratch with batch norm on crops at half size, from Detectron2's own keys alone."""
     cfg = _zoo_config("Base-RCNN-FPN.yaml")
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.MASK_ON = True
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.NORM = "BN"
+    resnets = cfg.MODEL.RESNETS
+    resnets.DEPTH, resnets.RES2_OUT_CHANNELS, resnets.NORM = 18, 64, "BN"
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.MODEL.FPN.OUT_CHANNELS = 128
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 128
-    cfg.INPUT.CROP.ENABLED = True
-    cfg.INPUT.CROP.TYPE = "absolute"
-    cfg.INPUT.CROP.SIZE = [CROP, CROP]
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "absolute", [CROP, CROP]
     cfg.INPUT.MIN_SIZE_TRAIN = (min(CROP, shortest_side) // 2,)
     cfg.INPUT.MIN_SIZE_TEST = shortest_side // 2
     cfg.SOLVER.BASE_LR = 0.01

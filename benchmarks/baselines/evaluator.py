@@ -27,15 +27,9 @@ Predict = Callable[[NDArray[np.uint8]], Cells]
 
 
 class Evaluator:
-    """Predicts every image of a part of a data set and evaluates the cells.
+    """Predicts every image of a part ("train", "val" or "test") of a converted data set and evaluates the cells.
 
-    Args:
-        data_root: folder that tools/convert_bccd.py wrote.
-        part: "train", "val" or "test".
-        clock: times the predictions.
-
-    Raises:
-        InputError: the part or an image of it is not there, or has no annotated cell.
+    ``clock`` times the predictions. Raises InputError where the part or an image is not there, or no cell is annotated.
     """
 
     def __init__(
@@ -52,15 +46,12 @@ class Evaluator:
         if missing:
             raise InputError(f"{file}: the image {missing[0]} is not there; convert again")
         if not any(len(image.truth) for image in self._truth.images):
-            raise InputError(f"{file}: no annotated cell, so there is nothing to evaluator by")
+            raise InputError(f"{file}: no annotated cell, so there is nothing to evaluate by")
 
     def __call__(self, predict: Predict) -> dict[str, Any]:
-        """How good the predictions are.
+        """Fractions in [0, 1]: AP and AP50 of masks, F1 at IoU and score 0.5, Dice, AP and F1 of the interior.
 
-        Returns:
-            Fractions in [0, 1]: ``AP``, ``AP50`` (of masks), ``F1`` (at IoU and score 0.5), ``Dice``, ``interior AP``,
-            ``interior F1``; ``AP low`` and ``AP high``, the 95 % interval over images, None for one image; and
-            ``seconds an image`` of the prediction.
+        ``AP low`` and ``AP high`` are the 95 % interval over images, None for one image.
         """
         found, seconds = {}, 0.0
         for image in tqdm(self._truth.images, desc="predicting", unit="image", disable=None, leave=False):

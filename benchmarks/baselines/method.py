@@ -18,33 +18,19 @@ WARMUP_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Point:
-    """A training as it was evaluated.
+    """A training as it was evaluated."""
 
-    Attributes:
-        seconds: of the budget's clock that the training had taken.
-        iterations: that it had made.
-        metrics: of :class:`baselines.evaluator.Evaluator`.
-    """
-
-    seconds: float
-    iterations: int
-    metrics: Mapping[str, Any]
+    seconds: float  # of the budget's clock that the training had taken
+    iterations: int  # that it had made
+    metrics: Mapping[str, Any]  # of :class:`baselines.evaluator.Evaluator`
 
 
 class Budget:
     """Counts the seconds and iterations of a training and has it evaluated, off the clock, when a moment has come.
 
     Learning rates follow :attr:`share`, not the number of iterations: how many fit is not known beforehand, and every
-    schedule is at its end when the time is.
-
-    Args:
-        seconds: that the training may take; it ends with the iteration in which they are used up.
-        moments: shares of them in (0, 1], rising, the last one 1.
-        clock: seconds since anything.
-        on_step: told the seconds used after each iteration, for a progress bar.
-
-    Raises:
-        InputError: the moments are not as described, or the seconds not above 0.
+    schedule is at its end when the time is. ``moments`` are shares of the ``seconds`` in (0, 1], rising, the last one
+    1; ``on_step`` is told the seconds used after each iteration. Raises InputError where these are not so.
     """
 
     def __init__(
@@ -91,14 +77,9 @@ class Budget:
             self._zero += self._clock() - start
 
     def step(self, evaluate: Callable[[], Mapping[str, Any]]) -> bool:
-        """Note that an iteration was made.
+        """Note that an iteration was made; whether the budget is used up.
 
-        Args:
-            evaluate: returns the metrics of the model as it is now; called once even where one iteration passed
-                several moments.
-
-        Returns:
-            Whether the budget is used up.
+        ``evaluate`` returns the metrics of the model as it is now, once even where an iteration passed several moments.
         """
         used, share = self.used, self.share
         self.iterations += 1
@@ -113,42 +94,24 @@ class Budget:
 
 @dataclass(frozen=True)
 class Setting:
-    """The same for all methods of a comparison.
+    """The same for all methods of a comparison."""
 
-    Attributes:
-        data_root: folder that tools/convert_bccd.py wrote; its train part is what is trained on.
-        part: that is evaluated.
-        seed: of what is drawn at random.
-        config_file: of this project's model.
-        detectron2_weights: what the tutorial's model starts from; None for random weights.
-        torchvision_weights: likewise.
-    """
-
-    data_root: Path
-    part: str
+    data_root: Path  # that tools/convert_bccd.py wrote; its train part is what is trained on
+    part: str  # that is evaluated
     seed: int
-    config_file: Path
-    detectron2_weights: Path | None = None
+    config_file: Path  # of this project's model
+    detectron2_weights: Path | None = None  # what the tutorial's model starts from; None for random weights
     torchvision_weights: Path | None = None
 
 
 class Method(Protocol):
-    """A method that is ready to start.
+    """A method that is ready to start."""
 
-    Attributes:
-        recipe: a sentence that says exactly what it does.
-        parameters: of its network that are trained; 0 without one.
-    """
-
-    recipe: str
-    parameters: int
+    recipe: str  # a sentence that says exactly what it does
+    parameters: int  # of its network that are trained; 0 without one
 
     def train(self, budget: Budget, evaluator: Evaluator) -> None:
-        """Train until the budget is used up, and be evaluated at its moments.
-
-        Raises:
-            FloatingPointError: the training diverged.
-        """
+        """Train until the budget is used up, evaluated at its moments; FloatingPointError where it diverges."""
 
 
 class Classical:

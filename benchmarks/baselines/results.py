@@ -26,23 +26,14 @@ _HEADERS = [
 
 @dataclass(frozen=True)
 class Result:
-    """One method, finished.
-
-    Attributes:
-        title: of the method.
-        recipe: what it does.
-        parameters: that were trained, 0 without training.
-        settings: of the comparison, by name.
-        points: in the order of time; may be empty where the training diverged.
-        diverged: why the training ended before its budget; None where it did not.
-    """
+    """One method, finished."""
 
     title: str
     recipe: str
     parameters: int
-    settings: Mapping[str, Any]
-    points: Sequence[Point]
-    diverged: str | None = None
+    settings: Mapping[str, Any]  # of the comparison, by name
+    points: Sequence[Point]  # in the order of time; may be empty where the training diverged
+    diverged: str | None = None  # why the training ended before its budget; None where it did not
 
     def write(self, folder: Path) -> None:
         """Write it, so that it is not measured again."""
@@ -50,11 +41,7 @@ class Result:
 
     @classmethod
     def read(cls, folder: Path, settings: Mapping[str, Any]) -> Result | None:
-        """The result in ``folder``; None where the method is not finished.
-
-        Raises:
-            InputError: the file is damaged, or was measured with other settings.
-        """
+        """The result in ``folder``; None where it is not finished, InputError where its settings were others."""
         path = folder / RESULT_FILE
         if not path.is_file():
             return None
@@ -99,12 +86,7 @@ def results_table(results: Sequence[Result]) -> str:
 
 
 def quality_over_time(results: Sequence[Result], time_label: str) -> Figure:
-    """Mask AP and F1 of every method over the time that its training had taken; dashed lines had none.
-
-    Args:
-        results: one a method.
-        time_label: of the time axis, which is in minutes.
-    """
+    """Mask AP and F1 of every method over the minutes that its training had taken; dashed lines had none."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     panels = figure.subplots(1, len(PLOTTED), sharex=True, sharey=True)
     for axes, (key, label) in zip(panels, PLOTTED.items()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,7 @@ _WARMUP_FACTOR = 0.001
 
 
 class TorchvisionMaskRCNN:
-    """``torchvision.models.detection.MaskRCNN``, trained as torchvision's references train it.
-
-    Args:
-        setting: of the comparison.
-        folder: not used; nothing is written.
-    """
+    """``torchvision.models.detection.MaskRCNN``, trained as torchvision's references train it."""
 
     def __init__(self, setting: Setting, folder: Path) -> None:
         cfg = setup_config(SAMPLES, own_options(setting, folder), str(setting.data_root))
@@ -106,19 +101,13 @@ class TorchvisionMaskRCNN:
         prepared = self._preprocessor(image, self._preprocessor.statistics(image))
         pixels = torch.from_numpy(np.ascontiguousarray(prepared[:, :, ::-1].transpose(2, 0, 1)))
         found = self._model([pixels.to(self._device).float() / 255])[0]
-        height, width = prepared.shape[:2]
-        return (
-            Detections(
-                height,
-                width,
-                found["boxes"].cpu().numpy(),
-                found["labels"].cpu().numpy() - 1,  # 0 is the background
-                found["scores"].cpu().numpy(),
-                found["masks"][:, 0].cpu().numpy(),
-            )
-            .resized(*image.shape[:2])
-            .paste()
+        boxes, labels, scores, masks = (
+            found[key].cpu().numpy() for key in ("boxes", "labels", "scores", "masks")
         )
+        height, width = prepared.shape[:2]
+        # Class 0 is the background.
+        cells = Detections(height, width, boxes, labels - 1, scores, masks[:, 0])
+        return cells.resized(*image.shape[:2]).paste()
 
     def _evaluated(self, evaluator: Evaluator) -> dict[str, Any]:
         self._model.eval()
@@ -130,17 +119,10 @@ class TorchvisionMaskRCNN:
 def build_model(classes: int, weights: Path | None) -> MaskRCNN:
     """The model without its resizing, which the samples have behind them, and without its pasting.
 
-    torchvision pastes every mask into an image of its own, 4 GB for 500 of 1600x1200 px; ``masks`` are left as
-    the network says them.
-
-    Args:
-        classes: of the data, without the background.
-        weights: state dict of torchvision's Mask R-CNN (COCO) or of its ResNet-50 (ImageNet); norms are frozen then,
-            and of the backbone the last three stages are trained. None for a ResNet-18 from random weights, with
-            batch norm: the larger one would make a few dozen steps in minutes of a CPU.
-
-    Raises:
-        InputError: no tensor of ``weights`` fits.
+    torchvision pastes every mask into an image of its own, 4 GB for 500 of 1600x1200 px; ``masks`` are left as the
+    network says them. ``weights`` are of torchvision's Mask R-CNN (COCO) or its ResNet-50 (ImageNet); norms are frozen
+    then, and of the backbone the last three stages are trained. Without them it is a ResNet-18 with batch norm: the
+    larger one would make a few dozen steps in minutes of a CPU.
     """
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50" if weights else "resnet18",
@@ -151,7 +133,7 @@ def build_model(classes: int, weights: Path | None) -> MaskRCNN:
     model = MaskRCNN(backbone, classes + 1, box_detections_per_img=DETECTIONS, _skip_resize=True)
     if weights:
         _load(model, weights)
-    model.transform.postprocess = _as_it_is
+    model.transform.postprocess = lambda result, *_: result
     return model
 
 
@@ -176,7 +158,3 @@ def _load(model: MaskRCNN, weights: Path) -> None:
             "resnet50"
         )
     print(f"{weights}: {len(offered) - len(left)} of {len(there)} tensors taken")
-
-
-def _as_it_is(result: list[Any], shapes: Sequence[Any], sizes: Sequence[Any]) -> list[Any]:
-    return result
