@@ -177,9 +177,13 @@ def test_find_correct_and_retrain(make_napari_viewer, qtbot, tmp_path, monkeypat
     assert widget.message.value.startswith("error: diameter is given, but INPUT.CELL_DIAMETER")
     widget.diameter.value = "auto"
     widget.find.changed.emit(True)
+    viewer.add_image(IMAGE, rgb=True, name="other", scale=(2, 2))
+    widget.image.value = viewer.layers["other"]  # while the cells of the first are looked for
     qtbot.waitUntil(lambda: widget.find.enabled, timeout=120_000)
-    assert len(viewer.layers) == 3, widget.message.value
+    assert len(viewer.layers) == 4, widget.message.value
     shapes = viewer.layers["smear cells"]
+    assert tuple(shapes.scale) == (1, 1)
+    widget.image.value = viewer.layers["smear"]
     assert widget.corrected.value is shapes
     assert set(shapes.features["class"]) <= set(CLASS_NAMES) == set(widget.cell_class.choices)
     assert widget.message.value.startswith(f"{len(shapes.data)} cells: ")

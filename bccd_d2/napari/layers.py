@@ -34,11 +34,7 @@ _FEATURES_LEFT_OUT = ("id", "touches_border")
 
 
 def pixels_of(layer: Image) -> NDArray[np.uint8]:
-    """(height, width, 3) uint8 BGR of an image layer: grey or RGB(A), of any depth.
-
-    Raises:
-        InputError: the layer is a stack.
-    """
+    """(height, width, 3) uint8 BGR of an image layer, grey or RGB(A) of any depth; an InputError for a stack."""
     data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
     if data.ndim != (3 if layer.rgb else 2):
         raise InputError(
@@ -60,13 +56,7 @@ def outline_of(mask: NDArray[np.bool_], x: int, y: int) -> NDArray[np.float64]:
 
 
 def add_layers(viewer: Viewer, image: Image, result: ImageResult) -> tuple[Labels, Shapes]:
-    """Add the cells of an image as labels and as polygons, both with class, type, score and measurements.
-
-    Args:
-        viewer: of the image.
-        image: layer that the cells were found in.
-        result: what was found.
-    """
+    """Add the cells found in a layer as labels and as polygons, both with class, type, score and measurements."""
     cells = result.cells
     table = pd.DataFrame({k: v for k, v in result.measurements.items() if k not in _FEATURES_LEFT_OUT})
     placed = {"scale": image.scale[-2:], "translate": image.translate[-2:]}
@@ -102,10 +92,8 @@ def rgba(index: int) -> NDArray[np.float64]:
 
 
 def set_class(layer: Labels | Shapes, name: str, names: Sequence[str]) -> int:
-    """Give a class to the selected label, or to the selected polygons and those drawn from now on.
-
-    Returns:
-        The number of cells that were selected.
+    """Give a class to the selected label, or to the selected polygons and those drawn from now on; the number of cells
+    that were selected.
     """
     features = layer.features
     if isinstance(layer, Shapes):
@@ -116,12 +104,9 @@ def set_class(layer: Labels | Shapes, name: str, names: Sequence[str]) -> int:
             colors[chosen] = rgba(names.index(name))
             layer.features, layer.edge_color = features, colors
         # Of what is drawn next, which is not measured.
-        unknown = {key: np.nan if values.dtype.kind == "f" else "" for key, values in features.items()}
-        layer.feature_defaults = {
-            **unknown,
-            **({"area_px": 0} if "area_px" in unknown else {}),
-            "class": name,
-        }
+        unknown = {"f": np.nan, "i": 0}
+        defaults = {key: unknown.get(values.dtype.kind, "") for key, values in features.items()}
+        layer.feature_defaults = {**defaults, "class": name}
         layer.current_edge_color = rgba(names.index(name))
         return len(chosen)
     label = int(layer.selected_label)
@@ -136,17 +121,10 @@ def set_class(layer: Labels | Shapes, name: str, names: Sequence[str]) -> int:
 
 
 def cells_of(layer: Labels | Shapes, height: int, width: int, names: Sequence[str], default: str) -> Cells:
-    """The cells of a labels or shapes layer.
+    """The cells of a corrected layer, in an image of ``height`` x ``width``.
 
-    Args:
-        layer: of :func:`add_layers`, corrected.
-        height: of the image.
-        width: of the image.
-        names: classes by index.
-        default: class of cells that were given none.
-
-    Raises:
-        InputError: a class is unknown, or there are shapes other than polygons, rectangles and ellipses.
+    ``names`` are the classes by index, ``default`` is that of cells which were given none. Raises :class:`InputError`
+    for a class of another name, and for shapes other than polygons, rectangles and ellipses.
     """
     if isinstance(layer, Labels):
         labels = np.asarray(layer.data)
@@ -184,14 +162,8 @@ def _ellipse(corners: NDArray[Any]) -> NDArray[np.float64]:
 def save_correction(
     folder: Path, name: str, image: NDArray[np.uint8], cells: Cells, names: Sequence[str]
 ) -> Path:
-    """Write ``NAME.png`` and ``NAME.json`` (COCO), which ``tools/adapt.py --corrected`` and ``convert_bccd.py`` read.
-
-    Returns:
-        The path of the JSON file.
-
-    Raises:
-        InputError: there is no cell.
-        OSError: a file cannot be written.
+    """Write ``NAME.png`` and ``NAME.json`` (COCO), which ``tools/adapt.py --corrected`` and ``convert_bccd.py`` read;
+    the path of the JSON file. Raises :class:`InputError` if there is no cell.
     """
     if not len(cells):
         raise InputError(f"{name}: no cells, expected the corrected cells of the image")
@@ -199,7 +171,6 @@ def save_correction(
     picture = folder / f"{stem}.png"
     with replacing(picture) as temporary:
         temporary.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    write_json(
-        folder / f"{stem}.json", coco_dataset(ImageResult(picture.name, ArraySource(image), cells, names))
-    )
-    return folder / f"{stem}.json"
+    path = folder / f"{stem}.json"
+    write_json(path, coco_dataset(ImageResult(picture.name, ArraySource(image), cells, names)))
+    return path

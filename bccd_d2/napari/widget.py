@@ -38,11 +38,7 @@ _LINES_SHOWN = 12
 
 
 class CellWidget(widgets.Container):
-    """Finds the cells of the chosen image layer, and trains the model further on corrected layers.
-
-    Args:
-        napari_viewer: given by napari.
-    """
+    """Finds the cells of the chosen image layer, and trains the model further on corrected layers."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self._viewer = napari_viewer
@@ -94,11 +90,15 @@ class CellWidget(widgets.Container):
 
     def _find(self) -> None:
         """Predict in a thread, so that the viewer stays alive."""
-        self._try(lambda: self._start(self._prediction(), self._show))
 
-    def _prediction(self) -> Callable[[], ImageResult | str]:
+        def start() -> None:
+            layer = _chosen(self.image, "image")
+            self._start(self._prediction(layer), lambda result: self._show(result, layer))
+
+        self._try(start)
+
+    def _prediction(self, layer: Image) -> Callable[[], ImageResult | str]:
         """What finds the cells; it returns what is wrong with the input, which a worker would take for a fault."""
-        layer = _chosen(self.image, "image")
         files = find_model(run=Path(self.run.value)) if self.run.value else find_model(name=self.model.value)
         options = PredictionOptions(
             score_threshold=self.score.value,
@@ -121,11 +121,10 @@ class CellWidget(widgets.Container):
 
         return predict
 
-    def _show(self, result: ImageResult | str) -> None:
+    def _show(self, result: ImageResult | str, image: Image) -> None:
         if isinstance(result, str):
             self._say(result)
             return
-        image = _chosen(self.image, "image")
         _, shapes = add_layers(self._viewer, image, result)
         self.corrected.value = shapes
         self.cell_class.choices = list(result.class_names)
