@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.instances import InstanceRule, cut_touching, label_instances
@@ -29,8 +30,6 @@ _MIN_VISIBLE_SHARE = 0.5
 _SAME_CELL_IOU = 0.5
 _SURE_SCORE = 0.5
 _CUT = 0.01  # of InstanceRule, for masks of a network
-# Cells are looked up by the blocks of this side, in pixels, that they lie in.
-_BLOCK = 256
 
 
 def split_merged(cells: Cells) -> Cells:
@@ -81,26 +80,22 @@ def without_overlaps(cells: Cells) -> Cells:
     """
     masks = list(cells.masks)
     visible = np.zeros(len(cells), bool)
-    better: dict[tuple[int, int], list[int]] = defaultdict(list)
+    frames = shapely.box(*cells.windows.T)
+    near: dict[int, list[int]] = defaultdict(list)
+    for one, other in shapely.STRtree(frames).query(frames).T.tolist():
+        near[one].append(other)
     for index in np.argsort(-cells.scores, kind="stable").tolist():
         x0, y0, x1, y1 = cells.windows[index].tolist()
-        blocks = [
-            (row, column)
-            for row in range(y0 // _BLOCK, -(-y1 // _BLOCK))
-            for column in range(x0 // _BLOCK, -(-x1 // _BLOCK))
-        ]
         free = masks[index].copy()
-        for other in {other for block in blocks for other in better[block]}:
-            ox0, oy0, ox1, oy1 = cells.windows[other].tolist()
-            left, top, right, bottom = max(x0, ox0), max(y0, oy0), min(x1, ox1), min(y1, oy1)
-            if left < right and top < bottom:
-                taken = masks[other][top - oy0 : bottom - oy0, left - ox0 : right - ox0]
-                free[top - y0 : bottom - y0, left - x0 : right - x0] &= ~taken
+        for other in near[index]:
+            if visible[other]:  # its score is better, and it has taken its pixels
+                left, top, right, bottom = cells.windows[other].tolist()
+                x, y, end_x, end_y = max(x0, left), max(y0, top), min(x1, right), min(y1, bottom)
+                taken = masks[other][y - top : end_y - top, x - left : end_x - left]
+                free[y - y0 : end_y - y0, x - x0 : end_x - x0] &= ~taken
         if np.count_nonzero(free) >= _MIN_VISIBLE_SHARE * np.count_nonzero(masks[index]):
             visible[index] = True
             masks[index] = free
-            for block in blocks:
-                better[block].append(index)
     logging.getLogger(__name__).info("%d of %d cells lie behind others", (~visible).sum(), len(cells))
     rest = replace(cells, masks=masks)[visible]
     return Cells.from_masks(

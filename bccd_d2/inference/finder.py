@@ -30,6 +30,8 @@ from bccd_d2.io.sources import ArraySource, ImageSource, sample_image
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.detections import Detections
 
+Progress = Callable[[int, int], None]
+"""Called with the number of tiles done and of all tiles."""
 AUTO: Literal["auto"] = "auto"
 """As a diameter: estimate it."""
 
@@ -162,7 +164,7 @@ class CellFinder:
         image: NDArray[np.uint8],
         options: PredictionOptions | None = None,
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Cells:
         """Predict one image (height, width, 3) uint8, BGR as OpenCV reads it, see :meth:`predict_source`."""
         return self.predict_source(ArraySource(image), options, progress=progress)
@@ -172,12 +174,11 @@ class CellFinder:
         source: ImageSource,
         options: PredictionOptions | None = None,
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Cells:
         """Predict an image that is read tile by tile, see :func:`bccd_d2.io.images.open_source`.
 
-        ``options`` take the place of the predictor's own; ``progress`` is called with the number of tiles done and of
-        all tiles. Returns cells in native pixels with masks as large as the cells, a pixel at least, best score first.
+        ``options`` take the place of the own ones. Returns cells in native pixels, of a pixel at least, best score first.
         Raises :class:`InputError` if the source cannot be decoded, or as :meth:`magnification_of`.
         """
         options = options or self.options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from bccd_d2.errors import InputError
 from bccd_d2.inference.cell_types import CellTyper
-from bccd_d2.inference.finder import CellFinder
+from bccd_d2.inference.finder import CellFinder, Progress
 from bccd_d2.inference.magnification import DiameterEstimate
 from bccd_d2.inference.outputs import Outputs, Record
 from bccd_d2.inference.results import ImageResult
@@ -24,8 +24,6 @@ from bccd_d2.io.storage import Storage, fingerprint, is_url, local_copy
 
 Images = Sequence[tuple[str | Path, str]]
 """Path, or address that fsspec knows, and name of each file."""
-Progress = Callable[[int, int], None]
-"""Called with the number of tiles done and of all tiles."""
 
 
 class OutputError(OSError):

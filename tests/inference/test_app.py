@@ -317,17 +317,6 @@ def test_no_name_leads_elsewhere(name):
     assert Path(clean).name == clean and clean[0] not in ". " and not set('/\\:<>"|?*\0\n') & set(clean)
 
 
-def test_two_hundred_requests_of_four_clients_at_once(served):
-    clients = [Client(served[0]) for _ in range(4)]
-    for client in clients:
-        client.upload("a.png", png(squares(20, 20)))
-        client.wait()
-    paths = ("/", "/api/state?score=0.3", "/api/fields/1/cells", "/api/fields/1/picture", "/app.js")
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda k: clients[k % 4].get(paths[k % 5]).status, range(200)))
-    assert answers == [200] * 200
-
-
 def test_limits_of_uploads_requests_and_sessions(tmp_path):
     limits = Limits(**vars(LIMITS) | {"sessions_per_client": 2, "requests_per_minute": 120})
     image = png(squares(20))

@@ -52,9 +52,8 @@ def test_an_exported_network_finds_what_the_network_finds(run, exported):
     np.testing.assert_allclose(found.masks, expected.masks, atol=MASK_TOLERANCE)
 
 
-@pytest.mark.parametrize("tile_size", [1664, 100])
-def test_cells_of_an_exported_network_are_those_of_the_predictor(run, exported, tile_size):
-    options = PredictionOptions(score_threshold=0.35, tile_size=tile_size, overlap=40)
+def test_cells_of_an_exported_network_are_those_of_the_predictor(run, exported):
+    options = PredictionOptions(score_threshold=0.35, tile_size=100, overlap=40)
     predictor = BCCDPredictor(*run, options, cpu_mode="plain")
     exported_predictor = ExportedPredictor(exported[0], options)
     assert exported_predictor.class_names == predictor.class_names == CLASS_NAMES

@@ -102,42 +102,37 @@ def cells_of(masks, scores, classes=None):
     return Cells.from_masks(120, 120, masks, scores=scores, classes=classes)
 
 
-def test_centres_on_either_side_of_the_border_are_neither_lost_nor_doubled():
-    # Left sees the centre at 98 (its own), right at 80 + 21 = 101 (its own): doubled without comparing.
-    found = merged_pair(
-        cells_of([disc(98, 60, 10, 120, 120)], [0.9]), cells_of([disc(21, 60, 10, 120, 120)], [0.8])
+@pytest.mark.parametrize(
+    ("left", "right", "kept"),
+    [
+        # Left sees the centre at 98 (its own), right at 80 + 21 = 101 (its own): doubled without comparing.
+        ((98, 10, 0.9), (21, 10, 0.8), "left"),
+        # Left sees it at 102 and right at 98: neither would own it.
+        ((102, 10, 0.9), (18, 10, 0.8), "left"),
+        # What only the tile that does not own it sees does not count.
+        ((104, 8, 0.9), None, None),
+        ((96, 8, 0.9), None, "left"),
+        # The whole cell wins over a cut one with a better score.
+        ((95, 18, 0.5), (15, 18, 0.99), "left"),
+        # Right has lost a part and seen too much of the rest: columns 80 to 122, the middle in its core.
+        ((97, 18, 0.5), (17, 25, 0.99), "left"),
+        # The tile that owns a cell decides on its outline and score.
+        ((96, 10, 0.5), (17, 11, 0.99), "left"),
+        ((104, 11, 0.99), (23, 10, 0.5), "right"),
+    ],
+)
+def test_of_two_reports_of_a_cell_one_is_kept(left, right, kept):
+    """Discs (x in pixels of the tile, radius, score) in the middle row."""
+    reports = {
+        name: cells_of([disc(given[0], 60, given[1], 120, 120)], [given[2]]) if given else cells_of([], [])
+        for name, given in (("left", left), ("right", right))
+    }
+    found = merged_pair(*reports.values())
+    expected = reports[kept] if kept else cells_of([], [])
+    assert (found.areas.tolist(), found.scores.tolist()) == (
+        expected.areas.tolist(),
+        expected.scores.tolist(),
     )
-    assert len(found) == 1
-    # Left sees it at 102 and right at 98: neither would own it.
-    found = merged_pair(
-        cells_of([disc(102, 60, 10, 120, 120)], [0.9]), cells_of([disc(18, 60, 10, 120, 120)], [0.8])
-    )
-    assert len(found) == 1
-
-
-def test_what_only_the_tile_that_does_not_own_it_sees_does_not_count():
-    assert len(merged_pair(cells_of([disc(104, 60, 8, 120, 120)], [0.9]), cells_of([], []))) == 0
-    assert len(merged_pair(cells_of([disc(96, 60, 8, 120, 120)], [0.9]), cells_of([], []))) == 1
-
-
-def test_the_whole_cell_wins_over_a_cut_one_with_a_better_score():
-    whole, cut = disc(95, 60, 18, 120, 120), disc(15, 60, 18, 120, 120)
-    found = merged_pair(cells_of([whole], [0.5]), cells_of([cut], [0.99]))
-    assert found.areas.tolist() == [whole.sum()]
-    assert found.scores.tolist() == [0.5]
-
-
-def test_the_whole_cell_wins_over_a_cut_one_of_the_tile_that_would_own_it():
-    # The right tile has lost a part and seen too much of the rest: columns 80 to 122, the middle in its core.
-    whole, cut = disc(97, 60, 18, 120, 120), disc(17, 60, 25, 120, 120)
-    found = merged_pair(cells_of([whole], [0.5]), cells_of([cut], [0.99]))
-    assert found.areas.tolist() == [whole.sum()]
-
-
-def test_the_tile_that_owns_a_cell_decides_on_its_outline_and_score():
-    own, other = disc(96, 60, 10, 120, 120), disc(17, 60, 11, 120, 120)
-    found = merged_pair(cells_of([own], [0.5]), cells_of([other], [0.99]))
-    assert (found.areas.tolist(), found.scores.tolist()) == ([own.sum()], [0.5])
 
 
 def test_pieces_of_a_cell_larger_than_the_overlap_are_joined(caplog):

@@ -26,13 +26,9 @@ _MAGNIFIED = {
 }
 
 
-def write_tiny_run(folder: Path) -> CfgNode:
-    """Write ``config.yaml`` and ``model_final.pth`` into ``folder``, as a training run does.
-
-    Returns:
-        The configuration.
-    """
-    cfg = load_config(LITE, OPTIONS)
+def write_tiny_run(folder: Path, *options: str) -> CfgNode:
+    """Write ``config.yaml`` and ``model_final.pth`` into ``folder``, as a training run does; the configuration."""
+    cfg = load_config(LITE, [*OPTIONS, *options])
     torch.manual_seed(9)
     model = build_model(cfg)
     for name, factor in _MAGNIFIED.items():

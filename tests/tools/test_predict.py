@@ -13,24 +13,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
 
-from bccd_d2.config import load_config
 from bccd_d2.errors import run_command
 from bccd_d2.inference.writers import FORMATS, format_files
 from bccd_d2.synthetic import draw_smear
 from tests.conftest import REPOSITORY
+from tests.inference.tiny_network import write_tiny_run
 
 TOOL = REPOSITORY / "tools" / "predict.py"
-LITE = REPOSITORY / "configs" / "mask_rcnn_R_18_FPN_lite.yaml"
-TINY = {
-    "MODEL.FPN.OUT_CHANNELS": 16,
-    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
-    "MODEL.ROI_MASK_HEAD.CONV_DIM": 16,
-    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
-    "MODEL.RPN.POST_NMS_TOPK_TEST": 40,
-    "TEST.DETECTIONS_PER_IMAGE": 20,
-}
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +36,7 @@ def predict():
 def model(tmp_path_factory):
     """A training run's folder: config.yaml and model_final.pth."""
     folder = tmp_path_factory.mktemp("run")
-    cfg = load_config(LITE, [str(part) for pair in TINY.items() for part in pair])
-    torch.manual_seed(0)
-    torch.save({"model": build_model(cfg).state_dict()}, folder / "model_final.pth")
-    (folder / "config.yaml").write_text(cfg.dump())
+    write_tiny_run(folder, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0")
     return folder
 
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
 from bccd_d2.inference.cell_types import CellTyper, CellTypes, red_cell_diameter
-from bccd_d2.inference.finder import CellFinder
+from bccd_d2.inference.finder import CellFinder, Progress
 from bccd_d2.inference.measurements import BORDER_MARGIN
-from bccd_d2.inference.predict_file import Progress, predict_image
+from bccd_d2.inference.predict_file import predict_image
 from bccd_d2.inference.quality import FLAGS, Quality
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers.images import overview

@@ -41,21 +41,16 @@ def coco_dataset(result: ImageResult) -> dict[str, Any]:
             start=1,
         )
     ]
-    for annotation, attributes in zip(annotations, _attributes(result)):
-        if attributes:
-            annotation["attributes"] = attributes
+    if (types := result.types) is not None:
+        for annotation, name, probability, subtype in zip(
+            annotations, types.names, types.probabilities.tolist(), types.subtypes
+        ):
+            if name:
+                attributes = {"type": name, "type_probability": round(probability, 4), "subtype": subtype}
+                annotation["attributes"] = attributes
     image = {"id": 1, "file_name": result.name, "height": cells.height, "width": cells.width}
     categories = [{"id": number, "name": name} for number, name in enumerate(result.class_names, start=1)]
     return {"images": [image], "categories": categories, "annotations": annotations}
-
-
-def _attributes(result: ImageResult) -> Iterator[dict[str, Any]]:
-    """Of each cell; empty for one without a type."""
-    types = result.types
-    if types is None:
-        return
-    for name, probability, subtype in zip(types.names, types.probabilities.tolist(), types.subtypes):
-        yield ({"type": name, "type_probability": round(probability, 4), "subtype": subtype} if name else {})
 
 
 def write_coco(result: ImageResult, path: Path) -> None:
