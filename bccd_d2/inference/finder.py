@@ -178,8 +178,8 @@ class CellFinder:
     ) -> Cells:
         """Predict an image that is read tile by tile, see :func:`bccd_d2.io.images.open_source`.
 
-        ``options`` take the place of the own ones. Returns cells in native pixels, of a pixel at least, best score first.
-        Raises :class:`InputError` if the source cannot be decoded, or as :meth:`magnification_of`.
+        ``options`` take the place of the own ones. Returns cells in native pixels, of a pixel at least, the best score
+        first. Raises :class:`InputError` if the source cannot be decoded, or as :meth:`magnification_of`.
         """
         options = options or self.options
         scale = self.magnification_of(source, options).scale

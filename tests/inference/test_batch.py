@@ -202,11 +202,8 @@ def test_an_input_is_never_written_over(folder, own, file):
     for name in (own, file):
         (folder / "in" / name).parent.mkdir(exist_ok=True)
         (folder / "in" / name).write_bytes(content)
-    inputs, model = (
-        [folder / "in" / own, folder / "in" / file],
-        ModelFiles(str(LITE), str(folder / "weights.pth")),
-    )
-    formats = ("labels", "overlay")
+    inputs = [folder / "in" / own, folder / "in" / file]
+    model, formats = ModelFiles(str(LITE), str(folder / "weights.pth")), ("labels", "overlay")
     with pytest.raises(
         InputError, match=rf"{own} is an input and would be written over; give another --output"
     ):
