@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bccd_d2.conversion.box_classes import BoxClasses
 from bccd_d2.conversion.box_matching import cut_by_boxes, match_boxes
-from bccd_d2.conversion.boxes import ImageBoxes, make_boxes
+from bccd_d2.conversion.boxes import ImageBoxes, fit_boxes, make_boxes
 from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.instances import InstanceRule, label_instances
 from bccd_d2.conversion.pairs import ImageRecord
@@ -54,6 +54,19 @@ def assign(labels: np.ndarray, boxes: ImageBoxes | None, **changes: object):
 
 def area(assignment, label: int) -> int:
     return int((assignment.labels == label).sum())
+
+
+def test_boxes_are_clipped_and_slips_are_dropped():
+    corners = [(0, 0, WIDTH, HEIGHT), (-5, 90, 20, 130), (40, 40, 41, 60), (300, 10, 340, 50)]
+    fitted, counts = fit_boxes(boxes_of(["ring"] * 4, corners), RECORD)
+    assert fitted.corners.tolist() == [[0, 0, WIDTH, HEIGHT], [0, 90, 20, 120]]
+    assert counts == {
+        "boxes": 4, "boxes clipped to the image": 1, "boxes under 3 pixels or outside the image, dropped": 2
+    }  # fmt: skip
+    with pytest.raises(
+        InputError, match=r"boxes\.json: boxes for an image of 640x480 pixels, expected 200x120"
+    ):
+        fit_boxes(replace(boxes_of([], []), size=(480, 640)), RECORD)
 
 
 A, B = (30, 30, 15), (90, 30, 15)

@@ -1,6 +1,7 @@
 """From a data set's YAML, its boxes and the command line to classes in COCO JSON."""
 
 import json
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.rle import decode_segmentation
 from tests.conversion.drawn import draw_image, write, write_pairs
+from tools.convert_bccd import main
 
 HEIGHT, WIDTH = 120, 160
 DISC = {"minimum": {"r": 40, "c": 60}, "maximum": {"r": 81, "c": 101}}
@@ -79,18 +81,23 @@ def convert(root: Path, out: Path, spec: DatasetSpec, boxes: Path | None = None,
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_classes_of_boxes_reach_the_json(tmp_path: Path, workers: int) -> None:
+def test_classes_of_boxes_reach_the_json(
+    tmp_path: Path, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
     root = write_pairs(tmp_path / "data", ["a", "b"])
     boxes = write_bbbc041(tmp_path / "boxes.json", ["a", "b"])
-    summary = convert(root, tmp_path / "out", read_spec("bbbc041_infected"), boxes, workers=workers)
+    paths = ["--root", str(root), "--output", str(tmp_path / "out"), "--boxes", str(boxes)]
+    options = ["--spec", "bbbc041_infected", "--ratios", "1", "0", "0", "--workers", str(workers)]
+    with caplog.at_level(logging.INFO):
+        assert main([*paths, *options]) == 0
     document = read_coco(tmp_path / "out" / annotation_file("train"))
     assert [c["name"] for c in document["categories"]] == ["RBC", "infected RBC", "WBC", "Platelets"]
     assert Counter(a["category_id"] for a in document["annotations"]) == {1: 2, 2: 2}
     infected = [a["bbox"] for a in document["annotations"] if a["category_id"] == 2]
     assert infected[0] == [60, 40, 41, 41]
     assert not any("weak" in a or a["iscrowd"] for a in document["annotations"])
-    assert summary.events["boxes with a component of their own"] == 2
-    assert summary.events["components without box: keep"] == 2
+    assert "boxes with a component of their own: 2" in caplog.text
+    assert "components without box: keep: 2" in caplog.text
     written = document["info"]["options"]["class_source"]
     assert written == {"source": "boxes", "weak": False}
     table = document["info"]["options"]["spec"]["classes"]

@@ -70,12 +70,27 @@ def test_everything_a_file_may_say(tmp_path: Path) -> None:
         ("instances: {min_area: 1.5}", "instances: min_area: 1.5, expected a whole number"),
         ("instances: {min_area: 0}", "instances: min_area 0, expected at least 1 pixel"),
         ("classes: VOC", "classes: 'VOC', expected a mapping"),
+        ("classes: {format: voc}", "classes: no key 'categories'"),
+        ("classes: {shred: watershed}", "unknown key 'shred', expected some of format, "),
+        ("classes: {format: coco, categories: {a: b}}", "format: 'coco', expected one of voc, bbbc041, yolo"),
+        ("classes: {format: voc, categories: {RBC: 1}}", "'RBC': 1, expected a class name"),
+        ("classes: {format: voc, categories: {a: b}, default: ignore}", "'ignore', expected a class name"),
+        (
+            "classes: {format: voc, categories: {a: b}, without_box: []}",
+            "[], expected one of keep, ignore, drop",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=r"mine\.yaml: ") as raised:
         read_spec(written(tmp_path, text))
     assert message in str(raised.value)
+
+
+def test_ids_of_classes_follow_the_order_of_the_table_and_the_default_comes_last() -> None:
+    categories = {"R": "RBC", "W": "WBC", "Mystery": "ignore"}
+    assert ClassTable("voc", categories).class_ids == {"RBC": 1, "WBC": 2, "cell": 3}
+    assert ClassTable("voc", categories, default="WBC").class_ids == {"RBC": 1, "WBC": 2}
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

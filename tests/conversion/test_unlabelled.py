@@ -1,11 +1,13 @@
-"""Cells without a mask are found as regions, and nothing else is."""
+"""Cells without a mask are found as regions, at the border too; haze and platelets are not."""
 
 import cv2
 import numpy as np
 import pytest
 
+from bccd_d2.conversion import unlabelled
 from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.unlabelled import find_unlabelled
+from tests.audit.scene import RADIUS, cells, disc, paint
 
 LABELLED = [(60, 60), (150, 50), (240, 70), (70, 170), (170, 150)]
 UNLABELLED = [(0, 250), (300, 160)]
@@ -40,3 +42,28 @@ def test_the_two_unlabelled_cells_are_found(shaded: bool) -> None:
         found = regions == region
         assert np.count_nonzero(found & cell) > 0.9 * np.count_nonzero(cell)
         assert np.count_nonzero(found & ~cell) < 0.35 * np.count_nonzero(cell)
+
+
+LEFT_OUT = (165, 140)
+
+
+def labelled(mask):
+    return np.ascontiguousarray(label_instances(mask).labels)
+
+
+def test_haze_is_not_a_cell_but_is_found_when_edges_do_not_count(monkeypatch):
+    mask = cells()
+    image = paint(mask).astype(np.float64)
+    rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    distance = np.hypot(columns - LEFT_OUT[0], rows - LEFT_OUT[1])
+    haze = np.exp(-((distance / 45) ** 2))[..., None] * (mask == 0)[..., None]
+    image = (image * (1 - 0.75 * haze) + np.array([110, 60, 150]) * 0.75 * haze).astype(np.uint8)
+    assert not find_unlabelled(image, labelled(mask)).any()
+    monkeypatch.setattr(unlabelled, "STEP", 0.0)
+    assert find_unlabelled(image, labelled(mask)).max() == 1
+
+
+def test_a_platelet_is_too_small():
+    mask = cells()
+    image = paint(disc(mask.copy(), *LEFT_OUT, radius=RADIUS // 3))
+    assert not find_unlabelled(image, labelled(mask)).any()

@@ -17,6 +17,7 @@ from bccd_d2.data.stain import (
     median_target,
 )
 from bccd_d2.errors import InputError
+from bccd_d2.io.images import read_image
 from tests.data.shapes import disc, smear
 
 TARGET = StainTarget((39.2, 9.0, -22.9), (11.9, 4.6, 4.5))
@@ -104,6 +105,18 @@ def test_the_target_of_a_data_set_is_the_median():
     assert median_target(targets) == StainTarget((2.0, 0.0, 0.0), (1.0, 2.0, 1.0))
     with pytest.raises(InputError, match="no image shows cells"):
         median_target([])
+
+
+@pytest.mark.real_data
+def test_the_default_target_is_near_the_median_of_real_images_and_they_reach_it(real_pairs_root):
+    normalizer = ReinhardNormalizer(get_bccd_cfg())
+    images = [read_image(str(path)) for path in sorted(real_pairs_root.glob("**/original/*"))[::6]]
+    before = [normalizer.statistics(image) for image in images]
+    assert None not in before
+    np.testing.assert_allclose(median_target(before).mean, normalizer.target.mean, atol=5)
+    after = [normalizer.statistics(normalizer.apply(i, s)) for i, s in zip(images, before)]
+    spread = np.std([one.mean for one in after], axis=0) / np.std([one.mean for one in before], axis=0)
+    assert (spread < 0.25).all()
 
 
 # Random stain
