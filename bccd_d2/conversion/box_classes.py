@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from bccd_d2.conversion.box_files import file_of, find_bbbc041, find_voc, read_bbbc041_files, read_points
+from bccd_d2.conversion.box_files import file_of, find_bbbc041, find_voc, read_bbbc041_files
 from bccd_d2.conversion.box_matching import MOSTLY_INSIDE, cut_by_boxes, match_boxes
 from bccd_d2.conversion.boxes import FindBoxes, ImageBoxes, fit_boxes, make_boxes
 from bccd_d2.conversion.classes import DROP, IGNORE, WEAK, ClassAssignment, ClassSource, ClassTable
@@ -27,6 +27,7 @@ from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.conversion.yolo_labels import find_yolo, read_yolo_names
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
+from bccd_d2.structures.outline_files import read_points
 
 MIN_REST = 0.25
 """Least size of a rest that is cut off, in median areas of the components with a box of their own."""
@@ -141,8 +142,8 @@ class PointClasses:
         claims: dict[int, Counter[str]] = {
             label: Counter() for label in range(1, int(labels.max(initial=0)) + 1)
         }
-        for x, y, category in read_points(path) if path is not None else []:
-            name = table.class_of(category, str(path))
+        for x, y, category, where in read_points(path) if path is not None else []:
+            name = table.class_of(category or "", where)
             inside = 0 <= x < image.width and 0 <= y < image.height
             label = int(labels[int(y), int(x)]) if inside else 0
             if name == DROP:

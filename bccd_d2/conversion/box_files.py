@@ -1,4 +1,4 @@
-"""Readers of annotated boxes, Pascal VOC (Everingham et al. 2010) and BBBC041 (Ljosa et al. 2012), and of points."""
+"""Readers of annotated boxes, Pascal VOC (Everingham et al. 2010) and BBBC041 (Ljosa et al. 2012)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from defusedxml.ElementTree import parse
 from bccd_d2.conversion.boxes import ImageBoxes, make_boxes, parse_coordinate, shared_stem_error
 from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
-from bccd_d2.files import read_lines
 from bccd_d2.io.coco_images import image_path
 from bccd_d2.structures.coco import read_json
 from bccd_d2.structures.names import normalise_path
@@ -162,22 +161,6 @@ def _bbbc041_entry(source: str, entry: Any, image: Mapping[str, Any], where: str
         values = [corner.get(key) for corner, _, key in ends]
         corners.append(_corners(values, [f"{here}: {end}: {key}" for _, end, key in ends], here))
     return make_boxes(source, corners, names, size=size)
-
-
-def read_points(path: Path) -> list[tuple[float, float, str]]:
-    """x and y in pixels and the class of each line ``x y class``, with spaces or commas between; raises InputError
-    for another line.
-    """
-    points = []
-    for number, line in enumerate(read_lines(path, "points"), start=1):
-        words = line.replace(",", " ").split(maxsplit=2)
-        if not words:
-            continue
-        if len(words) < 3:
-            raise InputError(f"{path}, line {number}: {line[:60]!r}, expected x y class")
-        x, y = (parse_coordinate(word, f"{path}, line {number}") for word in words[:2])
-        points.append((x, y, words[2].strip()))
-    return points
 
 
 def file_of(image: ImageRecord, folder: Path, suffix: str) -> Path | None:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
 from bccd_d2.errors import InputError
-from bccd_d2.files import read_lines
 from bccd_d2.io.find_images import SUFFIXES
 from bccd_d2.io.images import read_image
 from bccd_d2.io.sources import ArraySource, ImageSource
+from bccd_d2.structures.outline_files import read_points
 
 MARGIN = 1.5
 """Crops for training are cut this much larger, so that turned and shifted ones show no invented pixels."""
@@ -106,22 +106,15 @@ def read_type_points(folder: Path, types: Mapping[str, str | None], side: float,
             if table.stem not in pictures:
                 raise InputError(f"{table}: expected an image {folder / 'images' / table.stem}.*, found none")
             source = ArraySource(read_image(pictures[table.stem]))
-            for number, line in enumerate(read_lines(table, "rows 'x y type'"), start=1):
-                if not line.strip():
-                    continue
-                try:
-                    x, y, key = line.split()
-                    point = (float(x) + 0.5, float(y) + 0.5)  # the middle of the pixel
-                    name = types[key]
-                except (ValueError, KeyError) as error:
+            for x, y, key, where in read_points(table):
+                if key not in types:
                     expected = f"'x y type' with a type of {', '.join(types)}"
-                    raise InputError(
-                        f"{table}, line {number}: expected {expected}, found {line!r}"
-                    ) from error
+                    raise InputError(f"{where}: expected {expected}, found {key!r}")
+                name = types[key]
                 if name is None:
                     left_out[key] += 1
-                else:
-                    yield source, point, name, pictures[table.stem].name
+                else:  # in the middle of the pixel
+                    yield source, (x + 0.5, y + 0.5), name, pictures[table.stem].name
 
     crops = _cut_crops(cells(), types, side, size)
     for key, count in left_out.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from bccd_d2.io.find_images import find_images
 from bccd_d2.io.images import read_image_size
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.names import match_images
+from bccd_d2.structures.outline_files import read_points as read_marked_points
 
 POINT_FILES = frozenset({".txt", ".csv", ".tsv"})
 
@@ -112,25 +112,10 @@ def _found(xy: NDArray[np.float64], cells: Cells) -> NDArray[np.bool_]:
 
 
 def _read_file(path: Path) -> Points:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no text ({error})") from error
-    xy, classes = [], []
-    for number, line in enumerate(lines, start=1):
-        fields = re.split(r"[\s,;]+", line, maxsplit=2)
-        try:
-            x, y = float(fields[0]), float(fields[1])
-            if not abs(x) + abs(y) < np.inf:
-                raise ValueError("not finite")
-        except (ValueError, IndexError) as error:
-            if not line or number == 1:
-                continue
-            raise InputError(f"{path}, line {number}: {line[:60]!r}, expected 'x y [class]'") from error
-        xy.append((x, y))
-        classes += fields[2:]
-    if classes and len(classes) < len(xy):
-        raise InputError(f"{path}: {len(classes)} of {len(xy)} points have a class, expected all or none")
-    if not xy:
+    points = read_marked_points(path)
+    classes = [point.class_name for point in points if point.class_name]
+    if classes and len(classes) < len(points):
+        raise InputError(f"{path}: {len(classes)} of {len(points)} points have a class, expected all or none")
+    if not points:
         logging.getLogger(__name__).warning("%s: no point", path)
-    return Points(np.array(xy, np.float64).reshape(-1, 2), classes)
+    return Points(np.array([point[:2] for point in points], np.float64).reshape(-1, 2), classes)

@@ -1,4 +1,4 @@
-"""Outlines of cells as people draw them in other tools: GeoJSON (QuPath) and ImageJ's regions of interest."""
+"""Cells as people mark them in other tools: outlines in GeoJSON (QuPath) and ImageJ's regions, and points."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from bccd_d2.errors import InputError
+from bccd_d2.files import read_lines
 from bccd_d2.structures.rle import decode_rle
 
 GEOJSON_SUFFIXES = (".geojson",)
@@ -52,6 +53,34 @@ class Outline:
                 (rle,) = coco_mask.frPyObjects(flat, *inside.shape)
                 inside ^= decode_rle(rle).astype(bool)
         return inside, (x0, y0)
+
+
+class Point(NamedTuple):
+    """One cell marked by a click."""
+
+    x: float  # in pixels of the image; (0, 0) is the upper left corner of its first pixel
+    y: float
+    class_name: str | None  # ``None`` where the line has none
+    where: str  # file and line, for messages
+
+
+def read_points(path: Path) -> list[Point]:
+    """Points of a text file with lines ``x y`` or ``x y class``, parted by blanks, commas or semicolons; a first line
+    without numbers is a heading. Raises InputError for any other file.
+    """
+    points = []
+    for number, line in enumerate(read_lines(path, "lines x y class"), start=1):
+        fields, where = re.split(r"[\s,;]+", line.strip(), maxsplit=2), f"{path}, line {number}"
+        try:
+            x, y = float(fields[0]), float(fields[1])
+            if not max(abs(x), abs(y)) <= MAX_COORDINATE:
+                raise ValueError("no place in an image")
+        except (ValueError, IndexError) as error:
+            if not line.strip() or number == 1:
+                continue
+            raise InputError(f"{where}: {line[:60]!r}, expected 'x y [class]'") from error
+        points.append(Point(x, y, fields[2] if len(fields) > 2 else None, where))
+    return points
 
 
 def read_outlines(path: Path) -> list[Outline]:
