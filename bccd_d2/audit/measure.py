@@ -9,7 +9,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import find_objects
 
 from bccd_d2.audit.similar import fingerprint
@@ -20,11 +19,19 @@ from bccd_d2.conversion.pairs import ImageMaskPair
 from bccd_d2.conversion.stain_clusters import stain_features
 from bccd_d2.conversion.unlabelled import find_unlabelled
 from bccd_d2.io.background import background_surface
+from bccd_d2.io.file_kinds import PNG_SIGNATURE, TIFF_SIGNATURES, read_head
 from bccd_d2.io.images import read_image
 
 SAMPLED_PIXELS = 60_000
 """Colours are measured on a regular sample of about this many pixels, some hundred per cell."""
 RIM = 2  # pixels of the sample beside a mask that belong to neither cell nor background
+FORMATS = {
+    PNG_SIGNATURE: "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
+    **dict.fromkeys(TIFF_SIGNATURES, "TIFF"),
+}
+"""Names of formats by the first bytes of a file."""
 LEVELS = 512  # thresholds that are tried for the separation of cells and background
 
 
@@ -171,7 +178,7 @@ class ImageMeasures:
     part: str | None  # folder ``train``, ``val`` or ``test`` of the pair, ``None`` in a flat layout
     height: int  # pixels
     width: int  # pixels
-    image_format: str  # as Pillow names it (``PNG``, ``JPEG``, ...)
+    image_format: str  # ``PNG``, ``JPEG``, ``BMP``, ``TIFF``
     mask_format: str  # the same of the mask, or ``NPY``
     cells: InstanceShapes  # shapes of the instances that the conversion keeps
     # float64, one per cell, see :class:`bccd_d2.audit.measure.ColourStatistics`
@@ -230,7 +237,5 @@ def examine_pair(pair: ImageMaskPair, spec: DatasetSpec) -> Examined:
 
 
 def _format(path: Path) -> str:
-    if path.suffix.lower() == ".npy":
-        return "NPY"
-    with Image.open(path) as image:
-        return image.format or path.suffix.lstrip(".").upper()
+    head = read_head(path)
+    return next((name for start, name in FORMATS.items() if head.startswith(start)), path.suffix[1:].upper())

@@ -107,7 +107,7 @@ def read_type_points(folder: Path, types: Mapping[str, str | None], side: float,
                 raise InputError(f"{table}: expected an image {folder / 'images' / table.stem}.*, found none")
             source = ArraySource(read_image(pictures[table.stem]))
             for x, y, key, where in read_points(table):
-                if key not in types:
+                if key is None or key not in types:
                     expected = f"'x y type' with a type of {', '.join(types)}"
                     raise InputError(f"{where}: expected {expected}, found {key!r}")
                 name = types[key]

@@ -110,29 +110,24 @@ def _load(path: Path, *, colour: bool) -> NDArray:
     if path.suffix.lower() == ".npy":
         return _load_npy(path)
     with image_errors(path):
-        if path.suffix.lower() in (".tif", ".tiff"):
-            array = _load_tiff(path, colour=colour)
-            if array is not None:
-                return array
-        if read_head(path)[28:30] == b"\x08\0" and path.suffix.lower() == ".bmp":
+        array = _load_tiff(path, colour=colour) if path.suffix.lower() in (".tif", ".tiff") else None
+        if array is None:
             with Image.open(path) as image:
-                if (
-                    image.mode == "1"
-                ):  # eight bits with a palette of black and white, which Pillow takes for one
+                if image.mode == "1" and image.format == "BMP" and read_head(path)[28:30] == b"\x08\0":
+                    # Eight bits with a palette of black and white, which Pillow takes for one.
                     return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
-        with Image.open(path) as image:
-            palette = image.mode == "P" and colour and _palette_step(image) != -1
-            as_colours = image.mode in ("CMYK", "YCbCr", "LAB", "HSV") or palette
-            array = upright(
-                np.asarray(image.convert("RGB") if as_colours else image), exif_orientation(image)
-            )
+                palette = image.mode == "P" and colour and _palette_step(image) != -1
+                as_colours = image.mode in ("CMYK", "YCbCr", "LAB", "HSV") or palette
+                array = upright(
+                    np.asarray(image.convert("RGB") if as_colours else image), exif_orientation(image)
+                )
     if array.ndim == 3 and array.shape[2] == 2:  # grey with alpha
         array = array[..., [0, 0, 0, 1]]
     return array.view(np.uint8) if array.dtype == bool else array
 
 
 def _load_tiff(path: Path, *, colour: bool) -> NDArray | None:
-    """A TIFF that Pillow knows only in part: of more than 8 bits, turned, or of several pages; ``None`` leaves the
+    """A TIFF that Pillow knows only in part: of grey levels or RGB, turned, or of several pages; ``None`` leaves the
     file to Pillow.
     """
     with tifffile.TiffFile(path) as file:
@@ -140,10 +135,11 @@ def _load_tiff(path: Path, *, colour: bool) -> NDArray | None:
         series = file.series[0]
         page: Any = series.keyframe
         inverting = page.photometric.name == "MINISWHITE"
+        plain = page.photometric.name in ("MINISBLACK", "RGB") and page.bitspersample >= 8
         orientation = page.tags.valueof(274, default=1)
         palette = page.colormap if colour and page.photometric.name == "PALETTE" else None
-        plain = series.dtype in (np.uint8, bool) and series.ndim <= 3 and len(file.pages) == 1
-        if plain and not inverting and orientation == 1:
+        single = series.ndim <= 3 and len(file.pages) == 1
+        if single and orientation == 1 and not (inverting or plain):
             return None
         require_size(math.prod(series.shape), 1)
         try:
@@ -154,9 +150,9 @@ def _load_tiff(path: Path, *, colour: bool) -> NDArray | None:
         array = (np.asarray(palette) >> 8).astype(np.uint8).T[array]
     if array.ndim == 3 and array.shape[0] in (3, 4) and array.shape[2] not in (3, 4):
         array = np.moveaxis(array, 0, -1)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (2, 3, 4)):
         raise InputError(f"{path}: a stack of shape {array.shape}, expected one image")
-    return upright(array.view(np.uint8) if array.dtype == bool else array, orientation)
+    return upright(array, orientation)
 
 
 def _palette_step(image: Image.Image) -> int:
@@ -173,8 +169,8 @@ def _is_reversed(path: Path) -> bool:
     if path.suffix.lower() in (".tif", ".tiff"):
         with image_errors(path), tifffile.TiffFile(path) as file:
             first: Any = file.pages.first
-            if first.photometric.name == "MINISWHITE":
-                return True
+            if first.photometric.name != "PALETTE":
+                return bool(first.photometric.name == "MINISWHITE")
     if path.suffix.lower() == ".npy":
         return False
     with image_errors(path), Image.open(path) as image:

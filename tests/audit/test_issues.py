@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from bccd_d2.audit.issues import find_issues, typical_areas
 from bccd_d2.audit.measure import measure_pair
@@ -76,6 +77,16 @@ def test_every_planted_fault_is_found_once_and_for_what_it_is(tmp_path):
         "1 cell cut by the image border has no outline, 1 outline lies where the image shows background, "
         "1 outline is far too small for a cell and 1 speck of a few pixels, of 14 outlined cells."
     )
+
+
+def test_an_image_of_16_bits_a_channel_is_measured(tmp_path):
+    mask = cells()
+    write_pair(tmp_path, "one", paint(mask), mask)
+    (tmp_path / "original/one.png").unlink()
+    deep = paint(mask).astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "original/one.tif", deep, photometric="rgb")
+    (measures,) = measured(tmp_path)
+    assert (measures.image_format, measures.mask_format, len(measures.cells)) == ("TIFF", "PNG", 12)
 
 
 def test_empty_mask(tmp_path):

@@ -57,6 +57,12 @@ WRITERS: dict[str, Callable[[Path, np.ndarray], object]] = {
     "16-bit.tif": lambda path, mask: tifffile.imwrite(path, mask.astype(np.uint16) * 65535),
     "big-endian.tif": save_big_endian_tiff,
     "32-bit.tif": lambda path, mask: tifffile.imwrite(path, mask.astype(np.uint32) * 7),
+    "grey-alpha.tif": lambda path, mask: save(path, grey(mask), "LA"),
+    "palette.tif": save_palette,
+    "64-bit.tif": lambda path, mask: tifffile.imwrite(path, mask.astype(np.int64)),
+    "double.tif": lambda path, mask: tifffile.imwrite(path, mask.astype(np.float64)),
+    "big.tif": lambda path, mask: tifffile.imwrite(path, grey(mask), bigtiff=True, byteorder=">"),
+    "jpeg2000.tif": lambda path, mask: tifffile.imwrite(path, grey(mask), compression="jpeg2000"),
     "float.tif": lambda path, mask: tifffile.imwrite(path, mask.astype(np.float32)),
     "planar.tif": lambda path, mask: tifffile.imwrite(
         path, np.stack([grey(mask)] * 3), photometric="rgb", planarconfig="separate"
