@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -45,6 +46,9 @@ from bccd_d2.io.storage import Storage, is_url
 
 # Of the images of one folder and size so many are looked at for the diameter of their red cells.
 _SAMPLED_IMAGES = 5
+_MAX_NAME_BYTES = (
+    210  # of the 255 of a file name; the rest is for the page, the suffix and the unfinished file
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,11 @@ def prepare_job(
     """
     storage = Storage(str(output))
     images = _without_results(find_images(inputs, SUFFIXES | SLIDE_SUFFIXES))
+    if long := [name for _, name in images if len(os.fsencode(Path(name).name)) > _MAX_NAME_BYTES]:
+        raise InputError(
+            f"--input: {len(long)} file names of more than {_MAX_NAME_BYTES} bytes, which leave no room for what the "
+            f"results add to them; shorten them, such as {long[0]}"
+        )
     description = describe_run(model, options, max_detections)
     if engine != EAGER:
         description["engine"] = engine

@@ -32,6 +32,11 @@ def read_header(path: Path) -> Any:
         header = pydicom.dcmread(path, stop_before_pixels=True)
         if not header.get("Rows") or not header.get("Columns"):
             raise InputError(f"{path}: a DICOM file without an image")
+        if header.get("TotalPixelMatrixColumns") and int(header.get("NumberOfFrames") or 1) > 1:
+            raise InputError(
+                f"{path}: a whole slide of {header.NumberOfFrames} tiles, which needs OpenSlide: pip install "
+                f"'bccd_d2[slides]'; or {WAY_OUT}"
+            )
     return header
 
 

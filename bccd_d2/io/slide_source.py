@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
 from bccd_d2.io.file_kinds import MICROSCOPE_FORMATS, WAY_OUT, microscope_format, read_head
+from bccd_d2.io.levels import warn_once
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.io.tiff_layout import plausible_microns_per_pixel
 
@@ -49,6 +50,11 @@ class SlideSource(ImageSource):
             kind = known or "a whole slide"
             raise InputError(f"{path}: {kind} that OpenSlide cannot open ({error}); {WAY_OUT}") from error
         properties = self._slide.properties
+        if (
+            properties.get("openslide.vendor") == "dicom"
+            and len(list(path.parent.glob(f"*{path.suffix}"))) > 1
+        ):
+            warn_once(path, "read with all files of its slide in this folder; give one file of a slide only")
         self.width, self.height = self._slide.dimensions
         microns = properties.get(module.PROPERTY_NAME_MPP_X)
         self.microns_per_pixel = plausible_microns_per_pixel(float(microns) if microns else None)

@@ -155,6 +155,14 @@ def test_a_broken_manifest_is_named(folder):
     assert len(prepare(folder, overwrite=True).pending) == 5
 
 
+@pytest.mark.parametrize("name", ["x" * 240, "é" * 110, "x" * 207])
+def test_names_that_leave_no_room_for_those_of_the_results_are_refused_before_the_work(folder, name):
+    (folder / "in" / "0.png").rename(folder / "in" / f"{name}.png")
+    with pytest.raises(InputError, match=f"1 file names of more than 210 bytes.*{name}"):
+        prepare(folder)
+    assert not (folder / "out").exists()
+
+
 def test_results_below_the_inputs_are_no_images(folder):
     finish(prepare(folder, "in/results"))
     assert len(prepare(folder, "in/results").images) == 5

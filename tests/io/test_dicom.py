@@ -1,6 +1,7 @@
 """DICOM images are the same picture as in other formats; without pydicom they are named with the way out."""
 
 import builtins
+import sys
 
 import cv2
 import numpy as np
@@ -96,3 +97,50 @@ def test_without_pydicom_the_way_out_is_named(tmp_path, monkeypatch):
     for read in (read_image, read_image_size, page_count, open_source):
         with pytest.raises(InputError, match=r"a DICOM file, which needs pydicom.*OME-TIFF"):
             read(path)
+
+
+def write_slide(folder, image, levels=1):
+    """A whole slide in tiles of 32 pixels, each level half as large in a file of its own."""
+    pydicom = pytest.importorskip("pydicom", reason="extra 'dicom' is not installed")
+    series, paths = pydicom.uid.generate_uid(), []
+    for level in range(levels):
+        shown = image[:: 2**level, :: 2**level]
+        height, width = shown.shape[:2]
+        padded = np.pad(shown, ((0, -height % 32), (0, -width % 32), (0, 0)))
+        tiles = padded.reshape(padded.shape[0] // 32, 32, -1, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+        spacing, shared = pydicom.Dataset(), pydicom.Dataset()
+        spacing.PixelSpacing, spacing.SliceThickness = [0.00025 * 2**level] * 2, 0.001
+        shared.PixelMeasuresSequence = [spacing]
+        path = write(
+            folder / f"level{level}.dcm", np.ascontiguousarray(tiles), "RGB",
+            SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.6", SeriesInstanceUID=series, Modality="SM",
+            StudyInstanceUID="1.2.3", FrameOfReferenceUID="1.2.4", DimensionOrganizationType="TILED_FULL",
+            ImageType=["DERIVED" if level else "ORIGINAL", "PRIMARY", "VOLUME", "RESAMPLED" if level else "NONE"],
+            Rows=32, Columns=32, NumberOfFrames=len(tiles), TotalPixelMatrixRows=height,
+            TotalPixelMatrixColumns=width, SharedFunctionalGroupsSequence=[shared],
+        )  # fmt: skip
+        paths.append(path)
+    return paths
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_whole_slide_is_one_image(tmp_path, levels, caplog):
+    pytest.importorskip("openslide", reason="extra 'slides' is not installed")
+    image = np.tile(rgb(), (3, 2, 1))
+    for path in write_slide(tmp_path, image, levels):
+        assert page_count(path) == 1
+        with open_source(path) as source:
+            assert (source.height, source.width) == image.shape[:2]
+            assert source.microns_per_pixel == pytest.approx(0.25)
+            np.testing.assert_array_equal(source.read(20, 30, 70, 60), image[30:90, 20:90, ::-1])
+    assert ("give one file of a slide only" in caplog.text) == (levels > 1)
+
+
+@pytest.mark.parametrize("read", [read_image, read_image_size, page_count, open_source])
+def test_without_openslide_the_tiles_of_a_slide_are_no_images(tmp_path, read, monkeypatch):
+    (path,) = write_slide(tmp_path, rgb())
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    with pytest.raises(
+        InputError, match=r"level0\.dcm: a whole slide of 4 tiles.*bccd_d2\[slides\].*OME-TIFF"
+    ):
+        read(path)
