@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 
+import torch  # isort: skip
 from detectron2.modeling import build_model  # isort: skip
 
 from bccd_d2.commands import CommandParser
@@ -17,6 +18,10 @@ from bccd_d2.config import load_config
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.modeling.weights import load_weights, save_weights
 from bccd_d2.modeling.widening import widen
+
+
+def _model(config_file: str, options: list[str]) -> torch.nn.Module:
+    return build_model(load_config(config_file, ["MODEL.DEVICE", "cpu", *options]))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -31,10 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.output.exists() and not given.overwrite:
         raise InputError(f"{given.output} exists; give --overwrite to replace it, or another --output")
-    narrow, wide = (
-        build_model(load_config(given.config_file, ["MODEL.DEVICE", "cpu", *options]))
-        for options in ([], given.options)
-    )
+    narrow, wide = _model(given.config_file, []), _model(given.config_file, given.options)
     load_weights(narrow, given.weights)
     wide.load_state_dict(widen(narrow.state_dict(), wide.state_dict()))
     given.output.parent.mkdir(parents=True, exist_ok=True)
