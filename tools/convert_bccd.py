@@ -54,6 +54,10 @@ def convert(args: argparse.Namespace) -> int:
     options = conversion_options(args)
     common = {"workers": args.workers, "overwrite": args.overwrite, "skip_bad": args.skip_bad}
     if is_import(args):
+        for name in ("boxes", "min_area_relative", "fill_holes", "cut_touching"):
+            if getattr(args, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option}: for masks, but {args.root} holds annotations of another tool")
         summary = convert_annotations(
             args.root,
             args.output,

@@ -147,7 +147,7 @@ def _image(
         "typical_area": _plain(found.typical_area),
         "median_solidity": _plain(np.median(solidities) if len(solidities) else math.nan, 4),
         "classes": classes,
-        "found": dict(found.counts),
+        "found": found.counts,
         "empty": found.empty,
         "misfit": found.misfit,
         "separation": _plain(colours.separation, 4),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -61,13 +62,12 @@ class ImageIssues:
     empty: bool  # whether there is no cell at all
     misfit: bool  # whether the mask does not follow the colours of the image
     score: float  # weighted share of the image's cells that have an issue; images are ranked by it
-    counts: dict[Kind, int] = field(init=False)  # number of issues by kind
 
-    def __post_init__(self) -> None:
-        counts: dict[Kind, int] = dict.fromkeys(WEIGHTS, 0)
-        for issue in self.issues:
-            counts[issue.kind] += 1
-        object.__setattr__(self, "counts", counts)
+    @property
+    def counts(self) -> dict[Kind, int]:
+        """Number of issues by kind."""
+        found = Counter(issue.kind for issue in self.issues)
+        return {kind: found[kind] for kind in WEIGHTS}
 
 
 def typical_areas(measures: Sequence[ImageMeasures]) -> list[float]:

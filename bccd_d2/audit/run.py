@@ -55,6 +55,10 @@ def audit_dataset(
     ):
         if value is not None and value < least:
             raise InputError(f"{name} {value}, expected at least {least}")
+    if spec.mask.kind == "none":
+        raise InputError(
+            f"{root}: the dataset spec knows no masks, which are what is audited; expected another --spec"
+        )
     with staged_output(out, [PAGE_FILE, JSON_FILE], overwrite=overwrite) as staging:
         annotations = read_annotations(coco) if coco is not None else None
         faults: list[str] = []

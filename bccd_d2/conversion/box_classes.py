@@ -52,27 +52,26 @@ def make_class_source(
     if path is None and table.boxes is not None:
         path = find_below(root, table.boxes)
     if table.format == "yolo":  # which has its own places for them
-        return BoxClasses(partial(find_yolo, read_yolo_names(root), path), table)
+        return BoxClasses(table, partial(find_yolo, read_yolo_names(root), path))
     if path is None:
         raise InputError(
             "the dataset spec takes classes from boxes; expected --boxes, a file or folder with them"
         )
     if table.format == "bbbc041":
         read_bbbc041_files(path)  # what is wrong with it is said before the work
-        return BoxClasses(partial(find_bbbc041, path), table)
+        return BoxClasses(table, partial(find_bbbc041, path))
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; expected one file per image, {table.format}")
-    return (
-        PointClasses(path, table) if table.format == "points" else BoxClasses(partial(find_voc, path), table)
-    )
+    if table.format == "points":
+        return PointClasses(table, path)
+    return BoxClasses(table, partial(find_voc, path))
 
 
 @dataclass(frozen=True)
-class BoxClasses:
-    """Class source: the class of a component is that of the box that claims it."""
+class _TableClasses:
+    """What class sources with a table have in common."""
 
-    find: FindBoxes
-    table: ClassTable  # what their categories mean, and what becomes of what does not fit
+    table: ClassTable  # what categories mean, and what becomes of what does not fit
 
     @property
     def class_names(self) -> list[str]:
@@ -82,7 +81,16 @@ class BoxClasses:
     @property
     def info(self) -> Mapping[str, Any]:
         """Whether masks may be weak."""
-        return {"source": "boxes", "weak": self.table.without_component == WEAK}
+        points = self.table.format == "points"
+        weak = self.table.without_component == WEAK and not points
+        return {"source": "points" if points else "boxes", "weak": weak}
+
+
+@dataclass(frozen=True)
+class BoxClasses(_TableClasses):
+    """Class source: the class of a component is that of the box that claims it."""
+
+    find: FindBoxes
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
         """See :meth:`ClassSource.__call__`."""
@@ -109,24 +117,13 @@ class BoxClasses:
 
 
 @dataclass(frozen=True)
-class PointClasses:
+class PointClasses(_TableClasses):
     """Class source: the class of a component is that of the points on it, of several that of most.
 
     A component without a point becomes what the table says of components without box.
     """
 
     folder: Path  # of files ``STEM.txt`` with a line ``x y class`` for each cell, in pixels
-    table: ClassTable
-
-    @property
-    def class_names(self) -> list[str]:
-        """Classes of the table."""
-        return list(self.table.class_ids)
-
-    @property
-    def info(self) -> Mapping[str, Any]:
-        """Points have no weak masks."""
-        return {"source": "points", "weak": False}
 
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
         """See :meth:`ClassSource.__call__`."""

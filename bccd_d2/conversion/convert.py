@@ -15,7 +15,7 @@ from typing import Any
 
 import bccd_d2
 from bccd_d2.conversion.classes import ClassSource
-from bccd_d2.conversion.convert_image import AnnotationRule, ConvertedImage, Converter, ImageConverter
+from bccd_d2.conversion.convert_image import AnnotationRule, Converter, ImageConverter
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.pairs import ImageMaskPair, find_below, find_pairs, list_names, take_parts
 from bccd_d2.conversion.splits import (
@@ -141,13 +141,20 @@ def convert_pairs(
             }
             advice = "\n--skip-bad leaves such files out and lists them"
             for _, converted in map_files(converter, items, workers, "convert", faults, advice):
-                part = part_of[converted.record.stem]
-                used[part].append(converted.record.stem)
-                for annotation in converted.annotations:
+                record, annotations = converted.record, converted.annotations
+                part = part_of[record.stem]
+                used[part].append(record.stem)
+                for annotation in annotations:
                     annotation_id += 1
                     annotation["id"] = annotation_id
-                writers[part].add(converted.record.as_coco, converted.annotations)
-                _add_up(summary, converted, part)
+                image = {"id": record.id, "file_name": record.file_name}
+                writers[part].add({**image, "height": record.height, "width": record.width}, annotations)
+                summary.images[part] += 1
+                summary.instances[part] += len(annotations)
+                summary.events += converted.counts
+                summary.per_image.append(len(annotations))
+                for doubt in converted.doubts:
+                    summary.doubts.setdefault(doubt, []).append(record.file_name)
         if not any(used.values()):
             raise InputError(f"{root}: no usable pair left; first fault: {summary.faults[0]}")
         if summary.events["images without boxes"] == summary.images.total():
@@ -157,15 +164,6 @@ def convert_pairs(
         write_splits(staging / SPLITS_FILE, PlannedSplit(used, groups, missing), asdict(options.split))
     _log(summary)
     return summary
-
-
-def _add_up(summary: ConversionSummary, converted: ConvertedImage, part: str) -> None:
-    summary.images[part] += 1
-    summary.instances[part] += len(converted.annotations)
-    summary.events += converted.counts
-    summary.per_image.append(len(converted.annotations))
-    for doubt in converted.doubts:
-        summary.doubts.setdefault(doubt, []).append(converted.record.file_name)
 
 
 def _spread(numbers: Sequence[int]) -> set[int]:

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from bccd_d2.errors import InputError
 from bccd_d2.io.find_images import SUFFIXES as IMAGE_SUFFIXES
@@ -50,11 +49,6 @@ class ImageRecord:
     path: Path
     height: int  # native pixels
     width: int
-
-    @property
-    def as_coco(self) -> dict[str, Any]:
-        """Entry of COCO's ``images``."""
-        return {"id": self.id, "file_name": self.file_name, "height": self.height, "width": self.width}
 
 
 @dataclass(frozen=True)

@@ -140,34 +140,13 @@ def _start_opencv() -> None:
     cv2.setNumThreads(_opencv_threads_before_fork)
 
 
-def to_torchvision(
-    sample: dict[str, Any], image_id: int, image_format: str = "BGR"
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Convert a training sample of the mapper; ``image_id`` is unique in the data set.
-
-    Returns the image, (3, h, w) float32 RGB in [0, 1], and the target in pixels of it: ``boxes`` (N, 4) float32 xyxy,
-    ``labels`` (N,) int64 from 1 on, 0 being background, ``masks`` (N, h, w) uint8, ``area`` (N,) float32 pixels of each
-    mask, ``iscrowd`` (N,) int64, all 0, and ``image_id``, int64.
-    """
-    image = sample["image"].float() / 255
-    instances = sample["instances"]
-    masks = instances.gt_masks.tensor
-    target = {
-        "boxes": instances.gt_boxes.tensor.clone(),
-        "labels": instances.gt_classes + 1,
-        "masks": masks.to(torch.uint8),
-        "area": masks.flatten(1).sum(1).float(),
-        "iscrowd": torch.zeros(len(instances), dtype=torch.int64),
-        "image_id": torch.tensor(image_id, dtype=torch.int64),
-    }
-    return (image.flip(0) if image_format == "BGR" else image), target
-
-
 class TorchvisionCells(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
     """Map-style data set of training samples in torchvision's detection format; each access draws again.
 
     ``mapper`` is :class:`bccd_d2.data.dataset_mapper.BCCDDatasetMapper` for training, ``image_format`` its
-    ``INPUT.FORMAT``.
+    ``INPUT.FORMAT``. A sample is the image, (3, h, w) float32 RGB in [0, 1], and the target in pixels of it: ``boxes``
+    (N, 4) float32 xyxy, ``labels`` (N,) int64 from 1 on, 0 being background, ``masks`` (N, h, w) uint8, ``area`` (N,)
+    float32 pixels of each mask, ``iscrowd`` (N,) int64, all 0, and ``image_id``, the index.
     """
 
     def __init__(
@@ -182,4 +161,15 @@ class TorchvisionCells(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
         return len(self._dicts)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return to_torchvision(self._mapper(self._dicts[index]), index, self._image_format)
+        sample = self._mapper(self._dicts[index])
+        image, instances = sample["image"].float() / 255, sample["instances"]
+        masks = instances.gt_masks.tensor
+        target = {
+            "boxes": instances.gt_boxes.tensor.clone(),
+            "labels": instances.gt_classes + 1,
+            "masks": masks.to(torch.uint8),
+            "area": masks.flatten(1).sum(1).float(),
+            "iscrowd": torch.zeros(len(instances), dtype=torch.int64),
+            "image_id": torch.tensor(index, dtype=torch.int64),
+        }
+        return (image.flip(0) if self._image_format == "BGR" else image), target

@@ -204,7 +204,7 @@ def dataset_item(
 ) -> Figure:
     """One training sample as the network gets it: image, masks, boxes and classes, and the arrays that hold them.
 
-    ``image`` is (3, h, w) float RGB in [0, 1], ``target`` that of :func:`bccd_d2.data.loader.to_torchvision`.
+    ``image`` is (3, h, w) float RGB in [0, 1], ``target`` that of :class:`bccd_d2.data.loader.TorchvisionCells`.
     """
     figure = Figure(figsize=(15, 5.2), layout="constrained")
     plain, drawn, text = figure.subplots(1, 3, width_ratios=[1, 1, 1.0])

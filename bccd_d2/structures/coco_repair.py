@@ -281,7 +281,11 @@ class _Repair:
             reason = "boxes that are missing or some pixels off"
         elif not weak and _distance([*box[:2], box[2] - box[0], box[3] - box[1]], around) <= near:
             reason = "boxes with corners in place of width and height"
-        elif not weak and self.keep_boxes and _overlap(box, around) >= _ROUGH_BOX:
+        elif (
+            not weak
+            and self.keep_boxes
+            and coco_mask.iou(np.array([box], float), np.array([around], float), [0])[0, 0] >= _ROUGH_BOX
+        ):
             reason = "boxes that cover their outline roughly"
         else:
             raise InputError(f"bbox {box}, but the segmentation lies in {around}")
@@ -333,11 +337,6 @@ def _distance(box: Sequence[float], other: Sequence[float]) -> float:
     """Largest distance of two ``[x, y, width, height]`` at a side."""
     a, b = ([x, y, x + width, y + height] for x, y, width, height in (box, other))
     return max(abs(x - y) for x, y in zip(a, b))
-
-
-def _overlap(box: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two ``[x, y, width, height]``."""
-    return float(coco_mask.iou(np.array([box], np.float64), np.array([other], np.float64), [0])[0, 0])
 
 
 def _clipped(box: Sequence[float], height: int, width: int) -> list[float]:

@@ -155,6 +155,12 @@ def test_a_set_without_a_cell_still_makes_a_page(tmp_path):
     assert "The mask is empty." in page.words
 
 
+def test_a_data_set_without_masks_is_refused(smears, tmp_path):
+    with pytest.raises(InputError, match="the dataset spec knows no masks"):
+        main(["--root", str(smears), "--output", str(tmp_path / "out"), "--spec", "txl_pbc"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_existing_output_is_kept_unless_told_otherwise(smears, tmp_path, capsys):
     (tmp_path / "audit.json").write_text("mine")
     with pytest.raises(InputError, match=r"audit.json.*--overwrite"):

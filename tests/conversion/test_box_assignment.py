@@ -49,7 +49,7 @@ def boxes_of(names: list[str], corners: list, difficult: list[bool] | None = Non
 
 
 def assign(labels: np.ndarray, boxes: ImageBoxes | None, **changes: object):
-    return BoxClasses(lambda image: boxes, replace(TABLE, **changes))(RECORD, labels)
+    return BoxClasses(replace(TABLE, **changes), lambda image: boxes)(RECORD, labels)
 
 
 def area(assignment, label: int) -> int:

@@ -24,7 +24,7 @@ def assign(folder: Path, text: str | None, **table: str):
         "default": "normal",
         **table,
     }
-    source = PointClasses(folder, ClassTable.from_mapping(content))
+    source = PointClasses(ClassTable.from_mapping(content), folder)
     assert source.class_names == ["normal", "target"]
     return source(ImageRecord(1, "a", "a.png", folder / "a.png", 20, 40), LABELS)
 

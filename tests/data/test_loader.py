@@ -120,16 +120,12 @@ def test_images_of_rare_classes_are_repeated_as_their_frequency_asks(cfg):
     assert {found[k] for k in (0, 1, 2, 4)} <= {19, 20, 21}
 
 
-def torchvision_cells(tmp_path, masks, **extra):
-    cfg = get_bccd_cfg()
-    cfg.INPUT.AUGMENTATION.PRESET, cfg.INPUT.RANDOM_FLIP = "none", "none"
-    record = dataset_dict(tmp_path / "cells.png", masks, **extra)
-    return TorchvisionCells([record], BCCDDatasetMapper(cfg, True), cfg.INPUT.FORMAT)
-
-
 def test_image_and_target_are_those_of_the_sample(tmp_path):
     masks = [disc(60, 80, 20, 20, 9), disc(60, 80, 50, 30, 12)]
-    data = torchvision_cells(tmp_path, masks)
+    cfg = get_bccd_cfg()
+    cfg.INPUT.AUGMENTATION.PRESET, cfg.INPUT.RANDOM_FLIP = "none", "none"
+    record = dataset_dict(tmp_path / "cells.png", masks)
+    data = TorchvisionCells([record], BCCDDatasetMapper(cfg, True), cfg.INPUT.FORMAT)
     assert len(data) == 1
     image, target = data[0]
     assert image.dtype == torch.float32

@@ -560,6 +560,14 @@ def test_annotations_of_another_image_are_refused_or_left_out(tmp_path: Path) ->
     assert cells(document) == OUTLINED
 
 
+@pytest.mark.parametrize(
+    "options", [("--fill-holes", "9"), ("--cut-touching",), ("--min-area-relative", "0.1"), ("--boxes", "a")]
+)
+def test_options_for_masks_are_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
+    labelme(tmp_path)
+    refused(tmp_path, f"{options[0]}: for masks", "--from", "auto", *options)
+
+
 def test_what_is_not_recognised_is_said(tmp_path: Path) -> None:
     draw(tmp_path)
     refused(tmp_path, r"no image with a mask.*\n.*annotations of no known format; give --from")
