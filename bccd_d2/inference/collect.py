@@ -49,6 +49,7 @@ def collect(images: Images, outputs: Outputs, *, types: bool = False) -> BatchSu
     """
     found: list[dict[str, Any] | None] = []
     failures = []
+    written = []
     for path, name in images:
         record = outputs.record(name)
         if record is None or record["error"] is not None:
@@ -56,6 +57,9 @@ def collect(images: Images, outputs: Outputs, *, types: bool = False) -> BatchSu
             found.append(None)
         else:
             found += record["images"]
+            written.append(set(record["formats"]))
+    # Formats of an earlier run have been written again with the others.
+    formats = set(outputs.formats).union(set.intersection(*written) if written else ())
     results = [(number, image) for number, image in enumerate(found, start=1) if image is not None]
     names = [image["name"] for _, image in results]
     counts = [Counts(**image["counts"]) for _, image in results]
@@ -63,9 +67,9 @@ def collect(images: Images, outputs: Outputs, *, types: bool = False) -> BatchSu
     total = add_counts(counts)
     found_types: list[Row] = []
     write = outputs.storage.write
-    if "coco" in outputs.formats:
+    if "coco" in formats:
         write(PREDICTIONS, lambda path: _write_predictions(outputs, results, path))
-    if "csv" in outputs.formats:
+    if "csv" in formats:
         write(CELLS, lambda path: _join_tables(outputs, names, path))
         rows = [
             *(row for one, part in zip(names, counts) for row in count_rows(one, part, quality[one].flags)),

@@ -183,7 +183,11 @@ class CellFinder:
         """
         options = options or self.options
         scale = self.magnification_of(source, options).scale
-        overlap = self._overlap(options) / scale
+        overlap: float | None = options.overlap
+        if overlap is None:
+            typical = round(_OVERLAP_DIAMETERS * self.training_diameter) or _UNKNOWN_OVERLAP
+            overlap = min(typical, options.tile_size // 2)
+        overlap /= scale
         stride = _COARSEST_STRIDE / (scale * self.preprocessor.scale)
         whole = stride >= 1 and abs(stride - round(stride)) < 1e-6
         tiles = plan_tiles(
@@ -199,7 +203,7 @@ class CellFinder:
         full = done = 0
 
         def read(tile: Tile) -> NDArray[np.uint8]:
-            return self._prepare(source.read(tile.x, tile.y, tile.width, tile.height), scale, statistics)
+            return self.prepare(source.read(tile.x, tile.y, tile.width, tile.height), scale, statistics)
 
         batch_size = options.batch_size or self.network.batch_size
         for batch in _read_ahead(read, tiles, batch_size):
@@ -275,28 +279,29 @@ class CellFinder:
         statistics = self._statistics(source)
 
         def detect(image: NDArray[np.uint8]) -> Detected:
-            found = self._detect_few(self._prepare(image, 1.0, statistics)).resized(*image.shape[:2])
+            found = self._detect_few(self.prepare(image, 1.0, statistics)).resized(*image.shape[:2])
             return found.boxes, found.scores, found.classes
 
         red = red_cell_classes(self.class_names)
         return DiameterEstimator(detect, self.training_diameter, red).estimate(source)
 
-    def prepare(self, image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-        """A whole image (height, width, 3) uint8 BGR as the network takes it: (h, w, 3) uint8 in network pixels and the
-        network's colour order; ``scale``: pixels at the magnification of the training images per native pixel.
+    def prepare(
+        self, image: NDArray[np.uint8], scale: float, statistics: ColorStatistics | None = None
+    ) -> NDArray[np.uint8]:
+        """An image (height, width, 3) uint8 BGR as the network takes it: (h, w, 3) uint8 in network pixels and the
+        network's colour order.
+
+        ``scale`` is pixels at the magnification of the training images per native pixel; ``statistics`` are those of
+        the whole image that this is a part of, ``None`` where this is a whole one.
         """
-        return self._prepare(image, scale, self._statistics(ArraySource(image)))
+        if statistics is None:
+            statistics = self._statistics(ArraySource(image))
+        size = scaled_size(image.shape[0], image.shape[1], scale * self.preprocessor.scale)
+        return self.preprocessor.colors.apply(resize_image(self._ordered(image), *size), statistics)
 
     def _detect_few(self, image: NDArray[np.uint8]) -> Detections:
         """Detections of one prepared image that shows a few dozen cells at most."""
         return self.network([image])[0]
-
-    def _overlap(self, options: PredictionOptions) -> float:
-        """Of tiles, in pixels at the magnification of the training images."""
-        if options.overlap is not None:
-            return options.overlap
-        diameters = _OVERLAP_DIAMETERS * self.training_diameter
-        return min(round(diameters) or _UNKNOWN_OVERLAP, options.tile_size // 2)
 
     def _statistics(self, source: ImageSource) -> ColorStatistics:
         colors = self.preprocessor.colors
@@ -307,13 +312,6 @@ class CellFinder:
         if self.preprocessor.image_format == "BGR":
             return image
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-    def _prepare(
-        self, image: NDArray[np.uint8], scale: float, statistics: ColorStatistics
-    ) -> NDArray[np.uint8]:
-        """A part of an image as :meth:`prepare`, by the statistics of the whole."""
-        size = scaled_size(image.shape[0], image.shape[1], scale * self.preprocessor.scale)
-        return self.preprocessor.colors.apply(resize_image(self._ordered(image), *size), statistics)
 
 
 def _read_ahead(

@@ -132,9 +132,12 @@ def test_finished_images_are_skipped_until_something_changes(folder):
     assert run(folder, outputs(folder, key="model 2"))[1] == ["a.png", "b.png", "c.png"]
 
 
-def test_a_further_format_makes_the_images_anew_and_keeps_the_earlier_ones(folder):
+def test_a_further_format_is_written_for_all_images_and_the_earlier_ones_again(folder):
     run(folder, outputs(folder))
+    cv2.imwrite(str(folder / "c.png"), smear((5, 5, 40)))
     assert len(run(folder, outputs(folder, ("geojson",)))[1]) == 3
+    assert len(json.loads((folder.parent / "out" / "predictions.json").read_text())) == 4
+    assert len(pd.read_csv(folder.parent / "out" / "cells.csv")) == 4
     assert run(folder, outputs(folder))[1] == []
     assert run(folder, outputs(folder, ("coco", "geojson", "csv")))[1] == []
 

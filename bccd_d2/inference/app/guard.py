@@ -1,16 +1,22 @@
-"""Between the network and the page: so many requests a minute, headers for browsers, the server itself."""
+"""Between the network and the page: limits of requests and their bodies, headers for browsers, the server itself."""
 
 from __future__ import annotations
 
+import json
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import uvicorn
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bccd_d2.errors import InputError
+from bccd_d2.inference.app.sessions import LimitError
+
+_MOST_JSON = 2**20
 _MOST_CONNECTIONS = 200
 _POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
@@ -70,6 +76,37 @@ class Guard:
 def client_of(scope: Mapping[str, Any]) -> str:
     """Address of the client of a request."""
     return str((scope.get("client") or ("",))[0])
+
+
+async def chunks(request: Request, most: int, name: str) -> AsyncIterator[bytes]:
+    """The body of a request, piece by piece; a LimitError once it is longer than ``most`` bytes."""
+    size = int(request.headers.get("content-length") or 0)
+    if size <= most:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > most:
+                break
+            yield chunk
+    if size > most:
+        raise LimitError(f"{name}: larger than the {most / 1e6:g} MB that this page accepts")
+
+
+async def read_body(request: Request) -> bytes:
+    """The body of a small request."""
+    return b"".join([chunk async for chunk in chunks(request, _MOST_JSON, "request")])
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The body of a small request, a JSON object; an InputError if it is none."""
+    body = await read_body(request)
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"expected JSON ({error})") from error
+    if not isinstance(given, dict):
+        raise InputError("expected a JSON object")
+    return given
 
 
 def listen(host: str, port: int) -> socket.socket:

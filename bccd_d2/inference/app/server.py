@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import tempfile
 import threading
@@ -35,7 +34,7 @@ from starlette.routing import Route
 
 from bccd_d2.errors import InputError
 from bccd_d2.inference.app.fields import CellFilter, Field, FoundCells
-from bccd_d2.inference.app.guard import Guard, RateLimit, client_of
+from bccd_d2.inference.app.guard import Guard, RateLimit, chunks, client_of, read_body, read_json
 from bccd_d2.inference.app.results import smear_report, write_zip
 from bccd_d2.inference.app.sessions import LimitError, PredictionThread, Session, Sessions, safe_suffix
 from bccd_d2.inference.cell_types import CellTyper
@@ -49,7 +48,6 @@ COOKIE = "bccd_d2_session"
 EXAMPLES = {"synthetic smear 1": 41, "synthetic smear 2": 43, "blurred smear": 31}
 """Seeds by name."""
 _TEMPLATES = "bccd_d2.inference.app"
-_MOST_JSON = 2**20
 _UPLOAD_SECONDS = 900
 _HOUSEKEEPING_SECONDS = 30
 _CHUNK = 2**18
@@ -140,7 +138,7 @@ class Page:
 
     async def login(self, request: Request) -> Response:
         """Take the password."""
-        given = parse_qs((await _body(request)).decode("utf-8", "replace")).get("password", [""])[0]
+        given = parse_qs((await read_body(request)).decode("utf-8", "replace")).get("password", [""])[0]
         return self._let_in(request, given)
 
     def _let_in(self, request: Request, given: str) -> Response:
@@ -197,7 +195,7 @@ class Page:
         file = session.new_folder() / f"image{safe_suffix(name)}"
         try:
             with anyio.fail_after(_UPLOAD_SECONDS), file.open("wb") as target:
-                async for chunk in _chunks(request, round(most * 1e6), name):
+                async for chunk in chunks(request, round(most * 1e6), name):
                     await run_in_threadpool(target.write, chunk)
         except (InputError, TimeoutError, ClientDisconnect, OSError):
             session.discard(file)
@@ -255,7 +253,7 @@ class Page:
         delete it or bring it back: ``deleted``. A ``type`` of ``null`` is that of the classifier, as after a new class.
         """
         field, _ = self._found(request)
-        given = await _json(request)
+        given = await read_json(request)
         return await run_in_threadpool(self._correct, field, given, request.path_params.get("cell"))
 
     def _correct(self, field: Field, given: dict[str, Any], number: int | None) -> Response:
@@ -416,32 +414,3 @@ def _parts(file: BinaryIO) -> Iterator[bytes]:
     with file:
         while part := file.read(_CHUNK):
             yield part
-
-
-async def _chunks(request: Request, most: int, name: str) -> AsyncIterator[bytes]:
-    """The body, as long as it is not longer than ``most``."""
-    size = int(request.headers.get("content-length") or 0)
-    if size <= most:
-        size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > most:
-                break
-            yield chunk
-    if size > most:
-        raise LimitError(f"{name}: larger than the {most / 1e6:g} MB that this page accepts")
-
-
-async def _body(request: Request) -> bytes:
-    return b"".join([chunk async for chunk in _chunks(request, _MOST_JSON, "request")])
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    body = await _body(request)
-    try:
-        given = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"expected JSON ({error})") from error
-    if not isinstance(given, dict):
-        raise InputError("expected a JSON object")
-    return given
