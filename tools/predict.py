@@ -32,7 +32,7 @@ from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER
 from bccd_d2.inference.predictor import check_device
 from bccd_d2.inference.quality import FLAGS
 from bccd_d2.inference.ray_engine import run_job_on_ray
-from bccd_d2.inference.smear_report import REPORT, publish_report, read_fields, render_report
+from bccd_d2.inference.smear_report import REPORT, read_fields, render_report
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
 from bccd_d2.io.storage import Storage
 
@@ -113,7 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
             fields = read_fields(job.images, job.outputs, given.max_pixels)
             title = Path(given.input[0]).name or given.input[0]
             page = render_report(fields, title, facts, summary.failures)
-            print(f"report: {publish_report(page, job.outputs)}")
+            place = job.outputs.storage.write(REPORT, lambda path: path.write_text(page, encoding="utf-8"))
+            print(f"report: {place}")
         return status
 
 

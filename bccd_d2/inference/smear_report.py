@@ -277,8 +277,3 @@ def _pictures(fields: Sequence[Field], wanted: Callable[[Mapping[str, Any]], boo
         place = (float(row["x_px"]), float(row["y_px"]), max(side, 8.0))
         pictures += [jpeg_uri(part, _CROP_PIXELS) for part in fields[index].crops([place])]
     return pictures
-
-
-def publish_report(text: str, outputs: Outputs) -> str:
-    """Write the page into an output folder; its path."""
-    return outputs.storage.write(REPORT, lambda path: path.write_text(text, encoding="utf-8"))

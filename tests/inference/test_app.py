@@ -305,6 +305,7 @@ def test_no_path_leads_out_of_the_page(client, field):
         ("", "image", ""),
         ("x" * 300 + ".jpg", "x" * 100, ".jpg"),
         ("Ärzte 5 µm (2).tiff", "Ärzte 5 µm (2)", ".tiff"),
+        ("ä" * 90 + "/" + "b" * 90 + ".png", "ä" * 28 + " - " + "b" * 90, ".png"),
     ],
 )
 def test_names_are_made_safe(name, clean, suffix):

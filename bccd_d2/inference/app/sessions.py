@@ -25,7 +25,7 @@ from bccd_d2.io.find_images import is_clutter
 from bccd_d2.io.images import page_count
 
 _CHUNK = 2**20
-_LONGEST_NAME = 100
+_LONGEST_PART, _LONGEST_NAME = 100, 150  # in characters; in bytes, as names of results are longer
 
 
 class LimitError(InputError):
@@ -187,8 +187,9 @@ def _pages(file: Path) -> int:
 def clean_name(name: str) -> str:
     """A file name for all systems without its suffix, folders in front of it; never one that leads elsewhere."""
     parts = PurePosixPath(name.replace("\\", "/")).with_suffix("").parts if name.strip("./\\ ") else ()
-    clean = [re.sub(r"[^\w\-+()., ]", "_", part)[:_LONGEST_NAME].strip(". ") for part in parts[-3:]]
-    return " - ".join(part for part in clean if part) or "image"
+    clean = [re.sub(r"[^\w\-+()., ]", "_", part)[:_LONGEST_PART].strip(". ") for part in parts[-3:]]
+    name = " - ".join(part for part in clean if part)
+    return name.encode()[-_LONGEST_NAME:].decode(errors="ignore").strip(". ") or "image"
 
 
 def safe_suffix(name: str) -> str:
