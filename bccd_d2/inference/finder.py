@@ -18,7 +18,6 @@ from bccd_d2.data.preprocessing import ColorStatistics, ImagePreprocessor, resiz
 from bccd_d2.errors import InputError
 from bccd_d2.inference.classical import split_merged, without_overlaps
 from bccd_d2.inference.magnification import (
-    Detected,
     DiameterEstimate,
     DiameterEstimator,
     Magnification,
@@ -278,9 +277,8 @@ class CellFinder:
         """
         statistics = self._statistics(source)
 
-        def detect(image: NDArray[np.uint8]) -> Detected:
-            found = self._detect_few(self.prepare(image, 1.0, statistics)).resized(*image.shape[:2])
-            return found.boxes, found.scores, found.classes
+        def detect(image: NDArray[np.uint8]) -> Detections:
+            return self._detect_few(self.prepare(image, 1.0, statistics)).resized(*image.shape[:2])
 
         red = red_cell_classes(self.class_names)
         return DiameterEstimator(detect, self.training_diameter, red).estimate(source)

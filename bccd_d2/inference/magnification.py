@@ -19,10 +19,9 @@ from bccd_d2.data.preprocessing import resize_image, scaled_size
 from bccd_d2.errors import InputError
 from bccd_d2.inference.measurements import NUCLEATED
 from bccd_d2.io.sources import ImageSource
+from bccd_d2.structures.detections import Detections
 
-Detected = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.integer]]
-"""Boxes (N, 4) xyxy in pixels of the image, scores (N,) in [0, 1], class indices (N,)."""
-Detect = Callable[[NDArray[np.uint8]], Detected]
+Detect = Callable[[NDArray[np.uint8]], Detections]
 """Finds cells in an image (height, width, 3) uint8 BGR that is magnified as the training images are."""
 
 SMALLEST, LARGEST = 20.0, 400.0
@@ -113,15 +112,13 @@ class _Look:
 
 class DiameterEstimator:
     """Estimates the diameter of red cells; ``training_diameter`` is that of the training images in pixels, ``classes``
-    are the indices of the classes that are red cells, ``None`` for all.
+    are the indices of the classes that are red cells.
     """
 
-    def __init__(
-        self, detect: Detect, training_diameter: float, classes: Collection[int] | None = None
-    ) -> None:
+    def __init__(self, detect: Detect, training_diameter: float, classes: Collection[int]) -> None:
         self._detect = detect
         self._training_diameter = training_diameter
-        self._classes = None if classes is None else sorted(classes)
+        self._classes = sorted(classes)
         steps = sorted(range(-10, 11), key=lambda step: (abs(step), step))
         margin = math.sqrt(_STEP)
         self._assumed = [
@@ -161,11 +158,9 @@ class DiameterEstimator:
         x = min(max(0, round(place[0] - width / 2)), source.width - width)
         y = min(max(0, round(place[1] - height / 2)), source.height - height)
         part = resize_image(source.read(x, y, width, height), *scaled_size(height, width, scale))
-        boxes, scores, classes = self._detect(part)
-        chosen = scores >= _MIN_SCORE
-        if self._classes is not None:
-            chosen &= np.isin(classes, self._classes)
-        boxes, scores = np.asarray(boxes[chosen], np.float64), np.asarray(scores[chosen], np.float64)
+        found = self._detect(part)
+        chosen = (found.scores >= _MIN_SCORE) & np.isin(found.classes, self._classes)
+        boxes, scores = found.boxes[chosen].astype(np.float64), found.scores[chosen].astype(np.float64)
         sides, cut = boxes[:, 2:] - boxes[:, :2], np.empty((len(boxes), 2), bool)
         margin = 0.02 * self._training_diameter
         for axis, length in enumerate((part.shape[1], part.shape[0])):

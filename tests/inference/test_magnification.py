@@ -6,6 +6,7 @@ import pytest
 
 from bccd_d2.inference.magnification import DiameterEstimate, DiameterEstimator, combine, red_cell_classes
 from bccd_d2.io.sources import ArraySource
+from bccd_d2.structures.detections import Detections
 
 TRAINING = 40.0
 BACKGROUND, RED, WHITE = 230, 120, 40
@@ -39,17 +40,24 @@ class DiscDetector:
             else:
                 continue
             classes.append(int(image[..., 1][labels == label].mean() < 80))
-        return (
-            loose(np.array(boxes, np.float32).reshape(-1, 4)),
-            np.array(scores, np.float32),
-            np.array(classes, np.int64),
-        )
+        return detections(image, boxes, scores, classes)
 
 
-def loose(boxes):
-    """Boxes xyxy that are larger than the cells in them, as networks draw them."""
+def detections(image, boxes, scores, classes):
+    """Boxes xyxy are made larger than the cells in them, as networks draw them."""
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
     margin = (boxes[:, 2:] - boxes[:, :2]) * (1 / 0.9 - 1) / 2
-    return np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
+    return Detections(
+        *image.shape[:2],
+        np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1),
+        np.array(classes, np.int64),
+        np.array(scores, np.float32),
+        np.ones((len(boxes), 1, 1), np.float32),
+    )
+
+
+def estimate(detector, source, classes=(0, 1)):
+    return DiameterEstimator(detector, TRAINING, classes).estimate(source)
 
 
 def field(diameter, side=None, gap=1.3, white=()):
@@ -71,7 +79,7 @@ def field(diameter, side=None, gap=1.3, white=()):
 @pytest.mark.parametrize("diameter", [20, 30, 40, 57, 80, 160, 300, 400])
 @pytest.mark.parametrize("parts", [False, True])
 def test_discs_of_any_size_are_measured(diameter, parts):
-    found = DiameterEstimator(DiscDetector(parts), TRAINING).estimate(field(diameter))
+    found = estimate(DiscDetector(parts), field(diameter))
     assert found.diameter == pytest.approx(diameter, rel=0.1)
     assert not found.doubt
     assert found.cells >= 8
@@ -79,21 +87,19 @@ def test_discs_of_any_size_are_measured(diameter, parts):
 
 def test_cells_that_the_part_cuts_do_not_bias_the_median():
     # Most discs that a part shows are cut at this gap.
-    found = DiameterEstimator(DiscDetector(), TRAINING).estimate(field(60, gap=1.1))
+    found = estimate(DiscDetector(), field(60, gap=1.1))
     assert found.diameter == pytest.approx(60, rel=0.06)
 
 
 def test_white_cells_do_not_count_where_the_classes_tell():
     source = field(40, 600, gap=1.9, white=range(0, 200, 2))
-    one = DiameterEstimator(DiscDetector(), TRAINING, classes=[0]).estimate(source)
+    one = estimate(DiscDetector(), source, [0])
     assert one.diameter == pytest.approx(40, rel=0.06)
     assert not one.doubt
 
 
 def test_an_image_without_cells_has_no_diameter():
-    found = DiameterEstimator(DiscDetector(), TRAINING).estimate(
-        ArraySource(np.full((300, 400, 3), 230, np.uint8))
-    )
+    found = estimate(DiscDetector(), ArraySource(np.full((300, 400, 3), 230, np.uint8)))
     assert found == DiameterEstimate(None, 0, "too few cells found")
     assert str(found) == "unknown (too few cells found)"
 
@@ -102,7 +108,7 @@ def test_few_cells_are_unsure():
     image = np.full((150, 150, 3), BACKGROUND, np.uint8)
     for centre in ((50, 50), (100, 100)):
         cv2.circle(image, centre, 20, (RED, RED, RED), cv2.FILLED)
-    found = DiameterEstimator(DiscDetector(), TRAINING).estimate(ArraySource(image))
+    found = estimate(DiscDetector(), ArraySource(image))
     assert found.diameter == pytest.approx(40, rel=0.08)
     assert found.doubt and "few cells" in str(found)
 
@@ -114,11 +120,11 @@ def test_two_looks_that_disagree_are_unsure():
     answers = iter(few)
 
     def detect(image):
-        boxes = loose(np.array(next(answers), np.float32))
-        return boxes, np.full(len(boxes), 0.9, np.float32), np.zeros(len(boxes), np.int64)
+        boxes = next(answers)
+        return detections(image, boxes, [0.9] * len(boxes), [0] * len(boxes))
 
     source = ArraySource(np.full((600, 600, 3), 200, np.uint8))
-    found = DiameterEstimator(detect, TRAINING).estimate(source)
+    found = estimate(detect, source)
     assert found.diameter == pytest.approx(40) and found.cells == 9
     assert found.doubt == "two scales disagree: 40 and 75 px"
 

@@ -233,13 +233,6 @@ def test_tiles_are_no_larger_than_the_image_needs():
     assert {t.width for t in plan_tiles(20_000, 20_000, 4096, 256)} == {3547}
 
 
-def test_the_number_of_tiles_grows_with_the_area():
-    few, many = (len(plan_tiles(side, side, 1664, 256, 128)) for side in (10_000, 20_000))
-    # 1664 - 256 = 1408 = 11 * 128; ceil(9744 / 1408) = 7 and ceil(19744 / 1408) = 15 tiles.
-    assert few == 7 * 7
-    assert many == 15 * 15
-
-
 def test_noise_and_uneven_light_are_empty_and_the_palest_cell_is_not():
     rng = np.random.default_rng(0)
     light = np.linspace(180, 235, 800)[None, :, None] + np.array([0, -8, 5])
