@@ -46,9 +46,8 @@ from bccd_d2.io.storage import Storage, is_url
 
 # Of the images of one folder and size so many are looked at for the diameter of their red cells.
 _SAMPLED_IMAGES = 5
-_MAX_NAME_BYTES = (
-    210  # of the 255 of a file name; the rest is for the page, the suffix and the unfinished file
-)
+# Of the 255 of a file name; the rest is for the page, the suffix and the unfinished file.
+_MAX_NAME_BYTES = 210
 
 
 @dataclass(frozen=True)
