@@ -65,19 +65,15 @@ def read_voc(path: Path | str) -> ImageBoxes:
         name = (element.findtext("name") or "").strip()
         if not name:
             raise InputError(f"{where}: no <name>, expected a category")
-        corners.append(_voc_corners(element, where))
+        box = element.find("bndbox")
+        if box is None:
+            raise InputError(f"{where}: no <bndbox>, expected one")
+        texts = [(box.findtext(key) or "").strip() for key in VOC_CORNERS]
+        x0, y0, x1, y1 = _corners(texts, [f"{where}: {key}" for key in VOC_CORNERS], where)
+        corners.append((x0 - 1, y0 - 1, x1, y1))
         names.append(name)
         difficult.append((element.findtext("difficult") or "").strip() in ("1", "true", "True"))
     return make_boxes(str(path), corners, names, difficult, _voc_size(root, path))
-
-
-def _voc_corners(element: Element, where: str) -> tuple[int, int, int, int]:
-    box = element.find("bndbox")
-    if box is None:
-        raise InputError(f"{where}: no <bndbox>, expected one")
-    texts = [(box.findtext(key) or "").strip() for key in VOC_CORNERS]
-    x0, y0, x1, y1 = _corners(texts, [f"{where}: {key}" for key in VOC_CORNERS], where)
-    return x0 - 1, y0 - 1, x1, y1
 
 
 def _voc_size(root: Element, path: Path) -> tuple[int, int] | None:

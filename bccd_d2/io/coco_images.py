@@ -80,12 +80,7 @@ def check_file(path: Path, root: Path | None = None) -> tuple[list[str], Path | 
 
 
 def image_faults(images: Sequence[Mapping[str, Any]], root: Path) -> Iterator[str]:
-    """What is wrong with the files of images: they are not there, are no images, or have another size.
-
-    Args:
-        images: with ``id``, ``file_name``, ``height`` and ``width``.
-        root: folder that ``file_name`` is relative to.
-    """
+    """What is wrong with the files of COCO images below ``root``: not there, no images, or of another size."""
     for image in tqdm(images, "check images", unit="image", disable=None, leave=False):
         path = image_path(root, image["file_name"])
         if not path.is_file():

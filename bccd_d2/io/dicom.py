@@ -17,10 +17,8 @@ _MICRONS_PER_MILLIMETRE = 1000.0
 
 
 def read_header(path: Path) -> Any:
-    """The data set of a DICOM file without its pixels.
-
-    Raises:
-        InputError: pydicom is not installed, or the file is broken or holds no image.
+    """The data set of a DICOM file without its pixels. Raises InputError where pydicom is not installed, or the file is
+    broken or holds no image.
     """
     try:
         import pydicom
@@ -59,17 +57,10 @@ def microns_per_pixel(header: Any) -> float | None:
 
 
 def read_frame(path: Path, number: int) -> tuple[NDArray[Any], int]:
-    """Pixels of a frame and the bits of the camera.
+    """Pixels of a frame, counted from 0, as (height, width, 3) BGR, and the bits of the camera.
 
-    Args:
-        path: of the file.
-        number: of the frame, from 0 on.
-
-    Returns:
-        (height, width, 3) BGR as stored; grey levels of MONOCHROME1, whose smallest is white, are reversed.
-
-    Raises:
-        InputError: the file is broken, is compressed in a way that is not read, or has other colours.
+    Levels are as stored, but for those of MONOCHROME1, whose smallest is white: they are reversed. Raises InputError
+    for a file that is broken, is compressed in a way that is not read, or has other colours.
     """
     read_header(path)
     import pydicom

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,31 +20,16 @@ _INVERTED, _UNRELATED = -0.3, 0.3
 _CLEARLY = 0.2  # by so much a turned mask must fit better to count as the right one
 
 
-@dataclass(frozen=True)
-class MaskFit:
+class MaskFit(NamedTuple):
     """How well a mask lies on what its image shows."""
 
     # Share of the mask that Otsu's foreground covers, less that of the rest (Youden, "Index for rating diagnostic
     # tests", Cancer 3, 1950): 1 for a perfect mask, 0 for one of another image, -1 for an inverted one; not a
     # number where the mask is empty or full.
     fit: float
-    # The same of the mask turned as the image is turned by its orientation; not a number where it is not.
-    turned: float
-
-    @property
-    def is_inverted(self) -> bool:
-        """Whether the image shows cells where the mask has none, and the other way round."""
-        return self.fit < _INVERTED
-
-    @property
-    def is_unrelated(self) -> bool:
-        """Whether the mask might lie anywhere."""
-        return self.fit < _UNRELATED
-
-    @property
-    def fits_turned(self) -> bool:
-        """Whether the mask lies on the image as it is stored, before its orientation."""
-        return self.turned > self.fit + _CLEARLY
+    is_inverted: bool  # the image shows cells where the mask has none, and the other way round
+    is_unrelated: bool  # the mask might lie anywhere
+    fits_turned: bool  # the mask lies on the image as it is stored, before its orientation
 
 
 def fills_image(bbox: Sequence[float], area: float, height: int, width: int) -> bool:
@@ -80,7 +65,9 @@ def measure_fit(image: NDArray[np.uint8], mask: NDArray[np.bool_], orientation: 
     small = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST).view(bool)
     turned = upright(small, orientation)
     comparable = orientation != 1 and turned.shape == small.shape
-    return MaskFit(_youden(foreground, small), _youden(foreground, turned) if comparable else float("nan"))
+    fit = _youden(foreground, small)
+    fits_turned = comparable and _youden(foreground, turned) > fit + _CLEARLY
+    return MaskFit(fit, fit < _INVERTED, fit < _UNRELATED, fits_turned)
 
 
 def _youden(foreground: NDArray[np.bool_], mask: NDArray[np.bool_]) -> float:

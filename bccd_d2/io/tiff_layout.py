@@ -21,17 +21,12 @@ RGB_ADVICE = "save it as RGB (Fiji: Image > Type > RGB Color), or the channel th
 
 
 def check_directories(file: tifffile.TiffFile, name: str) -> None:
-    """Refuse a TIFF whose chain of directories leads back, or does not fit into the file: to read it takes minutes.
-
-    Raises:
-        InputError: the chain is damaged so.
+    """Raise InputError for a TIFF whose chain of directories leads back, or does not fit into the file: to read it
+    takes minutes.
     """
     layout, handle = file.tiff, file.filehandle
-    position, total, seen = (
-        layout.offsetsize,
-        0,
-        set[int](),
-    )  # where the header holds the place of the first one
+    position = layout.offsetsize  # where the header holds the place of the first one
+    total, seen = 0, set[int]()
     while True:
         handle.seek(position)
         encoded = handle.read(layout.offsetsize)

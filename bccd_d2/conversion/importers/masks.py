@@ -69,10 +69,8 @@ def read_label_file(path: Path, images: ImageFiles, result: Imported) -> list[Im
 
 
 def read_label_table(path: Path) -> dict[int, tuple[str, float]] | None:
-    """Class and score by label, of the table beside a label image; ``None`` where there is none.
-
-    Raises:
-        InputError: a row cannot be read.
+    """Class and score by label, of the table beside a label image; ``None`` where there is none. Raises InputError for
+    a row that cannot be read.
     """
     table = path.with_suffix(".csv")
     if not table.is_file():
@@ -104,9 +102,8 @@ def read_seg(path: Path) -> dict[str, Any]:
     stream = io.BytesIO(content)
     try:
         version = np.lib.format.read_magic(stream)
-        read_header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
+        lib = np.lib.format
+        read_header = lib.read_array_header_1_0 if version == (1, 0) else lib.read_array_header_2_0
         shape, _, dtype = read_header(stream)
         if shape != () or not dtype.hasobject:
             raise InputError(f"{path}: an array of {shape} {dtype}, expected Cellpose's dictionary")
