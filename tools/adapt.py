@@ -123,7 +123,11 @@ def adapt_own_types(args: argparse.Namespace) -> None:
     figure = worst_cells(crops, result.probabilities, result.validation.labels, card.types)
     sheet = save_figure(figure, args.output / f"{start.stem}_worst.png")
     print(f"\n{found.table()}\n")
-    if found.after.macro_f1 <= found.before.macro_f1:
+    if found.kept_start:
+        print(
+            "The adapted classifier is worse on the held-back cells: the folder holds the start. Give more cells."
+        )
+    elif found.after.macro_f1 <= found.before.macro_f1:
         print("Macro F1 did not become better: give more cells, or keep the classifier that you have.")
     print(f"classifier: {found.weights}; {sheet} shows the held-back cells it errs on most")
 

@@ -50,6 +50,7 @@ class TypeAdaptation:
     known: frozenset[str]  # types that the start has
     before: TypeMetrics
     after: TypeMetrics
+    kept_start: bool  # the adapted classifier has the same types and was worse, so the folder holds the start
 
     def table(self) -> str:
         """The figures as a table in Markdown; a type that the start does not have counts as 0 in its macro F1."""
@@ -86,7 +87,8 @@ def adapt_types(
     ``cells.csv`` of the prediction with its column ``type`` corrected, whose ``images`` are in a folder; there
     ``diameter_px`` replaces what the table says of the magnification. ``start`` is the ``.safetensors`` file of a
     classifier. ``options`` are keys and values of ``configs/types``, such as ``epochs 60``. Raises InputError for bad
-    input, before the training.
+    input, before the training. Where types are the start's and the adapted classifier is worse on the held-back cells,
+    ``output`` gets the start.
     """
     weights = output / start.name
     if weights.resolve() == start.resolve():
@@ -104,8 +106,9 @@ def adapt_types(
     crops = replace(crops, labels=np.array([new_card.types.index(name) for name in types])[crops.labels])
     training = _training(start, new_card, card, crops, own, options)
     result = train_types(training, crops, None, device, start=start_from(classifier, new_card))
-    save_classifier(result.classifier, output, start.stem)
-    return _compare(classifier, result, weights)
+    found = _compare(classifier, result, weights)
+    save_classifier(classifier if found.kept_start else result.classifier, output, start.stem)
+    return found
 
 
 def _read_folders(folder: Path, card: TypeCard, diameter_px: float | None) -> tuple[TypeCrops, list[str]]:
@@ -330,5 +333,6 @@ def _compare(start: TypeClassifier, result: TypeResult, weights: Path) -> TypeAd
     truth = np.array([names.index(card.groups.get(name, name)) for name in card.types])[
         result.validation.labels
     ]
-    metrics = (measure_types(found, truth) for found in (before, after))
-    return TypeAdaptation(result, weights, names, frozenset(reported), *metrics)
+    first, last = (measure_types(found, truth) for found in (before, after))
+    kept_start = card.types == old.types and last.macro_f1 < first.macro_f1
+    return TypeAdaptation(result, weights, names, frozenset(reported), first, last, kept_start)

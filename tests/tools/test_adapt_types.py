@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -118,6 +119,32 @@ def test_a_corrected_table_keeps_the_types_of_the_start_and_counts_what_it_leave
     about = yaml.safe_load((tmp_path / "ours" / "types_white.yaml").read_text())["about"]
     counts = about["training"]["cells"], sum(about["validation"]["cells"].values())
     assert counts == (6, 3)  # images are held back, of three cells each
+
+
+def test_a_worse_classifier_of_the_same_types_leaves_the_start(start, tmp_path, monkeypatch, capsys):
+    crops = write_crops(tmp_path / "crops", lymphocyte=3, myelocyte=3)
+    scores = iter((0.9, 0.8))  # before, after
+    measure = adapt_types.measure_types
+    monkeypatch.setattr(adapt_types, "measure_types", lambda *a: replace(measure(*a), macro_f1=next(scores)))
+    given = ["--types", crops, "--diameter", 20, "--weights", start, "--output", tmp_path / "ours"]
+    adapt(*given, "epochs", 1)
+    assert "the folder holds the start" in capsys.readouterr().out
+    assert (tmp_path / "ours" / start.name).read_bytes() == start.read_bytes()
+
+
+def test_training_further_leaves_the_statistics_of_batch_norms(start, tmp_path):
+    crops = write_crops(tmp_path / "crops", lymphocyte=3, blast=3)
+    given = ["--types", crops, "--diameter", 20, "--weights", start, "--output", tmp_path / "ours"]
+    adapt(*given, "epochs", 2, "frozen_epochs", 0)
+    before = load_classifier(start).state_dict()
+    after = load_classifier(tmp_path / "ours" / start.name).state_dict()
+    same = {name for name, tensor in after.items() if tensor.equal(before[name])}
+    statistics = {name for name in after if "running_" in name}
+    assert (
+        statistics
+        and statistics <= same
+        and any(name.endswith("conv_pw.weight") for name in after.keys() - same)
+    )
 
 
 def test_crops_of_a_table_are_cut_as_the_prediction_cuts_them(tmp_path):
