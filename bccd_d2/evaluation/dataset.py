@@ -127,7 +127,7 @@ class EvaluationSet:
             )
         return replace(self, images=images)
 
-    def without_classes(self, name: str = "cell") -> EvaluationSet:
+    def without_classes(self) -> EvaluationSet:
         """The same cells, all of one class, to compare outlines alone."""
         unlabeled = {self.class_names[index] for image in self.images for index in image.unlabeled}
         if unlabeled:
@@ -141,7 +141,7 @@ class EvaluationSet:
             cells = (image.truth, image.ignore, image.predictions)
             truth, ignore, found = (replace(c, classes=np.zeros(len(c), np.int64)) for c in cells)
             images.append(replace(image, truth=truth, ignore=ignore, predictions=found, unlabeled=()))
-        return EvaluationSet(images, [name], [1])
+        return EvaluationSet(images, ["cell"], [1])
 
     def _images_of(
         self, results: Sequence[Mapping[str, Any]], where: str, image_ids: ImageIds | None

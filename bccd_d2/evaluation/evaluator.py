@@ -37,12 +37,10 @@ class CellEvaluator(DatasetEvaluator):
         options: EvaluationOptions,
         *,
         class_names: Sequence[str] | None = None,
-        distributed: bool = True,
         output_dir: str | None = None,
     ) -> None:
         """``class_names`` are the model's, by class index, joined to those of the data set by name."""
         self._truth_file = Path(MetadataCatalog.get(dataset_name).json_file)
-        self._distributed = distributed
         self._folder = Path(output_dir) if output_dir else None
         self._options = options
         self._class_names = class_names
@@ -72,12 +70,10 @@ class CellEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Evaluate the predictions of all processes; nothing in others than the main one."""
-        results = self._predictions
-        if self._distributed:
-            comm.synchronize()
-            results = list(itertools.chain.from_iterable(comm.gather(results, dst=0)))
-            if not comm.is_main_process():
-                return {}
+        comm.synchronize()
+        results = list(itertools.chain.from_iterable(comm.gather(self._predictions, dst=0)))
+        if not comm.is_main_process():
+            return {}
         truth = read_evaluation_set(self._truth_file)
         names = self._class_names or truth.class_names
         ids = dict(zip(truth.class_names, truth.category_ids))

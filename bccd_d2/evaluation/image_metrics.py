@@ -84,20 +84,16 @@ def iou_and_dice(counts: PixelCounts) -> tuple[float, float]:
 
 
 def box_average_precision(
-    scores: NDArray[np.float64],
-    boxes: NDArray[np.float64],
-    true_boxes: NDArray[np.float64],
-    iou_threshold: float = FOUND_IOU,
+    scores: NDArray[np.float64], boxes: NDArray[np.float64], true_boxes: NDArray[np.float64]
 ) -> float:
-    """Average precision in [0, 1] of boxes (N, 4) of one image, xyxy: area under the interpolated precision-recall
-    curve.
+    """Area under the interpolated precision-recall curve, in [0, 1], of boxes (N, 4) xyxy of one image at IoU 0.5.
 
     Predictions are matched greedily, best score first, each to the free true box that it overlaps most. 1 where there
     is neither a prediction nor a true box, 0 where there is only one of both.
     """
     if len(true_boxes) == 0 or len(boxes) == 0:
         return float(len(true_boxes) == len(boxes))
-    found, _ = match_greedy(box_ious(boxes, true_boxes), scores, iou_threshold)
+    found, _ = match_greedy(box_ious(boxes, true_boxes), scores, FOUND_IOU)
     order = np.argsort(-scores, kind="stable")
     correct = np.isin(order, found)
     precision = np.cumsum(correct) / np.arange(1, len(boxes) + 1)

@@ -2,6 +2,5 @@
 
 from bccd_d2.modeling import partial_labels as partial_labels
 from bccd_d2.modeling import roi_heads as roi_heads
-from bccd_d2.modeling import rpn as rpn
 from bccd_d2.modeling import slim_resnet as slim_resnet
 from bccd_d2.modeling import timm_backbone as timm_backbone

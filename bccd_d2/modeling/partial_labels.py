@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
-from detectron2.structures import Instances
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 IGNORED_SHARE = 0.5
@@ -84,7 +85,7 @@ def partial_labels(instances: Instances) -> PartialLabels:
 
 @META_ARCH_REGISTRY.register()
 class CellRCNN(GeneralizedRCNN):
-    """``GeneralizedRCNN`` that hands partial labels to :class:`bccd_d2.modeling.rpn.CellRPN` and the cell heads."""
+    """``GeneralizedRCNN`` that hands partial labels to :class:`CellRPN` and the cell heads."""
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """As ``GeneralizedRCNN.forward``; samples may have the fields that the module's docstring names."""
@@ -99,6 +100,27 @@ class CellRCNN(GeneralizedRCNN):
                 for sample in batched_inputs
             ]
         return super().forward(batched_inputs)
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class CellRPN(RPN):
+    """``RPN`` that leaves anchors out of both losses where nothing is annotated; the same layers and checkpoints."""
+
+    def _subsample_labels(self, label: Tensor) -> Tensor:
+        """Keep all: the sample is drawn once it is known which anchors are ignored."""
+        return label
+
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """As ``RPN.label_and_sample_anchors``."""
+        labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
+        everywhere = Boxes.cat(anchors).tensor
+        for label, partial in zip(labels, map(partial_labels, gt_instances)):
+            label[partial.ignored(everywhere)] = -1
+            label[(label == 0) & partial.of_unlabeled_size(everywhere)] = -1
+        return [super(CellRPN, self)._subsample_labels(label) for label in labels], boxes
 
 
 def ignored_share(boxes: Tensor, ignore_mask: Tensor) -> Tensor:

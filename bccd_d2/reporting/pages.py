@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 QUALITY = 78
 """Of embedded JPEGs."""
-TOLERANCE = 1.0
-"""Outlines are simplified to within this many pixels of the image."""
+_TOLERANCE = 1.0  # pixels of the image to within which outlines are simplified
 DASH = "\N{EN DASH}"
 
 
@@ -97,12 +96,12 @@ def svg_picture(
     return Markup(ElementTree.tostring(svg, encoding="unicode"))
 
 
-def outline_path(mask: NDArray[np.bool_], x: int, y: int, tolerance: float = TOLERANCE) -> str:
+def outline_path(mask: NDArray[np.bool_], x: int, y: int) -> str:
     """SVG path around the pixels of a bool (h, w) mask, moved by (x, y); empty for an empty mask."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     parts = []
     for outline in outlines:
-        points = cv2.approxPolyDP(outline, tolerance, closed=True).reshape(-1, 2)
+        points = cv2.approxPolyDP(outline, _TOLERANCE, closed=True).reshape(-1, 2)
         corners = " ".join(f"{px + x + 0.5:g} {py + y + 0.5:g}" for px, py in points)
         parts.append(f"M{corners}Z")
     return "".join(parts)

@@ -12,7 +12,7 @@ from bccd_d2.evaluation.cell_types import TypeMetrics
 from bccd_d2.evaluation.ranking import calibration_bins
 from bccd_d2.reporting.evaluation_figures import draw_matrix
 
-_COLUMNS = 8
+_COLUMNS, _MOST = 8, 40
 
 
 def type_confusion(metrics: TypeMetrics, types: Sequence[str], title: str) -> Figure:
@@ -60,13 +60,12 @@ def worst_cells(
     probabilities: NDArray[np.float64],
     labels: NDArray[np.int64],
     types: Sequence[str],
-    most: int = 40,
 ) -> Figure:
-    """Contact sheet of the cells whose true type is least probable, worst first.
+    """Contact sheet of the 40 cells whose true type is least probable, worst first.
 
     ``crops`` are (N, side, side, 3) uint8 BGR, ``probabilities`` (N, K), ``labels`` (N,) true types.
     """
-    order = np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")[:most]
+    order = np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")[:_MOST]
     rows = -(-len(order) // _COLUMNS)
     figure = Figure(figsize=(1.5 * _COLUMNS, 1.85 * rows), layout="constrained")
     for place in figure.subplots(rows, _COLUMNS, squeeze=False).flat:

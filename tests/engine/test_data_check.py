@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 
+from bccd_d2.engine.setup import setup_config
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import InputError
-from tests.engine.tiny import tiny_config, write_data
+from tests.engine.tiny import LITE, tiny_config, write_data
 
 TWO = ("MODEL.ROI_HEADS.NUM_CLASSES", "2")
 
@@ -44,14 +45,8 @@ def categories(*names, first=1):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (
-            {"annotations": crowd},
-            r"train\.json: all 9 annotations have iscrowd 1: nothing to learn from",
-        ),
-        (
-            {"annotations": []},
-            r"train\.json: found 3 images without annotations: nothing to learn from",
-        ),
+        ({"annotations": crowd}, r"train\.json: all 9 annotations have iscrowd 1: nothing to learn from"),
+        ({"annotations": []}, r"train\.json: found 3 images without annotations: nothing to learn from"),
         ({"images": [], "annotations": []}, r"train\.json: found no images, expected images to train on"),
     ],
 )
@@ -72,17 +67,8 @@ def test_what_nothing_can_be_learned_from_is_refused(root, tmp_path, keys, messa
 )
 def test_what_can_be_trained_but_not_evaluated_is_trained(root, tmp_path, caplog, keys, options, message):
     change(root, "val", **keys)
-    every = (
-        "SOLVER.MAX_ITER",
-        1,
-        "TEST.EVAL_PERIOD",
-        1,
-        "TEST.PATIENCE",
-        1,
-        "TEST.VALIDATION_LOSS_PERIOD",
-        1,
-    )
-    cfg = tiny_config(root, tmp_path / "run", *every, *options)
+    every = "SOLVER.MAX_ITER 1 TEST.EVAL_PERIOD 1 TEST.PATIENCE 1 TEST.VALIDATION_LOSS_PERIOD 1"
+    cfg = tiny_config(root, tmp_path / "run", *every.split(), *options)
     assert message in caplog.text
     assert caplog.text.count("nothing is evaluated: DATASETS.TEST has no data set with cells") == 1
     BCCDTrainer(cfg).train()
@@ -149,9 +135,6 @@ def test_more_cells_than_detections_are_said(root, tmp_path, caplog):
 
 
 def test_an_evaluation_of_nothing_is_refused(root, tmp_path):
-    from bccd_d2.engine.setup import setup_config
-    from tests.engine.tiny import LITE
-
     with pytest.raises(InputError, match=r"DATASETS\.TEST is \(\)"):
         setup_config(LITE, ["DATASETS.TEST", "()"], str(root), training=False)
     change(root, "val", images=[], annotations=[])

@@ -112,17 +112,8 @@ def test_patience_that_ends_with_an_interrupted_evaluation_still_ends_in_a_final
 
         return classmethod(test)
 
-    options = (
-        "SOLVER.MAX_ITER",
-        9,
-        "TEST.EVAL_PERIOD",
-        1,
-        "TEST.PATIENCE",
-        patience,
-        "MODEL_EMA.ENABLED",
-        True,
-    )
-    cfg = tiny_config(tiny_root, tmp_path, *options, "SOLVER.CHECKPOINT_PERIOD", 1)
+    options = f"SOLVER.MAX_ITER 9 TEST.EVAL_PERIOD 1 TEST.PATIENCE {patience} MODEL_EMA.ENABLED True"
+    cfg = tiny_config(tiny_root, tmp_path, *options.split(), "SOLVER.CHECKPOINT_PERIOD", 1)
     monkeypatch.setattr(BCCDTrainer, "test", evaluate(interrupted=True))
     with pytest.raises(SystemExit):
         BCCDTrainer(cfg).train()

@@ -54,7 +54,7 @@ def dataset(tmp_path):
 
 
 def run(outputs, output_dir=None, options=OPTIONS, **more):
-    evaluator = CellEvaluator("metrics_val", options, distributed=False, output_dir=output_dir, **more)
+    evaluator = CellEvaluator("metrics_val", options, output_dir=output_dir, **more)
     evaluator.reset()
     for image_id, cells in enumerate(outputs, start=1):
         evaluator.process([{"image_id": image_id}], [{"cells": cells}])
