@@ -13,18 +13,8 @@ from bccd_d2.files import shipped_folder
 PACKAGE = Path(system.__file__).parent
 MODULES = {"signal", "fcntl", "msvcrt", "resource", "pwd", "grp", "pty", "termios", "winreg"}
 OF_OS = {
-    "chmod",
-    "fork",
-    "getpgid",
-    "getuid",
-    "kill",
-    "killpg",
-    "link",
-    "mkfifo",
-    "name",
-    "nice",
-    "setsid",
-    "symlink",
+    *("chmod", "fork", "getpgid", "getuid", "kill", "killpg", "link", "mkfifo", "name", "nice"),
+    *("setsid", "symlink"),
 }
 OF_PATHS = {"chmod", "hardlink_to", "lchmod", "symlink_to"}
 

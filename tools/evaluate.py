@@ -94,15 +94,19 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if args.run is not None:
         sources, base, config = read_run_sources(args.run, args)
-        subject, output = args.run, args.run / "evaluation"
+        name, output = args.run.resolve().name, args.run / "evaluation"
     else:
         sources, base, config = read_prediction_sources(args.predictions, args), None, None
         subject = args.predictions[0]
-        output = subject.with_name(f"{subject.stem}_evaluation")
+        if subject.name in ("", ".."):
+            subject = subject.resolve()
+        name = subject.stem if subject.is_file() else subject.name
+        output = subject.with_name(f"{name}_evaluation")
     parts = evaluate_sources(sources, chosen_options(args, base))
     out = args.output or output
-    title = args.name or subject.resolve().stem
-    write_report(parts, out, title=title, config=config, shown=args.shown, overwrite=args.overwrite)
+    write_report(
+        parts, out, title=args.name or name, config=config, shown=args.shown, overwrite=args.overwrite
+    )
     print("\n".join(["", *summary_sentences(parts[-1].evaluation), ""]))
     print((out / TABLE_FILE).read_text(encoding="utf-8"))
     print(f"report: {out / PAGE_FILE}")
