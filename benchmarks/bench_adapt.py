@@ -171,7 +171,8 @@ def main() -> None:
     given = parser.parse_args()
     out = given.output.resolve()
     most = max(given.corrected)
-    paths = np.random.default_rng(0).permutation(select(given.source, most + given.test)).tolist()  # type: ignore[arg-type]
+    paths = select(given.source, most + given.test)
+    paths = [paths[index] for index in np.random.default_rng(0).permutation(len(paths))]
     document = convert(paths, out)
     write_set(document, paths[most:], out / "test", altered=given.altered)
     before = measure(out / "test", out / "before")
