@@ -66,17 +66,15 @@ class AnnotationConverter(Converter):
         boxes: list[ImportedCell] = []
         seen: set[Any] = set()
         for cell in pair.annotations.cells:
-            is_box = (
-                cell.box is not None and not cell.rings and cell.mask is None and cell.segmentation is None
-            )
-            instance = EncodedInstance(0, [], self.min_area, {}, False) if is_box else _encode(cell, record)
-            key = (cell.class_name, cell.box if is_box else instance.segmentation["counts"])
-            if instance.area < self.min_area:
+            is_box = cell.box is not None and not (cell.rings or cell.mask or cell.segmentation)
+            instance = None if is_box else _encode(cell, record)
+            key = (cell.class_name, instance.segmentation["counts"] if instance else cell.box)
+            if instance and instance.area < self.min_area:
                 what = "that cover no pixel" if not instance.area else f"under {self.min_area} pixels"
                 counts[f"cells {what}, dropped"] += 1
             elif key in seen:
                 counts["cells that are there twice, dropped"] += 1
-            elif is_box:
+            elif instance is None:
                 boxes.append(cell)
             else:
                 drawn.append(self.entry(record, self._category(cell), instance, ignored=cell.ignored))
