@@ -118,6 +118,7 @@ def test_a_report_lies_beside_its_folder_of_predictions(scene, tmp_path, monkeyp
     main(["--predictions", folder, "--data-root", str(scene), "--bootstrap-samples", "0", "--shown", "0"])
     page = Page((tmp_path / "cells.v1_evaluation" / "report.html").read_text(encoding="utf-8"))
     assert "Evaluation of cells.v1" in page.words
+    assert "image files are missing" not in page.words, "they are there and not shown"
 
 
 def test_images_that_are_gone_are_judged_but_not_shown(scene, tmp_path):
