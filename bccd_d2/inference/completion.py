@@ -6,6 +6,7 @@ cells on other stains, and overlapping ones whole, where thresholds fail (compar
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 from collections import Counter, defaultdict
@@ -135,12 +136,17 @@ def complete_annotations(
     for annotation in document["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
     usual, diameter = _box_diameter(document["annotations"]), predictor.training_diameter
+    if not diameter:
+        logging.getLogger(__name__).warning(
+            "INPUT.CELL_DIAMETER of the model is 0: the images are not resized to the magnification of its training"
+        )
     annotations: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     for entry in document["images"]:
         image = read(entry["file_name"])
         mine = [dict(annotation) for annotation in by_image[entry["id"]]]
-        scale = diameter / (_box_diameter(mine, fewest=_FEWEST_CELLS) or usual or diameter)
+        size = _box_diameter(mine, fewest=_FEWEST_CELLS) or usual
+        scale = diameter / size if diameter and size else 1.0
         weak = [one for one in mine if one.get("weak") and not one.get("iscrowd")] if outlines else []
         cells, failed = outline_boxes(predictor, image, _corners(weak, image), scale)
         for annotation, rle, area in zip(weak, cells.rles(), cells.areas.tolist()):

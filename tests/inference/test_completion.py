@@ -107,6 +107,17 @@ def test_only_weak_masks_are_drawn_again(predictor, smear):
         ]
 
 
+def test_a_model_of_unknown_magnification_takes_images_as_they_are(predictor, smear, monkeypatch, caplog):
+    monkeypatch.setattr(predictor, "training_diameter", 0.0)
+    document = document_of(DISCS, weak=True)
+    done, counts = complete_annotations(
+        document, lambda _: smear, predictor, outlines=True, ignore_score=None
+    )
+    assert counts == {"outlines": 3, "ellipses": 0}
+    assert [one["area"] for one in done["annotations"]] == pytest.approx([DISCS[0].sum()] * 3, rel=0.15)
+    assert "INPUT.CELL_DIAMETER of the model is 0" in caplog.text
+
+
 def test_the_command_writes_a_data_set_with_regions_to_ignore(smear, tmp_path):
     root = tmp_path / "boxes"
     (root / "annotations").mkdir(parents=True)
