@@ -41,7 +41,6 @@ from bccd_d2.inference.writers import format_files
 from bccd_d2.io.find_images import SUFFIXES, find_images
 from bccd_d2.io.images import MAX_PIXELS, open_source
 from bccd_d2.io.slide_source import SLIDE_SUFFIXES
-from bccd_d2.io.sources import ArraySource
 from bccd_d2.io.storage import Storage, is_url
 
 # Of the images of one folder and size so many are looked at for the diameter of their red cells.
@@ -72,19 +71,14 @@ class Job:
     engine: str = EAGER
 
     def load(self, device: str | None = None) -> CellFinder:
-        """The predictor, on ``device`` or else the job's own; an InputError if model and options do not fit."""
-        predictor = load_predictor(
+        """The predictor, on ``device`` or else the job's own, see :func:`load_predictor`."""
+        return load_predictor(
             self.model,
             self.options,
             engine=self.engine,
             device=device or self.device,
             max_detections=self.max_detections,
         )
-        # Options that the model cannot follow are refused here, once for all images.
-        predictor.magnification_of(
-            ArraySource(np.zeros((1, 1, 3), np.uint8)), estimate=DiameterEstimate(None, 0)
-        )
-        return predictor
 
     def file_predictor(self, device: str | None = None) -> FilePredictor:
         """What predicts the files, on ``device`` or else the job's own; an InputError if a model cannot be read."""

@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bccd_d2.config import load_config
@@ -14,8 +15,10 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference.export import export_model
 from bccd_d2.inference.exported import ExportedPredictor
 from bccd_d2.inference.finder import CellFinder, PredictionOptions
+from bccd_d2.inference.magnification import DiameterEstimate
 from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.inference.predictor import BCCDPredictor, allow_detections
+from bccd_d2.io.sources import ArraySource
 
 EAGER = "eager"
 ENGINES = (EAGER, "onnx", "openvino")
@@ -35,23 +38,28 @@ def load_predictor(
 
     ``engine`` is one of :data:`ENGINES`: others than "eager" run on the CPU and find its cells up to rounding, in less
     time. ``device`` and ``max_detections`` as :class:`BCCDPredictor`. Raises :class:`InputError` if the model cannot be
-    read or exported, or what runs it is not installed.
+    read or exported, what runs it is not installed, or model and options do not fit.
     """
     exported = model.weights.endswith(".onnx")
+    predictor: CellFinder
     if engine == EAGER:
         if exported:
             raise InputError(
                 f"--weights {model.weights}: an exported network needs --engine onnx or openvino"
             )
-        return BCCDPredictor(
+        predictor = BCCDPredictor(
             model.config, model.weights, options, device=device, max_detections=max_detections
         )
-    if device not in (None, "cpu"):
-        raise InputError(f"--engine {engine} runs on the CPU: not together with --device {device}")
-    if exported and max_detections is not None:
-        raise InputError("--max-detections: the number is part of an exported network; export it again")
-    path = Path(model.weights) if exported else exported_file(model, max_detections)
-    return ExportedPredictor(path, options, engine=engine, threads=torch.get_num_threads())
+    else:
+        if device not in (None, "cpu"):
+            raise InputError(f"--engine {engine} runs on the CPU: not together with --device {device}")
+        if exported and max_detections is not None:
+            raise InputError("--max-detections: the number is part of an exported network; export it again")
+        path = Path(model.weights) if exported else exported_file(model, max_detections)
+        predictor = ExportedPredictor(path, options, engine=engine, threads=torch.get_num_threads())
+    # Options that the model cannot follow are refused here, once for all images.
+    predictor.magnification_of(ArraySource(np.zeros((1, 1, 3), np.uint8)), estimate=DiameterEstimate(None, 0))
+    return predictor
 
 
 def exported_file(model: ModelFiles, max_detections: int | None = None) -> Path:

@@ -62,6 +62,8 @@ def test_a_network_is_exported_once_and_again_for_other_weights(model, cache, tm
 def test_what_an_engine_cannot_do_is_said_before_the_work(model, tmp_path, capsys):
     with pytest.raises(InputError, match="an exported network needs --engine onnx or openvino"):
         load_predictor(ModelFiles(model.config, "cells.onnx"), OPTIONS)
+    with pytest.raises(InputError, match=r"microns_per_pixel is given, but INPUT\.MICRONS_PER_PIXEL"):
+        load_predictor(model, PredictionOptions(microns_per_pixel=0.1))
     with pytest.raises(InputError, match="--engine onnx runs on the CPU: not together with --device cuda"):
         load_predictor(model, OPTIONS, engine="onnx", device="cuda")
     with pytest.raises(InputError, match="--max-detections: the number is part of an exported network"):
