@@ -75,7 +75,7 @@ def main(arguments: Namespace) -> None:
             }
             record_run(folder, trainer.cfg.SEED, files, resumed=trainer.start_iter > 0)
         trainer.train()
-        if fast and comm.is_main_process():
+        if fast and cfg.DATASETS.TEST and comm.is_main_process():
             print("\n".join(["figures:", *(f"  {path}" for path in draw_run(folder))]))
 
 
