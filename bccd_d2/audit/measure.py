@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from bccd_d2.audit.similar import fingerprint
-from bccd_d2.conversion.convert_image import label_mask, read_pair_mask
+from bccd_d2.conversion.convert_image import label_mask, read_pair_mask, refuse_background
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.instances import class_of_labels
 from bccd_d2.conversion.pairs import ImageMaskPair
@@ -227,6 +227,7 @@ def examine_pair(pair: ImageMaskPair, spec: DatasetSpec) -> Examined:
     image = read_image(pair.image, "RGB")
     mask, kind = read_pair_mask(pair, image.shape[:2], spec.mask), spec.mask.kind
     labels = np.ascontiguousarray(label_mask(mask, kind, spec.instances).labels)
+    refuse_background(pair, image, labels)
     keep_all = replace(spec.instances, min_area=1, min_area_relative=0, cut=None)
     specks = np.ascontiguousarray(label_mask(mask, kind, keep_all).labels)
     specks[labels > 0] = 0

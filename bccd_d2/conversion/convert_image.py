@@ -207,14 +207,7 @@ class ImageConverter(Converter):
         if not (unturned or around or compare):
             return []
         image = read_image(pair.image, "RGB")
-        for instance in around:
-            if measure_fit(image, labels == instance.label).is_inverted:
-                raise InputError(
-                    f"{pair.mask}: the background is taken for a cell: one instance covers "
-                    f"{instance.area / labels.size:.0%} of the image and touches all its sides, and the image shows "
-                    "cells where it is not; is the mask inverted? A --spec with 'invert: true' turns it round; in "
-                    "masks of numbered cells the background is 0"
-                )
+        refuse_background(pair, image, labels)
         fit = measure_fit(image, labels > 0, orientation)
         background = [i for i in around if fills_image(i.bbox, i.area, height, width)]
         doubts = []
@@ -232,6 +225,21 @@ class ImageConverter(Converter):
         elif fit.is_unrelated and not fit.fits_turned:
             doubts.append("the mask does not lie on what the image shows (Otsu's foreground)")
         return doubts
+
+
+def refuse_background(pair: ImageMaskPair, image: NDArray[np.uint8], labels: NDArray[np.int32]) -> None:
+    """Raise InputError if an instance of ``labels`` (height, width) touches all sides of the image (RGB) and lies
+    where that shows background.
+    """
+    sides = labels[0], labels[-1], labels[:, 0], labels[:, -1]
+    for label in set.intersection(*(set(side.tolist()) for side in sides)) - {0}:
+        instance = labels == label
+        if measure_fit(image, instance).is_inverted:
+            raise InputError(
+                f"{pair.mask}: the background is taken for a cell: one instance covers {instance.mean():.0%} of the "
+                "image and touches all its sides, and the image shows cells where it is not; is the mask inverted? "
+                "A --spec with 'invert: true' turns it round; in masks of numbered cells the background is 0"
+            )
 
 
 def read_pair_mask(pair: ImageMaskPair, size: tuple[int, int], rule: MaskRule) -> NDArray[np.integer]:

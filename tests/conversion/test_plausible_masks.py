@@ -10,8 +10,10 @@ import tifffile
 from PIL import Image
 from skimage.measure import label
 
+from bccd_d2.audit.measure import examine_pair
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.dataset_spec import read_spec
+from bccd_d2.conversion.pairs import find_pairs
 from bccd_d2.errors import InputError
 from bccd_d2.io.file_kinds import upright
 
@@ -76,6 +78,8 @@ def test_a_background_with_a_number_is_refused_in_crowded_smears_too(tmp_path, b
     Image.fromarray(np.where(mask, cells, background).astype(np.uint8)).save(tmp_path / "masks/a.png")
     with pytest.raises(InputError, match=r"a\.png: the background is taken for a cell"):
         convert(tmp_path, tmp_path, options=ConversionOptions(spec=read_spec(spec)))
+    with pytest.raises(InputError, match=r"a\.png: the background is taken for a cell"):
+        examine_pair(find_pairs(tmp_path)[0], read_spec(spec))
 
 
 def test_cells_that_grew_together_are_a_warning_only(tmp_path, caplog):
