@@ -1,7 +1,10 @@
 import json
 
+import pytest
+
 from bccd_d2.engine.setup import reduced_data, setup_config
-from tests.engine.tiny import LITE, TINY, tiny_config
+from tests.engine.tiny import LITE, TINY, tiny_config, write_data
+from tools.train_net import argument_parser, main
 
 
 def test_two_images_of_each_part_are_left_those_with_cells_first(tiny_root, tmp_path):
@@ -36,3 +39,15 @@ def test_the_configuration_is_of_two_iterations_in_a_folder_of_its_own(tiny_root
     assert sorted(path.name for path in (tmp_path / "fast_dev_run").iterdir()) == [".lock", "data"]
     assert (tmp_path / "kept").exists()
     tiny_config(tiny_root, tmp_path)  # registers the whole data again
+
+
+@pytest.mark.parametrize("key", ["images", "annotations"])
+def test_a_run_that_nothing_evaluates_ends_well(tmp_path, key):
+    root = write_data(tmp_path / "data")
+    path = root / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "annotations": [], key: []}))
+    options = [*TINY, "OUTPUT_DIR", str(tmp_path / "out"), "MODEL.WEIGHTS", ""]
+    given = ["--config-file", str(LITE), "--data-root", str(root), "--fast-dev-run", *options]
+    main(argument_parser().parse_args(given))
+    assert (tmp_path / "out/fast_dev_run/model_final.pth").is_file()
