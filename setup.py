@@ -52,6 +52,8 @@ SLIDES = ["openslide-python>=1.3", "openslide-bin>=4"]
 DICOM = ["pydicom>=3"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]
 OPENVINO = ["onnx>=1.16", "openvino>=2024.4"]
+# What tests a package of the BioImage Model Zoo, and runs it; bioimageio.spec 0.5.12 fails with pydantic 2.14.
+BIOIMAGEIO = ["bioimageio.core>=0.9", "pydantic<2.14", *ONNX]
 APP = ["starlette>=0.40", "uvicorn>=0.30"]
 RAY = ["ray>=2.9"]
 # PySide6 (LGPL) is Qt for napari; PyQt6 would be GPL. napari says which of its releases it cannot use.
@@ -114,6 +116,7 @@ setup(
         "dicom": DICOM,
         "onnx": ONNX,
         "openvino": OPENVINO,
+        "bioimageio": BIOIMAGEIO,
         "app": APP,
         "ray": RAY,
         "napari": NAPARI,

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 BACKGROUND_LEVEL = 225.0
 """What the background becomes in each channel; a little below white, so that what is brighter keeps its shape."""
 
-_BACKGROUND_PERCENTILE = 90
+BACKGROUND_PERCENTILE = 90
 # A gain beyond these would amplify the noise of an image that shows no background, or none that was lit.
-_MIN_GAIN, _MAX_GAIN = 0.5, 3.0
+MIN_GAIN, MAX_GAIN = 0.5, 3.0
 # A percentile needs a sample of the pixels only.
 _MAX_SAMPLED_PIXELS = 250_000
 
@@ -57,8 +57,8 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[n
 def white_balance_gain(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(3,) factors of the channels that bring the background of a (H, W, 3) uint8 image to ``BACKGROUND_LEVEL``."""
     step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / _MAX_SAMPLED_PIXELS)))
-    levels = np.percentile(image[::step, ::step].reshape(-1, 3), _BACKGROUND_PERCENTILE, axis=0)
-    return np.clip(BACKGROUND_LEVEL / np.maximum(levels, 1), _MIN_GAIN, _MAX_GAIN)
+    levels = np.percentile(image[::step, ::step].reshape(-1, 3), BACKGROUND_PERCENTILE, axis=0)
+    return np.clip(BACKGROUND_LEVEL / np.maximum(levels, 1), MIN_GAIN, MAX_GAIN)
 
 
 def apply_gain(image: NDArray[np.uint8], gain: NDArray[np.float64]) -> NDArray[np.uint8]:

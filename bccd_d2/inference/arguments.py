@@ -15,8 +15,8 @@ from bccd_d2.io.images import MAX_PIXELS
 DEFAULT_SCORE_THRESHOLD = 0.5
 
 
-def add_model_arguments(parser: ArgumentParser) -> None:
-    """Add the options that choose the model and its device."""
+def add_model_arguments(parser: ArgumentParser, device: bool = True) -> None:
+    """Add the options that choose the model, and with ``device`` where it runs."""
     group = parser.add_argument_group(f"model (default: the shipped model {SHIPPED_MODEL})")
     add = group.add_argument
     add("--model", metavar="NAME", help=f"a shipped model, such as {SHIPPED_MODEL}")
@@ -24,7 +24,8 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     add("--run", type=Path, metavar="DIR", help=run_help)
     add("--config-file", metavar="FILE", help="configuration, in place of that of --run")
     add("--weights", metavar="FILE", help="checkpoint, in place of that of --run")
-    add("--device", help="cpu, cuda, cuda:1 (default: the configuration's MODEL.DEVICE)")
+    if device:
+        add("--device", help="cpu, cuda, cuda:1 (default: the configuration's MODEL.DEVICE)")
 
 
 def add_engine_argument(parser: ArgumentParser) -> None:

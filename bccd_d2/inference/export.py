@@ -146,8 +146,7 @@ def export_model(
     check_suffix(path)
     predictor = BCCDPredictor(cfg, weights, device="cpu", cpu_mode="plain")
     network = TraceableNetwork(predictor.model)
-    if getattr(predictor.model.roi_heads, "mask_suppression", None) is not None:
-        raise InputError(f"{path}: MODEL.ROI_HEADS.MASK_NMS cannot be exported: expected ENABLED False")
+    check_suppression(predictor.model, path)
     card = NetworkCard(
         class_names=tuple(predictor.class_names),
         scale=float(cfg.INPUT.SCALE),
@@ -161,21 +160,29 @@ def export_model(
     )
     prepared = [
         np.ascontiguousarray(predictor.prepare(image, 1.0).transpose(2, 0, 1))
-        for image in images or _example_images()
+        for image in images or example_images()
     ]
     with replacing(path) as temporary:
-        try:
+        with naming_untraceable(path):
             _write(network, card, prepared[0], temporary)
-        except (RuntimeError, AttributeError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{path}: this network cannot be traced ({reason})") from error
         written = open_network(temporary)
         differences = [compare(network.detect(image), written.run(image)) for image in prepared]
         _check(differences, path)
     return differences
 
 
-def _example_images() -> list[NDArray[np.uint8]]:
+def check_suppression(model: Any, path: Path) -> None:
+    """Refuse a model whose suppression cannot be traced.
+
+    Raises:
+        InputError: which option makes it so; ``path`` is what would be written.
+    """
+    if getattr(model.roi_heads, "mask_suppression", None) is not None:
+        raise InputError(f"{path}: MODEL.ROI_HEADS.MASK_NMS cannot be exported: expected ENABLED False")
+
+
+def example_images() -> list[NDArray[np.uint8]]:
+    """What a file is checked on by default, (height, width, 3) uint8 BGR each."""
     smears = [draw_smear(seed, width, height).image for seed, width, height in ((1, 640, 480), (2, 500, 700))]
     return [*smears, np.full((300, 200, 3), 235, np.uint8)]
 
@@ -196,25 +203,69 @@ def _check(differences: Sequence[Difference], path: Path) -> None:
 
 def _write(network: TraceableNetwork, card: NetworkCard, image: NDArray[np.uint8], path: Path) -> None:
     example = torch.from_numpy(pad_image(image, card.stride)), torch.tensor(image.shape[1:])
+    trace(
+        network,
+        example,
+        path,
+        {INPUT_NAME: {1: "height", 2: "width"}, SIZE_NAME: {}},
+        {name: {0: "detections"} for name in OUTPUT_NAMES},
+        notes={CARD_NAME: card.to_json()},
+    )
+    if path.suffix == ".onnx":
+        _add_card(card, path)
+
+
+def trace(
+    network: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    path: Path,
+    inputs: dict[str, dict[int, str]] | None = None,
+    outputs: dict[str, dict[int, str]] | None = None,
+    *,
+    opset: int = OPSET,
+    notes: dict[str, str] | None = None,
+) -> None:
+    """Run a network on an example and write what it does, as ONNX or by any other suffix as TorchScript.
+
+    Args:
+        network: a Detectron2 network with tensors in and tensors out.
+        example: its arguments.
+        path: of the file.
+        inputs: of ONNX: the axes of each argument that stay free, by name.
+        outputs: of ONNX: those of each result.
+        opset: of ONNX.
+        notes: of TorchScript: texts that the file carries.
+    """
     with torch.no_grad(), _lengths_that_can_be_traced(), warnings.catch_warnings():
         # Tracing warns of each branch it freezes; whether that matters is what the check finds out.
         warnings.simplefilter("ignore")
-        if path.suffix == ".ts":
-            traced = torch.jit.trace(network, example, check_trace=False)
-            traced.save(str(path), _extra_files={CARD_NAME: card.to_json()})
+        if path.suffix != ".onnx":
+            torch.jit.trace(network, example, check_trace=False).save(str(path), _extra_files=notes or {})
             return
-        detections = {name: {0: "detections"} for name in OUTPUT_NAMES}
         torch.onnx.export(
             network,
             example,
             str(path),
             dynamo=False,
-            opset_version=OPSET,
-            input_names=[INPUT_NAME, SIZE_NAME],
-            output_names=list(OUTPUT_NAMES),
-            dynamic_axes={INPUT_NAME: {1: "height", 2: "width"}, **detections},
+            opset_version=opset,
+            input_names=list(inputs or {}),
+            output_names=list(outputs or {}),
+            dynamic_axes={**(inputs or {}), **(outputs or {})},
         )
-    _add_card(card, path)
+
+
+@contextmanager
+def naming_untraceable(path: Path) -> Iterator[None]:
+    """Let an error of tracing name the file that was to be written.
+
+    Raises:
+        InputError: the network cannot be traced.
+    """
+    try:
+        yield
+    except (RuntimeError, AttributeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: this network cannot be traced ({reason})") from error
 
 
 def _add_card(card: NetworkCard, path: Path) -> None:

@@ -12,6 +12,8 @@ WEIGHTS_FOLDER = shipped_folder("weights")
 """NAME.yaml is the configuration of NAME.safetensors."""
 
 SHIPPED_MODEL = "smear"
+SHIPPED_LICENSE = "CC-BY-NC-SA-3.0"
+"""SPDX identifier; see the model card, README.md in the folder of the weights."""
 
 
 @dataclass(frozen=True)

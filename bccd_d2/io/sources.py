@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # sample of more.
 _BLOCK = 512
 _BLOCKS_A_SIDE = 12
-_SAMPLED_PIXELS = 250_000
+SAMPLED_PIXELS = 250_000
 
 
 class ImageSource(ABC):
@@ -81,7 +81,7 @@ def sample_blocks(
     """
     ys, xs = _block_starts(height), _block_starts(width)
     covered = min(height, len(ys) * _BLOCK) * min(width, len(xs) * _BLOCK)
-    step = max(1, int(np.ceil(np.sqrt(covered / _SAMPLED_PIXELS))))
+    step = max(1, int(np.ceil(np.sqrt(covered / SAMPLED_PIXELS))))
     for y in ys:
         rows = range(-(-y // step) * step, min(y + _BLOCK, height), step)
         if not rows:

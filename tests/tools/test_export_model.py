@@ -32,3 +32,15 @@ def test_a_run_is_exported_and_checked_on_given_images(tmp_path, capsys):
     with pytest.raises(SystemExit, match="0"):
         export(["--help"])
     assert "--check" in capsys.readouterr().out
+
+
+def test_options_of_packages(tmp_path, capsys):
+    write_tiny_run(tmp_path)
+    export = command("export_model")
+    for arguments, message in (
+        (["--output", "cells.ts", "--license", "MIT"], "--license: only for an --output that ends with .zip"),
+        (["--output", "cells.zip"], "give the --license of the weights"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            export(["--run", str(tmp_path), *arguments])
+        assert message in capsys.readouterr().err
