@@ -13,7 +13,7 @@ import yaml
 from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habit
 from detectron2.config import get_cfg
 
-from bccd_d2.config_checks import REMOVED, check_config, check_values
+from bccd_d2.config_checks import check_config, check_values
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_yaml, shipped_file
 from bccd_d2.pixels import apply_pixels
@@ -159,18 +159,13 @@ def load_config(config_file: str | Path, options: Sequence[str] = (), *, trainin
     """Read a YAML file and ``["KEY", "VALUE", ...]``, which win over it, into a checked configuration for this machine.
 
     Returns it not frozen, with ``MODEL.DEVICE`` and ``SOLVER.AMP`` set to what this machine has; a ``training`` is
-    warned where mixed precision is enabled and not there. Keys of earlier versions that a file still holds are dropped,
-    with a warning or, where the model would predict otherwise, an error. Raises InputError where the file cannot be
-    read, a key does not exist or has no effect, a value has the wrong type, or values contradict each other.
+    warned where mixed precision is enabled and not there. Raises InputError where the file cannot be read, a key does
+    not exist or has no effect, a value has the wrong type, or values contradict each other.
     """
     cfg, defaults, config_file = get_bccd_cfg(), get_bccd_cfg(), shipped_file(config_file)
     content = _read_plain(config_file, ())
     try:
-        loaded = CN(CN.load_yaml_with_base(config_file))
-        _drop_removed(loaded, config_file)
-        cfg.merge_from_other_cfg(loaded)
-    except InputError:
-        raise
+        cfg.merge_from_other_cfg(CN(CN.load_yaml_with_base(config_file)))
     except (OSError, AssertionError) as error:
         raise InputError(f"{config_file}: expected a YAML configuration, cannot read it ({error})") from error
     except (KeyError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
@@ -179,22 +174,17 @@ def load_config(config_file: str | Path, options: Sequence[str] = (), *, trainin
         raise InputError(
             f"options: expected pairs of KEY VALUE, found {len(options)} words: {' '.join(options)}"
         )
-    for key in options[::2]:
-        if key in REMOVED:
-            raise InputError(f"options: {key} no longer exists: {REMOVED[key].instead}")
     try:
         cfg.merge_from_list(list(options))
     except (AssertionError, KeyError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"options: {_message(error)}") from error
     cfg.MODEL.WEIGHTS = shipped_file(cfg.MODEL.WEIGHTS)
-    if cfg.MODEL.ROI_MASK_HEAD.NAME == "CellMaskHead":  # of earlier versions: the same layers
-        cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
     check_values(cfg, defaults)
     apply_pixels(cfg)
     _fit_to_machine(cfg, asked="MODEL.DEVICE" in options, training=training)
     # A file without _BASE_ is a complete configuration, as a run writes it, not what a user chose.
     written = {*options[::2], *(_names(content) if "_BASE_" in content else ())}
-    check_config(cfg, defaults, written - REMOVED.keys() - {"_BASE_"})
+    check_config(cfg, defaults, written - {"_BASE_"})
     return cfg
 
 
@@ -225,29 +215,6 @@ def _read_plain(config_file: str, above: tuple[str, ...]) -> dict[str, Any]:
             (*above, str(path.resolve())),
         )
     return content
-
-
-def _drop_removed(loaded: CN, config_file: str) -> None:
-    """Take out the keys of earlier versions."""
-    ignored = []
-    for key, removed in REMOVED.items():
-        *groups, name = key.split(".")
-        nodes = [loaded]
-        for group in groups:
-            nodes.append(nodes[-1].get(group) if isinstance(nodes[-1], CN) else None)
-        if not isinstance(nodes[-1], CN) or name not in nodes[-1]:
-            continue
-        value = nodes[-1].pop(name)
-        for group, above, node in zip(groups[::-1], nodes[-2::-1], nodes[::-1]):
-            if not node:  # all of a group is gone
-                above.pop(group)
-        if value == removed.value or isinstance(value, CN):
-            continue
-        if removed.predicts:
-            raise InputError(f"{config_file}: {key} is {value!r} but no longer exists: {removed.instead}")
-        ignored.append(key)
-    if ignored:
-        _logger.warning("%s: ignored keys of an earlier version: %s", config_file, ", ".join(ignored))
 
 
 def _names(content: Any, prefix: str = "") -> Iterable[str]:

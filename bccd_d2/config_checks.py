@@ -5,74 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 from detectron2.config import CfgNode
 
 from bccd_d2.errors import InputError
 
 BACKGROUND = "background"
-
-
-class Removed(NamedTuple):
-    """A key of an earlier version: what holds now, what to do instead, and whether other values predict otherwise."""
-
-    value: Any
-    instead: str
-    predicts: bool = False
-
-
-def _fixed(value: Any, *, predicts: bool = False) -> Removed:
-    return Removed(value, f"it is always {value!r}", predicts)
-
-
-REMOVED = {
-    "INPUT.STAIN.MIN_STD": _fixed(1.0, predicts=True),
-    "INPUT.STAIN.FOREGROUND": _fixed("otsu", predicts=True),
-    "INPUT.STAIN.CHANNEL": _fixed("green", predicts=True),
-    "INPUT.STAIN.BACKGROUND": _fixed("keep", predicts=True),
-    "INPUT.COPY_PASTE.CELLS_PER_CLASS": _fixed(64),
-    "INPUT.COPY_PASTE.MAX_CELLS": _fixed(4),
-    "INPUT.CROP.MIN_VISIBLE": _fixed(0.1),
-    "INPUT.CACHE_DIR": Removed("", "expected INPUT.CACHE_MB"),
-    "INPUT.ROT90": Removed(True, "expected INPUT.RANDOM_FLIP"),
-    "MODEL.TIMM.FREEZE_BN": _fixed(False),
-    "MODEL.VIT": Removed(None, "expected MODEL.TIMM"),
-    "MODEL.SLIM_RESNET.BLOCKS": _fixed([2, 2, 2, 2], predicts=True),
-    "MODEL.LOSS_WEIGHTS.CLS": _fixed(1.0),
-    "MODEL.LOSS_WEIGHTS.MASK": _fixed(1.0),
-    "MODEL.LOSS_WEIGHTS.RPN_CLS": Removed(1.0, "expected MODEL.RPN.LOSS_WEIGHT"),
-    "MODEL.LOSS_WEIGHTS.RPN_LOC": Removed(1.0, "expected MODEL.RPN.BBOX_REG_LOSS_WEIGHT"),
-    "MODEL.LOSS_WEIGHTS.BOX_REG": Removed(1.0, "expected MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"),
-    "MODEL.IGNORE_THRESH": _fixed(0.5),
-    "MODEL.RPN.OBJECTNESS_LOSS": _fixed("bce"),
-    "MODEL.RPN.FOCAL_ALPHA": _fixed(0.25),
-    "MODEL.RPN.FOCAL_GAMMA": _fixed(2.0),
-    "MODEL.ROI_BOX_HEAD.FOCAL_ALPHA": Removed(0.5, "expected MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS"),
-    "MODEL.ROI_BOX_HEAD.FOCAL_GAMMA": _fixed(2.0),
-    "MODEL.ROI_BOX_HEAD.CLS_LOSS": _fixed("cross_entropy"),
-    "MODEL.ROI_MASK_HEAD.LOSS": _fixed("bce"),
-    "MODEL.ROI_MASK_HEAD.BOUNDARY_WEIGHT": _fixed(5.0),
-    "MODEL.ROI_MASK_HEAD.BOUNDARY_WIDTH": _fixed(5),
-    "MODEL.ROI_HEADS.NMS_KIND": _fixed("hard", predicts=True),
-    "MODEL.ROI_HEADS.NMS_SIGMA": _fixed(0.5),
-    "MODEL.ROI_HEADS.MASK_NMS.CLASS_AGNOSTIC": _fixed(False, predicts=True),
-    "MODEL.CPU_MODE": Removed("auto", "expected 'cpu_mode' of the predictor"),
-    "SOLVER.MAX_EPOCHS": Removed(0, "expected SOLVER.MAX_ITER"),
-    "SOLVER.CHECKPOINT_EPOCHS": Removed(0, "expected SOLVER.CHECKPOINT_PERIOD"),
-    "SOLVER.STEP_SHARES": Removed([0.6, 0.8, 0.9], "expected SOLVER.STEPS"),
-    "SOLVER.CHECKPOINTS_KEPT": _fixed(2),
-    "TEST.SCORE_THRESH": Removed(0.5, "expected an option of tools/evaluate.py"),
-    "TEST.EVAL_EPOCHS": Removed(0, "expected TEST.EVAL_PERIOD"),
-    "TEST.BORDER_MARGIN": Removed(0, "expected an option of tools/evaluate.py"),
-    "TEST.CROWDING_EDGES": _fixed([3.0, 20.0]),
-    "TEST.BOUNDARY_TOLERANCE": Removed(2.0, "expected an option of tools/evaluate.py"),
-    "TEST.VALIDATION_LOSS_CROPS": _fixed(16),
-    "TEST.TTA.FLIP": _fixed(True, predicts=True),
-    "TEST.TTA.ROT90": _fixed(True, predicts=True),
-    "TEST.BOOTSTRAP_SAMPLES": Removed(1000, "expected an option of tools/evaluate.py"),
-}
-"""Keys of earlier versions, which their configurations still hold."""
 
 _CHOICES = {
     "INPUT.FORMAT": ("BGR", "RGB"),

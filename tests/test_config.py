@@ -5,7 +5,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from bccd_d2.config import get_bccd_cfg, load_config
-from bccd_d2.config_checks import REMOVED, check_config, class_weights, score_thresholds
+from bccd_d2.config_checks import check_config, class_weights, score_thresholds
 from bccd_d2.errors import InputError
 from tools.config_reference import keys, reference_page
 
@@ -142,6 +142,14 @@ NO_EFFECT = [
 ]
 
 
+def put(tree, key, value):
+    """Set a dotted key in nested dicts."""
+    *groups, name = key.split(".")
+    for group in groups:
+        tree = tree.setdefault(group, {})
+    tree[name] = value
+
+
 @pytest.mark.parametrize(("options", "message"), NO_EFFECT)
 def test_a_key_that_the_user_wrote_and_nothing_reads_is_refused(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
@@ -170,44 +178,6 @@ def test_a_file_may_be_based_on_another_and_change_its_backbone(tmp_path, base, 
         == cfg.MODEL.BACKBONE.NAME
         != load_config(CONFIGS / f"{base}.yaml").MODEL.BACKBONE.NAME
     )
-
-
-# Keys of earlier versions.
-
-
-def put(tree, key, value):
-    """Set a dotted key in nested dicts."""
-    *groups, name = key.split(".")
-    for group in groups:
-        tree = tree.setdefault(group, {})
-    tree[name] = value
-
-
-def old_config(path, key, value):
-    tree = yaml.safe_load(load_config(SLIM).dump())
-    put(tree, key, value)
-    return write(path, yaml.safe_dump(tree))
-
-
-def test_configurations_of_earlier_runs_are_read(tmp_path, caplog):
-    tree = yaml.safe_load(load_config(SLIM).dump())
-    for key, removed in REMOVED.items():
-        put(tree, key, removed.value)
-        with pytest.raises(InputError, match=f"options: {key} no longer exists: (it is always|expected)"):
-            load_config(LITE, [key, "1"])
-    path = write(tmp_path / "config.yaml", yaml.safe_dump(tree))
-    assert yaml.safe_load(load_config(path).dump()) == yaml.safe_load(load_config(SLIM).dump())
-    assert "earlier version" not in caplog.text
-
-
-def test_other_values_of_removed_keys_are_said_or_refused(tmp_path, caplog):
-    load_config(old_config(tmp_path / "a.yaml", "SOLVER.MAX_EPOCHS", 12))
-    assert "a.yaml: ignored keys of an earlier version: SOLVER.MAX_EPOCHS" in caplog.text
-    path = old_config(tmp_path / "b.yaml", "MODEL.SLIM_RESNET.BLOCKS", [1, 1, 1, 1])
-    with pytest.raises(
-        InputError, match=r"b\.yaml: MODEL\.SLIM_RESNET\.BLOCKS is \[1, 1, 1, 1\] but no longer exists"
-    ):
-        load_config(path)
 
 
 # Values by class.
