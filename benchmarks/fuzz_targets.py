@@ -198,13 +198,13 @@ READERS = [
     ),
     Reader(
         "mask-folders imported",
-        "in/masks/1.png",
+        "a/masks/1.png",
         lambda path: convert_annotations(
             path.parents[1], path.parents[2] / "converted", kind="mask-folders", overwrite=True
         ),
         ("binary.png",),
         _PNG,
-        ("in/images/a.png",),
+        ("a/images/a.png",),
     ),
     Reader("COCO, checked", COCO, check_file, (COCO,), _JSON, ("a.png",)),
     Reader(
