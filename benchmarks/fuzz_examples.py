@@ -210,7 +210,7 @@ def _examples() -> dict[str, bytes]:
         "a.roi": ImagejRoi.frompoints(np.array(corners), name="RBC-1").tobytes(),
         "a_seg.npy": _image("npy", np.array({"masks": labels, "filename": "a.png"}, object)),
         "img/a.png": _image("png", colour),
-        "in/images/a.png": _image("png", colour),
+        "a/images/a.png": _image("png", colour),
         "in/a.csv": b"id,class,score\n1,RBC,0.5\n2,RBC,0.5\n3,WBC,0.5\n",
         "binary.png": _image("png", mask),
         "palette.png": _image("png", mask, palette=True),
