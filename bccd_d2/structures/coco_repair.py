@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -267,7 +267,7 @@ class _Repair:
         annotation["segmentation"] = outline
         area = annotation.get("area")
         slack = 0.5 if isinstance(outline, Mapping) else _POLYGON_SLACK * pixels
-        if not _is_number(area) or abs(area - pixels) > slack:  # type: ignore[operator]
+        if not _is_number(area) or abs(area - pixels) > slack:
             annotation["area"] = pixels
             self.counts["areas that are missing or differ from the outline's"] += 1
         weak = annotation.get("weak") is True
@@ -370,7 +370,7 @@ def _are_shares(values: Sequence[Any]) -> bool:
     return all(_is_number(v) and 0 <= v <= 1 for v in values) and any(v not in (0, 1) for v in values)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
 
 
