@@ -33,6 +33,7 @@ TRAIN = [
     # The COCO metrics in a tenth of the time of pycocotools, which takes its place where it is missing (Apache-2.0).
     "timm>=1.0.9",
     "safetensors>=0.4",
+    "shapely>=2",
     # Predictions: ImageJ's regions, the compressions of TIFF.
     "roifile>=2023.5",
     "imagecodecs>=2023.7",
@@ -69,9 +70,8 @@ TEST = [
     # The page in a browser, which is Chromium or Chrome on the path; a worker to be killed, the memory of the page.
     "playwright>=1.40",
     "psutil>=5.9",
-    # What reads our files back: tables and outlines.
+    # What reads our tables back.
     "pandas>=2.1",
-    "shapely>=2",
     "pytest>=8",
     "pytest-timeout>=2.2",
     "pytest-xdist>=3.5",

@@ -155,3 +155,37 @@ def test_an_importable_detectron2_is_kept():
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("kept detectron2 ")
+
+
+ONLY_INSTALLED = """
+import importlib, importlib.metadata as metadata, pathlib, sys
+from packaging.requirements import Requirement
+
+installed, waiting = {"detectron2", "setuptools"}, [("bccd_d2", ("train", "app"))]
+while waiting:
+    name, extras = waiting.pop()
+    try:
+        required = metadata.requires(name) or []
+    except metadata.PackageNotFoundError:  # for another system
+        continue
+    installed.add(name.lower().replace("_", "-"))
+    for requirement in map(Requirement, required):
+        marker = requirement.marker
+        wanted = marker is None or any(marker.evaluate({"extra": extra}) for extra in (*extras, ""))
+        if wanted and requirement.name.lower().replace("_", "-") not in installed:
+            waiting.append((requirement.name, tuple(requirement.extras)))
+own = {"bccd_d2", "tools", "tests", "benchmarks"}
+for module, names in metadata.packages_distributions().items():
+    if module not in own and not {name.lower().replace("_", "-") for name in names} & installed:
+        sys.modules[module] = None  # importing it raises ImportError
+for path in sorted(pathlib.Path("tools").glob("*.py")):
+    importlib.import_module(f"tools.{path.stem}")
+"""
+
+
+def test_every_tool_starts_with_what_setup_installs():
+    """Without the packages that only tests and further extras need."""
+    process = subprocess.run(
+        [sys.executable, "-c", ONLY_INSTALLED], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
