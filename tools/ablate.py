@@ -40,8 +40,14 @@ def main(arguments: list[str] | None = None) -> None:
         "evaluate every model as tools/predict.py finds cells, without options, in its DATASETS.TEST"
     )
     add("--predict", action="store_true", help=predict_help)
+    add(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="configuration keys of every row, in place of the plan's options",
+    )
     options = parser.parse_args(arguments)
-    plan = AblationPlan.read(options.plan)
+    plan = AblationPlan.read(options.plan).changed(options.opts)
     results = run_ablation(plan, options.output, options.data_root, dict(options.also_evaluate))
     parts = [
         f"{data}:\n\n{ablation_table(rows)}\n\n{difference_table(rows)}" for data, rows in results.items()

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,12 @@ class AblationPlan:
             if "checkpoint" in changes and "evaluate" not in changes:
                 raise InputError(f"{where}: checkpoint has no effect in a row without evaluate")
         return cls(Path(content["config"]), content["options"], content["seeds"], rows)
+
+    def changed(self, opts: Sequence[str]) -> AblationPlan:
+        """The plan with other options, ``opts`` as KEY VALUE KEY VALUE."""
+        if len(opts) % 2:
+            raise InputError(f"expected KEY VALUE pairs, found {' '.join(opts)!r}")
+        return replace(self, options={**self.options, **dict(zip(opts[::2], opts[1::2]))})
 
 
 def run_ablation(
