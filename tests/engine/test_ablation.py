@@ -55,7 +55,7 @@ def test_the_options_of_a_plan_are_changed_by_key_and_value():
     plan = AblationPlan(Path("c.yaml"), {"SOLVER.MAX_ITER": 600, "INPUT.SCALE": 1.0}, [1], {"base": {}})
     changed = plan.changed(["INPUT.SCALE", "0.5", "INPUT.WHITE_BALANCE", "False"])
     assert changed.options == {"SOLVER.MAX_ITER": 600, "INPUT.SCALE": "0.5", "INPUT.WHITE_BALANCE": "False"}
-    with pytest.raises(InputError, match="expected KEY VALUE pairs, found 'INPUT.SCALE'"):
+    with pytest.raises(InputError, match="expected KEY VALUE pairs"):
         plan.changed(["INPUT.SCALE"])
 
 
