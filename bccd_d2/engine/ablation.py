@@ -21,6 +21,7 @@ from bccd_d2.data.registration import annotation_file
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_yaml, shipped_folder, write_json
 from bccd_d2.io.coco_images import image_path, image_root
+from bccd_d2.structures.cell_kinds import kind_of
 from bccd_d2.structures.coco import read_coco, read_json
 
 TOOLS = shipped_folder("tools")
@@ -187,7 +188,16 @@ def predict_laboratories(plan: AblationPlan, out: Path, data_root: Path) -> str:
                 if not metrics.is_file():
                     _predict(run, truth, metrics.parent)
                 rows.append([name, seed, data, *_prediction_figures(read_json(metrics))])
-    headers = ["row", "seed", "data", "mAP@0.5", "F1", "F1 interior", "RBC called WBC", "WBC found as such"]
+    headers = [
+        "row",
+        "seed",
+        "data",
+        "mAP@0.5",
+        "F1",
+        "F1 interior",
+        "red cells called white",
+        "white cells found as such",
+    ]
     return tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=".3f")
 
 
@@ -206,14 +216,14 @@ def _predict(run: Path, truth: Path, judged: Path) -> None:
 
 def _prediction_figures(metrics: Mapping[str, Any]) -> list[Any]:
     (part,) = metrics["parts"].values()
-    names, confusion = part["class_names"], part["confusion"]
+    names, confusion = part["class_names"], np.array(part["confusion"])
     figures = [part["intervals"]["all"]["mAP@0.5"]["value"]]
     figures += [part["instances"][region]["all classes"]["f1"] for region in ("all", "interior")]
-    if not {"RBC", "WBC"} <= set(names):
+    red, white = (np.flatnonzero([kind_of(name) == kind for name in names]) for kind in ("red", "white"))
+    if not len(red) or not len(white):
         return figures
-    red, white = names.index("RBC"), names.index("WBC")
-    found, true = confusion[red], confusion[white]
-    return [*figures, f"{found[white]} of {sum(found[:-1])}", f"{true[white]} of {sum(true)}"]
+    found, true = confusion[red].sum(axis=0), confusion[white].sum(axis=0)
+    return [*figures, f"{found[white].sum()} of {found[:-1].sum()}", f"{true[white].sum()} of {true.sum()}"]
 
 
 def ablation_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -19,7 +19,7 @@ from bccd_d2.engine.type_training import TypeResult, TypeTraining, train_types
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.cell_types import TypeMetrics, measure_types
 from bccd_d2.files import read_lines
-from bccd_d2.inference.cell_types import kind_of, typical_diameter
+from bccd_d2.inference.cell_types import typical_diameter
 from bccd_d2.inference.outputs import COUNTS
 from bccd_d2.io.find_images import SUFFIXES, find_images, is_clutter, report_passed_by
 from bccd_d2.io.images import open_source, page_count
@@ -31,6 +31,7 @@ from bccd_d2.modeling.cell_types import (
     load_classifier,
     save_classifier,
 )
+from bccd_d2.structures.cell_kinds import kind_of
 from bccd_d2.structures.names import match_images
 
 _logger = logging.getLogger(__name__)

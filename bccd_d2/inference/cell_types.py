@@ -16,19 +16,14 @@ from bccd_d2.inference.measurements import BORDER_MARGIN
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.modeling.cell_types import (
     OTHER,
-    Kind,
     TypeClassifier,
     finest,
     group_probabilities,
     load_classifier,
 )
+from bccd_d2.structures.cell_kinds import kind_of
 from bccd_d2.structures.cells import Cells
 
-# Detector classes of each kind of cell, as data sets call them, in lower case.
-CLASSES: dict[Kind, frozenset[str]] = {
-    "white": frozenset({"wbc", "white blood cell", "leukocyte", "leucocyte"}),
-    "red": frozenset({"rbc", "red blood cell", "erythrocyte"}),
-}
 FILES = ("types_white", "types_red")
 """Names of the classifiers in a folder."""
 RED_CELL_UM = 7.5
@@ -61,21 +56,12 @@ class CellTypes:
         return CellTypes(names, self.probabilities[chosen], subtypes)
 
 
-def kind_of(class_name: str) -> Kind | None:
-    """Which classifier is for a class of the detector; ``None`` if none is."""
-    return next((kind for kind, names in CLASSES.items() if class_name.lower() in names), None)
-
-
 def find_classifiers(folder: str | Path, class_names: Sequence[str]) -> list[Path]:
     """Classifiers in a folder; an InputError if there is none, or no class of the detector is white or red cells."""
-    kinds = {kind_of(name) for name in class_names}
-    if not kinds - {None}:
-        expected = " or ".join(
-            f"{kind} cells ({', '.join(sorted(names))})" for kind, names in CLASSES.items()
-        )
+    if not {"red", "white"}.intersection(map(kind_of, class_names)):
         raise InputError(
             f"--types: the model finds {', '.join(class_names) or 'cells without a name'}; expected one with a class "
-            f"of {expected}: choose it with --model, --run or --config-file"
+            "of white cells (such as WBC) or red cells (such as RBC): choose it with --model, --run or --config-file"
         )
     found = [path for name in FILES if (path := Path(folder) / f"{name}.safetensors").is_file()]
     if not found:
@@ -90,7 +76,9 @@ class CellTyper:
     """Gives the cells of an image their types, with one classifier per kind of cell."""
 
     def __init__(self, classifiers: Sequence[TypeClassifier]) -> None:
-        self.classifiers = {classifier.card.kind: classifier for classifier in classifiers}
+        self.classifiers: dict[str | None, TypeClassifier] = {
+            classifier.card.kind: classifier for classifier in classifiers
+        }
         if len(self.classifiers) < len(classifiers):
             kinds = [classifier.card.kind for classifier in classifiers]
             raise InputError(f"--types: expected one classifier per kind of cell, found {', '.join(kinds)}")
@@ -102,8 +90,8 @@ class CellTyper:
 
     def choices(self, class_name: str) -> dict[str, tuple[str, str]]:
         """Types that a cell of a class can have, see :attr:`TypeCard.choices`; empty where no classifier is for it."""
-        kind = kind_of(class_name)
-        return self.classifiers[kind].card.choices if kind in self.classifiers else {}
+        classifier = self.classifiers.get(kind_of(class_name))
+        return classifier.card.choices if classifier else {}
 
     def __call__(
         self,

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.stats import chi2
 
 from bccd_d2.evaluation.bootstrap import binomial_interval
-from bccd_d2.inference.cell_types import kind_of
 from bccd_d2.modeling.cell_types import OTHER
+from bccd_d2.structures.cell_kinds import kind_of
 
 NOTE = "for research; no diagnosis"
 ERYTHROBLAST = "erythroblast"
@@ -90,7 +90,7 @@ class Tally:
         """Count rows of ``cells.csv``, as they are written or as a person has corrected them."""
         for row in rows:
             kind = kind_of(row["class"])
-            if kind is None or str(row["touches_border"]) in ("True", "1"):
+            if kind not in self.types or str(row["touches_border"]) in ("True", "1"):
                 continue
             if kind == "red":
                 self.diameters_px.append(float(row["equivalent_diameter_px"]))

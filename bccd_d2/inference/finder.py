@@ -21,11 +21,11 @@ from bccd_d2.inference.magnification import (
     DiameterEstimate,
     DiameterEstimator,
     Magnification,
-    red_cell_classes,
 )
 from bccd_d2.inference.tiling import Tile, candidates, is_empty, merge_tiles, plan_tiles
 from bccd_d2.inference.tta import TestTimeAugmentation, predict_images
 from bccd_d2.io.sources import ArraySource, ImageSource, sample_image
+from bccd_d2.structures.cell_kinds import red_cell_classes
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.detections import Detections
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.preprocessing import resize_image, scaled_size
 from bccd_d2.errors import InputError
-from bccd_d2.inference.measurements import NUCLEATED
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.structures.detections import Detections
 
@@ -50,10 +49,6 @@ _AGREEMENT = 1.25
 _GRID = 5
 _PATCH = 256
 _DETAIL = (0.8, 0.65)
-
-
-# Cells that are not red, as data sets call them, in lower case.
-_PLATELETS = frozenset({"platelet", "platelets", "plt", "thrombocyte", "thrombocytes"})
 
 
 @dataclass(frozen=True)
@@ -207,13 +202,6 @@ def _confirmed(look: _Look, other: _Look) -> DiameterEstimate:
     scores = np.concatenate([look.scores, other.scores])
     doubt = "few cells" if len(scores) < _SURE_CELLS else ""
     return DiameterEstimate(_weighted_quantile(diameters, scores, 0.5), len(scores), doubt)
-
-
-def red_cell_classes(class_names: Sequence[str]) -> list[int]:
-    """Indices of the classes that are red cells; all of them where no name tells."""
-    others = NUCLEATED | _PLATELETS
-    red = [index for index, name in enumerate(class_names) if name.lower() not in others]
-    return red or list(range(len(class_names)))
 
 
 def combine(estimates: Sequence[DiameterEstimate]) -> DiameterEstimate:

@@ -11,6 +11,7 @@ from skimage.measure import perimeter_crofton
 from skimage.measure import regionprops as measure_regions
 
 from bccd_d2.io.sources import ImageSource
+from bccd_d2.structures.cell_kinds import kind_of
 from bccd_d2.structures.cells import Cells
 
 Table = dict[str, NDArray]
@@ -18,14 +19,6 @@ Table = dict[str, NDArray]
 
 BORDER_MARGIN = 1
 """Pixels from the image's border that count as touching it: masks of a network end a pixel early now and then."""
-
-# Cells whose nucleus a stain shows, as data sets call them, in lower case.
-NUCLEATED = frozenset(
-    {
-        *("wbc", "white blood cell", "leukocyte", "leucocyte"),
-        *("neutrophil", "eosinophil", "basophil", "lymphocyte", "monocyte"),
-    }
-)
 
 # An image is read in parts of this side, so that a slide is never in memory as a whole.
 _BLOCK = 4096
@@ -49,7 +42,7 @@ def measure_cells(
     - ``eccentricity``: of the ellipse with the same second moments, in [0, 1); 0 for a disc.
     - ``solidity``: area over that of the convex hull of the pixels' corners, in (0, 1].
     - ``mean_red`` ... ``std_blue``: levels of the native image inside the mask, in [0, 255].
-    - ``nucleus_fraction``: of the classes :data:`NUCLEATED`, NaN for others, see :func:`nucleus_fraction`.
+    - ``nucleus_fraction``: of white cells, NaN for others, see :func:`nucleus_fraction`.
     - ``touches_border``: whether the mask comes within :data:`BORDER_MARGIN` pixels of the image's border.
     - ``x_um``, ``y_um``, ``area_um2``, ``equivalent_diameter_um``, ``perimeter_um``: the same in microns.
     """
@@ -58,7 +51,7 @@ def measure_cells(
     x, y = shapes[:, 0] + cells.windows[:, 0], shapes[:, 1] + cells.windows[:, 1]
     diameter = 2 * np.sqrt(area / np.pi)
     colors, nuclei = np.full((len(cells), 6), np.nan), np.full(len(cells), np.nan)
-    nucleated = [name.lower() in NUCLEATED for name in class_names]
+    nucleated = [kind_of(name) == "white" for name in class_names]
     for index, patch in _patches(source, cells.windows):
         inside = patch[cells.masks[index]]
         colors[index] = *inside.mean(axis=0)[::-1], *inside.std(axis=0)[::-1]

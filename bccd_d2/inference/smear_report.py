@@ -20,10 +20,8 @@ from scipy.stats import t
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.bootstrap import binomial_interval
-from bccd_d2.inference.cell_types import kind_of
 from bccd_d2.inference.collect import image_file
 from bccd_d2.inference.differential import Row, Tally, differential
-from bccd_d2.inference.measurements import NUCLEATED
 from bccd_d2.inference.outputs import Outputs
 from bccd_d2.inference.predict_file import Images
 from bccd_d2.inference.quality import FLAGS, Quality
@@ -33,6 +31,7 @@ from bccd_d2.io.sources import ImageSource
 from bccd_d2.io.storage import local_copy
 from bccd_d2.reporting.overlay import class_color
 from bccd_d2.reporting.pages import chart_axes, jpeg_uri, render, svg_uri
+from bccd_d2.structures.cell_kinds import kind_of
 
 REPORT = "smear_report.html"
 EXAMPLES = 8
@@ -147,8 +146,9 @@ def white_to_red(cells: Mapping[str, int]) -> tuple[int, int, float, float] | No
 
     ``None`` where the classes do not tell them apart, or there are none of both.
     """
-    white = [number for name, number in cells.items() if name.lower() in NUCLEATED]
-    red = [number for name, number in cells.items() if kind_of(name) == "red"]
+    white, red = (
+        [number for name, number in cells.items() if kind_of(name) == kind] for kind in ("white", "red")
+    )
     if not white or not red or not sum(white) + sum(red):
         return None
     low, high = binomial_interval(sum(white), sum(white) + sum(red))

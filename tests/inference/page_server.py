@@ -11,9 +11,10 @@ from bccd_d2.inference.app.fields import LOWEST_THRESHOLD
 from bccd_d2.inference.app.guard import listen, make_server
 from bccd_d2.inference.app.server import build_app
 from bccd_d2.inference.app.sessions import Limits, Sessions
-from bccd_d2.inference.cell_types import CellTypes, kind_of
+from bccd_d2.inference.cell_types import CellTypes
 from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.modeling.cell_types import TypeCard
+from bccd_d2.structures.cell_kinds import kind_of
 from tests.inference.drawn_cells import DarkThings
 
 LIMITS = Limits(megabytes=0.4, megapixels=0.1, fields=6, session_megabytes=1, sessions_per_client=5)
@@ -30,8 +31,8 @@ class TypesByClass:
     }
 
     def choices(self, class_name):
-        kind = kind_of(class_name)
-        return self.cards[kind].choices if kind else {}
+        card = self.cards.get(kind_of(class_name))
+        return card.choices if card else {}
 
     def __call__(self, source, cells, class_names, *, microns_per_pixel=None, diameter_px=None):
         names = [next(iter(self.choices(class_names[k])), "") for k in cells.classes]

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.inference.magnification import DiameterEstimate, DiameterEstimator, combine, red_cell_classes
+from bccd_d2.inference.magnification import DiameterEstimate, DiameterEstimator, combine
 from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.detections import Detections
 
@@ -136,9 +136,3 @@ def test_images_together_have_the_median_of_the_sure_ones():
     assert combine([unsure]) == unsure
     assert combine([DiameterEstimate(None, 0, "x")]).diameter is None
     assert combine([sure[0], DiameterEstimate(160.0, 9)]).doubt == "the images disagree: 80 to 160 px"
-
-
-def test_red_cells_by_the_names_of_classes():
-    assert red_cell_classes(["WBC", "RBC", "Platelets"]) == [1]
-    assert red_cell_classes(["cell"]) == [0]
-    assert red_cell_classes(["neutrophil", "lymphocyte"]) == [0, 1]
