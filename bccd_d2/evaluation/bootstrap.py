@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,10 @@ from scipy.stats import binomtest
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationSet, check_detections
+from bccd_d2.evaluation.error_table import image_confusion
 from bccd_d2.evaluation.image_metrics import MeasuredImage, PixelCounts, iou_and_dice, measure, ranked
 from bccd_d2.evaluation.options import ALL_CLASSES, NO_GROUND_TRUTH, REGIONS, EvaluationOptions, Value
-from bccd_d2.evaluation.ranking import PrecisionRanking
+from bccd_d2.evaluation.ranking import PrecisionRanking, score_bins
 from bccd_d2.structures.cells import Cells
 
 HEADLINE = ("IoU", "Dice", "mAP@0.5", "AP", "AP50", "AP75", "F1", "PQ")
@@ -50,6 +52,16 @@ class Difference:
     p_value: float | None  # two-sided, of a permutation test that swaps the runs image by image at random
 
 
+class Statistics(Protocol):
+    """Figures of images that may be weighted."""
+
+    number_of_images: int
+
+    def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
+        """By name, NaN without ground truth; ``weights`` (I,) is how often each image counts, ``None`` for once."""
+        ...
+
+
 class HeadlineStatistics:
     """The headline figures of one region for any weights of the images; the interior has no IoU and Dice."""
 
@@ -64,9 +76,7 @@ class HeadlineStatistics:
         self.number_of_images = len(measured)
 
     def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
-        """By the names in :data:`HEADLINE`, NaN without ground truth; ``weights`` (I,) is how often each image
-        counts.
-        """
+        """By the names in :data:`HEADLINE`, see :class:`Statistics`."""
         if weights is None:
             weights = np.ones(self.number_of_images)
         result = {}
@@ -87,8 +97,49 @@ class HeadlineStatistics:
         }
 
 
-def intervals(statistics: HeadlineStatistics, samples: int, seed: int) -> Mapping[str, Interval]:
-    """Figures of all images of one region with their intervals, from ``samples`` resamples; 0 for no interval."""
+class ClassStatistics:
+    """Figures of one class, the border included, for any weights of the images.
+
+    "AP@0.5" is of boxes; "F1", "bias" and "mean absolute error" (cells per image) are of predictions above the score
+    threshold, as is "right class": of the cells of the class that are found at IoU 0.5 by a prediction of any class,
+    the share that is given its own. "calibration error" is the expected one of the scores of predictions of the class,
+    see :class:`bccd_d2.evaluation.ranking.Reliability`.
+    """
+
+    def __init__(
+        self, measured: Sequence[MeasuredImage], class_names: Sequence[str], name: str, score_threshold: float
+    ) -> None:
+        self._class, number = list(class_names).index(name), len(class_names)
+        self._boxes = PrecisionRanking(ranked(measured, number, "all", boxes=True), thresholds=1)
+        self._counts = np.stack([m.instances["all"][name].counts[0] for m in measured])
+        called = np.stack([image_confusion(m, number, score_threshold)[self._class, :-1] for m in measured])
+        self._right, self._found = called[:, self._class], called.sum(axis=1)
+        masks = ranked(measured, number, "all")
+        self._predictions, self._excess = score_bins(masks, self._class)
+        self.number_of_images = len(measured)
+
+    def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
+        """By the names above, see :class:`Statistics`."""
+        if weights is None:
+            weights = np.ones(self.number_of_images)
+        tp, fp, fn = (weights @ self._counts).tolist()
+        errors = self._counts[:, 1] - self._counts[:, 2]
+        found, predictions = float(weights @ self._found), float((weights @ self._predictions).sum())
+        nothing = tp + fn == 0
+        return {
+            "AP@0.5": float(self._boxes.average_precision(weights)[0, self._class]),
+            "F1": np.nan if nothing else 2 * tp / (2 * tp + fp + fn),
+            "bias": np.nan if nothing else float(weights @ errors / weights.sum()),
+            "mean absolute error": np.nan if nothing else float(weights @ np.abs(errors) / weights.sum()),
+            "right class": float(weights @ self._right) / found if found else np.nan,
+            "calibration error": float(np.abs(weights @ self._excess).sum()) / predictions
+            if predictions and not nothing
+            else np.nan,
+        }
+
+
+def intervals(statistics: Statistics, samples: int, seed: int) -> Mapping[str, Interval]:
+    """Figures of all images with their intervals, from ``samples`` resamples; 0 for no interval."""
     values = statistics.figures()
     drawn = [statistics.figures(w) for w in _draws(statistics.number_of_images, samples, seed)]
     result = {}

@@ -69,18 +69,24 @@ def _average_precision(images: Sequence[ScoredImage], number_of_classes: int) ->
 def confusion(
     measured: Sequence[MeasuredImage], number_of_classes: int, score_threshold: float
 ) -> list[list[int]]:
-    """Rows of true, columns of predicted classes, the last of each for none.
+    """Sum of :func:`image_confusion` over all images."""
+    return sum(image_confusion(m, number_of_classes, score_threshold) for m in measured).tolist()
+
+
+def image_confusion(
+    measured: MeasuredImage, number_of_classes: int, score_threshold: float
+) -> NDArray[np.int64]:
+    """(C + 1, C + 1) rows of true, columns of predicted classes, the last of each for none.
 
     Predictions and cells are matched at IoU 0.5 whatever their class.
     """
     table = np.zeros((number_of_classes + 1, number_of_classes + 1), np.int64)
-    for image in measured:
-        overlap = image.overlap
-        match = match_cells(overlap, score_threshold)
-        np.add.at(table, (overlap.true_classes[match.true], overlap.predicted_classes[match.predicted]), 1)
-        np.add.at(table[:, -1], overlap.true_classes[match.false_negatives], 1)
-        np.add.at(table[-1], overlap.predicted_classes[match.false_positives], 1)
-    return table.tolist()
+    overlap = measured.overlap
+    match = match_cells(overlap, score_threshold)
+    np.add.at(table, (overlap.true_classes[match.true], overlap.predicted_classes[match.predicted]), 1)
+    np.add.at(table[:, -1], overlap.true_classes[match.false_negatives], 1)
+    np.add.at(table[-1], overlap.predicted_classes[match.false_positives], 1)
+    return table
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import TASKS, AveragePrecisionTable, average_precision_table
-from bccd_d2.evaluation.bootstrap import HeadlineStatistics, Interval, intervals
+from bccd_d2.evaluation.bootstrap import ClassStatistics, HeadlineStatistics, Interval, intervals
 from bccd_d2.evaluation.dataset import EvaluationSet, check_detections
 from bccd_d2.evaluation.error_table import ErrorTable, confusion, error_table
 from bccd_d2.evaluation.image_metrics import PixelOverlap, measure, pixel_overlap, ranked
@@ -58,6 +58,8 @@ class Evaluation:
     intervals: Mapping[
         str, Mapping[str, Interval]
     ]  # by region, then HEADLINE; "interior" has no IoU and Dice
+    # by class, then the names in :class:`ClassStatistics`, the border included
+    class_intervals: Mapping[str, Mapping[str, Interval]]
     image_errors: Sequence[ImageErrors]  # bins of each image
     per_image: Sequence[Mapping[str, Any]]
     per_cell: Sequence[Mapping[str, Any]]
@@ -166,6 +168,14 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
                 HeadlineStatistics(measured, len(names), region), options.bootstrap_samples, options.seed
             )
             for region in REGIONS
+        },
+        class_intervals={
+            name: intervals(
+                ClassStatistics(measured, names, name, options.score_threshold),
+                options.bootstrap_samples,
+                options.seed,
+            )
+            for name in names
         },
         image_errors=[m.errors for m in measured],
         per_image=[image_record(m) for m in measured],

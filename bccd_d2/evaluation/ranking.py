@@ -194,6 +194,22 @@ def reliability(detections: RankedPredictions) -> Reliability:
     )
 
 
+def score_bins(
+    detections: RankedPredictions, class_index: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """What each image adds to the calibration error of a class.
+
+    Number of predictions, and sum of (1 if correct, else 0) - score; both (I, B), in the bins of :class:`Reliability`.
+    """
+    images, chosen = len(detections.cells), detections.counted[0] & (detections.classes == class_index)
+    scores = detections.scores[chosen]
+    bins = np.minimum((scores * SCORE_BINS).astype(int), SCORE_BINS - 1)
+    index, size = detections.images[chosen] * SCORE_BINS + bins, images * SCORE_BINS
+    number = np.bincount(index, minlength=size).reshape(images, SCORE_BINS)
+    excess = np.bincount(index, detections.correct[0, chosen] - scores, size).reshape(images, SCORE_BINS)
+    return number, excess
+
+
 def calibration_bins(
     confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 15
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:

@@ -118,27 +118,36 @@ def _headline_rows(parts: Sequence[EvaluatedPart]) -> list[tuple[str, list[Inter
 
 
 def class_table(evaluation: Evaluation) -> str:
-    """Markdown table, one row per class: AP of boxes at IoU 0.5, F1, counts, and what its cells are called.
+    """Markdown table, one row per class: its figures with their intervals, and what its cells are called.
 
-    The last row holds the predictions that match no cell.
+    The figures are those of :class:`bccd_d2.evaluation.bootstrap.ClassStatistics`. The last row holds the predictions
+    that match no cell.
     """
     names = evaluation.class_names
     called = [f"called {name}" for name in names]
-    head = ["", "cells", "predicted", "AP@0.5", "F1", "bias", "mean absolute error", *called, "not found"]
-    boxes = evaluation.average_precision["bbox"]["all"].by_class
+    figures = ["AP@0.5", "F1", "bias", "mean absolute error", "right class", "calibration error"]
     rows = []
     for name, confused in zip(names, evaluation.confusion):
-        found, counts = evaluation.instances["all"][name], evaluation.counts["all"][name]
+        found, sure = evaluation.instances["all"][name], evaluation.class_intervals[name]
         rows.append(
             [
                 *(name, str(found.cells), str(found.predicted)),
-                *(in_words(boxes[name].AP50), in_words(found.f1)),
-                *(in_words(counts.bias, 2), in_words(counts.mean_absolute_error, 2)),
+                *(
+                    _with_interval(sure[key], 2 if key in ("bias", "mean absolute error") else 3)
+                    for key in figures
+                ),
                 *map(str, confused),
             ]
         )
-    rows.append(["no cell", *[""] * 6, *map(str, evaluation.confusion[-1][:-1]), ""])
-    return markdown_table(head, rows)
+    rows.append(["no cell", *[""] * (2 + len(figures)), *map(str, evaluation.confusion[-1][:-1]), ""])
+    return markdown_table(["", "cells", "predicted", *figures, *called, "not found"], rows)
+
+
+def _with_interval(found: Interval, decimals: int) -> str:
+    value = in_words(found.value, decimals)
+    if found.low is None or found.high is None:
+        return value
+    return f"{value} ({found.low:.{decimals}f} to {found.high:.{decimals}f})"
 
 
 def _write_cells(parts: Sequence[EvaluatedPart], path: Path) -> None:

@@ -63,6 +63,34 @@ def test_an_interval_holds_its_figure_and_is_as_wide_as_the_images_differ():
     assert (single.low, single.high) == (None, None), "one image says nothing of others"
 
 
+def test_intervals_of_a_class_hold_what_the_whole_evaluation_says():
+    found = evaluate(random_set(images=8), EvaluationOptions(bootstrap_samples=60))
+    for index, name in enumerate(NAMES):
+        sure, counts = found.class_intervals[name], found.counts["all"][name]
+        called = found.confusion[index][:-1]
+        expected = {
+            "AP@0.5": found.average_precision["bbox"]["all"].by_class[name].AP50,
+            "F1": found.instances["all"][name].f1,
+            "bias": counts.bias,
+            "mean absolute error": counts.mean_absolute_error,
+            "right class": called[index] / sum(called),
+        }
+        assert {key: sure[key].value for key in expected} == pytest.approx(expected, abs=1e-6)
+        assert all(one.low <= one.value <= one.high for key, one in sure.items() if key in expected)
+
+
+def test_the_calibration_error_of_a_class_is_that_of_its_own_predictions():
+    """Two of four predictions of 0.75 are right: off by 0.25. Those of the other class do not count."""
+    right = image(rectangles([A]), rectangles([A, B], scores=[0.75, 0.35], classes=[0, 1]))
+    wrong = image(rectangles([A]), rectangles([B], scores=[0.75]))
+    found = evaluate(evaluation_set([right, wrong] * 2, NAMES), EvaluationOptions(bootstrap_samples=200))
+    error = found.class_intervals["RBC"]["calibration error"]
+    # Of resamples of none or four right ones out of four the errors are 0.75 and 0.25.
+    assert (error.value, error.low, error.high) == pytest.approx((0.25, 0.0, 0.75))
+    assert found.reliability["all"].expected_error == pytest.approx((4 * 0.25 + 2 * 0.35) / 6)
+    assert found.class_intervals["WBC"]["calibration error"].value == "no ground truth"
+
+
 def run(predictions_by_image):
     return evaluation_set(
         [image(rectangles([A, B]), p, image_id=i) for i, p in enumerate(predictions_by_image, start=1)]

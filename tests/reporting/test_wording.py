@@ -155,11 +155,11 @@ def test_the_table_says_what_cells_of_a_class_are_called():
     dataset = evaluation_set([image(truth, predictions)], ("RBC", "WBC", "Platelets"))
     lines = class_table(evaluate(dataset, EvaluationOptions(bootstrap_samples=0))).splitlines()
     assert lines[0] == (
-        "|  | cells | predicted | AP@0.5 | F1 | bias | mean absolute error | called RBC | called WBC "
-        "| called Platelets | not found |"
+        "|  | cells | predicted | AP@0.5 | F1 | bias | mean absolute error | right class | calibration error "
+        "| called RBC | called WBC | called Platelets | not found |"
     )
-    # AP: precision 1 up to a recall of 1/3, 34 of COCO's 101 recalls. F1 2 / (3 + 1).
-    assert lines[2] == "| RBC | 3 | 1 | 0.337 | 0.500 | -2.00 | 2.00 | 1 | 1 | 0 | 1 |"
-    words = "no ground truth"
-    assert lines[3] == f"| WBC | 0 | 1 | {words} | {words} | {words} | {words} | 0 | 0 | 0 | 0 |"
-    assert lines[5] == "| no cell |  |  |  |  |  |  | 0 | 0 | 1 |  |"
+    # AP: precision 1 up to a recall of 1/3, 34 of COCO's 101 recalls. F1 2 / (3 + 1). One of the two that are found is
+    # called red. The one that is right has score 0.9.
+    assert lines[2] == "| RBC | 3 | 1 | 0.337 | 0.500 | -2.00 | 2.00 | 0.500 | 0.100 | 1 | 1 | 0 | 1 |"
+    assert lines[3] == f"| WBC | 0 | 1 |{' no ground truth |' * 6} 0 | 0 | 0 | 0 |"
+    assert lines[5] == "| no cell |  |  |  |  |  |  |  |  | 0 | 0 | 1 |  |"
