@@ -70,7 +70,7 @@ def confusion(
     measured: Sequence[MeasuredImage], number_of_classes: int, score_threshold: float
 ) -> list[list[int]]:
     """Sum of :func:`image_confusion` over all images."""
-    return sum(image_confusion(m, number_of_classes, score_threshold) for m in measured).tolist()
+    return np.sum([image_confusion(m, number_of_classes, score_threshold) for m in measured], axis=0).tolist()
 
 
 def image_confusion(

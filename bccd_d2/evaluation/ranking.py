@@ -206,8 +206,8 @@ def score_bins(
     bins = np.minimum((scores * SCORE_BINS).astype(int), SCORE_BINS - 1)
     index, size = detections.images[chosen] * SCORE_BINS + bins, images * SCORE_BINS
     number = np.bincount(index, minlength=size).reshape(images, SCORE_BINS)
-    excess = np.bincount(index, detections.correct[0, chosen] - scores, size).reshape(images, SCORE_BINS)
-    return number, excess
+    excess = np.bincount(index, detections.correct[0, chosen] - scores, size).astype(np.float64)
+    return number, excess.reshape(images, SCORE_BINS)
 
 
 def calibration_bins(
