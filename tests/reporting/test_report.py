@@ -75,7 +75,7 @@ def test_metrics_hold_what_was_drawn_and_what_was_compared(out):
 def test_the_table_is_markdown_with_a_line_a_part(out):
     lines = (out / "results.md").read_text(encoding="utf-8").splitlines()
     tables = [line for line in lines if line.count("|") == 10]
-    assert [line.count("|") for line in lines].count(11) == 2 * 5, "a table by class of each part"
+    assert [line.count("|") for line in lines].count(13) == 2 * 5, "a table by class of each part"
     names = [line.split("|")[1].strip() for line in tables]
     assert names == ["", "---", "Val", "Val, interior", "Test", "Test, interior"] * 2
     # Pixels: 12 squares, of which one is missed; 800 px between the pair and 1600 px on nothing are too many.
