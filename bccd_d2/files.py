@@ -1,10 +1,11 @@
-"""Files that others read, written whole or not at all; YAML; folders that one process writes to at a time."""
+"""Files that others read, written whole or not at all; JSON and YAML; folders that one process writes to at a time."""
 
 from __future__ import annotations
 
 import errno
 import importlib.resources
 import json
+import logging
 import os
 import shutil
 import socket
@@ -19,6 +20,7 @@ import yaml
 from bccd_d2.errors import InputError
 from bccd_d2.system import at_fork, delete_locked, lock_file, move_into_place, signals_held_back
 
+logger = logging.getLogger(__name__)
 _UNFINISHED = ".unfinished-"
 LOCK_FILE = ".lock"
 _MAX_ALIASES = 20
@@ -85,6 +87,25 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
         temporary.write_text(
             json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False), encoding="utf-8"
         )
+
+
+def read_json(path: Path | str) -> Any:
+    """Read JSON in UTF-8 or UTF-16, with a byte order mark or without, or in the cp1252 of Windows. Raises InputError
+    where there is none.
+    """
+    try:
+        content = Path(path).read_bytes()
+        try:
+            return json.loads(content)
+        except UnicodeDecodeError:
+            document = json.loads(content.decode("cp1252"))
+            logger.warning("%s: not UTF-8, read as cp1252", path)
+            return document
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    # ValueError: no JSON, no UTF-8, or a number of 10,000 digits
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
 
 
 def read_lines(path: Path, expected: str) -> list[str]:

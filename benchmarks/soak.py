@@ -40,10 +40,10 @@ from tqdm import tqdm
 
 from bccd_d2.config import load_config
 from bccd_d2.errors import run_command
+from bccd_d2.files import read_json
 from bccd_d2.io.coco_images import check_file
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.reporting.run_figures import read_records
-from bccd_d2.structures.coco import read_json
 from bccd_d2.synthetic import SyntheticSet, write_synthetic_set
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -43,7 +43,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", type=Path, metavar="DIR", help="OUTPUT_DIR of tools/train_net.py, evaluated")
     prediction_help = (
-        "COCO JSON; a folder of label images, GeoJSON or ImageJ regions; or what tools/predict.py wrote"
+        "COCO JSON; a folder of label images, GeoJSON or ImageJ regions; what tools/predict.py wrote; or "
+        "annotations of CVAT, LabelMe, VIA, Label Studio, YOLO or Cellpose"
     )
     what.add_argument("--predictions", type=Path, nargs="+", metavar="FILE_OR_DIR", help=prediction_help)
     output_help = "folder to write to (default: evaluation in the run, or FILE_OR_DIR with _evaluation added)"

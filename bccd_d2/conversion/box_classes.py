@@ -27,7 +27,7 @@ from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.conversion.yolo_labels import find_yolo, read_yolo_names
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
-from bccd_d2.structures.outline_files import read_points
+from bccd_d2.io.points import read_points
 
 MIN_REST = 0.25
 """Least size of a rest that is cut off, in median areas of the components with a box of their own."""

@@ -15,8 +15,8 @@ from defusedxml.ElementTree import parse
 from bccd_d2.conversion.boxes import ImageBoxes, make_boxes, parse_coordinate, shared_stem_error
 from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
+from bccd_d2.files import read_json
 from bccd_d2.io.coco_images import image_path
-from bccd_d2.structures.coco import read_json
 from bccd_d2.structures.names import normalise_path
 
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")

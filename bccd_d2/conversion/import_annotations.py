@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from bccd_d2.conversion.boxes import MIN_SIDE
 from bccd_d2.conversion.classes import DROP, IGNORE, ClassTable
@@ -19,7 +19,7 @@ from bccd_d2.conversion.convert import ConversionOptions, ConversionSummary, con
 from bccd_d2.conversion.convert_image import FILLS_IMAGE, ConvertedImage, Converter
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.importers import read_annotations
-from bccd_d2.conversion.importers.common import Imported, ImportedCell, ImportedImage
+from bccd_d2.conversion.importers.common import Imported, ImportedCell, ImportedImage, outlined
 from bccd_d2.conversion.pairs import FolderPair, ImageMaskPair, ImageRecord, list_names, with_unique_stems
 from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import InputError
@@ -28,11 +28,11 @@ from bccd_d2.io.mask_checks import fills_image
 from bccd_d2.io.masks import MaskRule
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.names import stem_of
-from bccd_d2.structures.outline_files import Outline
-from bccd_d2.structures.rle import EncodedInstance, as_rle, decode_segmentation, encode_labels
+from bccd_d2.structures.rle import EncodedInstance, encode_labels
 
 logger = logging.getLogger(__name__)
 DEFAULT_CLASS = "cell"
+REPEATED = "cells that are there twice, dropped"
 IMAGES_ONLY = DatasetSpec("annotations of another tool", (FolderPair("."),), MaskRule("none"))
 
 
@@ -62,95 +62,103 @@ class AnnotationConverter(Converter):
                 f"{record.width}x{record.height} as {pair.image}"
             )
         counts: Counter[str] = Counter()
-        drawn: list[dict[str, Any]] = []
-        boxes: list[ImportedCell] = []
-        seen: set[Any] = set()
-        for cell in pair.annotations.cells:
-            is_box = cell.box is not None and not (cell.rings or cell.mask or cell.segmentation)
-            instance = None if is_box else _encode(cell, record)
-            key = (cell.class_name, instance.segmentation["counts"] if instance else cell.box)
-            if instance and instance.area < self.min_area:
-                what = "that cover no pixel" if not instance.area else f"under {self.min_area} pixels"
-                counts[f"cells {what}, dropped"] += 1
-            elif key in seen:
-                counts["cells that are there twice, dropped"] += 1
-            elif instance is None:
-                boxes.append(cell)
-            else:
-                drawn.append(self.entry(record, self._category(cell), instance, ignored=cell.ignored))
-            seen.add(key)
+        outlines = [cell for cell in pair.annotations.cells if cell.has_outline]
+        boxes = [cell for cell in pair.annotations.cells if not cell.has_outline]
+        cells = outlined(outlines, record.height, record.width)
+        kept = self._kept(outlines, cells, counts)
+        outlines, cells = [outlines[index] for index in kept], cells[kept]
+        labels = cells.label_image()
+        drawn = [_Drawn(*both) for both in zip(outlines, _encoded(cells))]
         if boxes:
-            drawn += self._weak(record, boxes, drawn, counts)
-        self.finish(record, drawn, lambda: _label_map(record, drawn), counts)
-        whole = any(fills_image(e["bbox"], e["area"], record.height, record.width) for e in drawn)
-        return ConvertedImage(record, drawn, counts, [FILLS_IMAGE] if whole else [])
+            drawn += _draw_boxes(record, boxes, labels, counts)
+        annotations = [
+            self.entry(
+                record,
+                1 + self.class_names.index(cell.class_name or DEFAULT_CLASS),
+                instance,
+                ignored=cell.ignored,
+                box=box,
+                mark="weak" if box else None,
+            )
+            for cell, instance, box in drawn
+            if not _of_no_class(cell)
+        ]
+        regions = [instance for cell, instance, _ in drawn if _of_no_class(cell)]
+        annotations += self.ignored_regions(record, regions)
+        self.finish(record, annotations, lambda: labels, counts)
+        whole = any(fills_image(e["bbox"], e["area"], record.height, record.width) for e in annotations)
+        return ConvertedImage(record, annotations, counts, [FILLS_IMAGE] if whole else [])
 
-    def _category(self, cell: ImportedCell) -> int:
-        return 1 + self.class_names.index(cell.class_name or DEFAULT_CLASS)
-
-    def _weak(
-        self,
-        record: ImageRecord,
-        cells: list[ImportedCell],
-        drawn: list[dict[str, Any]],
-        counts: Counter[str],
-    ) -> list[dict[str, Any]]:
-        """Entries of cells that have only a box: with a guessed mask, or as region to ignore where none is found."""
-        limits = [record.width, record.height] * 2
-        given = np.array([cell.box for cell in cells], np.float64)
-        corners = np.clip(np.rint(given), 0, limits).astype(np.int64)
-        large: NDArray[np.bool_] = np.all(corners[:, 2:] - corners[:, :2] >= MIN_SIDE, axis=1)
-        if dropped := int((~large).sum()):
-            counts[f"boxes under {MIN_SIDE} pixels or outside the image, dropped"] += dropped
-        cells, corners = [cell for cell, kept in zip(cells, large.tolist()) if kept], corners[large]
-        if not cells:
-            return []
-        taken = _label_map(record, drawn) > 0
-        guessed = guess_masks(read_image(record.path, "RGB"), corners, taken)
-        found = {instance.label: instance for instance in encode_labels(guessed.labels)}
-        entries = []
-        for number, (cell, (x0, y0, x1, y1)) in enumerate(zip(cells, corners.tolist()), start=1):
-            category = self._category(cell)
-            if number in found:
-                # The box is known, the mask is guessed.
-                box = [x0, y0, x1 - x0, y1 - y0]
-                entry = self.entry(
-                    record, category, found[number], ignored=cell.ignored, box=box, mark="weak"
-                )
-                counts["boxes without an outline: weak mask"] += 1
+    def _kept(self, cells: list[ImportedCell], masks: Cells, counts: Counter[str]) -> list[int]:
+        """Which cells are large enough, and not there twice."""
+        kept, seen = [], set()
+        for index, (cell, rle, area) in enumerate(zip(cells, masks.rles(), masks.areas.tolist())):
+            key = cell.class_name, rle["counts"]
+            if area < self.min_area:
+                counts[
+                    f"cells {f'under {self.min_area} pixels' if area else 'that cover no pixel'}, dropped"
+                ] += 1
+            elif key in seen:
+                counts[REPEATED] += 1
             else:
-                region = ImportedCell(mask=(np.ones((y1 - y0, x1 - x0), bool), (x0, y0)))
-                entry = self.entry(record, category, _encode(region, record), ignored=True)
-                counts["boxes without an outline for which no weak mask was found: ignore"] += 1
-            entries.append(entry)
-        return entries
+                kept.append(index)
+            seen.add(key)
+        return kept
 
 
-def _encode(cell: ImportedCell, image: ImageRecord) -> EncodedInstance:
-    """A cell cut to the image; of no pixel where it lies outside."""
-    height, width = image.height, image.width
-    if cell.segmentation is not None:
-        code = as_rle(cell.segmentation, height, width)
-    else:
-        rings = [ring for ring in cell.rings if len(ring)]
-        mask, (x, y) = cell.mask or (np.zeros((0, 0), bool), (0, 0))
-        if rings:
-            mask, (x, y) = Outline(rings).mask(height, width)
-        top, left = max(0, -y), max(0, -x)
-        mask = mask[top : max(top, height - y), left : max(left, width - x)]
-        (code,) = Cells.from_masks(height, width, [mask], origins=[(max(0, x), max(0, y))]).rles()
-    counts = code["counts"] if isinstance(code["counts"], str) else code["counts"].decode("ascii")
-    x, y, across, down = (int(side) for side in coco_mask.toBbox(code))
-    border = x == 0 or y == 0 or x + across == width or y + down == height
-    area = int(coco_mask.area(code))
-    return EncodedInstance(0, [x, y, across, down], area, {"size": [height, width], "counts": counts}, border)
+class _Drawn(NamedTuple):
+    """A cell with its mask, which was guessed where there is an annotated box ``[x, y, width, height]``."""
+
+    cell: ImportedCell
+    instance: EncodedInstance
+    box: list[int] | None = None
 
 
-def _label_map(image: ImageRecord, entries: list[dict[str, Any]]) -> NDArray[np.int32]:
-    labels = np.zeros((image.height, image.width), np.int32)
-    for number, entry in enumerate(entries, start=1):
-        labels[decode_segmentation(entry["segmentation"], image.height, image.width) > 0] = number
-    return labels
+def _of_no_class(cell: ImportedCell) -> bool:
+    """Whether a cell is a region that is to be ignored whatever the class."""
+    return cell.ignored and cell.class_name is None
+
+
+def _draw_boxes(
+    image: ImageRecord, cells: list[ImportedCell], labels: NDArray[np.int32], counts: Counter[str]
+) -> list[_Drawn]:
+    """Cells that have only a box, with a guessed mask; where none is found, what is free in the box is a region to
+    ignore. They are drawn in ``labels`` (height, width) too.
+    """
+    by_key = {(cell.class_name, cell.box): cell for cell in reversed(cells)}
+    if repeated := len(cells) - len(by_key):
+        counts[REPEATED] += repeated
+        cells = list(reversed(by_key.values()))
+    limits = [image.width, image.height] * 2
+    corners = np.clip(np.rint(np.array([cell.box for cell in cells], float)), 0, limits).astype(np.int64)
+    large: NDArray[np.bool_] = np.all(corners[:, 2:] - corners[:, :2] >= MIN_SIDE, axis=1)
+    if dropped := int((~large).sum()):
+        counts[f"boxes under {MIN_SIDE} pixels or outside the image, dropped"] += dropped
+    cells, corners = list(itertools.compress(cells, large)), corners[large]
+    if not cells:
+        return []
+    masks, failed = guess_masks(read_image(image.path, "RGB"), corners, labels > 0)
+    for number in failed:
+        x0, y0, x1, y1 = corners[number].tolist()
+        window = masks[y0:y1, x0:x1]
+        window[(window == 0) & (labels[y0:y1, x0:x1] == 0)] = number + 1
+    found = {instance.label - 1: instance for instance in encode_labels(masks)}
+    np.copyto(labels, masks + labels.max(initial=0), where=masks > 0)
+    counts["boxes without an outline: weak mask"] += len(cells) - len(failed)
+    counts["boxes without an outline for which no weak mask was found: ignore"] += len(failed)
+    weak = [number for number in found if number not in failed]
+    boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]).tolist()
+    return [_Drawn(cells[number], found[number], boxes[number]) for number in weak] + [
+        _Drawn(ImportedCell(ignored=True), found[number]) for number in failed if number in found
+    ]
+
+
+def _encoded(cells: Cells) -> list[EncodedInstance]:
+    rows = zip(cells.windows.tolist(), cells.areas.tolist(), cells.rles(), cells.touches_border().tolist())
+    return [
+        EncodedInstance(number, [x0, y0, x1 - x0, y1 - y0], area, rle, border)
+        for number, ((x0, y0, x1, y1), area, rle, border) in enumerate(rows, start=1)
+    ]
 
 
 def convert_annotations(
@@ -178,10 +186,6 @@ def convert_annotations(
     spec = replace(IMAGES_ONLY, annotates=known.annotates, unlabeled_sizes=known.unlabeled_sizes)
     options = replace(options, spec=spec)
     kind, files, imported = read_annotations(path, kind, images)
-    if not any(image.cells for image in imported.images):
-        raise InputError(
-            f"{path}: no annotated image in {kind} format (of {len(imported.images)}); expected cells"
-        )
     classes = tuple(dict.fromkeys([*options.spec.annotates, *_classes(imported, known.classes)]))
     for what, count in sorted(imported.counts.items()):
         logger.warning("%s: %d %s", path, count, what)
@@ -196,11 +200,13 @@ def convert_annotations(
             if faults is None or not found:
                 raise InputError(f"{path}: {said}")
             faults.append(said)
+        if not any(image.cells for image in imported.images):
+            raise InputError(f"{path}: no annotated image in {kind} format (of {len(imported.images)})")
         by_path: dict[Path, AnnotatedImage] = {}
         for image in imported.images:
             if image.name not in found:
                 continue
-            place = found[image.name]
+            place = files.paths[found[image.name]]
             if place in by_path:
                 raise InputError(
                     f"{place}: annotated in {by_path[place].annotations.source} and in {image.source}, expected one"
@@ -241,9 +247,7 @@ def _classes(imported: Imported, table: ClassTable | None) -> tuple[str, ...]:
             if name == DROP:
                 imported.counts["cells dropped by the table"] += 1
                 continue
-            if name == IGNORE:
-                cell.ignored, name = True, table.default
-            cell.class_name = name
+            cell.ignored, cell.class_name = cell.ignored or name == IGNORE, None if name == IGNORE else name
             kept.append(cell)
         image.cells = kept
     return tuple(table.class_ids)

@@ -29,7 +29,7 @@ def find_yolo(names: Mapping[int, str], folder: Path | None, image: ImageRecord)
     if path is None:
         return None
     corners, found = [], []
-    for number, values in read_yolo(path):
+    for number, values, _ in read_yolo(path):
         xs, ys = yolo_points(values)
         x0, x1 = round(min(xs) * image.width), round(max(xs) * image.width)
         y0, y1 = round(min(ys) * image.height), round(max(ys) * image.height)
@@ -51,9 +51,9 @@ def yolo_label_file(image: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def read_yolo(path: Path) -> list[tuple[int, list[float]]]:
-    """Class number and coordinates of each line of a YOLO label file, as shares of the image's sides: ``cx cy w h``
-    of a box, or ``x0 y0 x1 y1 ...`` of an outline. An odd last number is a score, which is dropped. Raises
+def read_yolo(path: Path) -> list[tuple[int, list[float], float | None]]:
+    """Class number, coordinates and score of each line of a YOLO label file. Coordinates are shares of the image's
+    sides: ``cx cy w h`` of a box, or ``x0 y0 x1 y1 ...`` of an outline; an odd last number is a score. Raises
     InputError for another line, or coordinates far outside of the image.
     """
     rows = []
@@ -66,8 +66,7 @@ def read_yolo(path: Path) -> list[tuple[int, list[float]]]:
             number, values = float(words[0]), [float(word) for word in words[1:]]
         except ValueError as error:
             raise InputError(f"{where}: {line[:60]!r}, expected numbers: class cx cy w h") from error
-        if len(values) % 2:
-            del values[-1:]
+        score = values.pop() if len(values) % 2 else None
         if len(values) < 4:
             raise InputError(
                 f"{where}: {len(words)} numbers, expected class cx cy w h, or a class and three points or more"
@@ -78,7 +77,7 @@ def read_yolo(path: Path) -> list[tuple[int, list[float]]]:
             raise InputError(
                 f"{where}: {line[:60]!r}, expected coordinates as shares of the image's sides, from 0 to 1"
             )
-        rows.append((int(number), values))
+        rows.append((int(number), values, score))
     return rows
 
 

@@ -17,8 +17,8 @@ from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
 from bccd_d2.errors import InputError
 from bccd_d2.io.find_images import SUFFIXES
 from bccd_d2.io.images import read_image
+from bccd_d2.io.points import read_points
 from bccd_d2.io.sources import ArraySource, ImageSource
-from bccd_d2.structures.outline_files import read_points
 
 MARGIN = 1.5
 """Crops for training are cut this much larger, so that turned and shifted ones show no invented pixels."""

@@ -19,10 +19,10 @@ from tqdm import tqdm
 from bccd_d2.config import load_config
 from bccd_d2.data.registration import annotation_file
 from bccd_d2.errors import InputError
-from bccd_d2.files import read_yaml, shipped_folder, write_json
+from bccd_d2.files import read_json, read_yaml, shipped_folder, write_json
 from bccd_d2.io.coco_images import image_path, image_root
 from bccd_d2.structures.cell_kinds import kind_of
-from bccd_d2.structures.coco import read_coco, read_json
+from bccd_d2.structures.coco import read_coco
 
 TOOLS = shipped_folder("tools")
 METRICS = (

@@ -15,8 +15,7 @@ from typing import Any
 from detectron2.utils import comm
 
 from bccd_d2.errors import InputError
-from bccd_d2.files import clear_partial, locked, naming, replacing, write_json
-from bccd_d2.structures.coco import read_json
+from bccd_d2.files import clear_partial, locked, naming, read_json, replacing, write_json
 
 _PACKAGES = (
     "bccd_d2",

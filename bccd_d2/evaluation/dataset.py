@@ -16,11 +16,12 @@ from bccd_d2.conversion.boxes import MAX_COORDINATE
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.joining import ImageIds, join_class_names, join_class_numbers, join_image_ids
 from bccd_d2.evaluation.options import FOUND_IOU
+from bccd_d2.files import read_json
 from bccd_d2.io.coco_images import image_path
 from bccd_d2.io.coco_images import image_root as written_root
 from bccd_d2.io.find_images import SUFFIXES
 from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.coco import read_coco, read_json, unlabeled_categories
+from bccd_d2.structures.coco import read_coco, unlabeled_categories
 from bccd_d2.structures.names import match_images
 
 _logger = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
 from bccd_d2.evaluation.options import ALL_CLASSES, NO_GROUND_TRUTH, Value, in_words, markdown_table
 from bccd_d2.io.find_images import find_images
 from bccd_d2.io.images import read_image_size
+from bccd_d2.io.points import read_points as read_marked_points
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.names import match_images
-from bccd_d2.structures.outline_files import read_points as read_marked_points
 
 POINT_FILES = frozenset({".txt", ".csv", ".tsv"})
 

@@ -11,8 +11,8 @@ from typing import Any
 from tqdm import tqdm
 
 from bccd_d2.errors import InputError
+from bccd_d2.files import read_json
 from bccd_d2.io.images import read_image_size
-from bccd_d2.structures.coco import read_json
 from bccd_d2.structures.coco_repair import log_repairs, repair_coco
 
 logger = logging.getLogger(__name__)

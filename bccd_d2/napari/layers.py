@@ -23,8 +23,7 @@ from bccd_d2.io.levels import find_levels, to_uint8
 from bccd_d2.io.sources import ArraySource
 from bccd_d2.reporting.overlay import class_color
 from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.outline_files import Outline
-from bccd_d2.structures.polygons import mask_to_rings
+from bccd_d2.structures.polygons import fill_rings, mask_to_rings
 
 # napari puts (0, 0) in the middle of the first pixel, outlines at its corner.
 _HALF_PIXEL = 0.5
@@ -136,7 +135,7 @@ def cells_of(layer: Labels | Shapes, height: int, width: int, names: Sequence[st
         if kind not in ("polygon", "rectangle", "ellipse"):
             raise InputError(f"{layer.name}: a {kind}, expected polygons, rectangles and ellipses")
         ring = _ellipse(corners) if kind == "ellipse" else np.asarray(corners)
-        mask, origin = Outline([ring[:, -1:-3:-1] + _HALF_PIXEL]).mask(height, width)
+        mask, origin = fill_rings([ring[:, -1:-3:-1] + _HALF_PIXEL], height, width)
         masks.append(mask)
         origins.append(origin)
     given = list(layer.features["class"]) if "class" in layer.features else [None] * len(masks)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from bccd_d2.errors import InputError
+from bccd_d2.files import read_json
 from bccd_d2.structures.coco_repair import log_repairs, refuse_faults, repair_coco
 
 logger = logging.getLogger(__name__)
@@ -27,25 +28,6 @@ def read_coco(path: Path | str) -> dict[str, Any]:
     log_repairs(path, repairs)
     refuse_faults(path, faults)
     return document
-
-
-def read_json(path: Path | str) -> Any:
-    """Read JSON in UTF-8 or UTF-16, with a byte order mark or without, or in the cp1252 of Windows. Raises InputError
-    where there is none.
-    """
-    try:
-        content = Path(path).read_bytes()
-        try:
-            return json.loads(content)
-        except UnicodeDecodeError:
-            document = json.loads(content.decode("cp1252"))
-            logger.warning("%s: not UTF-8, read as cp1252", path)
-            return document
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    # ValueError: no JSON, no UTF-8, or a number of 10,000 digits
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
 
 
 def unlabeled_categories(document: Mapping[str, Any], image: Mapping[str, Any], where: str) -> list[str]:

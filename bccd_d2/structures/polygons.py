@@ -1,4 +1,4 @@
-"""Outlines of masks as COCO polygons that rasterise back to the same pixels, holes included.
+"""Outlines of masks as COCO polygons that rasterise back to the same pixels, holes included; masks of outlines.
 
 The outline follows the edges between pixels, not their centres, so nothing is lost by half a pixel. COCO knows no
 holes; a hole is joined to its outline by a seam that is walked forth and back, which every even-odd fill cancels.
@@ -7,10 +7,14 @@ holes; a hole is joined to its outline by a seam that is walked forth and back, 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from bccd_d2.structures.rle import decode_rle
 
 Ring = list[tuple[int, int]]
 
@@ -28,6 +32,24 @@ def mask_to_polygons(mask: NDArray, x: int = 0, y: int = 0) -> list[list[int]]:
             joined = _join(joined, ring)
         polygons.append([value for point in joined for value in point])
     return polygons
+
+
+def fill_rings(
+    rings: Sequence[NDArray[np.float64]], height: int, width: int
+) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """Pixels that lie in an odd number of closed rings, each (P, 2) x and y in pixels of an image, coordinates as in
+    :func:`mask_to_polygons`: a bool array cut down to the rings, and the (x, y) of its upper left pixel in the image;
+    what lies beyond an image of ``height`` and ``width`` is cut off.
+    """
+    points = np.concatenate(rings)
+    x0, y0 = np.clip(np.floor(points.min(axis=0)).astype(int), 0, [width, height]).tolist()
+    x1, y1 = np.clip(np.ceil(points.max(axis=0)).astype(int), 0, [width, height]).tolist()
+    inside = np.zeros((max(0, y1 - y0), max(0, x1 - x0)), bool)
+    if inside.size:
+        for ring in rings:
+            (rle,) = coco_mask.frPyObjects([(ring - [x0, y0]).ravel().tolist()], *inside.shape)
+            inside ^= decode_rle(rle).astype(bool)
+    return inside, (x0, y0)
 
 
 def mask_to_rings(mask: NDArray, x: int = 0, y: int = 0) -> list[list[Ring]]:

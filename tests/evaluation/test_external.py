@@ -16,6 +16,7 @@ from bccd_d2.inference.writers import write_formats
 from bccd_d2.inference.writers.coco import coco_dataset, results_entries
 from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells
+from tests.conversion.importers import test_importers as made
 
 SIZE = (30, 40)
 
@@ -173,3 +174,55 @@ def test_what_this_project_predicts_can_be_evaluated(predicted, kind):
             np.testing.assert_array_equal(image.predictions.full_mask(index), image.truth.full_mask(index))
         if kind != "roi":
             assert image.predictions.scores == pytest.approx([0.9, 0.8, 0.7])
+
+
+@pytest.fixture
+def squares():
+    """The image a of the files that the tests of the importers write, and the whole set with image b."""
+    cells = Cells.from_label_image(np.zeros((made.HEIGHT, made.WIDTH), np.uint8))
+    both = np.zeros((made.HEIGHT, made.WIDTH), np.uint8)
+    both[30:70, 20:60], both[20:60, 90:120] = 1, 2
+    truth = Cells.from_label_image(both, {1: 0, 2: 1})
+    images = [
+        EvaluationImage(1, "a.png", None, truth, cells, cells),
+        EvaluationImage(2, "b.png", None, *[cells] * 3),
+    ]
+    return EvaluationSet(images[:1], ["RBC", "WBC"], [1, 2]), EvaluationSet(images, ["RBC", "WBC"], [1, 2])
+
+
+NOT_COCO = (
+    "yolo",
+    "makesense_yolo",
+    "cvat",
+    "labelme",
+    "label_studio",
+    "label_studio_min",
+    "via",
+    "via_csv",
+    "via_3",
+)
+
+
+@pytest.mark.parametrize("name", [*NOT_COCO, "geojson", "imagej", "cellpose"])
+def test_what_can_be_imported_can_be_evaluated(tmp_path, squares, name):
+    truth, _ = squares
+    without = name == "cellpose"
+    (image,) = read_predictions(getattr(made, name)(tmp_path), truth, class_agnostic=without).images
+    np.testing.assert_array_equal(image.predictions.ious(image.truth), np.eye(2))
+    assert image.predictions.classes.tolist() == [0, 0 if without else 1]
+    assert image.predictions.scores.tolist() == [1, 1]
+
+
+def test_cells_that_have_only_a_box_are_refused(tmp_path, squares):
+    with pytest.raises(InputError, match=r"b\.json: 1 cells with a box and no outline"):
+        read_predictions(made.labelme(tmp_path), squares[1])
+
+
+def test_yolo_has_scores_and_no_file_for_an_image_without_cells(tmp_path, squares):
+    folder = made.yolo(tmp_path) / "labels" / "train"
+    lines = (folder / "a.txt").read_text().splitlines()
+    (folder / "a.txt").write_text(f"{lines[0]} 0.75\n{lines[1]} 0.5\n")
+    (folder / "b.txt").unlink()
+    (tmp_path / "data.yaml").rename(folder / "data.yaml")
+    a, b = read_predictions(folder, squares[1]).images
+    assert (a.predictions.scores.tolist(), len(b.predictions)) == ([0.75, 0.5], 0)

@@ -26,8 +26,8 @@ from bccd_d2.conversion.importers.yolo import is_yolo, read_yolo_files
 from bccd_d2.conversion.pairs import IMAGE_SUFFIXES
 from bccd_d2.conversion.yolo_labels import yolo_label_file
 from bccd_d2.errors import InputError
+from bccd_d2.files import read_json
 from bccd_d2.io.find_images import files_below
-from bccd_d2.structures.coco import read_json
 from bccd_d2.structures.names import class_key, stem_of
 
 logger = logging.getLogger(__name__)
@@ -80,12 +80,12 @@ FORMATS: dict[str, Importer] = {
 
 
 def read_annotations(
-    path: Path, kind: str | None = None, images: Path | None = None
+    path: Path, kind: str | None = None, images: Path | ImageFiles | None = None
 ) -> tuple[str, ImageFiles, Imported]:
     """Read a file of annotations, or a folder that is searched at every depth; returns the format, the images and
     what was read.
 
-    ``kind`` is one of :data:`FORMATS`, recognised where not given. ``images`` is the folder of the images, searched
+    ``kind`` is one of :data:`FORMATS`, recognised where not given. ``images`` are the images, or their folder, searched
     at every depth; where not given, the folder of the annotations, or the one above a folder of
     :data:`ANNOTATION_FOLDERS`. Raises InputError where no format or several are recognised, or a file cannot be
     used.
@@ -96,12 +96,7 @@ def read_annotations(
     files = _files_of(path, kind)
     if not files:
         raise InputError(f"{path}: no files of the format {kind} ({FORMATS[kind].description})")
-    folder = images or (path if path.is_dir() else path.parent)
-    if images is None and folder.name.lower() in ANNOTATION_FOLDERS:
-        folder = folder.resolve().parent
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected the images")
-    found = ImageFiles(folder)
+    found = images if isinstance(images, ImageFiles) else ImageFiles(_image_folder(path, images))
     imported = FORMATS[kind].read(files, found)
     for image in imported.images:
         if not isinstance(image.name, str) or not image.name:
@@ -118,10 +113,19 @@ def read_annotations(
     return kind, found, imported
 
 
+def _image_folder(path: Path, given: Path | None) -> Path:
+    folder = given or (path if path.is_dir() else path.parent)
+    if given is None and folder.name.lower() in ANNOTATION_FOLDERS:
+        folder = folder.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected the images")
+    return folder
+
+
 def recognise(path: Path) -> str:
     """Format of a file or folder; raises InputError where none or several are recognised."""
     if path.is_file():
-        kind = _kind_of(path)
+        kind = kind_of(path)
         if kind is None:
             if path.suffix.lower() == ".json":
                 read_json(path)  # says where a file that is cut short or edited by hand is no JSON
@@ -129,7 +133,7 @@ def recognise(path: Path) -> str:
         return kind
     if mask_folders(path):
         return "mask-folders"
-    kinds = Counter(kind for file in _candidates(path) if (kind := _kind_of(file)) is not None)
+    kinds = Counter(kind for file in _candidates(path) if (kind := kind_of(file)) is not None)
     if len(kinds) != 1:
         found = ", ".join(f"{count} of {kind}" for kind, count in sorted(kinds.items()))
         raise InputError(f"{path}: annotations of {found or 'no known format'}; {_known()}")
@@ -154,7 +158,7 @@ def _files_of(path: Path, kind: str) -> list[Path]:
     of_suffix = files_below(path, suffixes)
     if kind == "labels":  # images by their suffix, so nothing tells them from others
         return of_suffix
-    files = [file for file in of_suffix if _kind_of(file) == kind]
+    files = [file for file in of_suffix if kind_of(file) == kind]
     if kind == "yolo":  # files of an image are taken even if they are broken, to be named
         labels = {yolo_label_file(image) for image in ImageFiles(path).paths.values()}
         files = [file for file in of_suffix if file in labels or file in set(files)]
@@ -163,12 +167,12 @@ def _files_of(path: Path, kind: str) -> list[Path]:
     return files
 
 
-def _kind_of(path: Path) -> str | None:
+def kind_of(path: Path) -> str | None:
     """Format of one file by its suffix and, where several share it, by its content."""
     suffix = path.suffix.lower()
     if suffix == ".json":
         try:
-            return _kind_of_json(read_json(path))
+            return kind_of_json(read_json(path))
         except (InputError, OSError):
             return None
     if suffix == ".csv":
@@ -184,7 +188,8 @@ def _kind_of(path: Path) -> str | None:
     return {".geojson": "geojson", ".roi": "imagej", ".zip": "imagej"}.get(suffix)
 
 
-def _kind_of_json(content: Any) -> str | None:
+def kind_of_json(content: Any) -> str | None:
+    """Format of the content of a JSON file, ``None`` where it is not known."""
     if isinstance(content, list):
         first = content[0] if content else None
         if not isinstance(first, dict):

@@ -12,8 +12,9 @@ from bccd_d2.conversion.importers.common import (
     ImportedImage,
     part_of,
 )
+from bccd_d2.errors import InputError
+from bccd_d2.files import read_json
 from bccd_d2.io.coco_images import find_image_folder
-from bccd_d2.structures.coco import read_json
 from bccd_d2.structures.coco_repair import refuse_faults, repair_coco
 from bccd_d2.structures.rle import run_lengths
 
@@ -26,7 +27,11 @@ def read_coco_file(path: Path, images: ImageFiles, result: Imported) -> list[Imp
     folder = find_image_folder(document, path) or path.parent
 
     def size_of(name: str) -> tuple[int, int] | None:
-        return images.size(images.beside(folder, name))
+        try:
+            found = images.match([images.beside(folder, name)], str(path))
+            return images.size(*found.values()) if found else None
+        except (InputError, OSError):
+            return None
 
     document, repairs, faults = repair_coco(document, size_of=size_of, keep_boxes=True)
     refuse_faults(path, faults)

@@ -21,6 +21,8 @@ from bccd_d2.io.find_images import files_below
 from bccd_d2.io.images import read_image_size
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.names import match_images
+from bccd_d2.structures.polygons import fill_rings
+from bccd_d2.structures.rle import decode_columns
 
 ELLIPSE_POINTS = 64
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
@@ -33,6 +35,7 @@ class ImportedCell:
     """One cell, by the first of rings, mask, segmentation and box that is given."""
 
     class_name: str | None = None  # ``None`` where the file names no class
+    score: float | None = None  # in [0, 1], of a prediction
     # Closed outlines, each (P, 2) x and y in pixels; (0, 0) is the upper left corner of the first pixel. What lies
     # in an odd number of rings is inside.
     rings: Sequence[Ring] = ()
@@ -42,6 +45,36 @@ class ImportedCell:
     # X0, y0, x1, y1 in pixels, half-open, of a cell without an outline.
     box: tuple[float, float, float, float] | None = None
     ignored: bool = False  # a region that is neither cell nor background
+
+    @property
+    def has_outline(self) -> bool:
+        """Whether there is more than a box."""
+        return self.box is None or bool(self.rings or self.mask or self.segmentation)
+
+    def pixels(self, height: int, width: int) -> tuple[NDArray[Any], tuple[int, int]]:
+        """What of the cell lies in an image of ``height`` and ``width``, (h, w), not 0 inside, and the (x, y) of its
+        upper left pixel. Raises InputError for a segmentation that is not of that size.
+        """
+        if self.segmentation is not None:
+            columns, x = decode_columns(self.segmentation, height, width)
+            return columns, (x, 0)
+        if rings := [ring for ring in self.rings if len(ring)]:
+            return fill_rings(rings, height, width)
+        mask, (x, y) = self.mask or (np.zeros((0, 0), bool), (0, 0))
+        top, left = max(0, -y), max(0, -x)
+        return mask[top : max(top, height - y), left : max(left, width - x)], (max(0, x), max(0, y))
+
+
+def outlined(cells: Sequence[ImportedCell], height: int, width: int) -> Cells:
+    """The cells cut to an image, with their scores (1 where there is none); of no pixel where they lie outside."""
+    parts = [cell.pixels(height, width) for cell in cells]
+    return Cells.from_masks(
+        height,
+        width,
+        [mask for mask, _ in parts],
+        origins=[origin for _, origin in parts],
+        scores=[1.0 if cell.score is None else cell.score for cell in cells],
+    )
 
 
 @dataclass
@@ -67,17 +100,22 @@ class Imported:
 
 
 class ImageFiles:
-    """The image files that annotations can belong to."""
+    """The images that annotations can belong to: those of a folder, at every depth, by their paths there; or those of
+    ``sizes``, (height, width) by name, which need not be files.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sizes: Mapping[str, tuple[int, int]] | None = None) -> None:
         self.folder = folder
-        self.paths = {
-            path.relative_to(folder).as_posix(): path for path in files_below(folder, IMAGE_SUFFIXES)
+        self._sizes = sizes
+        below = files_below(folder, IMAGE_SUFFIXES) if sizes is None else []
+        self.paths = {path.relative_to(folder).as_posix(): path for path in below} or {
+            name: folder / name for name in sizes or ()
         }
+        self.only = next(iter(self.paths)) if len(below) == 1 else None  # name of the only file there is
 
-    def match(self, names: Iterable[str], where: str) -> dict[str, Path]:
-        """Path of each image by its name in the annotations; those that are not here are left out. Raises
-        InputError where a name can be several images, or two names are one image.
+    def match(self, names: Iterable[str], where: str) -> dict[str, str]:
+        """The image that each name in the annotations means; those that are not here are left out. Raises InputError
+        where a name can be several images, or two names are one image.
         """
         names = list(names)
         found = match_images(names, self.paths, where=where, required=False)
@@ -90,7 +128,7 @@ class ImageFiles:
         if without_prefix:
             more = match_images(without_prefix.values(), self.paths, where=where, required=False)
             found.update({name: more[short] for name, short in without_prefix.items() if short in more})
-        return {name: self.paths[candidate] for name, candidate in found.items()}
+        return found
 
     def beside(self, place: Path, name: str) -> str:
         """The name seen from the folder of images, where the file lies in ``place`` or is named from there."""
@@ -102,13 +140,9 @@ class ImageFiles:
             return name
         return relative if relative in self.paths else name
 
-    def size(self, name: str) -> tuple[int, int] | None:
-        """(height, width) of an image by its name, ``None`` where it is not here or cannot be read."""
-        try:
-            path = self.match([name], "annotations").get(name)
-            return None if path is None else read_image_size(path)
-        except (InputError, OSError):
-            return None
+    def size(self, name: str) -> tuple[int, int]:
+        """(height, width) of an image; raises InputError where it cannot be read."""
+        return read_image_size(self.paths[name]) if self._sizes is None else self._sizes[name]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from bccd_d2.conversion.importers.common import (
 )
 from bccd_d2.conversion.pairs import IMAGE_SUFFIXES
 from bccd_d2.errors import InputError
-from bccd_d2.structures.coco import read_json
+from bccd_d2.files import read_json
 
 KINDS = ("polygonlabels", "ellipselabels", "brushlabels", "rectanglelabels")
 MAX_PIXELS = 2**28

@@ -23,7 +23,7 @@ from bccd_d2.conversion.importers.common import (
     ring,
 )
 from bccd_d2.errors import InputError
-from bccd_d2.structures.coco import read_json
+from bccd_d2.files import read_json
 
 
 def read_labelme_file(path: Path, images: ImageFiles, result: Imported) -> list[ImportedImage]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from bccd_d2.conversion.importers.common import ImageFiles, Imported, ImportedImage, label_cells, reading
 from bccd_d2.errors import InputError
@@ -17,6 +18,8 @@ from bccd_d2.io.levels import warn_once
 from bccd_d2.io.masks import MaskRule, read_mask
 
 SEG_SUFFIX = "_seg.npy"
+SEMANTIC_PARTS = 3
+"""A label image with a single label in this many separate parts is a mask of cell or not, not of instances."""
 _SAFE = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
@@ -54,21 +57,28 @@ def read_mask_folders(files: list[Path], images: ImageFiles) -> Imported:
 
 
 def read_label_file(path: Path, images: ImageFiles, result: Imported) -> list[ImportedImage]:
-    """Read a label image as ``tools/predict.py`` writes it: NAME.tif, and NAME.csv with the class of each label."""
+    """Read a label image as ``tools/predict.py`` writes it: NAME.tif, and NAME.csv with class and score of each label.
+    Raises InputError where a label has no row, or a mask without a table is one of cell or not.
+    """
     labels = read_mask(path, MaskRule("instances"))
     image = ImportedImage(path.stem, path, label_cells(labels), (labels.shape[0], labels.shape[1]))
-    rows = read_label_table(path)
+    rows = _read_label_table(path)
     if rows is not None:
         for cell, value in zip(image.cells, np.unique(labels[labels > 0]).tolist()):
             if value not in rows:
                 raise InputError(
                     f"{path.with_suffix('.csv')}: no label {value}, expected a row for each cell"
                 )
-            cell.class_name = rows[value][0]
+            cell.class_name, cell.score = rows[value]
+    elif len(image.cells) == 1 and (parts := ndimage.label(labels > 0)[1]) >= SEMANTIC_PARTS:
+        raise InputError(
+            f"{path}: one label in {parts} separate parts, expected one label per cell; this looks like a mask of "
+            "cell or not, which tools/convert_bccd.py turns into instances"
+        )
     return [image]
 
 
-def read_label_table(path: Path) -> dict[int, tuple[str, float]] | None:
+def _read_label_table(path: Path) -> dict[int, tuple[str, float]] | None:
     """Class and score by label, of the table beside a label image; ``None`` where there is none. Raises InputError for
     a row that cannot be read.
     """

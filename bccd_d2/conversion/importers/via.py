@@ -21,7 +21,7 @@ from bccd_d2.conversion.importers.common import (
     ring,
 )
 from bccd_d2.errors import InputError
-from bccd_d2.structures.coco import read_json
+from bccd_d2.files import read_json
 
 PROJECT_3 = frozenset({"attribute", "file", "metadata", "view"})
 """Keys of a project of version 3."""

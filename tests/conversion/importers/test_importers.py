@@ -577,6 +577,17 @@ def test_what_is_not_recognised_is_said(tmp_path: Path) -> None:
     assert len(convert(tmp_path, tmp_path / "out", "--from", "geojson")["annotations"]) == 2
 
 
+def test_geojson_may_be_called_json_and_lie_in_folders_as_its_images_do(tmp_path: Path) -> None:
+    path = geojson(tmp_path / "day 1" / "images") / "a.geojson"
+    path.rename(path.with_suffix(".json"))
+    geojson(tmp_path / "day 2" / "images")
+    found = convert(tmp_path, tmp_path / "out")
+    assert sorted(image["file_name"] for image in found["images"]) == [
+        f"day {n}/images/a.png" for n in (1, 2)
+    ]
+    assert len(found["annotations"]) == 4
+
+
 CLUTTER = (".ipynb_checkpoints/{}-checkpoint{}", "__MACOSX/._{}{}", ".trash/{}{}")
 
 

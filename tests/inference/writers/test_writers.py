@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pycocotools.coco import COCO
 
+from bccd_d2.conversion.importers.outlines import read_outlines
 from bccd_d2.errors import InputError
 from bccd_d2.inference.cell_types import CellTypes
 from bccd_d2.inference.results import ImageResult
@@ -24,7 +25,6 @@ from bccd_d2.inference.writers.images import instance_colors, overview
 from bccd_d2.io.sources import ArraySource
 from bccd_d2.reporting.overlay import CLASS_COLORS
 from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.outline_files import read_outlines
 from tests.inference.drawn_cells import ring_and_friends
 
 
@@ -231,7 +231,7 @@ def test_all_formats_hold_the_same_cells(tmp_path_factory, masks, classes):
         assert annotations[index]["area"] == table["area_px"][index] == mask.sum()
         np.testing.assert_array_equal(coco.annToMask(annotations[index]), mask)
         for outline in (geojson[index], rois[index]):
-            pixels, (x, y) = outline.mask(14, 17)
+            pixels, (x, y) = outline.pixels(14, 17)
             whole = np.zeros((14, 17), bool)
             whole[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
             np.testing.assert_array_equal(whole, mask)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from roifile import ROI_TYPE, ImagejRoi
 
+from bccd_d2.conversion.importers.outlines import read_geojson, read_imagej, read_outlines
 from bccd_d2.errors import InputError
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers.outlines import write_geojson, write_rois
 from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells
-from bccd_d2.structures.outline_files import Outline, read_geojson, read_imagej, read_outlines
+from bccd_d2.structures.polygons import fill_rings
 
 SQUARE = [[2, 3], [6, 3], [6, 5], [2, 5], [2, 3]]
 HOLE = [[3, 4], [4, 4], [4, 5], [3, 5], [3, 4]]
@@ -20,7 +21,7 @@ HOLE = [[3, 4], [4, 4], [4, 5], [3, 5], [3, 4]]
 
 def test_a_hole_and_a_second_part_are_rings_like_any_other():
     far = [[8, 8], [9, 8], [9, 9], [8, 9]]
-    mask, origin = Outline([np.array(ring, float) for ring in (SQUARE, HOLE, far)]).mask(20, 30)
+    mask, origin = fill_rings([np.array(ring, float) for ring in (SQUARE, HOLE, far)], 20, 30)
     expected = np.zeros((6, 7), bool)
     expected[0:2, 0:4] = True
     expected[1, 1] = False
@@ -31,9 +32,9 @@ def test_a_hole_and_a_second_part_are_rings_like_any_other():
 
 def test_what_lies_beyond_the_image_is_cut_off():
     ring = np.array([[-3, -2], [4, -2], [4, 3], [-3, 3]], float)
-    mask, origin = Outline([ring]).mask(10, 2)
+    mask, origin = fill_rings([ring], 10, 2)
     assert (mask.shape, mask.all(), origin) == ((3, 2), True, (0, 0))
-    outside, _ = Outline([ring + 50]).mask(10, 10)
+    outside, _ = fill_rings([ring + 50], 10, 10)
     assert outside.size == 0
 
 
@@ -52,7 +53,7 @@ def test_geojson_in_each_of_its_forms(tmp_path, wrap, caplog):
     path.write_text("\ufeff" + json.dumps(wrap([feature, point])), encoding="utf-8")
     (found,) = read_outlines(path)
     assert (found.class_name, found.score) == ("WBC", 0.75)
-    assert found.mask(20, 20)[0].sum() == 8 - 1
+    assert found.pixels(20, 20)[0].sum() == 8 - 1
     assert ("1 Point" in caplog.text) == (wrap([feature, point]) is not feature)
 
 
@@ -67,7 +68,7 @@ def test_imagej_areas_are_read_and_lines_counted(tmp_path, caplog):
             archive.writestr(f"{number}.roi", roi.tobytes())
         archive.writestr("__MACOSX/._0.roi", b"\0" * 20)
     found = read_imagej(path)
-    assert [(one.class_name, int(one.mask(20, 20)[0].sum())) for one in found] == [
+    assert [(one.class_name, int(one.pixels(20, 20)[0].sum())) for one in found] == [
         ("RBC", 8),
         (None, 8),
         (None, 8),
@@ -109,6 +110,6 @@ def test_what_this_project_writes_comes_back_to_the_pixel(tmp_path, seed):
         assert [one.class_name for one in found] == ["RBC", "White cell-2", "RBC"]
         for one, mask in zip(found, masks):
             drawn = np.zeros_like(mask)
-            part, (x, y) = one.mask(30, 40)
+            part, (x, y) = one.pixels(30, 40)
             drawn[y : y + part.shape[0], x : x + part.shape[1]] = part
             np.testing.assert_array_equal(drawn, mask)
