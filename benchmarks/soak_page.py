@@ -259,8 +259,10 @@ def main() -> int:
         max((mb for _, mb in part), default=0.0)
         for part in (tally.memory[third : 2 * third], tally.memory[2 * third :])
     )
+    minute = [mb for seconds, mb in tally.memory if seconds < 60]
     print(
-        f"{tally.requests.total()} requests; memory: second third at most {early:.0f} MB, last third {late:.0f} MB"
+        f"{tally.requests.total()} requests; memory: first minute at most {max(minute, default=0.0):.0f} MB, second "
+        f"third {early:.0f} MB, last third {late:.0f} MB, at the end {tally.memory[-1][1]:.0f} MB"
     )
     if late > MOST_GROWTH * early:
         tally.faults.append(f"memory grew from {early:.0f} to {late:.0f} MB")
