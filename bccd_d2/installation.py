@@ -177,7 +177,8 @@ def download_pinned(requirement: str, sha256: str, folder: Path, options: Sequen
     """
     with tempfile.TemporaryDirectory(dir=folder) as name:
         new = Path(name)
-        (listed := new / "requirement.txt").write_text(f"{requirement} --hash=sha256:{sha256}\n")
+        listed = new / "requirement.txt"
+        listed.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
         arguments = ["download", "--require-hashes", "--no-deps", *options, "--dest", str(new)]
         _pip(
             [*arguments, "--requirement", str(listed)],
@@ -190,7 +191,7 @@ def download_pinned(requirement: str, sha256: str, folder: Path, options: Sequen
 def _pip(arguments: list[str], doing: str) -> None:
     """Run pip, its progress on standard output; what it says on standard error becomes the reason of an error."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     if result.returncode:
         lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
         first = next((k for k, line in enumerate(lines) if line.startswith("ERROR")), len(lines))
@@ -210,7 +211,9 @@ def _check_import() -> None:
     """Import what this project uses in a fresh interpreter, with :mod:`bccd_d2.compat` in place."""
     code = "import bccd_d2, detectron2.engine, detectron2.evaluation, detectron2.modeling"
     root = Path(__file__).resolve().parent.parent
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, errors="replace", cwd=root
+    )
     if result.returncode:
         reason = result.stderr.strip().splitlines()[-1]
         raise InputError(

@@ -7,7 +7,6 @@ does not take them for background. The new annotations name the same images; no 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from bccd_d2.files import write_json
 from bccd_d2.inference.arguments import add_model_arguments, model_from
 from bccd_d2.inference.completion import complete_annotations
 from bccd_d2.inference.predictor import BCCDPredictor
-from bccd_d2.io.coco_images import image_path, image_root
+from bccd_d2.io.coco_images import image_path, image_root, written_root
 from bccd_d2.io.images import read_image
 from bccd_d2.structures.coco import read_coco
 
@@ -77,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
                 document, read, predictor, outlines=given.outlines, ignore_score=given.ignore_score
             )
         target.parent.mkdir(parents=True, exist_ok=True)
-        info = {**document.get("info", {}), "image_root": os.path.relpath(folder, given.output)}
+        info = {**document.get("info", {}), "image_root": written_root(folder, given.output)}
         write_json(target, {**document, "info": info})
         print(
             f"{part}: {counts['outlines']} outlines drawn, {counts['ellipses']} of them ellipses, "

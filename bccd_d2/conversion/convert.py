@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from bccd_d2.conversion.splits import (
 )
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output
+from bccd_d2.io.coco_images import written_root
 from bccd_d2.parallel import map_files
 from bccd_d2.structures.coco import CocoWriter
 
@@ -183,14 +183,10 @@ def _info(
         f"{pair.image.relative_to(root).as_posix()}\t{pair.mask.relative_to(root).as_posix()}\n"
         for pair in pairs
     )
-    try:
-        image_root = Path(os.path.relpath(root.resolve(), out.resolve())).as_posix()
-    except ValueError:  # another drive
-        image_root = root.resolve().as_posix()
     return {
         "description": "Blood-cell instances from semantic masks",
         "version": bccd_d2.__version__,
-        "image_root": image_root,
+        "image_root": written_root(root, out),
         "options": {**asdict(options), **source},
         **options.spec.unlabeled,
         "files_sha256": hashlib.sha256(files.encode()).hexdigest(),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -212,7 +213,7 @@ def _sizes(fields: Sequence[Field], classes: Sequence[str], colors: Sequence[str
         if len(sizes):
             label = f"{name}: median {np.median(sizes):.3g}"
             axes.hist(sizes, edges.tolist(), color=color, alpha=0.6, label=label)
-    axes.legend(fontsize=8, frameon=False)
+    _legend(axes)
     return figure
 
 
@@ -230,8 +231,13 @@ def _per_field(fields: Sequence[Field], classes: Sequence[str], colors: Sequence
     )
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(fontsize=8, frameon=False)
+    _legend(axes)
     return figure
+
+
+def _legend(axes: Axes) -> None:
+    """Above the axes, where it hides nothing."""
+    axes.legend(fontsize=8, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
 
 
 def _types(fields: Sequence[Field]) -> list[tuple[str, list[Row]]]:

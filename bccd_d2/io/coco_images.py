@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,15 @@ def image_root(document: Mapping[str, Any], path: Path) -> Path:
     above that of the JSON.
     """
     return _known_root(document, path) or path.parent.parent
+
+
+def written_root(images: Path, output: Path) -> str:
+    """``info.image_root`` for a folder of images and the folder above annotations/; not relative on another drive."""
+    images = images.resolve()
+    try:
+        return Path(os.path.relpath(images, output.resolve())).as_posix()
+    except ValueError:
+        return images.as_posix()
 
 
 def _known_root(document: Mapping[str, Any], path: Path) -> Path | None:

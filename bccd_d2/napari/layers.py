@@ -77,7 +77,7 @@ def add_layers(viewer: Viewer, image: Image, result: ImageResult) -> tuple[Label
         features=table,
         name=f"{result.name} cells",
         face_color="transparent",
-        edge_width=max(1.0, max(cells.height, cells.width) / 600),
+        edge_width=max(1.5, max(cells.height, cells.width) / 400),
         **placed,
     )
     shapes.edge_color = [rgba(int(c)) for c in cells.classes] if len(cells) else rgba(0)

@@ -41,6 +41,14 @@ def test_the_page_of_two_fields():
     assert "http" not in re.sub(r"data:[^\"]*", "", page)
 
 
+@pytest.mark.parametrize("microns", [0.1, None])
+def test_densities_are_spoken_of_where_there_are_any(microns):
+    text = text_of(render_report([field_of(ring_and_friends("one.png", microns))], "slide 7", {}))
+    assert ("not in the densities" in text) == (microns is not None)
+    assert ("Densities need microns per pixel" in text) == (microns is None)
+    assert "95&nbsp;% interval 1&nbsp;:&nbsp;0 to" in text  # which no line breaks
+
+
 def test_a_report_of_nothing_is_refused():
     with pytest.raises(InputError, match="one image"):
         render_report([], "nothing", {})

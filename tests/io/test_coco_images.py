@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 
 from bccd_d2.data.registration import register_bccd
 from bccd_d2.evaluation.dataset import read_evaluation_set
-from bccd_d2.io.coco_images import check_file, find_image_folder
+from bccd_d2.io.coco_images import check_file, find_image_folder, image_root, written_root
 
 
 def write(folder: Path, names: list[str], encoding: str = "utf-8") -> Path:
@@ -101,3 +101,20 @@ def test_a_file_of_regions_to_ignore_alone_is_said(tmp_path: Path, caplog: pytes
         == caplog.text.count("nothing to learn from")
         == 1
     )
+
+
+def test_the_written_folder_of_the_images_leads_to_them(tmp_path, monkeypatch):
+    images, real = tmp_path / "images", tmp_path / "elsewhere" / "data"
+    images.mkdir()
+    real.mkdir(parents=True)
+    (output := tmp_path / "data").symlink_to(real)
+    written = written_root(images, output)
+    assert written == "../../images"
+    document = {"info": {"image_root": written}}
+    assert image_root(document, output / "annotations" / "a.json").resolve() == images
+
+    def other_drive(*_):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", other_drive)
+    assert written_root(images, output) == images.as_posix()
