@@ -33,8 +33,8 @@ def add_bccd_config(cfg: CN) -> None:
     # which shrink large images more than small ones: a cell's size in pixels depends on the microscope, not on the
     # image size.
     cfg.INPUT.SCALE = 1.0
-    # Median cell diameter in the training images, in native pixels (disc of equal area). 0: computed from the training
-    # annotations and written to the run's config.yaml. Prediction with a diameter resizes images to match it.
+    # Median diameter of red cells in the training images, in native pixels (disc of equal area). 0: computed from the
+    # training annotations and written to the run's config.yaml. Prediction with a diameter resizes images to match it.
     cfg.INPUT.CELL_DIAMETER = 0.0
     # Microns per native pixel of the training images; 0: unknown. Images whose own value is known are resized to it.
     cfg.INPUT.MICRONS_PER_PIXEL = 0.0

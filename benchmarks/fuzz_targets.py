@@ -30,7 +30,7 @@ from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.pairs import ImageMaskPair
 from bccd_d2.conversion.splits import SplitPlan, plan_split, read_image_sets, read_splits
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
-from bccd_d2.data.registration import median_diameter, register_bccd
+from bccd_d2.data.registration import register_bccd
 from bccd_d2.engine.ablation import AblationPlan
 from bccd_d2.engine.run_folder import record_run
 from bccd_d2.errors import InputError
@@ -94,7 +94,6 @@ def read_registered(path: Path) -> None:
     """As a training does: register, load, map every image."""
     register_bccd(path.parent.parent, "fuzz")
     dicts = DatasetCatalog.get("fuzz_val")
-    median_diameter(dicts)
     for entry in dicts:
         mapper()(entry)
 

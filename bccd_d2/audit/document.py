@@ -20,6 +20,7 @@ from bccd_d2.audit.similar import SimilarPair
 from bccd_d2.audit.words import KINDS, cut_cells, issue_sentence, set_findings, summary_sentences
 from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError
+from bccd_d2.structures.cell_size import disc_diameter
 from bccd_d2.structures.coco import read_coco
 
 PATTERN = "instances_*.json"
@@ -179,7 +180,7 @@ def _files(measures: Sequence[ImageMeasures], annotations: Annotations | None) -
 
 def _cells(measures: Sequence[ImageMeasures]) -> dict[str, Any]:
     areas = np.concatenate([m.cells.areas for m in measures]) if measures else np.empty(0, np.int64)
-    diameters = 2 * np.sqrt(areas / np.pi)
+    diameters = disc_diameter(areas)
     per_image = np.array([len(m.cells) for m in measures])
     return {
         "total": len(areas),

@@ -18,6 +18,7 @@ from bccd_d2.audit.words import KINDS
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.pairs import ImageMaskPair
 from bccd_d2.reporting.pages import Outline, circle_path, outline_path, svg_picture
+from bccd_d2.structures.cell_size import disc_diameter
 
 LARGE, SMALL, CROP = 1000, 320, 240
 """Longest side of embedded pictures in pixels: an image with outlines, a thumbnail, a detail."""
@@ -102,7 +103,7 @@ def draw_pictures(order: PictureOrder, spec: DatasetSpec) -> Pictures:
 def _surroundings(issue: Issue, typical_area: float, width: int, height: int) -> tuple[int, int, int, int]:
     """A square around an issue, at least 1.6 typical cells wide, moved into the image: x, y, width, height."""
     x, y, w, h = issue.box
-    cell = 0.0 if math.isnan(typical_area) else 2 * math.sqrt(typical_area / math.pi)
+    cell = 0.0 if math.isnan(typical_area) else disc_diameter(typical_area)
     side = min(round(max(max(w, h) * (1 + 2 * DETAIL_MARGIN), 1.6 * cell, 16)), width, height)
     left = min(max(x + w // 2 - side // 2, 0), width - side)
     top = min(max(y + h // 2 - side // 2, 0), height - side)

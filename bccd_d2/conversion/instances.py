@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
+from bccd_d2.structures.cell_size import disc_diameter
 from bccd_d2.structures.rle import find_runs
 
 MIN_AREA = 100
@@ -171,7 +172,7 @@ def cut_touching(
     from scipy.ndimage import find_objects
 
     areas = np.bincount(labels.ravel(), minlength=1)
-    diameter = 2 * np.sqrt(median_area / np.pi)
+    diameter = disc_diameter(median_area)
     windows = find_objects(labels)
     result = np.array(labels, order="C")
     number, cut = len(areas), 0

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.io.background import background_surface
+from bccd_d2.structures.cell_size import disc_diameter
 
 WORKING_DIAMETER = 24
 """Median cell diameter in pixels at which the search runs: a shrunken image loses noise, not cells."""
@@ -43,7 +44,7 @@ def find_unlabelled(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDAr
     areas = areas[areas > 0]
     if areas.size == 0:
         return np.zeros(labels.shape, np.int32)
-    diameter = 2 * float(np.sqrt(np.median(areas) / np.pi))
+    diameter = disc_diameter(float(np.median(areas)))
     height, width = labels.shape
     scale = min(1.0, WORKING_DIAMETER / diameter)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import statistics
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,13 @@ from detectron2.structures import BoxMode
 
 from bccd_d2.errors import InputError
 from bccd_d2.io.coco_images import image_path, image_root
+from bccd_d2.structures.cell_size import annotated_diameter
 from bccd_d2.structures.coco import PARTS as PARTS
 from bccd_d2.structures.coco import read_coco, unlabeled_categories
 from bccd_d2.structures.names import match_classes
 
 _logger = logging.getLogger(__name__)
 _KEYS = ("iscrowd", "bbox", "segmentation", "area", "border")
-# An image with fewer whole cells says little about its magnification.
-_FEWEST_CELLS = 4
 
 
 def default_root() -> Path:
@@ -74,24 +71,6 @@ def class_names(json_file: Path) -> list[str]:
 def _class_names(document: Mapping[str, Any]) -> list[str]:
     categories = sorted(document["categories"], key=lambda category: category["id"])
     return [category["name"] for category in categories]
-
-
-def median_diameter(dataset_dicts: Sequence[Mapping[str, Any]]) -> float:
-    """Median diameter of the annotated cells in native pixels, each taken for a disc of its area; 0 without any.
-
-    Regions with ``iscrowd`` and cells at the border of their image, which are cut, do not count.
-    """
-    return round(_disc_diameter([a for record in dataset_dicts for a in _whole_areas(record)]), 1)
-
-
-def _whole_areas(record: Mapping[str, Any]) -> list[float]:
-    """Areas of the cells that the image border does not cut."""
-    return [one["area"] for one in record["annotations"] if not one["iscrowd"] and not one.get("border")]
-
-
-def _disc_diameter(areas: Sequence[float]) -> float:
-    """Diameter of a disc of the median area; 0 without any."""
-    return 2 * math.sqrt(statistics.median(areas) / math.pi) if areas else 0.0
 
 
 def use_classes(files: Mapping[str, Path], names: Sequence[str], *, training: Collection[str] = ()) -> None:
@@ -148,10 +127,12 @@ def _register(name: str, json_file: Path, names: Sequence[str] | None = None, re
         if others:
             _logger.warning("%s: %d annotations of classes that the model does not have", json_file, others)
         dicts = list(records.values())
-        usual = _disc_diameter([area for record in dicts for area in _whole_areas(record)])
+        by_index = dict(enumerate(names))
+        usual = annotated_diameter(
+            (one for record in dicts for one in record["annotations"]), by_index, fewest=1
+        )
         for record in dicts:
-            areas = _whole_areas(record)
-            diameter = _disc_diameter(areas) if len(areas) >= _FEWEST_CELLS else usual
+            diameter = annotated_diameter(record["annotations"], by_index) or usual
             record.update(unlabeled[record["image_id"]], cell_diameter=diameter)
         if dicts and not Path(dicts[0]["file_name"]).is_file():
             raise InputError(

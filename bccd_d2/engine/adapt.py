@@ -18,7 +18,7 @@ from detectron2.modeling.backbone.resnet import ResNet
 
 from bccd_d2.config import load_config
 from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.data.registration import annotation_file, median_diameter
+from bccd_d2.data.registration import annotation_file
 from bccd_d2.engine.corrected import join_classes, read_corrected, write_data, write_replay
 from bccd_d2.engine.run_folder import record_run, refuse_mixing, run_folder
 from bccd_d2.engine.setup import setup_config, start_run
@@ -28,6 +28,7 @@ from bccd_d2.files import replacing, write_json
 from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.modeling.weights import BCCDCheckpointer, load_weights, weights_errors
+from bccd_d2.structures.cell_size import annotated_diameter
 
 _logger = logging.getLogger(__name__)
 METRICS = {"F1": ("instances", "F1"), "mask mAP@0.5": ("segm", "AP50"), "mask AP": ("segm", "AP")}
@@ -103,7 +104,8 @@ def adapt(
         classes = join_classes(document, names, str(corrected))
         held_back, trained_on = write_data(document, root, classes, data)
         repeats = 0 if replay is None else write_replay(replay, classes, len(trained_on), data)
-        diameter = median_diameter([document])
+        named = {category["id"]: category["name"] for category in document["categories"]}
+        diameter = round(annotated_diameter(document["annotations"], named, fewest=1), 1)
         chosen = _options(before, diameter, classes, len(trained_on), bool(held_back), repeats)
         paths = ["OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", start.weights]
         cfg = setup_config(start.config, [*chosen, *options, *paths], str(data))

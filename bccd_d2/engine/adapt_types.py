@@ -19,7 +19,7 @@ from bccd_d2.engine.type_training import TypeResult, TypeTraining, train_types
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.cell_types import TypeMetrics, measure_types
 from bccd_d2.files import read_lines
-from bccd_d2.inference.cell_types import typical_diameter
+from bccd_d2.inference.cell_types import typical_red_cell
 from bccd_d2.inference.outputs import COUNTS
 from bccd_d2.io.find_images import SUFFIXES, find_images, is_clutter, report_passed_by
 from bccd_d2.io.images import open_source, page_count
@@ -232,7 +232,9 @@ def _diameter(rows: Sequence[Mapping[str, Any]], estimated: float | None) -> flo
     diameters = np.array([row["equivalent_diameter_px"] for row in rows])
     cut = np.array([row["touches_border"] in ("True", "TRUE", "1") for row in rows])
     per_pixel = float(np.median(microns) / np.median(diameters)) if len(microns) == len(rows) else None
-    return typical_diameter(diameters, [row["class"] for row in rows], cut, per_pixel, estimated)
+    names = sorted({row["class"] for row in rows})
+    classes = np.array([names.index(row["class"]) for row in rows])
+    return typical_red_cell(diameters, classes, cut, names, per_pixel, estimated)
 
 
 def _reason(row: Mapping[str, Any], card: TypeCard) -> str:

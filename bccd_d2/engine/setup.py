@@ -22,7 +22,6 @@ from bccd_d2.data.registration import (
     annotation_file,
     class_names,
     default_root,
-    median_diameter,
     register_bccd,
     use_classes,
 )
@@ -32,6 +31,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import LOCK_FILE, replacing, write_json
 from bccd_d2.io.coco_images import image_root
+from bccd_d2.structures.cell_size import annotated_diameter
 from bccd_d2.structures.coco import read_coco
 
 _FAST_IMAGES = 2
@@ -99,7 +99,8 @@ def setup_config(
     check_data(cfg, training=training)
     if training and not cfg.INPUT.CELL_DIAMETER:
         dicts = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
-        cfg.INPUT.CELL_DIAMETER = median_diameter(dicts)
+        cells = (one for record in dicts for one in record["annotations"])
+        cfg.INPUT.CELL_DIAMETER = round(annotated_diameter(cells, dict(enumerate(names)), fewest=1), 1)
     return cfg
 
 

@@ -172,7 +172,7 @@ def _records(
     ):
         areas, border = cells.areas, cells.touches_border(options.border_margin)
         sizes, gap = options.size_bins(areas), gaps(cells, options.crowding_edges[1])
-        diameters = np.sqrt(4 / np.pi * areas)  # of discs
+        diameters = cells.diameters
         crowding = options.crowding_bins(gap)
         contrast = contrasts(cells, green) if green is not None else [None] * len(cells)
         # The cells come first: zip must not take a row that the next kind needs.

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.type_crops import cut_crop
 from bccd_d2.errors import InputError
-from bccd_d2.inference.measurements import BORDER_MARGIN
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.modeling.cell_types import (
     OTHER,
@@ -21,18 +20,12 @@ from bccd_d2.modeling.cell_types import (
     group_probabilities,
     load_classifier,
 )
-from bccd_d2.structures.cell_kinds import kind_of
-from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.cell_kinds import classes_of, kind_of, red_cell_classes
+from bccd_d2.structures.cell_size import RED_CELL_UM, typical_diameter
+from bccd_d2.structures.cells import BORDER_MARGIN, Cells
 
 FILES = ("types_white", "types_red")
 """Names of the classifiers in a folder."""
-RED_CELL_UM = 7.5
-"""Diameter of a normal red cell on a dry smear, in microns."""
-
-# Fewer red cells than this say nothing of the magnification of an image.
-_FEWEST_RED_CELLS = 5
-# White cells of a smear are larger than red ones by about this factor, over all types.
-_WHITE_TO_RED = 1.6
 _BATCH = 256
 
 
@@ -157,30 +150,30 @@ def red_cell_diameter(
     From the microns per pixel; else ``diameter_px``; else the median over red cells that the border does not cut; else,
     on an image with a white cell and next to no red ones, by the size of white cells.
     """
-    diameters = 2 * np.sqrt(cells.areas / np.pi)
-    names = [class_names[index] for index in cells.classes]
-    return typical_diameter(
-        diameters, names, cells.touches_border(BORDER_MARGIN), microns_per_pixel, diameter_px
+    return typical_red_cell(
+        cells.diameters,
+        cells.classes,
+        cells.touches_border(BORDER_MARGIN),
+        class_names,
+        microns_per_pixel,
+        diameter_px,
     )
 
 
-def typical_diameter(
+def typical_red_cell(
     diameters: NDArray[np.float64],
-    class_names: Sequence[str],
+    classes: NDArray[np.int64],
     cut: NDArray[np.bool_],
+    class_names: Sequence[str],
     microns_per_pixel: float | None,
     diameter_px: float | None,
 ) -> float | None:
-    """:func:`red_cell_diameter` of N cells with ``diameters`` in pixels and the names of their classes, each (N,);
-    ``cut`` (N,) are those at the border.
-    """
+    """:func:`red_cell_diameter` of N cells, as :func:`~bccd_d2.structures.cell_size.typical_diameter` takes them."""
     if microns_per_pixel is not None:
         return RED_CELL_UM / microns_per_pixel
     if diameter_px is not None:
         return diameter_px
-    kinds = [kind_of(name) for name in class_names]
-    for kind, fewest, factor in (("red", _FEWEST_RED_CELLS, 1.0), ("white", 1, _WHITE_TO_RED)):
-        chosen = diameters[~cut & np.array([one == kind for one in kinds], bool)]
-        if len(chosen) >= fewest:
-            return float(np.median(chosen)) / factor
-    return None
+    # White cells that a model without red ones finds are no red cells here.
+    white = classes_of("white", class_names)
+    red = set(red_cell_classes(class_names)).difference(white)
+    return typical_diameter(diameters, classes, cut, red, white)

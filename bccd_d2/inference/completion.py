@@ -7,8 +7,6 @@ cells on other stains, and overlapping ones whole, where thresholds fail (compar
 from __future__ import annotations
 
 import logging
-import math
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +21,7 @@ from pycocotools import mask as coco_mask
 from torchvision.ops import box_iou
 
 from bccd_d2.inference.predictor import BCCDPredictor, detections_of
+from bccd_d2.structures.cell_size import annotated_diameter
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.rle import as_rle
 
@@ -32,10 +31,6 @@ _SMALLEST_FILL = 0.3
 _ELLIPSE = 0.92
 # A prediction is a cell without annotation where neither its box nor its mask agrees with an annotation.
 _MAX_BOX_IOU, _MAX_COVERED = 0.4, 0.4
-# Diameter of a red cell in sides of the box that people draw around it.
-_BOX_FILL = 0.95
-# An image with fewer whole cells says little about its magnification.
-_FEWEST_CELLS = 4
 
 
 def outline_boxes(
@@ -135,7 +130,9 @@ def complete_annotations(
     by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for annotation in document["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
-    usual, diameter = _box_diameter(document["annotations"]), predictor.training_diameter
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    usual = annotated_diameter(document["annotations"], names, fewest=1)
+    diameter = predictor.training_diameter
     if not diameter:
         logging.getLogger(__name__).warning(
             "INPUT.CELL_DIAMETER of the model is 0: the images are not resized to the magnification of its training"
@@ -145,7 +142,7 @@ def complete_annotations(
     for entry in document["images"]:
         image = read(entry["file_name"])
         mine = [dict(annotation) for annotation in by_image[entry["id"]]]
-        size = _box_diameter(mine, fewest=_FEWEST_CELLS) or usual
+        size = annotated_diameter(mine, names) or usual
         scale = diameter / size if diameter and size else 1.0
         weak = [one for one in mine if one.get("weak") and not one.get("iscrowd")] if outlines else []
         cells, failed = outline_boxes(predictor, image, _corners(weak, image), scale)
@@ -170,21 +167,6 @@ def _corners(annotations: Sequence[Mapping[str, Any]], image: NDArray[np.uint8])
     boxes[:, 2:] += boxes[:, :2]
     height, width = image.shape[:2]
     return np.clip(boxes, 0, [width, height, width, height])
-
-
-def _box_diameter(annotations: Sequence[Mapping[str, Any]], fewest: int = 1) -> float:
-    """Median diameter of whole cells of the most frequent class (red cells) by their boxes; 0 for fewer than
-    ``fewest``.
-    """
-    whole = [one for one in annotations if not one.get("iscrowd") and not one.get("border")]
-    if len(whole) < fewest:
-        return 0.0
-    common = Counter(one["category_id"] for one in whole).most_common(1)[0][0]
-    return statistics.median(
-        math.sqrt(one["bbox"][2] * one["bbox"][3]) * (_BOX_FILL if one.get("weak") else 1.0)
-        for one in whole
-        if one["category_id"] == common
-    )
 
 
 def _region(image_id: Any, rle: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:

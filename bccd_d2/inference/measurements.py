@@ -12,13 +12,10 @@ from skimage.measure import regionprops as measure_regions
 
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.structures.cell_kinds import kind_of
-from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.cells import BORDER_MARGIN, Cells
 
 Table = dict[str, NDArray]
 """Columns of equal length by name, in the order they are written."""
-
-BORDER_MARGIN = 1
-"""Pixels from the image's border that count as touching it: masks of a network end a pixel early now and then."""
 
 # An image is read in parts of this side, so that a slide is never in memory as a whole.
 _BLOCK = 4096
@@ -43,13 +40,14 @@ def measure_cells(
     - ``solidity``: area over that of the convex hull of the pixels' corners, in (0, 1].
     - ``mean_red`` ... ``std_blue``: levels of the native image inside the mask, in [0, 255].
     - ``nucleus_fraction``: of white cells, NaN for others, see :func:`nucleus_fraction`.
-    - ``touches_border``: whether the mask comes within :data:`BORDER_MARGIN` pixels of the image's border.
+    - ``touches_border``: whether the mask comes within :data:`~bccd_d2.structures.cells.BORDER_MARGIN` pixels of the
+      image's border.
     - ``x_um``, ``y_um``, ``area_um2``, ``equivalent_diameter_um``, ``perimeter_um``: the same in microns.
     """
     shapes = np.array([_shape(mask) for mask in cells.masks]).reshape(-1, 5)
     area = cells.areas
     x, y = shapes[:, 0] + cells.windows[:, 0], shapes[:, 1] + cells.windows[:, 1]
-    diameter = 2 * np.sqrt(area / np.pi)
+    diameter = cells.diameters
     colors, nuclei = np.full((len(cells), 6), np.nan), np.full(len(cells), np.nan)
     nucleated = [kind_of(name) == "white" for name in class_names]
     for index, patch in _patches(source, cells.windows):

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from bccd_d2.data.preprocessing import apply_gain, resize_image, scaled_size, white_balance_gain
 from bccd_d2.inference.magnification import Magnification
 from bccd_d2.io.sources import ImageSource, sample_image
-from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.cell_size import typical_diameter
+from bccd_d2.structures.cells import BORDER_MARGIN, Cells
 
 MIN_SHARPNESS = 0.26
 """Ordinary images have at least 0.27, images blurred by 6 % of a red cell's diameter 0.20 to 0.27."""
@@ -52,7 +53,6 @@ _FINE, _MIDDLE, _COARSE = 1.0, 1.8, 4.1
 _MIN_STRUCTURE = 1.0
 # Images of more pixels are looked at in this many blocks a side, each of this side.
 _WHOLE, _BLOCKS_A_SIDE, _BLOCK = 4_000_000, 3, 1024
-_SURE_CELLS = 3
 _CLIPPED = 254
 
 
@@ -69,7 +69,7 @@ class Quality:
     covered_share: float | None = None  # areas of the cells over that of the image
     median_score: float | None = None  # of the cells' scores above ``SCORE_FLOOR``
     size_ratio: float | None = (
-        None  # median diameter of red cells over that of the training, at the network's scale
+        None  # median diameter of whole red cells over that of the training, at the network's scale
     )
     flags: Sequence[str] = ()  # what is out of the ordinary, in words; see :data:`FLAGS`
 
@@ -102,10 +102,9 @@ def assess_quality(
     ``red_classes`` are the indices of the classes that are red cells, ``magnification`` is that of the prediction,
     ``training_diameter`` that of the median cell of the training images in pixels, 0 if not known.
     """
-    diameter, scale = None, 1.0 if magnification is None else magnification.scale
-    areas = cells.areas[np.isin(cells.classes, list(red_classes))]
-    if len(areas) >= _SURE_CELLS:
-        diameter = float(2 * np.sqrt(np.median(areas) / np.pi))
+    scale = 1.0 if magnification is None else magnification.scale
+    cut = cells.touches_border(BORDER_MARGIN)
+    diameter = typical_diameter(cells.diameters, cells.classes, cut, red_classes)
     assumed = diameter or (magnification and magnification.diameter) or training_diameter / scale
     scores = cells.scores[cells.scores >= SCORE_FLOOR]
     blocks = list(_blocks(source))

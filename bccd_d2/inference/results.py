@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from bccd_d2.inference.cell_types import CellTypes
 from bccd_d2.inference.magnification import Magnification
-from bccd_d2.inference.measurements import BORDER_MARGIN, Table, measure_cells
+from bccd_d2.inference.measurements import Table, measure_cells
 from bccd_d2.inference.quality import Quality, assess_quality
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.structures.cell_kinds import red_cell_classes
-from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.cells import BORDER_MARGIN, Cells
 
 
 @dataclass(frozen=True)

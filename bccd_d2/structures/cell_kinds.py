@@ -62,6 +62,11 @@ def kind_of(class_name: str) -> CellKind | None:
     return _KINDS.get(name) or _KINDS.get(name.removesuffix("s"))
 
 
+def classes_of(kind: CellKind, class_names: Sequence[str]) -> list[int]:
+    """Indices of the classes that are of a kind by name."""
+    return [index for index, name in enumerate(class_names) if kind_of(name) == kind]
+
+
 def red_cell_classes(class_names: Sequence[str]) -> list[int]:
     """Indices of the classes whose cells count as red cells where their size matters.
 

@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bccd_d2.errors import InputError
+from bccd_d2.structures.cell_size import disc_diameter
 from bccd_d2.structures.rle import compress_runs, decode_columns
+
+BORDER_MARGIN = 1
+"""Pixels from the image's border that count as touching it: masks of a network end a pixel early now and then."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,11 @@ class Cells:
     def areas(self) -> NDArray[np.int64]:
         """(N,) pixels of each mask."""
         return np.array([np.count_nonzero(mask) for mask in self.masks], np.int64)
+
+    @property
+    def diameters(self) -> NDArray[np.float64]:
+        """(N,) of discs with the masks' areas, in pixels."""
+        return disc_diameter(self.areas)
 
     def touches_border(self, margin: int = 0) -> NDArray[np.bool_]:
         """(N,) whether a mask comes within ``margin`` pixels of the image's border; 0 means its outermost pixels."""

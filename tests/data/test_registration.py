@@ -94,7 +94,7 @@ def test_the_cell_diameter_of_an_image_is_that_of_its_whole_cells(tmp_path):
     json_file.write_text(json.dumps(document))
     register_bccd(root, "registration")
     first, second = DatasetCatalog.get("registration_train")
-    assert first["cell_diameter"] == pytest.approx(2 * (65 / np.pi) ** 0.5)
+    assert first["cell_diameter"] == pytest.approx((60 / np.pi) ** 0.5 + (70 / np.pi) ** 0.5)
     assert second["cell_diameter"] == pytest.approx(2 * (70 / np.pi) ** 0.5)  # of the five whole cells
 
 

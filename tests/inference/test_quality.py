@@ -97,6 +97,19 @@ def test_scores_and_sizes(smear):
     assert "unusual cell size" in flags(image, cells, magnification=Magnification(0.4))
 
 
+def test_red_cells_that_the_border_cuts_say_nothing_of_the_size():
+    """Four discs inside, six halves at the border."""
+    whole = disc(46)
+    masks = [whole] * 4 + [whole[len(whole) // 2 :]] * 6
+    origins = [(100 + 100 * (k % 2), 100 + 100 * (k // 2)) for k in range(4)] + [
+        (60 * k, 0) for k in range(6)
+    ]
+    cells = Cells.from_masks(400, 400, masks, origins=origins)
+    image = ArraySource(np.full((400, 400, 3), 200, np.uint8))
+    assert assess_quality(image, cells, [0], None, 92.0).size_ratio == pytest.approx(1, abs=0.02)
+    assert assess_quality(image, cells[1:], [0], None, 92.0).size_ratio is None  # of three
+
+
 @pytest.mark.parametrize(
     ("origin", "unsure"),
     [("estimated", False), ("estimated, unsure: few cells", True)],

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from bccd_d2.errors import InputError
 from bccd_d2.inference.cell_types import CellTyper, CellTypes, red_cell_diameter
 from bccd_d2.inference.finder import CellFinder, Progress
-from bccd_d2.inference.measurements import BORDER_MARGIN
 from bccd_d2.inference.predict_file import predict_image
 from bccd_d2.inference.quality import FLAGS, Quality
 from bccd_d2.inference.results import ImageResult
@@ -26,7 +25,7 @@ from bccd_d2.inference.writers.images import overview
 from bccd_d2.io.images import open_source
 from bccd_d2.io.sources import ArraySource, ImageSource
 from bccd_d2.reporting.pages import outline_path
-from bccd_d2.structures.cells import Cells, concatenate
+from bccd_d2.structures.cells import BORDER_MARGIN, Cells, concatenate
 from bccd_d2.structures.rle import as_rle
 
 LOWEST_THRESHOLD = 0.05
@@ -80,7 +79,7 @@ class FoundCells:
     def kept(self, chosen: CellFilter) -> NDArray[np.bool_]:
         """(N,) which cells count."""
         factor = (self.result.microns_per_pixel or math.nan) if chosen.microns else 1.0
-        size = 2 * np.sqrt(self.cells.areas / np.pi) * factor
+        size = self.cells.diameters * factor
         passes = (self.cells.scores >= chosen.score) & (size >= chosen.smallest) & (size <= chosen.largest)
         return np.asarray(~self.deleted & (passes | self.corrected))
 
@@ -184,7 +183,7 @@ class FoundCells:
         """What the page shows of a cell: diameter in pixels and, where it is known, microns; outline as SVG path."""
         mask, types, microns = self.cells.masks[number], self.result.types, self.result.microns_per_pixel
         x, y, _, _ = self.cells.windows[number].tolist()
-        diameter = 2 * math.sqrt(np.count_nonzero(mask) / math.pi)
+        diameter = float(self.cells[[number]].diameters[0])
         kind, probability = "", None
         if types is not None and types.names[number]:
             kind, probability = types.names[number], round(float(types.probabilities[number]), 3)
