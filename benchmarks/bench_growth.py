@@ -35,7 +35,6 @@ from tqdm import tqdm
 
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.splits import SplitPlan
-from bccd_d2.data.registration import annotation_file
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.engine.train_step import TrainStep
 from bccd_d2.engine.trainer import BCCDTrainer
@@ -47,6 +46,7 @@ from bccd_d2.inference.classical import otsu_watershed
 from bccd_d2.inference.model_zoo import shipped_model
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.io.images import read_image
+from bccd_d2.structures.dataset_files import annotation_file
 from bccd_d2.synthetic import SyntheticSet, write_synthetic_set
 
 FACTORS = (1, 4, 16)

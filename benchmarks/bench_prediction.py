@@ -29,6 +29,7 @@ from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.tta import TestTimeAugmentation
 from bccd_d2.io.images import read_image
 from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.dataset_files import dataset_file
 
 OPTIONS = {
     "as it is": PredictionOptions(),
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
     predictor = BCCDPredictor(options.run / "config.yaml", options.run / "model_final.pth")
-    truth = read_evaluation_set(options.data_root / "annotations" / f"instances_{options.part}.json")
+    truth = read_evaluation_set(dataset_file(options.data_root, options.part))
     truth = replace(truth, images=truth.images[: options.max_images])
     found: dict[str, dict[int, Cells]] = {name: {} for name in OPTIONS}
     seconds: dict[str, list[float]] = {name: [] for name in OPTIONS}

@@ -13,12 +13,12 @@ from typing import Any
 from tqdm import tqdm
 
 from bccd_d2.commands import CommandParser
-from bccd_d2.conversion.convert import annotation_file
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.files import write_json
 from bccd_d2.inference.classical import RULE, SMOOTHING, otsu_watershed
 from bccd_d2.io.images import read_image
+from bccd_d2.structures.dataset_files import dataset_file
 
 EXAMPLES = """examples:
   python tools/classical_baseline.py --data-root datasets/bccd --part val --output output/classical/val.json
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     if options.output.exists() and not options.overwrite:
         raise InputError(f"{options.output} exists; give --overwrite to replace it, or another --output")
-    truth = read_evaluation_set(options.data_root / annotation_file(options.part))
+    truth = read_evaluation_set(dataset_file(options.data_root, options.part))
     rule = replace(RULE, min_area=options.min_area, cut=None if options.no_watershed else RULE.cut)
     entries: list[dict[str, Any]] = []
     for image in tqdm(truth.images, unit="image", disable=None):

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bccd_d2.commands import CommandParser
-from bccd_d2.data.registration import PARTS, annotation_file
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.files import write_json
 from bccd_d2.inference.arguments import add_model_arguments, model_from
@@ -27,6 +26,7 @@ from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.io.coco_images import image_path, image_root, written_root
 from bccd_d2.io.images import read_image
 from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.dataset_files import PARTS, annotation_file
 
 EXAMPLE = """example:
   python tools/convert_bccd.py --root BCCD --output datasets/voc_boxes --spec bccd_voc --official

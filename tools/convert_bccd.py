@@ -16,10 +16,10 @@ from bccd_d2.conversion.import_annotations import convert_annotations
 from bccd_d2.conversion.importers import mask_folders, recognise
 from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.pairs import find_pairs, list_names
-from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.io.coco_images import check_file
 from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.dataset_files import PARTS
 from bccd_d2.system import terminate_like_interrupt
 
 

@@ -18,10 +18,10 @@ from bccd_d2.audit.issues import WEIGHTS, ImageIssues, Kind
 from bccd_d2.audit.measure import ImageMeasures
 from bccd_d2.audit.similar import SimilarPair
 from bccd_d2.audit.words import KINDS, cut_cells, issue_sentence, set_findings, summary_sentences
-from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError
 from bccd_d2.structures.cell_size import disc_diameter
 from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.dataset_files import PARTS
 
 PATTERN = "instances_*.json"
 BINS = 40  # of a histogram, at most

@@ -18,7 +18,6 @@ from bccd_d2.conversion.convert_image import AnnotationRule, Converter, ImageCon
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.pairs import ImageMaskPair, find_below, find_pairs, list_names, take_parts
 from bccd_d2.conversion.splits import (
-    PARTS,
     PlannedSplit,
     SplitPlan,
     plan_split,
@@ -30,6 +29,7 @@ from bccd_d2.files import staged_output
 from bccd_d2.io.coco_images import written_root
 from bccd_d2.parallel import map_files
 from bccd_d2.structures.coco import CocoWriter
+from bccd_d2.structures.dataset_files import PARTS, annotation_file
 
 logger = logging.getLogger(__name__)
 SPLITS_FILE = "splits.json"
@@ -61,11 +61,6 @@ class ConversionSummary:
     # Names of the images by what speaks against their masks.
     doubts: dict[str, list[str]] = field(default_factory=dict)
     per_image: list[int] = field(default_factory=list)  # number of annotations of each image
-
-
-def annotation_file(part: str) -> str:
-    """Path of a part's JSON below the output folder."""
-    return f"annotations/instances_{part}.json"
 
 
 def convert_dataset(
@@ -123,7 +118,8 @@ def convert_pairs(
     root = converter.root
     summary = ConversionSummary()
     faults = summary.faults if skip_bad else None
-    with staged_output(out, [*map(annotation_file, PARTS), SPLITS_FILE], overwrite=overwrite) as staging:
+    targets = [SPLITS_FILE, *(str(annotation_file(Path(), part)) for part in PARTS)]
+    with staged_output(out, targets, overwrite=overwrite) as staging:
         pairs = find(faults)
         splits, groups, missing = plan_split(pairs, options.split, options.spec.mask, workers, faults)
         part_of = {stem: part for part, stems in splits.items() for stem in stems}
@@ -135,7 +131,7 @@ def convert_pairs(
         used: dict[str, list[str]] = {part: [] for part in PARTS}
         annotation_id = 0
         with ExitStack() as stack:
-            files = {part: staging / annotation_file(part) for part in PARTS}
+            files = {part: annotation_file(staging, part) for part in PARTS}
             writers = {
                 part: stack.enter_context(CocoWriter(path, info, categories)) for part, path in files.items()
             }

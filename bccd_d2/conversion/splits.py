@@ -24,7 +24,7 @@ from bccd_d2.io.background import find_foreground
 from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import MaskRule
 from bccd_d2.parallel import map_files
-from bccd_d2.structures.coco import PARTS as PARTS
+from bccd_d2.structures.dataset_files import PARTS
 from bccd_d2.structures.names import match_images
 
 logger = logging.getLogger(__name__)

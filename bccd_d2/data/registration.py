@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,53 +13,36 @@ from detectron2.structures import BoxMode
 from bccd_d2.errors import InputError
 from bccd_d2.io.coco_images import image_path, image_root
 from bccd_d2.structures.cell_size import annotated_diameter
-from bccd_d2.structures.coco import PARTS as PARTS
 from bccd_d2.structures.coco import read_coco, unlabeled_categories
+from bccd_d2.structures.dataset_files import ROOT_SOURCE, dataset_files, default_root
 from bccd_d2.structures.names import match_classes
 
 _logger = logging.getLogger(__name__)
 _KEYS = ("iscrowd", "bbox", "segmentation", "area", "border")
+_registered: dict[str, list[str]] = {}  # names by prefix
 
 
-def default_root() -> Path:
-    """``bccd`` below ``$DETECTRON2_DATASETS``, or below ``datasets`` in the working directory when it is not set."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "bccd"
+def register_bccd(root: Path | None = None, prefix: str = ROOT_SOURCE) -> dict[str, Path]:
+    """Register the data sets below ``root`` (``None``: :func:`default_root`), of one source as ``bccd_train``,
+    ``bccd_val`` and ``bccd_test``, of several as :func:`bccd_d2.structures.dataset_files.dataset_files` names them.
 
-
-def annotation_file(root: Path, part: str) -> Path:
-    """Path of the COCO JSON of ``part`` (``"train"``, ``"val"`` or ``"test"``) below ``root``."""
-    return root / "annotations" / f"instances_{part}.json"
-
-
-def register_bccd(root: Path | None = None, prefix: str = "bccd") -> dict[str, Path]:
-    """Register ``bccd_train``, ``bccd_val`` and ``bccd_test`` below ``root``; returns the JSON files, by name, that
-    exist.
-
-    Each folder in ``root`` that is such a data set itself is registered under its own name, as ``FOLDER_train`` and so
-    on, so that one training can read several sources. Registering another folder under the same names replaces the
-    earlier one. The JSON is read when the data set is first used. Raises InputError where ``root`` (``None``:
-    :func:`default_root`) holds no annotation file, or one that is no COCO JSON.
+    Returns the JSON files by name. Data sets that an earlier call with this ``prefix`` registered are removed. A JSON
+    is read when its data set is first used, once per process; its classes are in the metadata from then on. Raises
+    InputError where ``root`` holds no annotation file.
     """
-    root = default_root() if root is None else root
-    sources = {prefix: root}
-    if root.is_dir():
-        sources |= {folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir()}
-    registered = {}
-    for source, folder in sources.items():
-        for part in PARTS:
-            json_file = annotation_file(folder, part)
-            if json_file.is_file():
-                name = f"{source}_{part}"
-                _register(name, json_file)
-                registered[name] = json_file
-            else:
-                _unregister(f"{source}_{part}")  # of another folder
-    if not registered:
-        raise InputError(
-            f"{root}: expected annotations/instances_train.json (or val, test) in it or in its folders, found none; "
-            "--data-root is a folder that tools/convert_bccd.py wrote"
-        )
-    return registered
+    files = dataset_files(default_root() if root is None else root, prefix)
+    for name in _registered.get(prefix, ()):
+        _unregister(name)
+    _registered[prefix] = list(files)
+    for name, json_file in files.items():
+        _register(name, json_file)
+    return files
+
+
+def dataset_dicts(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Dataset dicts of all ``names``, of a name that is listed twice the same ones twice."""
+    loaded = {name: DatasetCatalog.get(name) for name in dict.fromkeys(names)}
+    return [record for name in names for record in loaded[name]]
 
 
 def class_names(json_file: Path) -> list[str]:
@@ -80,7 +62,21 @@ def use_classes(files: Mapping[str, Path], names: Sequence[str], *, training: Co
     annotations of other classes are left out, with a warning.
     """
     for name, json_file in files.items():
-        _register(name, json_file, names, required=name in training)
+        _class_indices(read_coco(json_file), json_file, names, required=name in training)
+        _register(name, json_file, names)
+
+
+def _class_indices(
+    document: Mapping[str, Any], json_file: Path, names: Sequence[str], *, required: bool
+) -> dict[int, int]:
+    """Index of the model's class by category id."""
+    own = {category["id"]: category["name"] for category in document["categories"]}
+    indices = match_classes(own, dict(enumerate(names)), where=str(json_file), required=required)
+    if own and not indices:
+        raise InputError(
+            f"{json_file}: found the classes {', '.join(own.values())}, expected {', '.join(names)}"
+        )
+    return indices
 
 
 def _unregister(name: str) -> None:
@@ -89,19 +85,18 @@ def _unregister(name: str) -> None:
         MetadataCatalog.remove(name)
 
 
-def _register(name: str, json_file: Path, names: Sequence[str] | None = None, required: bool = False) -> None:
-    _unregister(name)
-    document = read_coco(json_file)
-    own = {category["id"]: category["name"] for category in document["categories"]}
-    names = _class_names(document) if names is None else names
-    indices = match_classes(own, dict(enumerate(names)), where=str(json_file), required=required)
-    if own and not indices:
-        raise InputError(
-            f"{json_file}: found the classes {', '.join(own.values())}, expected {', '.join(names)}"
-        )
+def _register(name: str, json_file: Path, model_classes: Sequence[str] | None = None) -> None:
+    """Register a data set with the classes of the model, by default with its own."""
 
     def load() -> list[dict[str, Any]]:
         document = read_coco(json_file)
+        names = _class_names(document) if model_classes is None else list(model_classes)
+        indices = _class_indices(document, json_file, names, required=False)
+        MetadataCatalog.get(name).set(
+            thing_classes=names,
+            # Detectron2's COCOEvaluator compares predictions with the file by its category ids.
+            thing_dataset_id_to_contiguous_id=indices,
+        )
         folder = image_root(document, json_file)
         unlabeled = _unlabeled(document, json_file, names)
         # Detectron2's own reader fails on what the repair of the document accepts.
@@ -141,14 +136,9 @@ def _register(name: str, json_file: Path, names: Sequence[str] | None = None, re
             )
         return dicts
 
+    _unregister(name)
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(
-        json_file=str(json_file),
-        evaluator_type="coco",
-        thing_classes=list(names),
-        # Detectron2's COCOEvaluator compares predictions with the file by its category ids.
-        thing_dataset_id_to_contiguous_id=dict(indices),
-    )
+    MetadataCatalog.get(name).set(json_file=str(json_file), evaluator_type="coco")
 
 
 def _unlabeled(

@@ -17,12 +17,12 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bccd_d2.config import load_config
-from bccd_d2.data.registration import annotation_file
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_json, read_yaml, shipped_folder, write_json
 from bccd_d2.io.coco_images import image_path, image_root
 from bccd_d2.structures.cell_kinds import kind_of
 from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.dataset_files import dataset_file
 
 TOOLS = shipped_folder("tools")
 METRICS = (
@@ -182,8 +182,7 @@ def predict_laboratories(plan: AblationPlan, out: Path, data_root: Path) -> str:
             run = _folder(out, name, seed)
             keys = [str(word) for pair in {**plan.options, **changes}.items() for word in pair]
             for data in load_config(plan.config, keys).DATASETS.TEST:
-                source, _, part = data.rpartition("_")
-                truth = annotation_file(data_root / source, part)
+                truth = dataset_file(data_root, data)
                 metrics = run / f"predicted_{data}" / "judged" / "metrics.json"
                 if not metrics.is_file():
                     _predict(run, truth, metrics.parent)

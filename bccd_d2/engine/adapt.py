@@ -18,7 +18,6 @@ from detectron2.modeling.backbone.resnet import ResNet
 
 from bccd_d2.config import load_config
 from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.data.registration import annotation_file
 from bccd_d2.engine.corrected import join_classes, read_corrected, write_data, write_replay
 from bccd_d2.engine.run_folder import record_run, refuse_mixing, run_folder
 from bccd_d2.engine.setup import setup_config, start_run
@@ -29,6 +28,7 @@ from bccd_d2.inference.model_zoo import ModelFiles
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.modeling.weights import BCCDCheckpointer, load_weights, weights_errors
 from bccd_d2.structures.cell_size import annotated_diameter
+from bccd_d2.structures.dataset_files import annotation_file
 
 _logger = logging.getLogger(__name__)
 METRICS = {"F1": ("instances", "F1"), "mask mAP@0.5": ("segm", "AP50"), "mask AP": ("segm", "AP")}

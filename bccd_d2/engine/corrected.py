@@ -12,11 +12,11 @@ from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.import_annotations import convert_annotations
 from bccd_d2.conversion.splits import SplitPlan, deal_order
-from bccd_d2.data.registration import annotation_file
 from bccd_d2.errors import InputError
 from bccd_d2.files import write_json
 from bccd_d2.io.coco_images import image_root
 from bccd_d2.structures.coco import read_coco, unlabeled_categories
+from bccd_d2.structures.dataset_files import annotation_file
 from bccd_d2.structures.names import match_classes
 
 _logger = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from bccd_d2.conversion.pairs import list_names
 from bccd_d2.data.augmentation import AlbumentationsAugmentation, leaves
 from bccd_d2.data.loader import numpy_seeded
 from bccd_d2.data.pipeline import build_pipeline
+from bccd_d2.data.registration import dataset_dicts
 from bccd_d2.errors import InputError
 from bccd_d2.io.coco_images import image_faults
 
@@ -54,8 +55,8 @@ def _check_training(cfg: CfgNode) -> None:
         raise InputError(
             f"SOLVER.IMS_PER_BATCH: found {cfg.SOLVER.IMS_PER_BATCH}, expected a multiple of the {number} processes"
         )
-    dicts = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
-    files = ", ".join(_file(name) for name in cfg.DATASETS.TRAIN)
+    dicts = dataset_dicts(cfg.DATASETS.TRAIN)
+    files = ", ".join(_file(name) for name in dict.fromkeys(cfg.DATASETS.TRAIN))
     annotations = sum(len(record["annotations"]) for record in dicts)
     counts = _cells_by_class(dicts)
     if not dicts:

@@ -18,10 +18,8 @@ from detectron2.utils.logger import setup_logger
 
 from bccd_d2.config import load_config
 from bccd_d2.data.registration import (
-    PARTS,
-    annotation_file,
     class_names,
-    default_root,
+    dataset_dicts,
     register_bccd,
     use_classes,
 )
@@ -33,6 +31,7 @@ from bccd_d2.files import LOCK_FILE, replacing, write_json
 from bccd_d2.io.coco_images import image_root
 from bccd_d2.structures.cell_size import annotated_diameter
 from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.dataset_files import dataset_file, default_root
 
 _FAST_IMAGES = 2
 # Two iterations, after each of which everything is due that a long run does now and then.
@@ -68,15 +67,9 @@ def setup_config(
     EvaluationOptions.from_config(cfg)  # refuses what the evaluation at the end would refuse
     if data_root is not None:
         cfg.DATASETS.ROOT = data_root
-    if fast:
-        cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "fast_dev_run")
-        if comm.is_main_process():
-            _empty(Path(cfg.OUTPUT_DIR))
-            reduced_data(Path(cfg.DATASETS.ROOT or default_root()), Path(cfg.OUTPUT_DIR) / "data")
-        comm.synchronize()
-        cfg.DATASETS.ROOT = str(Path(cfg.OUTPUT_DIR) / "data")
-    registered = register_bccd(Path(cfg.DATASETS.ROOT) if cfg.DATASETS.ROOT else None)
-    wanted = (*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST)
+    root = Path(cfg.DATASETS.ROOT or default_root())
+    registered = register_bccd(root)
+    wanted = tuple(dict.fromkeys((*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST)))
     for name in wanted:
         if name not in registered and name not in DatasetCatalog.list():
             hint = "" if name in cfg.DATASETS.TRAIN else "; 'DATASETS.TEST ()' trains without an evaluation"
@@ -84,6 +77,14 @@ def setup_config(
                 f"DATASETS: {name} has no annotation file; found {', '.join(sorted(registered))}{hint}"
             )
     used = [name for name in wanted if name in registered]
+    if fast:
+        folder = Path(cfg.OUTPUT_DIR) / "fast_dev_run"
+        if comm.is_main_process():
+            _empty(folder)
+            reduced_data(root, folder / "data", used)
+        comm.synchronize()
+        cfg.OUTPUT_DIR, cfg.DATASETS.ROOT = str(folder), str(folder / "data")
+        registered = register_bccd(folder / "data")
     names = list(cfg.DATASETS.CLASS_NAMES) or class_names(
         registered[used[0]] if used else next(iter(registered.values()))
     )
@@ -98,18 +99,15 @@ def setup_config(
     )
     check_data(cfg, training=training)
     if training and not cfg.INPUT.CELL_DIAMETER:
-        dicts = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
-        cells = (one for record in dicts for one in record["annotations"])
+        cells = (one for record in dataset_dicts(cfg.DATASETS.TRAIN) for one in record["annotations"])
         cfg.INPUT.CELL_DIAMETER = round(annotated_diameter(cells, dict(enumerate(names)), fewest=1), 1)
     return cfg
 
 
-def reduced_data(root: Path, out: Path) -> Path:
-    """Write the annotations of the first two images of each part of ``root`` to ``out``, and return ``out``."""
-    for part in PARTS:
-        file = annotation_file(root, part)
-        if not file.is_file():
-            continue
+def reduced_data(root: Path, out: Path, names: Sequence[str]) -> None:
+    """Write the annotations of the first two images of the data sets ``names`` of ``root`` to ``out``."""
+    for name in names:
+        file = dataset_file(root, name)
         content = read_coco(file)
         annotated = {annotation["image_id"] for annotation in content["annotations"]}
         # Images with cells first: training leaves out the others.
@@ -117,7 +115,7 @@ def reduced_data(root: Path, out: Path) -> Path:
         kept = {image["id"] for image in images}
         folder = image_root(content, file).resolve()
         write_json(
-            annotation_file(out, part),
+            out / file.relative_to(root),
             {
                 **content,
                 "info": {**content.get("info", {}), "image_root": str(folder)},
@@ -125,7 +123,6 @@ def reduced_data(root: Path, out: Path) -> Path:
                 "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
             },
         )
-    return out
 
 
 def start_run(cfg: CfgNode, arguments: Namespace) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from detectron2.config import CfgNode
 
-from bccd_d2.data.registration import annotation_file, default_root
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
+from bccd_d2.evaluation.evaluator import RESULTS_FILE
 from bccd_d2.evaluation.matching import overlaps
 from bccd_d2.evaluation.options import IOU_THRESHOLDS
 from bccd_d2.evaluation.ranking import (
@@ -22,6 +22,7 @@ from bccd_d2.evaluation.ranking import (
     scored_image,
 )
 from bccd_d2.modeling.suppression import MaskSuppression
+from bccd_d2.structures.dataset_files import dataset_file, default_root
 
 MASK_SUPPRESSIONS = (
     *(MaskSuppression("iou", threshold) for threshold in (0.3, 0.5, 0.7)),
@@ -130,14 +131,13 @@ def read_validation(
         raise InputError(
             f"{run / 'config.yaml'}: MODEL.ROI_HEADS.{key} has left out predictions; expected a run without it"
         )
-    file = predictions or run / "inference" / dataset / "coco_instances_results.json"
+    file = predictions or run / "inference" / dataset / RESULTS_FILE
     if not file.is_file():
         raise InputError(
             f"{file} is not there: expected what 'python tools/train_net.py --eval-only --config-file "
             f"{run / 'config.yaml'} MODEL.WEIGHTS {run / 'model_final.pth'} OUTPUT_DIR {run}' writes"
         )
-    root = Path(cfg.DATASETS.ROOT) if cfg.DATASETS.ROOT else default_root()
-    return read_evaluation_set(annotation_file(root, _PART), file)
+    return read_evaluation_set(dataset_file(Path(cfg.DATASETS.ROOT or default_root()), dataset), file)
 
 
 def render(tuning: Tuning, class_names: Sequence[str], tried_suppressions: bool, source: str) -> str:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bccd_d2.conversion.convert import annotation_file
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.external import LABEL_SUFFIXES
 from bccd_d2.evaluation.joining import IMAGE_IDS
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.reporting.sources import Source, read_run, read_source
+from bccd_d2.structures.dataset_files import dataset_file
 
 
 def add_truth_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,8 +92,7 @@ def read_prediction_sources(predictions: Sequence[Path], args: argparse.Namespac
             f"{len(predictions)} files or folders of predictions and --part {' '.join(parts)}, expected as many"
         )
     return [
-        _read(part, args.data_root / annotation_file(part), path, args)
-        for part, path in zip(parts, predictions)
+        _read(part, dataset_file(args.data_root, part), path, args) for part, path in zip(parts, predictions)
     ]
 
 

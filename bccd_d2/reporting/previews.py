@@ -20,12 +20,12 @@ from bccd_d2.data.label_map import ImageInstances
 from bccd_d2.data.loader import TorchvisionCells, numpy_seeded
 from bccd_d2.data.pipeline import PRESETS
 from bccd_d2.data.preprocessing import resize_image, scaled_size
-from bccd_d2.data.registration import PARTS
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
 from bccd_d2.modeling.anchors import best_anchors
 from bccd_d2.reporting import data_figures as figures
+from bccd_d2.structures.dataset_files import PARTS, ROOT_SOURCE
 
 _GRID_IMAGES = 8
 _STAIN_ROWS = 3
@@ -63,8 +63,9 @@ class DataPreviews:
         """Some training images with their cells, and the size of each part."""
         shown = _evenly(self.dicts, _GRID_IMAGES)
         counts = {}
-        parts = [f"bccd_{part}" for part in PARTS if f"bccd_{part}" in DatasetCatalog.list()]
-        for name in dict.fromkeys((*self.cfg.DATASETS.TRAIN, *self.cfg.DATASETS.TEST, *parts)):
+        parts = [f"{ROOT_SOURCE}_{part}" for part in PARTS]
+        others = [name for name in parts if name in DatasetCatalog.list()]
+        for name in dict.fromkeys((*self.cfg.DATASETS.TRAIN, *self.cfg.DATASETS.TEST, *others)):
             dicts = self.dicts if name == self.name else DatasetCatalog.get(name)
             counts[name] = (len(dicts), sum(len(_cells(record)) for record in dicts))
         images = [_read(record) for record in shown]

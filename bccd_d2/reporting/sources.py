@@ -14,6 +14,7 @@ from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.evaluate import Evaluation, evaluate
 from bccd_d2.evaluation.external import read_predictions
 from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.structures.dataset_files import PARTS, ROOT_SOURCE, dataset_file, default_root
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def read_source(
     facts["Predictions"] = str(predictions)
     if predictions.is_file():
         facts["SHA-256 of the predictions"] = _sha256(predictions)
-    return Source(part[:1].upper() + part[1:], dataset, facts)
+    return Source((part[:1].upper() + part[1:]).replace("_", " "), dataset, facts)
 
 
 def read_run(
@@ -70,35 +71,42 @@ def read_run(
     """Sources (in the order train, val, test), evaluation options and configuration (YAML) of a training run.
 
     ``run`` is its OUTPUT_DIR, ``data_root`` the converted data set, if not that of the configuration; ``parts`` some of
-    those that it was evaluated on, ``None`` for all; ``options`` as for :func:`read_source`. Raises InputError if the
-    run holds no configuration or no predictions of such a part, or its data are gone.
+    those that it was evaluated on, such as ``val`` (of ``bccd_val``) or ``pairs_val``, ``None`` for all; ``options`` as
+    for :func:`read_source`. Raises InputError if the run holds no configuration or no predictions of such a part, or
+    its data are gone.
     """
     # Imported here: the configuration of a run needs Detectron2 and torch, external predictions do not.
     from bccd_d2.config import load_config
-    from bccd_d2.data.registration import PARTS, annotation_file, default_root
     from bccd_d2.evaluation.evaluator import RESULTS_FILE
 
     config_file = run / "config.yaml"
     if not config_file.is_file():
         raise InputError(f"{config_file} is not there: expected the folder of a tools/train_net.py run")
     cfg = load_config(config_file)
-    files = {part: run / "inference" / f"bccd_{part}" / RESULTS_FILE for part in PARTS}
-    files = {part: path for part, path in files.items() if path.is_file()}
+    files = {path.parent.name: path for path in (run / "inference").glob(f"*/{RESULTS_FILE}")}
     if not files:
         raise InputError(
-            f"{run / 'inference'}: no bccd_val/{RESULTS_FILE} (or train, test), expected an evaluated run; evaluate it "
+            f"{run / 'inference'}: no bccd_val/{RESULTS_FILE}, expected an evaluated run; evaluate it "
             "with 'python tools/train_net.py --config-file RUN/config.yaml --eval-only MODEL.WEIGHTS WEIGHTS'"
         )
-    absent = sorted(set(parts or ()) - set(files))
+    names = {name.removeprefix(f"{ROOT_SOURCE}_"): name for name in sorted(files, key=_position)}
+    absent = sorted(set(parts or ()) - {*names, *files})
     if absent:
-        raise InputError(f"{run}: not evaluated on {', '.join(absent)}, only on {', '.join(files)}")
-    root = data_root or (Path(cfg.DATASETS.ROOT) if cfg.DATASETS.ROOT else default_root())
-    truth = {part: annotation_file(root, part) for part in files if not parts or part in parts}
-    for path in truth.values():
-        if not path.is_file():
-            raise InputError(f"{path} is not there: give what the run was evaluated on as --data-root")
-    sources = [read_source(part, path, files[part], **options) for part, path in truth.items()]
+        raise InputError(f"{run}: not evaluated on {', '.join(absent)}, only on {', '.join(names)}")
+    chosen = {part: name for part, name in names.items() if not parts or {part, name} & set(parts)}
+    root = data_root or Path(cfg.DATASETS.ROOT or default_root())
+    try:
+        truth = {part: dataset_file(root, name) for part, name in chosen.items()}
+    except InputError as error:
+        raise InputError(f"{error}; give what the run was evaluated on as --data-root") from error
+    sources = [read_source(part, path, files[chosen[part]], **options) for part, path in truth.items()]
     return sources, EvaluationOptions.from_config(cfg), config_file.read_text(encoding="utf-8")
+
+
+def _position(dataset: str) -> tuple[bool, str, int]:
+    """To sort data sets by: those of the root first, then by source, train, val and test in this order."""
+    source, _, part = dataset.rpartition("_")
+    return source != ROOT_SOURCE, source, PARTS.index(part) if part in PARTS else len(PARTS)
 
 
 def evaluate_sources(sources: Sequence[Source], options: EvaluationOptions) -> list[EvaluatedPart]:

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_json
 from bccd_d2.structures.coco_repair import log_repairs, refuse_faults, repair_coco
 
 logger = logging.getLogger(__name__)
-PARTS = ("train", "val", "test")  # what a data set is split into; each has a COCO JSON of its own
+_MAX_DOCUMENTS = 32
+_documents: dict[tuple[str, bytes], bytes] = {}
+"""The last documents that were read, pickled, by path and digest of the file."""
 
 
 def read_coco(path: Path | str) -> dict[str, Any]:
     """Read a COCO instance document; what annotation tools are known to get wrong is repaired, and said in the log.
 
     In the document returned ids are whole numbers, each once; every annotation has a box, an area, ``iscrowd``, and
-    an outline of at least one pixel that decodes to the size of its image. Raises InputError with a list of all
-    faults that cannot be repaired, or for a file that is no JSON.
+    an outline of at least one pixel that decodes to the size of its image. The file is checked once per process: until
+    it changes, later calls return copies of the document. Raises InputError with a list of all faults that cannot be
+    repaired, or for a file that is no JSON.
     """
+    # By path, so that what was repaired is logged once for each file.
+    key = str(path), _digest(Path(path))
+    if key in _documents:
+        return cast("dict[str, Any]", pickle.loads(_documents[key]))
     document, repairs, faults = repair_coco(read_json(path))
     log_repairs(path, repairs)
     refuse_faults(path, faults)
+    while len(_documents) >= _MAX_DOCUMENTS:
+        del _documents[next(iter(_documents))]
+    # Pickled, so that a caller's changes stay its own, and forked workers do not copy it by counting references.
+    _documents[key] = pickle.dumps(document, pickle.HIGHEST_PROTOCOL)
     return document
+
+
+def _digest(path: Path) -> bytes:
+    """Of a file's content; empty without a file."""
+    return hashlib.blake2b(path.read_bytes()).digest() if path.is_file() else b""
 
 
 def unlabeled_categories(document: Mapping[str, Any], image: Mapping[str, Any], where: str) -> list[str]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from baselines.evaluator import DETECTIONS, Evaluator, Predict
 from baselines.method import WARMUP_SHARE, Budget, Setting
 from bccd_d2.data.preprocessing import ImagePreprocessor
-from bccd_d2.data.registration import annotation_file, class_names, register_bccd
+from bccd_d2.data.registration import class_names, register_bccd
 from bccd_d2.engine.hooks import StopTraining
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.engine.train_step import NonFiniteError
@@ -34,6 +34,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference.predictor import Network
 from bccd_d2.modeling.weights import BCCDCheckpointer
 from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.dataset_files import annotation_file
 
 SCHEDULE_STEPS = 10_000
 """Into which the budget is divided where Detectron2's schedules count iterations."""

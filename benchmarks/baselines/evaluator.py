@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.data.registration import annotation_file
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.io.images import read_image
 from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.dataset_files import dataset_file
 
 DETECTIONS = 500
 """Most cells an image may have; every method is set to it."""
@@ -35,11 +35,7 @@ class Evaluator:
     def __init__(
         self, data_root: Path, part: str = "val", clock: Callable[[], float] = time.process_time
     ) -> None:
-        file = annotation_file(data_root, part)
-        if not file.is_file():
-            raise InputError(
-                f"{file} is not there: expected the folder that tools/convert_bccd.py wrote, with this part"
-            )
+        file = dataset_file(data_root, part)
         self._truth = read_evaluation_set(file)
         self._clock = clock
         missing = [image.file_name for image in self._truth.images if image.path is None]

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bccd_d2.conversion.convert import annotation_file, convert_dataset
-from bccd_d2.conversion.splits import PARTS, read_splits
+from bccd_d2.conversion.convert import convert_dataset
+from bccd_d2.conversion.splits import read_splits
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.dataset_files import PARTS, annotation_file
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_mask, write, write_pairs
 from tests.full_disk import files_no_larger_than
 
@@ -115,7 +116,7 @@ def test_any_name_goes(tmp_path_factory: pytest.TempPathFactory, names: set[str]
     convert_dataset(root, tmp_path / "out")
     files = set()
     for part in PARTS:
-        document = read_coco(tmp_path / "out" / annotation_file(part))
+        document = read_coco(annotation_file(tmp_path / "out", part))
         folder = tmp_path / "out" / document["info"]["image_root"]
         files |= {image["file_name"] for image in document["images"]}
         assert all((folder / image["file_name"]).is_file() for image in document["images"])

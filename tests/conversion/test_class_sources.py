@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from bccd_d2.conversion.box_classes import make_class_source
-from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
+from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.dataset_spec import DatasetSpec, read_spec
 from bccd_d2.conversion.pairs import find_pairs
-from bccd_d2.conversion.splits import PARTS, SplitPlan, plan_split, read_splits
+from bccd_d2.conversion.splits import SplitPlan, plan_split, read_splits
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.dataset_files import PARTS, annotation_file
 from bccd_d2.structures.rle import decode_segmentation
 from tests.conversion.drawn import draw_image, write, write_pairs
 from tools.convert_bccd import main
@@ -90,7 +91,7 @@ def test_classes_of_boxes_reach_the_json(
     options = ["--spec", "bbbc041_infected", "--ratios", "1", "0", "0", "--workers", str(workers)]
     with caplog.at_level(logging.INFO):
         assert main([*paths, *options]) == 0
-    document = read_coco(tmp_path / "out" / annotation_file("train"))
+    document = read_coco(annotation_file(tmp_path / "out", "train"))
     assert [c["name"] for c in document["categories"]] == ["RBC", "infected RBC", "WBC", "Platelets"]
     assert Counter(a["category_id"] for a in document["annotations"]) == {1: 2, 2: 2}
     infected = [a["bbox"] for a in document["annotations"] if a["category_id"] == 2]
@@ -108,7 +109,7 @@ def test_ignored_cells_are_regions_of_every_category(tmp_path: Path) -> None:
     root = write_pairs(tmp_path / "data", ["a"])
     boxes = write_bbbc041(tmp_path / "boxes.json", ["a"], "difficult")
     convert(root, tmp_path / "out", read_spec("bbbc041"), boxes)
-    annotations = read_coco(tmp_path / "out" / annotation_file("train"))["annotations"]
+    annotations = read_coco(annotation_file(tmp_path / "out", "train"))["annotations"]
     assert [(a["category_id"], a["iscrowd"]) for a in annotations] == [(1, 0), (1, 1), (2, 1), (3, 1)]
     assert len({a["id"] for a in annotations}) == 4
     assert annotations[1]["segmentation"] == annotations[2]["segmentation"]
@@ -124,7 +125,7 @@ def test_the_official_lists_and_weak_masks_of_a_voc_set(voc_root: Path, tmp_path
         "test": ["smear_2"],
     }
     assert [summary.images[part] for part in PARTS] == [2, 1, 1]
-    document = read_coco(out / annotation_file("val"))
+    document = read_coco(annotation_file(out, "val"))
     assert [c["name"] for c in document["categories"]] == ["RBC", "WBC", "Platelets"]
     assert document["info"]["options"]["class_source"]["weak"] is True
     assert [(a["category_id"], a["weak"], a["iscrowd"]) for a in document["annotations"]] == [
@@ -167,7 +168,7 @@ def test_a_box_on_bare_background_is_a_region_to_ignore(voc_root: Path, tmp_path
     summary = convert(voc_root, tmp_path / "out", read_spec("bccd_voc"))
     assert summary.events["boxes without component for which no weak mask was found: ignore"] == 1
     regions = [
-        a for a in read_coco(tmp_path / "out" / annotation_file("train"))["annotations"] if a["iscrowd"]
+        a for a in read_coco(annotation_file(tmp_path / "out", "train"))["annotations"] if a["iscrowd"]
     ]
     assert [a["bbox"] for a in regions] == [[59, 4, 31, 31]] * 3
     assert sorted(a["category_id"] for a in regions) == [1, 2, 3]

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from bccd_d2.conversion.classes import ClassAssignment
-from bccd_d2.conversion.convert import ConversionOptions, annotation_file, convert_dataset
+from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.convert_image import AnnotationRule
 from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.conversion.pairs import ImageRecord
-from bccd_d2.conversion.splits import PARTS
 from bccd_d2.io.coco_images import check_file
 from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.dataset_files import PARTS, annotation_file
 from bccd_d2.structures.rle import decode_segmentation
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs
 
@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def documents(out: Path) -> list[dict[str, Any]]:
-    return [read_coco(out / annotation_file(part)) for part in PARTS]
+    return [read_coco(annotation_file(out, part)) for part in PARTS]
 
 
 def all_entries(out: Path, key: str) -> list[dict[str, Any]]:
@@ -63,14 +63,14 @@ def test_drawn_masks_come_out_pixel_for_pixel(root: Path, tmp_path: Path) -> Non
             assert np.array_equal(drawn, expected)
             assert [annotation["border"] for annotation in annotations] == [True, False]
     for part in PARTS:
-        faults, folder = check_file(out / annotation_file(part))
+        faults, folder = check_file(annotation_file(out, part))
         assert (faults, folder and folder.resolve()) == ([], (out / "../data").resolve())
 
 
 def test_ids_are_unique_and_the_same_in_every_run(root: Path, tmp_path: Path) -> None:
     convert_dataset(root, tmp_path / "a")
     convert_dataset(root, tmp_path / "b", workers=2)
-    for name in (*map(annotation_file, PARTS), "splits.json"):
+    for name in (*(annotation_file(Path(), part) for part in PARTS), "splits.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     ids = [annotation["id"] for annotation in all_entries(tmp_path / "a", "annotations")]
     assert ids == list(range(1, 21))
@@ -182,5 +182,5 @@ def test_real_pairs_give_the_known_counts(real_pairs_root: Path, tmp_path: Path)
     assert sum(summary.images.values()) == 60
     assert sum(summary.instances.values()) == 4347
     for part in PARTS:
-        faults, root = check_file(tmp_path / "out" / annotation_file(part))
+        faults, root = check_file(annotation_file(tmp_path / "out", part))
         assert (faults, root and root.is_dir()) == ([], True)

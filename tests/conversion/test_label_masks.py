@@ -11,10 +11,10 @@ import pytest
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.conversion.label_masks import label_map, write_label_masks
-from bccd_d2.conversion.splits import PARTS
 from bccd_d2.errors import InputError
 from bccd_d2.io.masks import MaskRule, read_mask
 from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.dataset_files import PARTS
 from bccd_d2.structures.rle import encode_labels
 from tests.conversion.drawn import write_pairs
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bccd_d2.conversion.pairs import ImageMaskPair, find_pairs
-from bccd_d2.conversion.splits import PARTS, PlannedSplit, SplitPlan, plan_split, read_splits, write_splits
+from bccd_d2.conversion.splits import PlannedSplit, SplitPlan, plan_split, read_splits, write_splits
 from bccd_d2.errors import InputError
+from bccd_d2.structures.dataset_files import PARTS
 from tests.conversion.drawn import write, write_pairs
 
 

@@ -122,8 +122,9 @@ def test_missing_annotations_and_images_are_named(tmp_path):
 def test_a_file_that_is_no_coco_json_is_named(tmp_path, text):
     root, path = make(tmp_path)
     path.write_text(text)
+    register_bccd(root, "registration")
     with pytest.raises(InputError, match=r"instances_train\.json: (not JSON|no sound COCO document)"):
-        register_bccd(root, "registration")
+        DatasetCatalog.get("registration_train")
 
 
 def test_classes_without_annotations_are_read_by_name(tmp_path):

@@ -14,14 +14,12 @@ def test_two_images_of_each_part_are_left_those_with_cells_first(tiny_root, tmp_
     root = tmp_path / "root"
     (root / "annotations").mkdir(parents=True)
     (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
-    reduced = json.loads(
-        (reduced_data(root, tmp_path / "out") / "annotations" / "instances_train.json").read_text()
-    )
+    reduced_data(root, tmp_path / "out", ["bccd_train"])
+    reduced = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
     assert [image["id"] for image in reduced["images"]] == [1, 2]
     assert {a["image_id"] for a in reduced["annotations"]} == {1, 2}
     assert len(reduced["annotations"]) == 6
     assert reduced["info"]["image_root"] == str(root.resolve())
-    assert not (tmp_path / "out" / "annotations" / "instances_val.json").exists()
 
 
 def test_the_configuration_is_of_two_iterations_in_a_folder_of_its_own(tiny_root, tmp_path):

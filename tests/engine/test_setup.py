@@ -1,10 +1,15 @@
 import json
+from pathlib import Path
 
 import pytest
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
 
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.errors import InputError
+from bccd_d2.evaluation.dataset import read_evaluation_set
+from bccd_d2.structures import coco
+from bccd_d2.structures.coco_repair import repair_coco
+from bccd_d2.structures.dataset_files import annotation_file
 from tests.engine.tiny import LITE, write_data
 
 
@@ -18,6 +23,20 @@ def test_the_configuration_learns_classes_and_folder_from_the_data(data_root):
     assert cfg.DATASETS.CLASS_NAMES == ["cell"]
     assert data_root == cfg.DATASETS.ROOT
     assert {"bccd_train", "bccd_val"} <= set(DatasetCatalog.list())
+
+
+def test_each_annotation_file_is_checked_once_and_each_reader_has_its_own_copy(data_root, monkeypatch):
+    checked = []
+    monkeypatch.setattr(coco, "repair_coco", lambda document: checked.append(1) or repair_coco(document))
+    cfg = setup_config(LITE, ["DATASETS.TRAIN", "('bccd_train', 'bccd_train')"], data_root)
+    assert len(get_detection_dataset_dicts(cfg.DATASETS.TRAIN)) == 6
+    file = annotation_file(Path(data_root), "val")
+    read_evaluation_set(file)
+    assert len(checked) == 2  # train, val
+    coco.read_coco(file)["images"].clear()
+    assert len(coco.read_coco(file)["images"]) == 2
+    file.write_text(file.read_text().replace('"cell"', '"RBC"'))
+    assert coco.read_coco(file)["categories"][0]["name"] == "RBC"
 
 
 def test_the_configuration_learns_the_diameter_of_a_cell_unless_it_is_given(tmp_path):

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.convert import annotation_file
-from bccd_d2.conversion.splits import PARTS, read_splits
+from bccd_d2.conversion.splits import read_splits
 from bccd_d2.errors import run_command
 from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.dataset_files import PARTS, annotation_file
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def test_convert_check_and_masks(root: Path, tmp_path: Path, run: Run) -> None:
     said = run("--root", root, "--output", tmp_path / "out", "--workers", 2)
     assert "train: 8 images, 16 annotations" in said
     assert "components: 36" in said and "specks dropped: 12" in said
-    train = tmp_path / "out" / annotation_file("train")
+    train = annotation_file(tmp_path / "out", "train")
     assert "no faults (images checked too)" in run("--check", train)
     masks = tmp_path / "masks"
     assert "8 label images" in run("--to-masks", train, "--output", masks, "--mask-format", "tif")
@@ -80,7 +80,7 @@ def test_options_reach_the_conversion(root: Path, tmp_path: Path, run: Run) -> N
     options += ["--cut-touching", "0.4", "--border", "ignore", "--polygons"]
     options += ["--ignore-unlabelled", "--group-prefix", "_", "--ratios", 0.5, 0.25, 0.25, "--seed", 3]
     run("--root", root, "--output", out, "--workers", 1, *options)
-    written = read_coco(out / annotation_file("train"))["info"]["options"]
+    written = read_coco(annotation_file(out, "train"))["info"]["options"]
     assert written["spec"]["instances"] == {
         "min_area": 5,
         "min_area_relative": 0.05,
@@ -98,7 +98,7 @@ def test_the_command_line_overrules_the_spec(root: Path, tmp_path: Path, run: Ru
     spec = tmp_path / "mine.yaml"
     spec.write_text("instances: {min_area: 5, connectivity: 4}\n", encoding="utf-8")
     run("--root", root, "--output", tmp_path / "out", "--spec", spec, "--min-area", 50, "--max-images", 4)
-    written = read_coco(tmp_path / "out" / annotation_file("train"))["info"]["options"]
+    written = read_coco(annotation_file(tmp_path / "out", "train"))["info"]["options"]
     assert (written["spec"]["instances"]["min_area"], written["spec"]["instances"]["connectivity"]) == (50, 4)
     assert written["split"]["max_images"] == 4
 
@@ -144,7 +144,7 @@ def test_every_way_to_split(root: Path, tmp_path: Path, run: Run) -> None:
 
 def test_faults_of_a_file_are_all_listed(root: Path, tmp_path: Path, run: Run) -> None:
     run("--root", root, "--output", tmp_path / "out")
-    path = tmp_path / "out" / annotation_file("train")
+    path = annotation_file(tmp_path / "out", "train")
     document = read_coco(path)
     document["annotations"][0] |= {"area": 1, "iscrowd": 2}
     document["annotations"][1]["category_id"] = 9
