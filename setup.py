@@ -30,7 +30,6 @@ TRAIN = [
     # The last release under MIT; its successor AlbumentationsX is AGPL.
     "albumentations==2.0.8",
     "tabulate>=0.9",
-    # The COCO metrics in a tenth of the time of pycocotools, which takes its place where it is missing (Apache-2.0).
     "timm>=1.0.9",
     "safetensors>=0.4",
     "shapely>=2",

@@ -227,12 +227,16 @@ def _names(content: Any, prefix: str = "") -> Iterable[str]:
 
 
 def check_device(device: str, key: str = "MODEL.DEVICE") -> None:
-    """InputError for a GPU such as "cuda:1" that PyTorch does not find; ``key`` is the key or option that named it."""
-    if device.startswith("cuda"):
-        number = int(device.partition(":")[2] or 0) if device[5:].isdigit() or device == "cuda" else 0
-        if number >= torch.cuda.device_count():
-            found = torch.cuda.device_count()
-            raise InputError(f"{key}: found {device!r}, but PyTorch finds {found} GPUs here; expected 'cpu'")
+    """InputError for what is no device, and for a GPU such as "cuda:1" that PyTorch does not find; ``key`` is the key
+    or option that named it.
+    """
+    try:
+        parsed = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"{key}: expected cpu, cuda or cuda:N, found {device!r}") from error
+    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if parsed.type == "cuda" and (parsed.index or 0) >= number:
+        raise InputError(f"{key}: found {device!r}, but PyTorch finds {number} GPUs here; expected 'cpu'")
 
 
 def _fit_to_machine(cfg: CN, *, asked: bool, training: bool) -> None:

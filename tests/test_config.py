@@ -97,6 +97,8 @@ def test_the_reference_has_every_key_with_its_default():
         ("MODEL.PROPOSAL_GENERATOR.NAME RPN", "MODEL.PROPOSAL_GENERATOR.NAME: expected CellRPN"),
         ("MODEL.TIMM.OPTIONS [3]", r"OPTIONS: expected \[name, value\] pairs, found \[3\]"),
         ("MODEL.DEVICE cuda:99", "MODEL.DEVICE: found 'cuda:99', but PyTorch finds"),
+        ("MODEL.DEVICE cuda:x", "MODEL.DEVICE: expected cpu, cuda or cuda:N, found 'cuda:x'"),
+        ("MODEL.DEVICE cpuu", "MODEL.DEVICE: expected cpu, cuda or cuda:N, found 'cpuu'"),
     ],
 )
 def test_wrong_values_are_named(options, message):

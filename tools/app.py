@@ -1,9 +1,4 @@
-"""Serve a page that finds, counts and lets people correct the cells of the fields of a smear.
-
-python tools/app.py                       # with the shipped model, on http://127.0.0.1:7860
-python tools/app.py --types               # types of white cells and shapes of red ones too
-python tools/app.py --host 0.0.0.0 --password TEXT     # for those who can reach this machine and know it
-"""
+"""Serve a page that finds, counts and lets people correct the cells of the fields of a smear."""
 
 from __future__ import annotations
 
@@ -15,6 +10,7 @@ from pathlib import Path
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
 
 # isort: split
+from bccd_d2.commands import CommandParser
 from bccd_d2.errors import InputError, run_command
 from bccd_d2.inference.app.fields import LOWEST_THRESHOLD
 from bccd_d2.inference.app.sessions import Limits, Sessions
@@ -24,14 +20,17 @@ from bccd_d2.inference.engines import load_predictor
 from bccd_d2.inference.finder import AUTO, PredictionOptions
 from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER
 
+EXAMPLES = """examples:
+  python tools/app.py                       # with the shipped model, on http://127.0.0.1:7860
+  python tools/app.py --types               # types of white cells and shapes of red ones too
+  python tools/app.py --host 0.0.0.0 --password TEXT     # for those who can reach this machine and know it
+"""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, EXAMPLES)
     limits = Limits()
     group = parser.add_argument_group("who may use it")
     group.add_argument(

@@ -106,7 +106,8 @@ def is_import(args: argparse.Namespace) -> bool:
 def check(args: argparse.Namespace) -> int:
     """Print all faults; status 1 if there are any."""
     faults, root = check_file(args.check, args.root)
-    print("\n".join(faults))
+    for fault in faults:
+        print(fault)
     images = "images checked too" if root else "images not checked; --root says where they are"
     print(f"{args.check}: {len(faults) or 'no'} faults ({images})", file=sys.stderr)
     return 1 if faults else 0

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     cfg = get_bccd_cfg()
-    measure = ReinhardNormalizer(cfg)
+    measure = ReinhardNormalizer.from_config(cfg)
     found, empty = [], []
     for path, name in tqdm(find_images(options.input), desc="images", unit="image"):
         statistics = measure.statistics(read_image(str(path), cfg.INPUT.FORMAT))

@@ -180,7 +180,7 @@ def _info(
         for pair in pairs
     )
     return {
-        "description": "Blood-cell instances from semantic masks",
+        "description": "Blood-cell instances",
         "version": bccd_d2.__version__,
         "image_root": written_root(root, out),
         "options": {**asdict(options), **source},

@@ -261,6 +261,6 @@ def _free_place(
 
 def build_copy_paste(cfg: CfgNode, dataset_dicts: Sequence[Mapping[str, Any]]) -> CopyPaste:
     """Copy-paste as ``INPUT.COPY_PASTE`` asks for, from the given training data."""
-    normalizer, colors = ReinhardNormalizer(cfg), ColorNormalizer.from_config(cfg)
+    normalizer, colors = ReinhardNormalizer.from_config(cfg), ColorNormalizer.from_config(cfg)
     bank = CellBank.from_dataset(dataset_dicts, _CELLS_PER_CLASS, normalizer, max(cfg.SEED, 0), colors)
     return CopyPaste(bank, MAX_CELLS, normalizer)

@@ -14,7 +14,7 @@ from detectron2.data import transforms as T  # noqa: N812  Detectron2's own habi
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
-from bccd_d2.data.augmentation import RandomRot90
+from bccd_d2.data.augmentation import RandomRot90, build_stain_augmentation
 from bccd_d2.data.copy_paste import build_copy_paste
 from bccd_d2.data.crop import CropResizeTransform, RandomZoomCrop
 from bccd_d2.data.label_map import (
@@ -27,7 +27,7 @@ from bccd_d2.data.label_map import (
 from bccd_d2.data.loader import stop_opencv_threads_at_fork, use_one_opencv_thread_in_workers
 from bccd_d2.data.pipeline import PRESETS, build_pipeline
 from bccd_d2.data.preprocessing import ImagePreprocessor, resize_image, scaled_size
-from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics, build_stain_augmentation
+from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
 
 _logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class BCCDDatasetMapper:
             if stain is not None:
                 augmentations.append(stain)
             if augmentations:
-                stain_measure = ReinhardNormalizer(cfg)
+                stain_measure = ReinhardNormalizer.from_config(cfg)
             if cfg.INPUT.RANDOM_FLIP in ("horizontal", "both"):
                 augmentations.append(T.RandomFlip())
             if cfg.INPUT.RANDOM_FLIP in ("vertical", "both"):

@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.io.images import read_image
+from bccd_d2.io.sources import sample_pixels
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
-
-    from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 
 BACKGROUND_LEVEL = 225.0
 """What the background becomes in each channel; a little below white, so that what is brighter keeps its shape."""
@@ -29,8 +29,6 @@ BACKGROUND_LEVEL = 225.0
 BACKGROUND_PERCENTILE = 90
 # A gain beyond these would amplify the noise of an image that shows no background, or none that was lit.
 MIN_GAIN, MAX_GAIN = 0.5, 3.0
-# A percentile needs a sample of the pixels only.
-_MAX_SAMPLED_PIXELS = 250_000
 
 
 def read_dataset_image(file_name: str, image_format: str = "BGR") -> NDArray[np.uint8]:
@@ -54,10 +52,11 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
 
 
-def white_balance_gain(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(3,) factors of the channels that bring the background of a (H, W, 3) uint8 image to ``BACKGROUND_LEVEL``."""
-    step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / _MAX_SAMPLED_PIXELS)))
-    levels = np.percentile(image[::step, ::step].reshape(-1, 3), BACKGROUND_PERCENTILE, axis=0)
+def white_balance_gain(sample: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(3,) factors of the channels that bring the background of (h, w, 3) uint8, a sample of an image's pixels, to
+    ``BACKGROUND_LEVEL``.
+    """
+    levels = np.percentile(sample.reshape(-1, 3), BACKGROUND_PERCENTILE, axis=0)
     return np.clip(BACKGROUND_LEVEL / np.maximum(levels, 1), MIN_GAIN, MAX_GAIN)
 
 
@@ -84,9 +83,8 @@ class ColorNormalizer:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> ColorNormalizer:
         """From ``INPUT.WHITE_BALANCE`` and ``INPUT.STAIN``."""
-        from bccd_d2.data.stain import ReinhardNormalizer
-
-        return cls(cfg.INPUT.WHITE_BALANCE, ReinhardNormalizer(cfg) if cfg.INPUT.STAIN.ENABLED else None)
+        stain = ReinhardNormalizer.from_config(cfg) if cfg.INPUT.STAIN.ENABLED else None
+        return cls(cfg.INPUT.WHITE_BALANCE, stain)
 
     @property
     def active(self) -> bool:
@@ -95,15 +93,19 @@ class ColorNormalizer:
 
     def balance(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The first step alone, on a whole (H, W, 3) uint8 image."""
-        return apply_gain(image, white_balance_gain(image)) if self.white_balance else image
+        return apply_gain(image, white_balance_gain(sample_pixels(image))) if self.white_balance else image
 
     def statistics(self, image: NDArray[np.uint8]) -> ColorStatistics:
-        """Measure a whole (H, W, 3) uint8 image, or a sample of it."""
-        gain = white_balance_gain(image) if self.white_balance else None
+        """Measure a whole (H, W, 3) uint8 image by a sample of its pixels."""
+        return self.measure(sample_pixels(image)) if self.active else ColorStatistics()
+
+    def measure(self, sample: NDArray[np.uint8]) -> ColorStatistics:
+        """The same of the sample, (h, w, 3) uint8, see :func:`bccd_d2.io.sources.sample_image`."""
+        gain = white_balance_gain(sample) if self.white_balance else None
         if self.stain is None:
             return ColorStatistics(gain)
-        balanced = image if gain is None else apply_gain(image, gain)
-        return ColorStatistics(gain, self.stain.statistics(balanced))
+        balanced = sample if gain is None else apply_gain(sample, gain)
+        return ColorStatistics(gain, self.stain.measure(balanced))
 
     def apply(self, image: NDArray[np.uint8], statistics: ColorStatistics) -> NDArray[np.uint8]:
         """Both steps on (h, w, 3) uint8: the image that was measured, or a crop or resized copy of it."""

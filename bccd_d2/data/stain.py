@@ -1,4 +1,4 @@
-"""Reinhard stain normalization, and stain as a random transform.
+"""Reinhard stain normalization.
 
 The normalization moves the colours of the cells of every image to one common target (Reinhard et al., "Color Transfer
 between Images", IEEE Computer Graphics and Applications 21(5), 2001, in CIELAB): per channel, ``x' = (x - mean_source)
@@ -12,33 +12,30 @@ arbitrary tints.
 The work is done in OpenCV's 8-bit CIELAB with one lookup table a channel, on the pixels that change. Against the same
 steps in float64 this costs two thirds of a grey level on average.
 
-The random transform moves each crop to a target drawn around the configured one; Tellez et al., Medical Image Analysis
-58, 2019, find such jitter to help across laboratories.
+Importing this needs neither torch nor Detectron2: exported models run without them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from detectron2.config import CfgNode, configurable
-from detectron2.data import transforms as T  # noqa: N812  Detectron2's own habit
-from fvcore.transforms.transform import Transform
 from numpy.typing import NDArray
 
-from bccd_d2.data.augmentation import draw_generator
 from bccd_d2.errors import InputError
+from bccd_d2.io.sources import sample_pixels
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 _TO_LAB = {"BGR": cv2.COLOR_BGR2LAB, "RGB": cv2.COLOR_RGB2LAB}
 _FROM_LAB = {"BGR": cv2.COLOR_LAB2BGR, "RGB": cv2.COLOR_LAB2RGB}
 # OpenCV's 8-bit CIELAB holds L * 255 / 100, a + 128 and b + 128.
 _LAB8_SCALE = np.array([255 / 100, 1.0, 1.0])
 _LAB8_OFFSET = np.array([0.0, 128.0, 128.0])
-# Statistics need a sample of the pixels only: every third row and column of 2 megapixels leave 213 thousand.
-_MAX_SAMPLED_PIXELS = 250_000
 # Otsu splits anything in two. Where the two halves are closer than this, or the dark one is smaller than this
 # share, it has split noise: the image shows no cells.
 _MIN_CONTRAST_LEVELS = 12.0
@@ -66,26 +63,25 @@ class StainStatistics(StainTarget):
 class ReinhardNormalizer:
     """Moves the statistics of the foreground of images in ``image_format`` to a target."""
 
-    @configurable
     def __init__(self, target: StainTarget, *, image_format: str = "BGR") -> None:
         self.target, self.image_format = target, image_format
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments from ``INPUT.STAIN`` and ``INPUT.FORMAT``."""
+    def from_config(cls, cfg: CfgNode) -> ReinhardNormalizer:
+        """From ``INPUT.STAIN`` and ``INPUT.FORMAT``."""
         stain = cfg.INPUT.STAIN
-        return {
-            "target": StainTarget(tuple(stain.TARGET_MEAN), tuple(stain.TARGET_STD)),
-            "image_format": cfg.INPUT.FORMAT,
-        }
+        target = StainTarget(tuple(stain.TARGET_MEAN), tuple(stain.TARGET_STD))
+        return cls(target, image_format=cfg.INPUT.FORMAT)
 
     def statistics(self, image: NDArray[np.uint8]) -> StainStatistics | None:
         """Foreground statistics of a whole image (H, W, 3) uint8, from a sample of its pixels; None without foreground.
 
         They do not change when the image is cropped or resized: take them once, from the native image.
         """
-        step = max(1, int(np.ceil(np.sqrt(image.shape[0] * image.shape[1] / _MAX_SAMPLED_PIXELS))))
-        sample = np.ascontiguousarray(image[::step, ::step])
+        return self.measure(sample_pixels(image))
+
+    def measure(self, sample: NDArray[np.uint8]) -> StainStatistics | None:
+        """The same of the sample, (h, w, 3) uint8, see :func:`bccd_d2.io.sources.sample_image`."""
         levels = _levels(sample)
         threshold, dark = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
         background = cv2.mean(levels, cv2.bitwise_not(dark))[0]
@@ -163,51 +159,3 @@ def median_target(statistics: Sequence[StainTarget]) -> StainTarget:
     mean = np.median([one.mean for one in statistics], axis=0)
     std = np.median([one.std for one in statistics], axis=0)
     return StainTarget(tuple(mean.tolist()), tuple(std.tolist()))
-
-
-class RandomStain(T.Augmentation):
-    """Draws a stain target around the normalizer's own, or (``around_target`` False) around the image's own statistics.
-
-    Its input needs an attribute ``stain_statistics``, those of the whole image. ``mean_jitter`` is the largest shift of
-    L, a and b in CIELAB units; each deviation is multiplied by a factor in [1 - ``std_jitter``, 1 + ``std_jitter``].
-    """
-
-    def __init__(
-        self,
-        normalizer: ReinhardNormalizer,
-        *,
-        around_target: bool,
-        mean_jitter: Sequence[float],
-        std_jitter: float,
-    ) -> None:
-        super().__init__()
-        self.normalizer, self.around_target = normalizer, around_target
-        self.mean_jitter, self.std_jitter = np.asarray(mean_jitter, np.float64), float(std_jitter)
-
-    def draw_target(self, statistics: StainStatistics) -> StainTarget:
-        """A random target for an image with these statistics."""
-        base = self.normalizer.target if self.around_target else statistics
-        generator = draw_generator()
-        mean = np.array(base.mean) + generator.uniform(-self.mean_jitter, self.mean_jitter)
-        std = np.array(base.std) * generator.uniform(1 - self.std_jitter, 1 + self.std_jitter, 3)
-        return StainTarget(tuple(mean.tolist()), tuple(std.tolist()))
-
-    def get_transform(self, image: NDArray[np.uint8], stain_statistics: StainStatistics | None) -> Transform:
-        """Draw a target; without statistics of the whole image the crop stays as it is."""
-        if stain_statistics is None:
-            return T.NoOpTransform()
-        target = self.draw_target(stain_statistics)
-        return T.ColorTransform(lambda img: self.normalizer.apply(img, stain_statistics, target))
-
-
-def build_stain_augmentation(cfg: CfgNode) -> RandomStain | None:
-    """Stain normalization and jitter as ``INPUT.STAIN`` asks for; None where it asks for neither."""
-    stain = cfg.INPUT.STAIN
-    if not stain.ENABLED and not any(stain.JITTER_MEAN) and not stain.JITTER_STD:
-        return None
-    return RandomStain(
-        ReinhardNormalizer(cfg),
-        around_target=stain.ENABLED,
-        mean_jitter=stain.JITTER_MEAN,
-        std_jitter=stain.JITTER_STD,
-    )

@@ -125,9 +125,10 @@ def adapt(
         began = time.monotonic()
         trainer.train()
         seconds = time.monotonic() - began
-        last = _evaluate_final(trainer, folder)
-        if _take_best(folder, last["mask AP"]):
-            last = _evaluate_final(trainer, folder)
+        results = _evaluate_final(trainer, folder)
+        if _take_best(folder, results):
+            results = _evaluate_final(trainer, folder)
+        last = _figures(results)
         kept_start = bool(held_back) and last["F1"] < first["F1"]
         if kept_start:
             with weights_errors(start.weights):
@@ -218,15 +219,20 @@ def _figures(results: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(results.get(group, {}).get(key, 0.0)) for name, (group, key) in METRICS.items()}
 
 
-def _evaluate_final(trainer: BCCDTrainer, folder: Path) -> dict[str, float]:
+def _evaluate_final(trainer: BCCDTrainer, folder: Path) -> Mapping[str, Any]:
     load_weights(trainer.evaluated_model, str(folder / "model_final.pth"))
-    return _figures(trainer.test(trainer.cfg, trainer.evaluated_model))
+    results: Mapping[str, Any] = trainer.test(trainer.cfg, trainer.evaluated_model)
+    return results
 
 
-def _take_best(folder: Path, final: float) -> bool:
-    """Make the best evaluated weights the final ones, where they are better; whether they were."""
+def _take_best(folder: Path, final: Mapping[str, Any]) -> bool:
+    """Make the best evaluated weights the final ones, where they are better by their metric; whether they were."""
     best = folder / "model_best.pth"
-    if not best.is_file() or read_checkpoint(best)["value"] <= final:
+    if not best.is_file():
+        return False
+    content = read_checkpoint(best)
+    group, _, metric = content["metric"].partition("/")
+    if content["value"] <= final[group][metric]:
         return False
     with replacing(folder / "model_final.pth") as temporary:
         shutil.copyfile(best, temporary)

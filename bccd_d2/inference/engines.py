@@ -53,6 +53,11 @@ def load_predictor(
     else:
         if device not in (None, "cpu"):
             raise InputError(f"--engine {engine} runs on the CPU: not together with --device {device}")
+        if load_config(model.config).TEST.TTA.ENABLED and options.augmentation is None:
+            raise InputError(
+                f"{model.config}: TEST.TTA.ENABLED is True, which --engine {engine} does not follow; give --tta, which "
+                f"predicts its views with this engine, or --engine {EAGER}"
+            )
         if exported and max_detections is not None:
             raise InputError("--max-detections: the number is part of an exported network; export it again")
         path = Path(model.weights) if exported else exported_file(model, max_detections)

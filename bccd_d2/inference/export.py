@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from bccd_d2.data.stain import ReinhardNormalizer
 from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
 from bccd_d2.inference.exported import (
@@ -147,6 +146,7 @@ def export_model(
     predictor = BCCDPredictor(cfg, weights, device="cpu", cpu_mode="plain")
     network = TraceableNetwork(predictor.model)
     check_suppression(predictor.model, path)
+    stain = predictor.preprocessor.colors.stain
     card = NetworkCard(
         class_names=tuple(predictor.class_names),
         scale=float(cfg.INPUT.SCALE),
@@ -155,7 +155,7 @@ def export_model(
         stride=network.stride,
         cell_diameter=float(cfg.INPUT.CELL_DIAMETER),
         microns_per_pixel=float(cfg.INPUT.MICRONS_PER_PIXEL),
-        stain=ReinhardNormalizer.from_config(cfg) if cfg.INPUT.STAIN.ENABLED else None,
+        stain=None if stain is None else {"target": stain.target, "image_format": stain.image_format},
         white_balance=cfg.INPUT.WHITE_BALANCE,
     )
     prepared = [

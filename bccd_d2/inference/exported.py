@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.data.preprocessing import ColorNormalizer, ImagePreprocessor
+from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import DEFAULT_OPTIONS, CellFinder, PredictionOptions, detections_in
 from bccd_d2.structures.detections import Detections
@@ -217,9 +218,6 @@ class ExportedPredictor(CellFinder):
         card = network.card
         stain = None
         if card.stain is not None:
-            # Its module needs Detectron2, which a network without this step does not.
-            from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
-
             target = StainTarget(**card.stain["target"])
             stain = ReinhardNormalizer(target, image_format=card.stain["image_format"])
         super().__init__(

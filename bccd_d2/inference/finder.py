@@ -303,7 +303,7 @@ class CellFinder:
 
     def _statistics(self, source: ImageSource) -> ColorStatistics:
         colors = self.preprocessor.colors
-        return colors.statistics(self._ordered(sample_image(source))) if colors.active else ColorStatistics()
+        return colors.measure(self._ordered(sample_image(source))) if colors.active else ColorStatistics()
 
     def _ordered(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A BGR image in the network's colour order."""

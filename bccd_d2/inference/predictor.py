@@ -17,7 +17,7 @@ from detectron2.structures import Boxes, Instances, ROIMasks
 from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
-from bccd_d2.config import load_config
+from bccd_d2.config import check_device, load_config
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import AUTO, CellFinder, PredictionOptions, detections_in
@@ -187,18 +187,6 @@ def allow_detections(cfg: CfgNode, number: int) -> None:
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = max(cfg.MODEL.RPN.POST_NMS_TOPK_TEST, 2 * number)
 
 
-def check_device(device: str, given_by: str) -> None:
-    """Raise :class:`InputError` if a device is not there or is no device; ``given_by`` is the option that named it."""
-    try:
-        parsed = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"{given_by}: expected cpu, cuda or cuda:N, found {device!r}") from error
-    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if parsed.type == "cuda" and (parsed.index or 0) >= number:
-        there = f"{number} GPUs" if number else "no GPU that torch can use"
-        raise InputError(f"{given_by} {device}: this machine has {there}; give --device cpu")
-
-
 class CellModel(torch.nn.Module):
     """A ``GeneralizedRCNN`` as Detectron2's evaluation loop wants it: predicts mapped images as :class:`BCCDPredictor`
     does.
@@ -234,9 +222,9 @@ def augmentation_from_config(cfg: CfgNode) -> TestTimeAugmentation | None:
 
 def cells_to_instances(cells: Cells) -> Instances:
     """Detectron2's form of the cells of an image on the CPU, as :meth:`BCCDPredictor.__call__` returns it."""
-    masks = np.zeros((len(cells), cells.height, cells.width), bool)
-    for whole, mask, (x0, y0, x1, y1) in zip(masks, cells.masks, cells.windows):
-        whole[y0:y1, x0:x1] = mask
+    masks = np.empty((len(cells), cells.height, cells.width), bool)
+    for index in range(len(cells)):
+        masks[index] = cells.full_mask(index)
     return Instances(
         (cells.height, cells.width),
         pred_boxes=Boxes(torch.from_numpy(cells.boxes).float()),

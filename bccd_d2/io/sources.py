@@ -75,9 +75,8 @@ def sample_blocks(
     """Pixels spread evenly over an image of any size, row of blocks by row of blocks, a quarter of a million at
     most.
 
-    Up to 6144x6144 pixels all blocks together are every n-th row and column of the image, as
-    :meth:`bccd_d2.data.stain.ReinhardNormalizer.statistics` takes of a whole one; of larger ones some blocks are
-    read. ``read`` is called with x, y, width and height and gives (height, width, channels).
+    Up to 6144x6144 pixels all blocks together are every n-th row and column of the image; of larger ones some blocks
+    are read. ``read`` is called with x, y, width and height and gives (height, width, channels).
     """
     ys, xs = _block_starts(height), _block_starts(width)
     covered = min(height, len(ys) * _BLOCK) * min(width, len(xs) * _BLOCK)
@@ -100,6 +99,11 @@ def sample_image(source: ImageSource) -> NDArray[np.uint8]:
     rows = list(sample_blocks(source.height, source.width, source.read))
     columns = min(row.shape[1] for row in rows)
     return np.concatenate([row[:, :columns] for row in rows])
+
+
+def sample_pixels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same of an image in memory, (height, width, 3) uint8."""
+    return sample_image(ArraySource(image))
 
 
 def _block_starts(length: int) -> list[int]:

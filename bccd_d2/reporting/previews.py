@@ -76,7 +76,7 @@ class DataPreviews:
         """Stain normalization of some images, and of the mean colours of up to 60."""
         cfg = self.cfg.clone()
         cfg.INPUT.FORMAT = "BGR"
-        normalizer = ReinhardNormalizer(cfg)
+        normalizer = ReinhardNormalizer.from_config(cfg)
         found: list[tuple[dict[str, Any], StainStatistics]] = []
         after = []
         for record in tqdm(_evenly(self.dicts, _STAIN_IMAGES), desc="stain", unit="image", leave=False):

@@ -104,7 +104,7 @@ def test_a_crop_full_of_cells_or_to_be_ignored_takes_none(record, label):
 
 def test_a_cell_takes_on_the_stain_of_the_crop(record):
     paste = build(record)
-    measure = ReinhardNormalizer(get_bccd_cfg())
+    measure = ReinhardNormalizer.from_config(get_bccd_cfg())
     pale = np.clip(cv2.imread(record["file_name"]).astype(int) + (20, 45, 60), 0, 255).astype(np.uint8)
     wanted = measure.statistics(pale)
     crop = empty_input(300, 300)

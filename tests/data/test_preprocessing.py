@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.preprocessing import BACKGROUND_LEVEL, ColorNormalizer, white_balance_gain
+from bccd_d2.io.sources import ArraySource, sample_image
 from tests.data.shapes import dataset_dict, disc, smear
 
 DISCS = [disc(120, 160, 40, 40, 20), disc(120, 160, 110, 70, 25)]
@@ -26,6 +27,16 @@ def test_the_lamp_does_not_change_a_balanced_image(lamp):
 
 def test_a_black_image_is_not_amplified_without_limit():
     assert white_balance_gain(np.full((50, 50, 3), 2, np.uint8)).tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("size", [(700, 600), (999, 1001), (60, 6500)])
+def test_training_and_prediction_measure_the_same_pixels(size):
+    image = np.full((*size, 3), 100, np.uint8)
+    image[1::2] = 200  # every second row is left out of both samples
+    normalizer = ColorNormalizer(white_balance=True)
+    predicted = normalizer.measure(sample_image(ArraySource(image)))
+    np.testing.assert_array_equal(normalizer.statistics(image).gain, predicted.gain)
+    np.testing.assert_array_equal(normalizer.balance(image), normalizer.apply(image, predicted))
 
 
 def test_training_testing_and_a_crop_get_the_balance_of_the_whole_image(tmp_path):

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from skimage.color import lab2rgb, rgb2lab
 
 from bccd_d2.config import get_bccd_cfg
+from bccd_d2.data.augmentation import build_stain_augmentation
 from bccd_d2.data.label_map import CellInput
 from bccd_d2.data.stain import (
     ReinhardNormalizer,
     StainTarget,
-    build_stain_augmentation,
     foreground_weight,
     median_target,
 )
@@ -109,7 +109,7 @@ def test_the_target_of_a_data_set_is_the_median():
 
 @pytest.mark.real_data
 def test_the_default_target_is_near_the_median_of_real_images_and_they_reach_it(real_pairs_root):
-    normalizer = ReinhardNormalizer(get_bccd_cfg())
+    normalizer = ReinhardNormalizer.from_config(get_bccd_cfg())
     images = [read_image(str(path)) for path in sorted(real_pairs_root.glob("**/original/*"))[::6]]
     before = [normalizer.statistics(image) for image in images]
     assert None not in before
@@ -129,7 +129,7 @@ def build_random(**changes):
     cfg = get_bccd_cfg()
     for key, value in changes.items():
         cfg.merge_from_list([f"INPUT.STAIN.{key}", value])
-    return build_stain_augmentation(cfg), ReinhardNormalizer(cfg)
+    return build_stain_augmentation(cfg), ReinhardNormalizer.from_config(cfg)
 
 
 def apply(augmentation, measure, image=IMAGE):

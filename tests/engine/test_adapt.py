@@ -12,6 +12,7 @@ import torch
 from bccd_d2.config import load_config
 from bccd_d2.conversion.dataset_spec import read_spec
 from bccd_d2.data.registration import register_bccd
+from bccd_d2.engine import adapt
 from bccd_d2.engine.adapt import AdaptationTrainer, join_heads
 from bccd_d2.engine.corrected import read_corrected, write_data
 from bccd_d2.engine.trainer import BCCDTrainer
@@ -106,6 +107,15 @@ def test_a_model_that_became_worse_is_not_kept(start, tmp_path, capsys, monkeypa
     # Frozen batch norms count no batches.
     assert all(torch.equal(old[name], new[name]) for name in new)
     assert all(name.endswith("num_batches_tracked") for name in old.keys() - new.keys())
+
+
+def test_the_best_checkpoint_is_taken_where_it_is_better_by_its_own_metric(tmp_path):
+    torch.save({"model": {}, "metric": "instances/F1", "value": 85.0}, tmp_path / "model_best.pth")
+    final = {"instances": {"F1": 90.0}, "segm": {"AP": 40.0}}
+    assert not adapt._take_best(tmp_path, final)
+    assert not (tmp_path / "model_final.pth").exists()
+    assert adapt._take_best(tmp_path, final | {"instances": {"F1": 80.0}})
+    assert (tmp_path / "model_final.pth").is_file()
 
 
 def test_other_classes_get_a_head_of_their_own_and_few_images_are_all_trained_on(start, tmp_path, capsys):

@@ -70,6 +70,11 @@ def test_what_an_engine_cannot_do_is_said_before_the_work(model, tmp_path, capsy
         load_predictor(ModelFiles(model.config, "cells.onnx"), OPTIONS, engine="onnx", max_detections=3)
     with pytest.raises(InputError, match=r"model\.pth is not there; .* needs the weights as a file"):
         load_predictor(ModelFiles(model.config, str(tmp_path / "model.pth")), OPTIONS, engine="openvino")
+    views = tmp_path / "views.yaml"
+    views.write_text(f"_BASE_: {model.config}\nTEST:\n  TTA:\n    ENABLED: True\n")
+    given = ["--config-file", str(views), "--weights", model.weights, "--engine", "openvino"]
+    with pytest.raises(InputError, match=r"views\.yaml: TEST\.TTA\.ENABLED is True, .* give --tta"):
+        predict.main([*given, "--input", model.config, "--output", str(tmp_path / "out")])
     with pytest.raises(SystemExit):
         predict.parse(["--input", "a", "--output", "b", "--engine", "onnx", "--num-gpus", "2"])
     assert "--engine onnx: runs on CPUs, not together with --num-gpus" in capsys.readouterr().err

@@ -74,7 +74,10 @@ def test_an_onnx_file_needs_no_torch(exported, tmp_path):
     script = f"""
 import sys, numpy as np
 from bccd_d2.inference.exported import ExportedPredictor
-print(len(ExportedPredictor({str(path)!r}).predict_cells(np.load({str(tmp_path / "image.npy")!r}))))
+from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
+image = np.load({str(tmp_path / "image.npy")!r})
+print(len(ExportedPredictor({str(path)!r}).predict_cells(image)))
+ReinhardNormalizer(StainTarget((50, 0, 0), (9, 9, 9)))(image)
 print([name for name in ("torch", "detectron2") if name in sys.modules])
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

@@ -40,6 +40,14 @@ def test_what_it_says_at_start(arguments, secret, words):
     assert all(word in said for word in words)
 
 
+def test_help_calls_the_command_as_it_is_called(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["/venv/bin/bccd-app"])
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    help_text = capsys.readouterr().out
+    assert "  bccd-app --types " in help_text and "python" not in help_text
+
+
 def test_bad_limits_are_said_before_the_model_is_read():
     with pytest.raises(InputError, match="megabytes: expected a number above 0, found 0"):
         main(["--max-mb", "0"])

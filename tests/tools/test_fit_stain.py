@@ -45,6 +45,6 @@ def test_the_written_target_is_the_median_and_a_configuration_includes_it(images
     config.write_text(f'_BASE_: ["{base}", "stain.yaml"]\n')
     cfg = load_config(config)
     assert cfg.INPUT.STAIN.ENABLED
-    middle = ReinhardNormalizer(cfg).statistics(cv2.imread(str(images / "1.png")))
+    middle = ReinhardNormalizer.from_config(cfg).statistics(cv2.imread(str(images / "1.png")))
     np.testing.assert_allclose(cfg.INPUT.STAIN.TARGET_MEAN, middle.mean, atol=0.01)
     np.testing.assert_allclose(cfg.INPUT.STAIN.TARGET_STD, middle.std, atol=0.5)
