@@ -110,7 +110,9 @@ def test_a_model_that_became_worse_is_not_kept(start, tmp_path, capsys, monkeypa
 
 
 def test_the_best_checkpoint_is_taken_where_it_is_better_by_its_own_metric(tmp_path):
-    torch.save({"model": {"w": torch.zeros(1)}, "metric": "instances/F1", "value": 85.0}, tmp_path / "model_best.pth")
+    torch.save(
+        {"model": {"w": torch.zeros(1)}, "metric": "instances/F1", "value": 85.0}, tmp_path / "model_best.pth"
+    )
     final = {"instances": {"F1": 90.0}, "segm": {"AP": 40.0}}
     assert not adapt._take_best(tmp_path, final)
     assert not (tmp_path / "model_final.pth").exists()
