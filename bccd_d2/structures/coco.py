@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -16,9 +17,6 @@ from bccd_d2.files import read_json
 from bccd_d2.structures.coco_repair import log_repairs, refuse_faults, repair_coco
 
 logger = logging.getLogger(__name__)
-_MAX_DOCUMENTS = 32
-_documents: dict[tuple[str, bytes], bytes] = {}
-"""The last documents that were read, pickled, by path and digest of the file."""
 
 
 def read_coco(path: Path | str) -> dict[str, Any]:
@@ -29,23 +27,19 @@ def read_coco(path: Path | str) -> dict[str, Any]:
     it changes, later calls return copies of the document. Raises InputError with a list of all faults that cannot be
     repaired, or for a file that is no JSON.
     """
-    # By path, so that what was repaired is logged once for each file.
-    key = str(path), _digest(Path(path))
-    if key in _documents:
-        return cast("dict[str, Any]", pickle.loads(_documents[key]))
+    digest = hashlib.blake2b(Path(path).read_bytes()).digest() if Path(path).is_file() else b""
+    return cast("dict[str, Any]", pickle.loads(_checked(str(path), digest)))
+
+
+@functools.lru_cache(maxsize=32)
+def _checked(path: str, digest: bytes) -> bytes:
+    """The document of a file with this ``digest``, pickled: a caller's changes stay its own, and forked workers do not
+    copy it by counting references.
+    """
     document, repairs, faults = repair_coco(read_json(path))
     log_repairs(path, repairs)
     refuse_faults(path, faults)
-    while len(_documents) >= _MAX_DOCUMENTS:
-        del _documents[next(iter(_documents))]
-    # Pickled, so that a caller's changes stay its own, and forked workers do not copy it by counting references.
-    _documents[key] = pickle.dumps(document, pickle.HIGHEST_PROTOCOL)
-    return document
-
-
-def _digest(path: Path) -> bytes:
-    """Of a file's content; empty without a file."""
-    return hashlib.blake2b(path.read_bytes()).digest() if path.is_file() else b""
+    return pickle.dumps(document, pickle.HIGHEST_PROTOCOL)
 
 
 def unlabeled_categories(document: Mapping[str, Any], image: Mapping[str, Any], where: str) -> list[str]:
