@@ -6,10 +6,9 @@ import copy
 import csv
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +20,9 @@ from bccd_d2.evaluation.cell_types import TypeMetrics, measure_types
 from bccd_d2.files import read_lines
 from bccd_d2.inference.cell_types import typical_red_cell
 from bccd_d2.inference.outputs import COUNTS
+from bccd_d2.io.cells_table import CellRow, read_cells
 from bccd_d2.io.find_images import SUFFIXES, find_images, is_clutter, report_passed_by
-from bccd_d2.io.images import open_source, page_count
+from bccd_d2.io.images import open_source, page_count, page_name
 from bccd_d2.modeling.cell_types import (
     OTHER,
     TypeCard,
@@ -37,8 +37,7 @@ from bccd_d2.structures.names import match_images
 _logger = logging.getLogger(__name__)
 _FEWEST_IMAGES = 3  # of fewer, cells are held back and not images
 _STEPS, _BATCH = 200, 16
-_NUMBERS = ("x_px", "y_px", "equivalent_diameter_px")
-_COLUMNS = ("image", "class", "type", *_NUMBERS, "touches_border")
+_COLUMNS = ("image", "class", "type", "x_px", "y_px", "equivalent_diameter_px", "touches_border")
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,10 @@ def _read_table(
     """Crops of the cells of the card's kind, and the names of their types. Cells without a type are left out."""
     if folder is None:
         raise InputError(f"--images: expected the folder of the images of {table}; it is not given")
-    rows = _rows(table)
+    rows: dict[str, list[CellRow]] = {}
+    expected = "a folder of crops per type, or cells.csv of tools/predict.py --types"
+    for row in read_cells(read_lines(table, expected), str(table), _COLUMNS):
+        rows.setdefault(row["image"], []).append(row)
     places = _places(folder)
     names = match_images(rows, places, where=str(table), required=False)
     left_out: Counter[str] = Counter()
@@ -184,28 +186,6 @@ def _read_table(
     return TypeCrops(np.array(pixels), labels, np.array(files), np.array(centres)), known
 
 
-def _rows(table: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a ``cells.csv`` by image, their numbers as numbers, with ``where`` they stand."""
-    reader = csv.DictReader(
-        read_lines(table, "a folder of crops per type, or cells.csv of tools/predict.py --types")
-    )
-    found = reader.fieldnames or []
-    if missing := [name for name in _COLUMNS if name not in found]:
-        hint = "; tools/predict.py --types writes it" if missing == ["type"] else ""
-        raise InputError(f"{table}: no column {', '.join(missing)}{hint}; found {', '.join(found) or 'none'}")
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for number, row in enumerate(reader, start=2):
-        where = f"{table}, line {number}"
-        try:
-            values = {name: float(row[name]) for name in _NUMBERS}
-        except (TypeError, ValueError) as error:
-            given = ", ".join(f"{name} {row[name]!r}" for name in _NUMBERS)
-            raise InputError(f"{where}: expected numbers, found {given}") from error
-        text = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
-        rows.setdefault(text["image"], []).append({**text, **values, "where": where})
-    return rows
-
-
 def _places(folder: Path) -> dict[str, tuple[Path, int]]:
     """Path and page of each image below a folder, by the name that the prediction gives it."""
     if not folder.is_dir():
@@ -214,7 +194,7 @@ def _places(folder: Path) -> dict[str, tuple[Path, int]]:
     for path, name in find_images([folder]):
         pages = page_count(Path(path))
         for page in range(pages):
-            places[name if pages == 1 else f"{name}.page{page + 1:03d}"] = (Path(path), page)
+            places[page_name(name, page, pages)] = (Path(path), page)
     return places
 
 
@@ -226,18 +206,18 @@ def _estimated_diameters(counts: Path) -> dict[str, float]:
     return {row["image"]: float(row["diameter_px"]) for row in rows if row.get("diameter_px")}
 
 
-def _diameter(rows: Sequence[Mapping[str, Any]], estimated: float | None) -> float | None:
+def _diameter(rows: Sequence[CellRow], estimated: float | None) -> float | None:
     """Red-cell diameter of an image as :func:`bccd_d2.inference.cell_types.red_cell_diameter` has it."""
-    microns = [float(row["equivalent_diameter_um"]) for row in rows if row.get("equivalent_diameter_um")]
     diameters = np.array([row["equivalent_diameter_px"] for row in rows])
-    cut = np.array([row["touches_border"] in ("True", "TRUE", "1") for row in rows])
-    per_pixel = float(np.median(microns) / np.median(diameters)) if len(microns) == len(rows) else None
+    microns = np.array([row.get("equivalent_diameter_um", np.nan) for row in rows])
+    cut = np.array([row["touches_border"] for row in rows])
+    per_pixel = float(np.median(microns) / np.median(diameters)) if np.isfinite(microns).all() else None
     names = sorted({row["class"] for row in rows})
     classes = np.array([names.index(row["class"]) for row in rows])
     return typical_red_cell(diameters, classes, cut, names, per_pixel, estimated)
 
 
-def _reason(row: Mapping[str, Any], card: TypeCard) -> str:
+def _reason(row: CellRow, card: TypeCard) -> str:
     """Why a cell is not used; empty if it is."""
     if kind_of(row["class"]) != card.kind:
         return f"that are no {card.kind} cells"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from bccd_d2.inference.writers.tables import (
     quality_row,
     write_csv,
 )
+from bccd_d2.io.cells_table import CellRow, read_cells
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def collect(images: Images, outputs: Outputs, *, types: bool = False) -> BatchSu
         if types:
             tally = Tally()
             for name in names:
-                tally.add(csv.DictReader(io.StringIO(image_file(outputs, "csv", name))))
+                tally.add(image_cells(outputs, name))
             found_types = differential(tally)
             content = [list(row.values()) for row in found_types]
             write(DIFFERENTIAL, lambda path: write_csv(path, COLUMNS, content))
@@ -97,6 +97,12 @@ def image_file(outputs: Outputs, key: str, name: str) -> str:
     if content is None:
         raise InputError(f"{outputs.storage.path(folder)}/{name}{suffix} is gone: run the command again")
     return content.decode("utf-8")
+
+
+def image_cells(outputs: Outputs, name: str) -> list[CellRow]:
+    """The rows of one image's table; an InputError if it is not there any more, or cannot be read."""
+    text = io.StringIO(image_file(outputs, "csv", name), newline="")
+    return read_cells(text, f"{outputs.storage.path('csv')}/{name}.csv")
 
 
 def _write_predictions(outputs: Outputs, results: list[tuple[int, dict[str, Any]]], path: Path) -> None:

@@ -87,15 +87,14 @@ class Tally:
     diameters_um: list[float] = field(default_factory=list)
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Count rows of ``cells.csv``, as they are written or as a person has corrected them."""
+        """Count rows of ``cells.csv``, see :func:`bccd_d2.io.cells_table.read_cells`."""
         for row in rows:
             kind = kind_of(row["class"])
-            if kind not in self.types or str(row["touches_border"]) in ("True", "1"):
+            if kind not in self.types or row["touches_border"]:
                 continue
             if kind == "red":
-                self.diameters_px.append(float(row["equivalent_diameter_px"]))
-                microns = float(row.get("equivalent_diameter_um") or np.nan)
-                if np.isfinite(microns):
+                self.diameters_px.append(row["equivalent_diameter_px"])
+                if np.isfinite(microns := row.get("equivalent_diameter_um", np.nan)):
                     self.diameters_um.append(microns)
             if row.get("type"):
                 self.types[kind][row["type"]] += 1

@@ -18,7 +18,7 @@ from bccd_d2.inference.magnification import DiameterEstimate
 from bccd_d2.inference.outputs import Outputs, Record
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import FORMATS, format_files, write_formats
-from bccd_d2.io.images import MAX_PIXELS, open_source, page_count
+from bccd_d2.io.images import MAX_PIXELS, open_source, page_count, page_name
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.io.storage import Storage, fingerprint, is_url, local_copy
 
@@ -62,7 +62,7 @@ class FilePredictor:
             with local_copy(path) as file:
                 pages = page_count(file)
                 for page in range(pages):
-                    image = name if pages == 1 else f"{name}.page{page + 1:03d}"
+                    image = page_name(name, page, pages)
                     with open_source(file, page=page, max_pixels=self.max_pixels) as source:
                         yield predict_image(
                             source,

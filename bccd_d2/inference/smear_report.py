@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +19,7 @@ from scipy.stats import t
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.bootstrap import binomial_interval
-from bccd_d2.inference.collect import image_file
+from bccd_d2.inference.collect import image_cells
 from bccd_d2.inference.differential import Row, Tally, differential
 from bccd_d2.inference.outputs import Outputs
 from bccd_d2.inference.predict_file import Images
@@ -30,7 +28,7 @@ from bccd_d2.inference.results import Counts, ImageResult, add_counts
 from bccd_d2.io.images import MAX_PIXELS, open_source
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.io.storage import local_copy
-from bccd_d2.reporting.overlay import class_color
+from bccd_d2.reporting.overlay import class_hex
 from bccd_d2.reporting.pages import chart_axes, jpeg_uri, render, svg_uri
 from bccd_d2.structures.cell_kinds import kind_of
 
@@ -74,7 +72,7 @@ def read_fields(images: Images, outputs: Outputs, max_pixels: int = MAX_PIXELS) 
     for path, name in images:
         record = outputs.record(name)
         for page, image in enumerate(record["images"] if record and record["error"] is None else ()):
-            rows = list(csv.DictReader(io.StringIO(image_file(outputs, "csv", image["name"]))))
+            rows = image_cells(outputs, image["name"])
             counts, quality = Counts(**image["counts"]), Quality(**image["quality"])
             crops = partial(_read_crops, path, page, max_pixels)
             fields.append(Field(image["name"], counts, quality, rows, crops))
@@ -109,10 +107,10 @@ def render_report(
     if not fields:
         raise InputError("a smear report needs one image with results at least")
     classes = list(fields[0].counts.cells)
-    colors = ["#{:02x}{:02x}{:02x}".format(*class_color(index)[::-1]) for index in range(len(classes))]
+    colors = [class_hex(index) for index in range(len(classes))]
     total = add_counts([field.counts for field in fields])
     flags = Counter(flag for field in fields for flag in field.quality.flags)
-    edge = sum(_is_cut(row) for field in fields for row in field.cells)
+    edge = sum(row["touches_border"] for field in fields for row in field.cells)
     # Flagged ones first, in the order of the files.
     shown = sorted(range(len(fields)), key=lambda index: not fields[index].quality.flags)[:_LISTED_FIELDS]
     return render(
@@ -183,20 +181,13 @@ def _variation(fields: Sequence[Field], name: str) -> dict[str, Any]:
     return found
 
 
-def _is_cut(row: Mapping[str, Any]) -> bool:
-    return str(row["touches_border"]) in ("True", "1")
-
-
-def _size(row: Mapping[str, Any], unit: str) -> float:
-    return float(row[f"equivalent_diameter_{unit}"] or "nan")
-
-
 def _sizes(fields: Sequence[Field], classes: Sequence[str], colors: Sequence[str]) -> Figure:
     """Histogram of the diameters of whole cells, in microns where all fields know them."""
     unit = "um" if all(field.counts.area_mm2 for field in fields) else "px"
     found = {
         name: np.array(
-            [_size(row, unit) for field in fields for row in field.cells if row["class"] == name and not _is_cut(row)]
+            [row[f"equivalent_diameter_{unit}"] for field in fields for row in field.cells if row["class"] == name
+             and not row["touches_border"]]
         )
         for name in classes
     }  # fmt: skip
@@ -272,14 +263,14 @@ def _of_class(name: str) -> Callable[[Mapping[str, Any]], bool]:
 def _pictures(fields: Sequence[Field], wanted: Callable[[Mapping[str, Any]], bool], most: int) -> list[str]:
     """Data URIs of cells drawn at random, the same for the same results; whole ones where there are any."""
     rows = [(index, row) for index, field in enumerate(fields) for row in field.cells if wanted(row)]
-    rows = [entry for entry in rows if not _is_cut(entry[1])] or rows
+    rows = [entry for entry in rows if not entry[1]["touches_border"]] or rows
     if not rows:
         return []
     picked = np.random.default_rng(0).permutation(len(rows))[:most]
     # All examples at one magnification.
-    side = _CROP_DIAMETERS * float(np.percentile([_size(row, "px") for _, row in rows], 90))
+    side = _CROP_DIAMETERS * float(np.percentile([row["equivalent_diameter_px"] for _, row in rows], 90))
     pictures = []
     for index, row in sorted((rows[k] for k in picked.tolist()), key=lambda entry: entry[0]):
-        place = (float(row["x_px"]), float(row["y_px"]), max(side, 8.0))
+        place = (row["x_px"], row["y_px"], max(side, 8.0))
         pictures += [jpeg_uri(part, _CROP_PIXELS) for part in fields[index].crops([place])]
     return pictures

@@ -142,6 +142,11 @@ def open_source(
     return ArraySource(_read_picture(path), str(path), microns)
 
 
+def page_name(name: str, page: int, pages: int) -> str:
+    """Name of the image of a page, counted from 0, of a file called ``name``: ``NAME.page001`` if it has several."""
+    return name if pages == 1 else f"{name}.page{page + 1:03d}"
+
+
 def page_count(path: str | Path) -> int:
     """How many images a file holds: the pages of a TIFF (levels of a pyramid are one image), the frames of a
     DICOM, otherwise 1. Raises InputError for a broken file.

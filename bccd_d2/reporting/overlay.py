@@ -34,6 +34,11 @@ def class_color(index: int, colors: Sequence[Color] = CLASS_COLORS) -> Color:
     return colors[index % len(colors)]
 
 
+def class_hex(index: int) -> str:
+    """:func:`class_color` for a page, ``#rrggbb``."""
+    return "#{:02x}{:02x}{:02x}".format(*class_color(index)[::-1])
+
+
 def draw_cells(
     image: NDArray[np.uint8],
     cells: Cells,

@@ -1,5 +1,7 @@
 """Types of the cells of an image, and what they come to."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -103,14 +105,14 @@ def test_grades_of_icsh(item, percent, expected):
     assert grade(item, percent) == expected
 
 
-def row(name, kind, diameter=40.0, border=False, subtype="", microns=""):
+def row(name, kind, diameter=40.0, border=False, subtype="", microns=math.nan):
     return {
         "class": name,
         "type": kind,
         "subtype": subtype,
-        "equivalent_diameter_px": str(diameter),
-        "equivalent_diameter_um": str(microns),
-        "touches_border": str(border),
+        "equivalent_diameter_px": diameter,
+        "equivalent_diameter_um": microns,
+        "touches_border": border,
     }
 
 

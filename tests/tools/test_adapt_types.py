@@ -188,7 +188,8 @@ LYMPHOCYTES = [("a.png", k, "lymphocyte", {}) for k in range(6)]
         ([("a.png", 0, "", {})], [], "expected white cells with a type"),
         ([("b.png", 0, "lymphocyte", {})], [], "expected white cells with a type"),
         ([*LYMPHOCYTES, ("a.png", 1, "blast", {})], [], "found 1 blast, 6 lymphocyte"),
-        ([("a.png", 0, "blast", {"x_px": "12,5"})], [], r"line 2: expected numbers, found x_px '12,5'"),
+        ([("a.png", 0, "blast", {"x_px": "12,5"})], [], r"line 2: expected a number, found x_px '12,5'"),
+        ([("a.png", 0, "blast", {"touches_border": "WAHR"})], [], "expected True or False, found .* 'WAHR'"),
         ([("a.png", 0, "blast", {"x_px": 121})], [], r"line 2: a cell at 121, 20, but .*120x80 pixels"),
     ],
 )

@@ -40,7 +40,7 @@ from bccd_d2.inference.app.sessions import LimitError, PredictionThread, Session
 from bccd_d2.inference.cell_types import CellTyper
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
-from bccd_d2.reporting.overlay import class_color
+from bccd_d2.reporting.overlay import class_hex
 from bccd_d2.reporting.pages import render
 from bccd_d2.synthetic import draw_smear
 
@@ -174,7 +174,7 @@ class Page:
                 "classes": [
                     {
                         "name": name,
-                        "color": "#{:02x}{:02x}{:02x}".format(*class_color(index)[::-1]),
+                        "color": class_hex(index),
                         "types": [] if self.typer is None else list(self.typer.choices(name)),
                     }
                     for index, name in enumerate(self.class_names)

@@ -22,7 +22,7 @@ from bccd_d2.inference.app.fields import Field
 from bccd_d2.inference.cell_types import CellTyper
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.io.find_images import is_clutter
-from bccd_d2.io.images import page_count
+from bccd_d2.io.images import page_count, page_name
 
 _CHUNK = 2**20
 _LONGEST_PART, _LONGEST_NAME = 100, 150  # in characters; in bytes, as names of results are longer
@@ -110,7 +110,7 @@ class Session:
         taken = {field.name.lower() for field in self.fields.values()}
         for number in count(1):
             free = stem if number == 1 else f"{stem} ({number})"
-            names = [f"{free}.page{page:03d}" for page in range(1, pages + 1)] if pages > 1 else [free]
+            names = [page_name(free, page, pages) for page in range(pages)]
             if taken.isdisjoint(name.lower() for name in names):
                 break
         return names
