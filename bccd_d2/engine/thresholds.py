@@ -11,16 +11,16 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
-from bccd_d2.evaluation.evaluator import RESULTS_FILE
-from bccd_d2.evaluation.matching import overlaps
-from bccd_d2.evaluation.options import IOU_THRESHOLDS
-from bccd_d2.evaluation.ranking import (
+from bccd_d2.evaluation.average_precision import (
     PrecisionRecallCurve,
     precision_recall_curve,
     rank_predictions,
     scored_image,
 )
+from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
+from bccd_d2.evaluation.detectron2_evaluator import RESULTS_FILE
+from bccd_d2.evaluation.matching import overlaps
+from bccd_d2.evaluation.options import IOU_THRESHOLDS
 from bccd_d2.modeling.suppression import MaskSuppression
 from bccd_d2.structures.dataset_files import dataset_file, default_root
 

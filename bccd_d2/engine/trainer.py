@@ -35,7 +35,7 @@ from bccd_d2.engine.progress import ProgressLine
 from bccd_d2.engine.train_step import NonFiniteError, TrainStep
 from bccd_d2.engine.validation_loss import build_validation_crops, validation_losses
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.evaluator import CellEvaluator
+from bccd_d2.evaluation.detectron2_evaluator import CellEvaluator
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
 from bccd_d2.inference.predictor import CellModel

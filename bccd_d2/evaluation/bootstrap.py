@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from bccd_d2.errors import InputError
+from bccd_d2.evaluation.average_precision import PrecisionRanking, ranked
+from bccd_d2.evaluation.calibration import score_bins
 from bccd_d2.evaluation.dataset import EvaluationSet, check_detections
 from bccd_d2.evaluation.error_table import image_confusion
-from bccd_d2.evaluation.image_metrics import MeasuredImage, PixelCounts, iou_and_dice, measure, ranked
+from bccd_d2.evaluation.image_metrics import MeasuredImage, PixelCounts, iou_and_dice, measure
 from bccd_d2.evaluation.options import ALL_CLASSES, NO_GROUND_TRUTH, REGIONS, EvaluationOptions, Value
-from bccd_d2.evaluation.ranking import PrecisionRanking, score_bins
 from bccd_d2.structures.cells import Cells
 
 HEADLINE = ("IoU", "Dice", "mAP@0.5", "AP", "AP50", "AP75", "F1", "PQ")
@@ -66,8 +67,9 @@ class HeadlineStatistics:
     """The headline figures of one region for any weights of the images; the interior has no IoU and Dice."""
 
     def __init__(self, measured: Sequence[MeasuredImage], number_of_classes: int, region: str) -> None:
-        masks = ranked(measured, number_of_classes, region)
-        boxes = ranked(measured, number_of_classes, region, boxes=True)
+        overlaps = [m.overlap for m in measured]
+        masks = ranked(overlaps, number_of_classes, region)
+        boxes = ranked(overlaps, number_of_classes, region, boxes=True)
         instances = [m.instances[region][ALL_CLASSES] for m in measured]
         self._masks, self._boxes = PrecisionRanking(masks), PrecisionRanking(boxes, thresholds=1)
         self._counts = np.stack([image.counts[0] for image in instances])
@@ -110,11 +112,12 @@ class ClassStatistics:
         self, measured: Sequence[MeasuredImage], class_names: Sequence[str], name: str, score_threshold: float
     ) -> None:
         self._class, number = list(class_names).index(name), len(class_names)
-        self._boxes = PrecisionRanking(ranked(measured, number, "all", boxes=True), thresholds=1)
+        overlaps = [m.overlap for m in measured]
+        self._boxes = PrecisionRanking(ranked(overlaps, number, "all", boxes=True), thresholds=1)
         self._counts = np.stack([m.instances["all"][name].counts[0] for m in measured])
         called = np.stack([image_confusion(m, number, score_threshold)[self._class, :-1] for m in measured])
         self._right, self._found = called[:, self._class], called.sum(axis=1)
-        masks = ranked(measured, number, "all")
+        masks = ranked(overlaps, number, "all")
         self._predictions, self._excess = score_bins(masks, self._class)
         self.number_of_images = len(measured)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from bccd_d2.evaluation.ranking import calibration_error
+from bccd_d2.evaluation.calibration import calibration_error
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.evaluation.average_precision import PrecisionRanking, ScoredImage, rank_predictions, scored_image
+from bccd_d2.evaluation.error_bins import BINS, CORRECT, IGNORED, ImageErrors
 from bccd_d2.evaluation.image_metrics import MeasuredImage
 from bccd_d2.evaluation.matching import match_cells
-from bccd_d2.evaluation.ranking import PrecisionRanking, ScoredImage, rank_predictions, scored_image
 from bccd_d2.evaluation.records import split_errors
-from bccd_d2.evaluation.taxonomy import BINS, CORRECT, IGNORED, ImageErrors
 
 FIXABLE = tuple(name for name in BINS if name not in (CORRECT, IGNORED))
 

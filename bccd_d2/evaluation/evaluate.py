@@ -9,11 +9,20 @@ from typing import Any
 from tqdm import tqdm
 
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.average_precision import TASKS, AveragePrecisionTable, average_precision_table
+from bccd_d2.evaluation.average_precision import (
+    TASKS,
+    AveragePrecisionTable,
+    PrecisionRecallCurve,
+    average_precision_table,
+    precision_recall_curve,
+    ranked,
+)
 from bccd_d2.evaluation.bootstrap import ClassStatistics, HeadlineStatistics, Interval, intervals
+from bccd_d2.evaluation.calibration import Reliability, reliability
 from bccd_d2.evaluation.dataset import EvaluationSet, check_detections
+from bccd_d2.evaluation.error_bins import ImageErrors
 from bccd_d2.evaluation.error_table import ErrorTable, confusion, error_table
-from bccd_d2.evaluation.image_metrics import PixelOverlap, measure, pixel_overlap, ranked
+from bccd_d2.evaluation.image_metrics import PixelOverlap, measure, pixel_overlap
 from bccd_d2.evaluation.instances import (
     CountAgreement,
     InstanceMetrics,
@@ -21,14 +30,7 @@ from bccd_d2.evaluation.instances import (
     instance_metrics,
 )
 from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, EvaluationOptions, Value
-from bccd_d2.evaluation.ranking import (
-    PrecisionRecallCurve,
-    Reliability,
-    precision_recall_curve,
-    reliability,
-)
 from bccd_d2.evaluation.records import cell_records, image_record
-from bccd_d2.evaluation.taxonomy import ImageErrors
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
         measure(image, names, options)
         for image in tqdm(images, desc="evaluating", unit="image", disable=None, leave=False)
     ]
-    detections = {region: ranked(measured, len(names), region) for region in REGIONS}
+    overlaps = [m.overlap for m in measured]
+    detections = {region: ranked(overlaps, len(names), region) for region in REGIONS}
     by_class = {
         region: {name: [m.instances[region][name] for m in measured] for name in (ALL_CLASSES, *names)}
         for region in REGIONS
@@ -140,7 +143,7 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
         options=options,
         average_precision={
             task: {
-                region: average_precision_table(measured, names, options, task, region) for region in REGIONS
+                region: average_precision_table(overlaps, names, options, task, region) for region in REGIONS
             }
             for task in TASKS
         },

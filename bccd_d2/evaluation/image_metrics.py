@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.evaluation.dataset import EvaluationImage
+from bccd_d2.evaluation.error_bins import ImageErrors, classify_errors
 from bccd_d2.evaluation.instances import ImageInstances, OutlineAgreement, image_instances, outline_agreement
 from bccd_d2.evaluation.matching import Overlaps, box_ious, match_greedy, overlaps
 from bccd_d2.evaluation.options import ALL_CLASSES, FOUND_IOU, REGIONS, EvaluationOptions
-from bccd_d2.evaluation.ranking import RankedPredictions, rank_predictions, scored_image
-from bccd_d2.evaluation.taxonomy import ImageErrors, classify_errors
 
 
 class PixelCounts(NamedTuple):
@@ -142,17 +141,3 @@ def measure(image: EvaluationImage, class_names: Sequence[str], options: Evaluat
             for region in REGIONS
         },
     )
-
-
-def ranked(
-    measured: Sequence[MeasuredImage],
-    number_of_classes: int,
-    region: str,
-    *,
-    boxes: bool = False,
-    areas: tuple[float, float] | None = None,
-) -> RankedPredictions:
-    """Predictions of all images by COCO's matching with classes; options as for :func:`scored_image`."""
-    interior = region == "interior"
-    scored = [scored_image(m.overlap, interior=interior, boxes=boxes, areas=areas) for m in measured]
-    return rank_predictions(scored, number_of_classes)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage
+from bccd_d2.evaluation.error_bins import BINS
 from bccd_d2.evaluation.image_metrics import MeasuredImage, iou_and_dice
 from bccd_d2.evaluation.instances import distances
 from bccd_d2.evaluation.options import ALL_CLASSES, EvaluationOptions
-from bccd_d2.evaluation.taxonomy import BINS
 from bccd_d2.io.images import read_image
 from bccd_d2.structures.cells import Cells
 

@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from bccd_d2.evaluation.average_precision import PrecisionRecallCurve
 from bccd_d2.evaluation.bootstrap import HEADLINE
+from bccd_d2.evaluation.calibration import Reliability
+from bccd_d2.evaluation.error_bins import CORRECT, IGNORED
 from bccd_d2.evaluation.error_table import ErrorTable
 from bccd_d2.evaluation.instances import CountAgreement, InstanceMetrics
 from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS
-from bccd_d2.evaluation.ranking import PrecisionRecallCurve, Reliability
-from bccd_d2.evaluation.taxonomy import CORRECT, IGNORED
 from bccd_d2.reporting.pages import chart_axes, with_grid
 from bccd_d2.reporting.sources import EvaluatedPart
 from bccd_d2.reporting.wording import BIN_COLORS

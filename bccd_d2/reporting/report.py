@@ -12,9 +12,9 @@ from bccd_d2 import __version__
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import AveragePrecision
 from bccd_d2.evaluation.bootstrap import HEADLINE, Interval
+from bccd_d2.evaluation.error_bins import BORDER, CORRECT
 from bccd_d2.evaluation.evaluate import Evaluation
 from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, in_words, markdown_table
-from bccd_d2.evaluation.taxonomy import BORDER, CORRECT
 from bccd_d2.files import staged_output
 from bccd_d2.reporting.cases import SHOWN, Shown, case_figures, shown_cases
 from bccd_d2.reporting.evaluation_figures import metrics_bar, part_figures

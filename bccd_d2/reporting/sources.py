@@ -77,7 +77,7 @@ def read_run(
     """
     # Imported here: the configuration of a run needs Detectron2 and torch, external predictions do not.
     from bccd_d2.config import load_config
-    from bccd_d2.evaluation.evaluator import RESULTS_FILE
+    from bccd_d2.evaluation.detectron2_evaluator import RESULTS_FILE
 
     config_file = run / "config.yaml"
     if not config_file.is_file():

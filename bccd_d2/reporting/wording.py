@@ -7,9 +7,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from bccd_d2.evaluation.bootstrap import Difference
-from bccd_d2.evaluation.evaluate import Evaluation
-from bccd_d2.evaluation.options import ALL_CLASSES, Value, markdown_table
-from bccd_d2.evaluation.taxonomy import (
+from bccd_d2.evaluation.error_bins import (
     BORDER,
     CORRECT,
     DUPLICATE,
@@ -21,6 +19,8 @@ from bccd_d2.evaluation.taxonomy import (
     POOR,
     UNDER,
 )
+from bccd_d2.evaluation.evaluate import Evaluation
+from bccd_d2.evaluation.options import ALL_CLASSES, Value, markdown_table
 from bccd_d2.reporting.pages import DASH, count, join, number
 from bccd_d2.reporting.sources import Source
 

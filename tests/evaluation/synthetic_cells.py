@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from bccd_d2.evaluation.average_precision import average_precision_table
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
-from bccd_d2.evaluation.image_metrics import measure
+from bccd_d2.evaluation.matching import overlaps
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.structures.cells import Cells
 
@@ -107,7 +107,7 @@ def average_precision(
 ):
     """This project's average precision of images."""
     chosen = EvaluationOptions(**options)
-    measured = [measure(one, names, chosen) for one in images]
+    measured = [overlaps(one, chosen.border_margin) for one in images]
     return average_precision_table(measured, names, chosen, task, region)
 
 

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bccd_d2.evaluation.average_precision import scored_image
+from bccd_d2.evaluation.error_bins import classify_errors
 from bccd_d2.evaluation.error_table import precision_gains
 from bccd_d2.evaluation.matching import overlaps
-from bccd_d2.evaluation.ranking import scored_image
-from bccd_d2.evaluation.taxonomy import classify_errors
 from tests.evaluation.synthetic_cells import image, random_image, rectangles
 
 A, B = (50, 50, 20, 20), (120, 50, 20, 20)

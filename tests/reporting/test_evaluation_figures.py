@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from bccd_d2.evaluation.average_precision import PrecisionRecallCurve
 from bccd_d2.evaluation.bootstrap import HEADLINE, Interval
+from bccd_d2.evaluation.calibration import Reliability
 from bccd_d2.evaluation.dataset import EvaluationImage
+from bccd_d2.evaluation.error_bins import BINS, ImageErrors
 from bccd_d2.evaluation.error_table import ErrorBin, ErrorTable
-from bccd_d2.evaluation.ranking import PrecisionRecallCurve, Reliability
-from bccd_d2.evaluation.taxonomy import BINS, ImageErrors
 from bccd_d2.reporting import evaluation_figures as figures
 from bccd_d2.reporting.cases import Case, case_grid
 from bccd_d2.reporting.wording import BIN_COLORS

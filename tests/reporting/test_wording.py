@@ -6,9 +6,9 @@ import pytest
 
 from bccd_d2.evaluation.bootstrap import Difference
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
+from bccd_d2.evaluation.error_bins import BINS
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.evaluation.taxonomy import BINS
 from bccd_d2.reporting.cases import choose, ranking
 from bccd_d2.reporting.report import class_table, render_page
 from bccd_d2.reporting.sources import EvaluatedPart, Source

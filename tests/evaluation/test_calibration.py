@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 
-from bccd_d2.evaluation.matching import overlaps
-from bccd_d2.evaluation.ranking import (
+from bccd_d2.evaluation.average_precision import (
     PrecisionRanking,
-    calibration_bins,
-    calibration_error,
     precision_recall_curve,
     rank_predictions,
-    reliability,
     scored_image,
 )
+from bccd_d2.evaluation.calibration import calibration_bins, calibration_error, reliability
+from bccd_d2.evaluation.matching import overlaps
 from tests.evaluation.synthetic_cells import image, random_image, rectangles
 
 A, B, C, NOWHERE = (50, 50, 20, 20), (120, 50, 20, 20), (50, 120, 20, 20), (150, 150, 20, 20)

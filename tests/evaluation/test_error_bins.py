@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bccd_d2.evaluation.error_bins import BINS, classify_errors
 from bccd_d2.evaluation.matching import match_cells, overlaps
-from bccd_d2.evaluation.taxonomy import BINS, classify_errors
 from tests.evaluation.synthetic_cells import image, random_image, rectangles
 
 

@@ -9,8 +9,8 @@ from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.registration import register_bccd
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
+from bccd_d2.evaluation.detectron2_evaluator import CellEvaluator
 from bccd_d2.evaluation.evaluate import evaluate
-from bccd_d2.evaluation.evaluator import CellEvaluator
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json
 from tests.evaluation.synthetic_cells import rectangles
