@@ -25,8 +25,9 @@ from tabulate import tabulate
 from bccd_d2.errors import run_command
 from bccd_d2.inference.engines import EAGER, ENGINES, load_predictor
 from bccd_d2.inference.exported import ExportedPredictor
-from bccd_d2.inference.finder import CellFinder, PredictionOptions
-from bccd_d2.inference.model_zoo import find_model
+from bccd_d2.inference.finder import CellFinder
+from bccd_d2.inference.model_files import find_model
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.io.find_images import find_images
 from bccd_d2.io.images import read_image
 from bccd_d2.structures.cells import Cells

@@ -46,8 +46,8 @@ from tqdm import tqdm
 from bccd_d2.config import load_config
 from bccd_d2.errors import run_command
 from bccd_d2.inference.engines import load_predictor
-from bccd_d2.inference.finder import PredictionOptions
-from bccd_d2.inference.model_zoo import find_model
+from bccd_d2.inference.model_files import find_model
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor, CpuMode
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, write_formats

@@ -24,7 +24,7 @@ from bccd_d2.errors import run_command
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.inference.finder import PredictionOptions
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.inference.tta import TestTimeAugmentation
 from bccd_d2.io.images import read_image

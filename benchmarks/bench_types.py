@@ -27,8 +27,8 @@ from bccd_d2.data.type_crops import TypeCrops, cut_crop, middle, split_by_image
 from bccd_d2.engine.type_training import TypeTraining
 from bccd_d2.errors import run_command
 from bccd_d2.evaluation.cell_types import measure_types
-from bccd_d2.inference.finder import PredictionOptions
-from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER, find_model
+from bccd_d2.inference.model_files import WEIGHTS_FOLDER, find_model
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.io.images import read_image
 from bccd_d2.io.sources import ArraySource

@@ -5,7 +5,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from bccd_d2.config import get_bccd_cfg, load_config
-from bccd_d2.config_checks import check_config, class_weights, score_thresholds
+from bccd_d2.config.checks import check_config, class_weights, score_thresholds
 from bccd_d2.errors import InputError
 from tools.config_reference import keys, reference_page
 

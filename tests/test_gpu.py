@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bccd_d2.engine.trainer import BCCDTrainer
-from bccd_d2.inference.finder import PredictionOptions
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.synthetic import draw_smear
 from tests.engine.tiny import tiny_config, write_data

@@ -15,7 +15,7 @@ from bccd_d2.config import load_config
 from bccd_d2.conversion.box_files import read_voc
 from bccd_d2.conversion.pairs import find_pairs
 from bccd_d2.evaluation.matching import box_ious
-from bccd_d2.inference.model_zoo import SHIPPED_MODEL, WEIGHTS_FOLDER, shipped_model
+from bccd_d2.inference.model_files import SHIPPED_MODEL, WEIGHTS_FOLDER, shipped_model
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.modeling.weights import BCCDCheckpointer

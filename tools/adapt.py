@@ -23,7 +23,7 @@ from bccd_d2.engine.adapt import adapt
 from bccd_d2.engine.adapt_types import adapt_types
 from bccd_d2.errors import run_command
 from bccd_d2.inference.arguments import add_model_arguments, model_from
-from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER
+from bccd_d2.inference.model_files import WEIGHTS_FOLDER
 from bccd_d2.reporting.run_figures import save_figure
 from bccd_d2.reporting.type_figures import worst_cells
 

@@ -17,8 +17,8 @@ from bccd_d2.inference.app.sessions import Limits, Sessions
 from bccd_d2.inference.arguments import add_engine_argument, add_model_arguments, diameter, model_from
 from bccd_d2.inference.cell_types import CellTyper, find_classifiers
 from bccd_d2.inference.engines import load_predictor
-from bccd_d2.inference.finder import AUTO, PredictionOptions
-from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER
+from bccd_d2.inference.model_files import WEIGHTS_FOLDER
+from bccd_d2.inference.options import AUTO, PredictionOptions
 
 EXAMPLES = """examples:
   python tools/app.py                       # with the shipped model, on http://127.0.0.1:7860

@@ -18,7 +18,7 @@ The keys that this project adds to Detectron2's, or gives another default; Detec
 documentation. Set a key in a YAML file of `configs/`, or as `KEY VALUE` at the end of a command line. A key that does
 not exist, or that you set and that has no effect, is an error.
 
-*Made from the comments in `bccd_d2/config.py` by `python tools/config_reference.py`.*
+*Made from the comments in `bccd_d2/config/__init__.py` by `python tools/config_reference.py`.*
 """
 
 

@@ -25,7 +25,7 @@ from bccd_d2.files import read_lines
 from bccd_d2.inference.arguments import DEFAULT_SCORE_THRESHOLD, add_model_arguments, model_from
 from bccd_d2.inference.bioimageio_package import PackageTexts, export_package, read_citation
 from bccd_d2.inference.export import export_model
-from bccd_d2.inference.model_zoo import SHIPPED_LICENSE, WEIGHTS_FOLDER
+from bccd_d2.inference.model_files import SHIPPED_LICENSE, WEIGHTS_FOLDER
 from bccd_d2.io.find_images import find_images
 from bccd_d2.io.images import read_image
 

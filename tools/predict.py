@@ -29,7 +29,7 @@ from bccd_d2.inference.arguments import (
 from bccd_d2.inference.batch import known_diameters, prepare_job, run_job
 from bccd_d2.inference.collect import BatchSummary, collect
 from bccd_d2.inference.differential import as_text
-from bccd_d2.inference.model_zoo import WEIGHTS_FOLDER
+from bccd_d2.inference.model_files import WEIGHTS_FOLDER
 from bccd_d2.inference.quality import FLAGS
 from bccd_d2.inference.ray_engine import run_job_on_ray
 from bccd_d2.inference.smear_report import REPORT, read_fields, render_report

@@ -3,9 +3,8 @@
   python tools/visualize.py --config-file configs/mask_rcnn_R_18_FPN_lite.yaml --data-root datasets/bccd --output viz
   python tools/visualize.py --run output/model
 
-The data: step1_split_train, step2_reinhard_preview, step2_overlay_mask, step2_patch_preview, step2_aug_preview,
-step3_anchor_preview, step4_dataset_item_0. A run has also step5_train_loss, step5_metrics_bar, step6_success_cases and
-step6_failure_cases, and its metrics are printed.
+The data: training_images, stain_normalization, annotated_cells, training_crops, augmentations, anchors, dataset_item.
+A run has also training_loss, metrics, best_images and worst_images, and its metrics are printed.
 """
 
 from __future__ import annotations
@@ -57,8 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     config_file = options.config_file or options.run / "config.yaml"
     root = str(options.data_root) if options.data_root else None
     previews = DataPreviews(setup_config(config_file, options.options, root), options.image, options.seed)
-    for name, figure in tqdm(previews.figures(), desc="figures", total=7):
-        tqdm.write(str(save_figure(figure, output / f"{name}.png")))
+    for name, draw in tqdm(previews.figures().items(), desc="figures"):
+        tqdm.write(str(save_figure(draw(), output / f"{name}.png")))
     if options.run is not None:
         for name, figure in run_figures(options.run, parts):
             print(save_figure(figure, output / f"{name}.png"))

@@ -24,7 +24,7 @@ from bccd_d2.engine.setup import setup_config, start_run
 from bccd_d2.engine.trainer import BCCDTrainer
 from bccd_d2.errors import InputError
 from bccd_d2.files import replacing, write_json
-from bccd_d2.inference.model_zoo import ModelFiles
+from bccd_d2.inference.model_files import ModelFiles
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.modeling.weights import BCCDCheckpointer, load_weights, weights_errors
 from bccd_d2.structures.cell_size import annotated_diameter

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from bccd_d2.inference.engines import EAGER, ENGINES
-from bccd_d2.inference.finder import AUTO, DEFAULT_OPTIONS, PredictionOptions
-from bccd_d2.inference.model_zoo import SHIPPED_MODEL, ModelFiles, find_model
+from bccd_d2.inference.model_files import SHIPPED_MODEL, ModelFiles, find_model
+from bccd_d2.inference.options import AUTO, DEFAULT_OPTIONS, PredictionOptions
 from bccd_d2.inference.tta import TestTimeAugmentation
 from bccd_d2.io.images import MAX_PIXELS
 
@@ -40,7 +40,7 @@ def add_engine_argument(parser: ArgumentParser) -> None:
 
 
 def add_prediction_arguments(parser: ArgumentParser) -> None:
-    """Add what :class:`bccd_d2.inference.finder.PredictionOptions` holds."""
+    """Add what :class:`bccd_d2.inference.options.PredictionOptions` holds."""
     add, defaults = parser.add_argument_group("prediction").add_argument, DEFAULT_OPTIONS
     score_help = "leave out cells below this score (default %(default)s)"
     add("--score-threshold", type=float, default=DEFAULT_SCORE_THRESHOLD, metavar="S", help=score_help)

@@ -19,9 +19,10 @@ from torch.multiprocessing import ProcessRaisedException
 from bccd_d2.errors import InputError
 from bccd_d2.inference.cell_types import CellTyper, find_classifiers
 from bccd_d2.inference.engines import EAGER, load_predictor
-from bccd_d2.inference.finder import AUTO, CellFinder, PredictionOptions
+from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.magnification import DiameterEstimate, combine
-from bccd_d2.inference.model_zoo import ModelFiles
+from bccd_d2.inference.model_files import ModelFiles
+from bccd_d2.inference.options import AUTO, PredictionOptions
 from bccd_d2.inference.outputs import (
     BATCH_FILES,
     DIAMETERS,

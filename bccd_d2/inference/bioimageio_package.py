@@ -32,8 +32,8 @@ from bccd_d2.inference.export import (
     naming_untraceable,
     trace,
 )
-from bccd_d2.inference.finder import PredictionOptions
 from bccd_d2.inference.label_network import LabelNetwork
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.plain_ops import without_torchvision
 from bccd_d2.inference.predictor import BCCDPredictor
 

@@ -14,9 +14,10 @@ from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
 from bccd_d2.inference.export import export_model
 from bccd_d2.inference.exported import ExportedPredictor
-from bccd_d2.inference.finder import CellFinder, PredictionOptions
+from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.magnification import DiameterEstimate
-from bccd_d2.inference.model_zoo import ModelFiles
+from bccd_d2.inference.model_files import ModelFiles
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor, allow_detections
 from bccd_d2.io.sources import ArraySource
 

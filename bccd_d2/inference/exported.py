@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from bccd_d2.data.preprocessing import ColorNormalizer, ImagePreprocessor
 from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
 from bccd_d2.errors import InputError
-from bccd_d2.inference.finder import DEFAULT_OPTIONS, CellFinder, PredictionOptions, detections_in
+from bccd_d2.inference.finder import CellFinder, detections_in
+from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions
 from bccd_d2.structures.detections import Detections
 
 INPUT_NAME = "image"

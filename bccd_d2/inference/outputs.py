@@ -12,8 +12,8 @@ from typing import Any
 
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
-from bccd_d2.inference.finder import PredictionOptions
-from bccd_d2.inference.model_zoo import ModelFiles
+from bccd_d2.inference.model_files import ModelFiles
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.io.storage import Storage, fingerprint
 
 RECORDS = "records"

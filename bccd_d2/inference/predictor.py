@@ -20,7 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from bccd_d2.config import check_device, load_config
 from bccd_d2.data.preprocessing import ImagePreprocessor
 from bccd_d2.errors import InputError
-from bccd_d2.inference.finder import AUTO, CellFinder, PredictionOptions, detections_in
+from bccd_d2.inference.finder import CellFinder, detections_in
+from bccd_d2.inference.options import AUTO, PredictionOptions
 from bccd_d2.inference.tta import TestTimeAugmentation, predict_images
 from bccd_d2.modeling.roi_heads import keep_features_exact
 from bccd_d2.modeling.weights import load_weights

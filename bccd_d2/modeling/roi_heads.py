@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812  torch's own habit
 from torch.utils.hooks import RemovableHandle
 from torchvision.ops import nms
 
-from bccd_d2.config_checks import class_weights, score_thresholds
+from bccd_d2.config.checks import class_weights, score_thresholds
 from bccd_d2.errors import InputError
 from bccd_d2.modeling.partial_labels import join_unlabeled, mark_unlabeled, partial_labels
 from bccd_d2.modeling.suppression import MaskSuppression, build_mask_suppression

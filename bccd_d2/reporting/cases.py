@@ -124,8 +124,8 @@ def case_figures(parts: Sequence[EvaluatedPart]) -> Iterator[tuple[str, Figure]]
     if not ranked:
         return
     for name, title, chosen in (
-        ("step6_success_cases", "Best images by IoU", ranked[::-1][:IN_FIGURE]),
-        ("step6_failure_cases", "Worst images by IoU", ranked[:IN_FIGURE]),
+        ("best_images", "Best images by IoU", ranked[::-1][:IN_FIGURE]),
+        ("worst_images", "Worst images by IoU", ranked[:IN_FIGURE]),
     ):
         cases = [read_case(part, index) for _, part, index in chosen]
         yield name, case_grid(cases, f"{title}: {len(cases)} of {len(ranked)}")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.label_map import IGNORED_LABEL
 from bccd_d2.data.stain import StainTarget
-from bccd_d2.modeling.anchors import BestAnchors
+from bccd_d2.reporting.anchors import BestAnchors
 from bccd_d2.reporting.overlay import CLASS_COLORS
 
 # RGB; one colour per instance tells touching cells apart ("Set1" and "Dark2" of ColorBrewer).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from bccd_d2.data.preprocessing import resize_image, scaled_size
 from bccd_d2.data.stain import ReinhardNormalizer, StainStatistics
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
-from bccd_d2.modeling.anchors import best_anchors
 from bccd_d2.reporting import data_figures as figures
+from bccd_d2.reporting.anchors import best_anchors
 from bccd_d2.structures.dataset_files import PARTS, ROOT_SOURCE
 
 _GRID_IMAGES = 8
@@ -49,15 +49,17 @@ class DataPreviews:
             raise InputError(f"--image {image}: {self.name} has images 0 to {len(self.dicts) - 1}")
         self.record = self.dicts[image]
 
-    def figures(self) -> Iterator[tuple[str, Figure]]:
-        """Name and figure, one after the other."""
-        yield "step1_split_train", self.split()
-        yield "step2_reinhard_preview", self.reinhard()
-        yield "step2_overlay_mask", self.mask_overlay()
-        yield "step2_patch_preview", self.patches()
-        yield "step2_aug_preview", self.augmentations()
-        yield "step3_anchor_preview", self.anchors()
-        yield "step4_dataset_item_0", self.dataset_item()
+    def figures(self) -> dict[str, Callable[[], Figure]]:
+        """What draws each figure, by its name."""
+        return {
+            "training_images": self.split,
+            "stain_normalization": self.reinhard,
+            "annotated_cells": self.mask_overlay,
+            "training_crops": self.patches,
+            "augmentations": self.augmentations,
+            "anchors": self.anchors,
+            "dataset_item": self.dataset_item,
+        }
 
     def split(self) -> Figure:
         """Some training images with their cells, and the size of each part."""

@@ -60,7 +60,7 @@ def write_report(
     targets = [PAGE_FILE, METRICS_FILE, CELLS_FILE, TABLE_FILE]
     with staged_output(out, targets, overwrite=overwrite) as staging:
         figures = staging / FIGURE_FOLDER
-        save_figure(metrics_bar(parts), figures / "step5_metrics_bar.png")
+        save_figure(metrics_bar(parts), figures / "metrics.png")
         for name, drawn in case_figures(parts):
             save_figure(drawn, figures / f"{name}.png")
         charts: dict[str, list[tuple[str, str]]] = {key: [] for key in keys}

@@ -34,8 +34,8 @@ def run_figures(run: Path, parts: Sequence[EvaluatedPart]) -> Iterator[tuple[str
     log = run / "metrics.json"
     if log.is_file():
         validation = read_records(log, "validation/total_loss")
-        yield "step5_train_loss", training_loss(read_records(log, "total_loss"), validation)
-    yield "step5_metrics_bar", metrics_bar(parts)
+        yield "training_loss", training_loss(read_records(log, "total_loss"), validation)
+    yield "metrics", metrics_bar(parts)
     yield from case_figures(parts)
 
 

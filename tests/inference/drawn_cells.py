@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from bccd_d2.inference.finder import DEFAULT_OPTIONS, PredictionOptions
 from bccd_d2.inference.magnification import DiameterEstimate, Magnification
+from bccd_d2.inference.options import DEFAULT_OPTIONS, PredictionOptions
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.io.sources import ArraySource
 from bccd_d2.structures.cells import Cells

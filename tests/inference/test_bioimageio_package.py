@@ -9,7 +9,7 @@ import yaml
 from bccd_d2.errors import InputError
 from bccd_d2.inference import bioimageio_package
 from bccd_d2.inference.bioimageio_package import PackageTexts, export_package, read_citation
-from bccd_d2.inference.finder import PredictionOptions
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.synthetic import draw_smear
 from tests.conftest import REPOSITORY

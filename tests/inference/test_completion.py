@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bccd_d2.inference.completion import complete_annotations, find_unlabelled, outline_boxes
-from bccd_d2.inference.model_zoo import shipped_model
+from bccd_d2.inference.model_files import shipped_model
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.coco import read_coco

@@ -7,8 +7,8 @@ import pytest
 from bccd_d2.errors import InputError
 from bccd_d2.inference import engines
 from bccd_d2.inference.engines import exported_file, load_predictor
-from bccd_d2.inference.finder import PredictionOptions
-from bccd_d2.inference.model_zoo import ModelFiles
+from bccd_d2.inference.model_files import ModelFiles
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.synthetic import draw_smear
 from tests.inference.tiny_network import write_tiny_run
 from tools import predict

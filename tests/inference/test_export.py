@@ -8,7 +8,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference import export
 from bccd_d2.inference.export import BOX_TOLERANCE, MASK_TOLERANCE, SCORE_TOLERANCE, compare, export_model
 from bccd_d2.inference.exported import ExportedPredictor, NetworkOutput, open_network
-from bccd_d2.inference.finder import PredictionOptions
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.synthetic import draw_smear
 from tests.inference.tiny_network import CLASS_NAMES, write_tiny_run

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from bccd_d2.errors import InputError
 from bccd_d2.inference.collect import collect
-from bccd_d2.inference.finder import PredictionOptions
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.outputs import Outputs
 from bccd_d2.inference.predict_file import FilePredictor, OutputError
 from bccd_d2.io.find_images import find_images

@@ -11,7 +11,8 @@ from detectron2.modeling import build_model
 from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
 from bccd_d2.inference import finder
-from bccd_d2.inference.finder import PredictionOptions, TestTimeAugmentation
+from bccd_d2.inference.finder import TestTimeAugmentation
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor, CellModel, Network
 from bccd_d2.inference.tiling import plan_tiles
 from bccd_d2.io.images import open_source

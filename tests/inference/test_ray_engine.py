@@ -10,8 +10,8 @@ import pytest
 
 from bccd_d2.inference.batch import prepare_job, run_job
 from bccd_d2.inference.collect import collect
-from bccd_d2.inference.finder import PredictionOptions
-from bccd_d2.inference.model_zoo import ModelFiles
+from bccd_d2.inference.model_files import ModelFiles
+from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.ray_engine import run_job_on_ray
 from bccd_d2.synthetic import draw_smear
 from tests.inference.tiny_network import write_tiny_run

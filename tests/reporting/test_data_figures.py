@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from bccd_d2.config import get_bccd_cfg
-from bccd_d2.modeling.anchors import best_anchors
 from bccd_d2.reporting import data_figures as figures
+from bccd_d2.reporting.anchors import best_anchors
 
 IMAGE = np.full((60, 80, 3), (200, 150, 100), np.uint8)
 LABELS = np.zeros((60, 80, 2), np.uint16)

@@ -49,7 +49,7 @@ def test_all_files_are_there(out):
     names = {path.name for path in out.iterdir()}
     assert names == {"report.html", "metrics.json", "cells.csv", "results.md", "viz"}
     figures = {path.name for path in (out / "viz").iterdir()}
-    assert {"step5_metrics_bar.png", "step6_success_cases.png", "step6_failure_cases.png"} <= figures
+    assert {"metrics.png", "best_images.png", "worst_images.png"} <= figures
     assert {"precision_recall_val.png", "calibration_test.png", "confusion_val.png"} <= figures
     for name in figures:
         picture = cv2.imread(str(out / "viz" / name))

@@ -33,7 +33,7 @@ def test_a_short_run_has_two_images_of_each_source(run):
     for name, file in dataset_files(run.folder / "data").items():
         assert len(json.loads(file.read_text())["images"]) == 2, name
     assert set(dataset_files(run.folder / "data")) == set(dataset_files(run.root))
-    assert (run.folder / "viz" / "step5_metrics_bar.png").is_file()
+    assert (run.folder / "viz" / "metrics.png").is_file()
 
 
 def test_evaluation_alone_reports_every_source(run, tmp_path):
@@ -64,7 +64,7 @@ def test_a_run_is_evaluated_drawn_and_tuned_by_the_name_of_its_data_set(run, tmp
 
     capsys.readouterr()
     visualize.main(["--run", str(run.folder), "--output", str(tmp_path / "viz")])
-    assert cv2.imread(str(tmp_path / "viz" / "step1_split_train.png")) is not None
+    assert cv2.imread(str(tmp_path / "viz" / "training_images.png")) is not None
     assert part.replace("_", " ").capitalize() in capsys.readouterr().out
 
 

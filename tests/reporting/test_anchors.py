@@ -3,7 +3,7 @@ import pytest
 
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.errors import InputError
-from bccd_d2.modeling.anchors import best_anchors
+from bccd_d2.reporting.anchors import best_anchors
 
 
 def test_best_anchors_by_hand():

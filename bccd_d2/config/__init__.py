@@ -13,10 +13,10 @@ import yaml
 from detectron2.config import CfgNode as CN  # noqa: N817  Detectron2's own habit
 from detectron2.config import get_cfg
 
-from bccd_d2.config_checks import check_config, check_values
+from bccd_d2.config.checks import check_config, check_values
+from bccd_d2.config.normalization import apply_pixels
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_yaml, shipped_file
-from bccd_d2.pixels import apply_pixels
 
 _logger = logging.getLogger(__name__)
 
