@@ -22,6 +22,7 @@ BASE = [
     "matplotlib>=3.8",
     "jinja2>=3.1",
     "tqdm>=4.66",
+    "tabulate>=0.9",
     "fsspec>=2023.6",
 ]
 TRAIN = [
@@ -29,7 +30,6 @@ TRAIN = [
     "torchvision>=0.18",
     # The last release under MIT; its successor AlbumentationsX is AGPL.
     "albumentations==2.0.8",
-    "tabulate>=0.9",
     "timm>=1.0.9",
     "safetensors>=0.4",
     "shapely>=2",

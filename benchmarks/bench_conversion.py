@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
+from tabulate import tabulate
 from tqdm import tqdm
 
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
@@ -98,7 +99,7 @@ def check_identity(pair: ImageMaskPair, mask: NDArray[np.uint8]) -> None:
 def one_core(root: Path, pairs: list[ImageMaskPair]) -> None:
     """Print the table of times an image."""
     converter = ImageConverter(root)
-    rows: dict[str, list[float]] = {}
+    measured: dict[str, list[float]] = {}
     for pair in tqdm(pairs, unit="image", disable=None):
         mask = read_mask(pair.mask).astype(np.uint8, copy=False)
         check_identity(pair, mask)
@@ -110,14 +111,13 @@ def one_core(root: Path, pairs: list[ImageMaskPair]) -> None:
             "decoded mask to annotations: usual loop": partial(usual_loop, mask),
         }
         for name, function in work.items():
-            rows.setdefault(name, []).append(best_time(function))
-    mean = {name: float(np.mean(times)) for name, times in rows.items()}
+            measured.setdefault(name, []).append(best_time(function))
+    mean = {name: float(np.mean(times)) for name, times in measured.items()}
     decoding, loop = next(iter(mean.values())), list(mean.values())[-1]
     print(f"{len(pairs)} images, one core, run-length codes identical to the usual loop's")
-    print("| what | ms an image | relative to decoding | usual loop relative to it |")
-    print("|---|---|---|---|")
-    for name, seconds in mean.items():
-        print(f"| {name} | {1000 * seconds:.1f} | {seconds / decoding:.2f} | {loop / seconds:.1f} |")
+    rows = [[name, 1000 * seconds, seconds / decoding, loop / seconds] for name, seconds in mean.items()]
+    head = ["what", "ms per image", "relative to decoding", "usual loop relative to it"]
+    print(tabulate(rows, head, tablefmt="pipe", floatfmt=".2f"))
 
 
 def many_cores(root: Path, pairs: list[ImageMaskPair], most: int) -> None:

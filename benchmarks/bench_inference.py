@@ -41,6 +41,7 @@ import torchvision
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
 from numpy.typing import NDArray
+from tabulate import tabulate
 from tqdm import tqdm
 
 from bccd_d2.config import load_config
@@ -131,9 +132,9 @@ def models_table(smear: SyntheticSmear, rounds: int) -> None:
             works[f"{name}, cpu_mode {mode}"] = partial(predict, smear.image)
     seconds = interleaved(works, rounds)
     reference = seconds["torchvision maskrcnn_resnet50_fpn"]
-    print("\n| 1600x1200, 100 detections | s | CPU s | CPU time against torchvision |\n|---|---:|---:|---:|")
-    for name, (clock, cpu) in seconds.items():
-        print(f"| {name} | {clock:.2f} | {cpu:.2f} | {cpu / reference[1]:.2f} |")
+    rows = [[name, clock, cpu, cpu / reference[1]] for name, (clock, cpu) in seconds.items()]
+    head = ["1600x1200, 100 detections", "s", "CPU s", "CPU time against torchvision"]
+    print("\n" + tabulate(rows, head, tablefmt="pipe", floatfmt=".2f"))
 
 
 def stages_table(smear: SyntheticSmear, run: Path | None, device: str | None, rounds: int) -> None:
@@ -161,11 +162,9 @@ def stages_table(smear: SyntheticSmear, run: Path | None, device: str | None, ro
             rounds,
         )
     network = seconds["network"][1]
-    print(
-        f"\n| {run or 'default model'}, {len(found)} cells | s | CPU s | of the network's |\n|---|---:|---:|---:|"
-    )
-    for step, (clock, cpu) in seconds.items():
-        print(f"| {step} | {clock:.3f} | {cpu:.3f} | {100 * cpu / network:.1f} % |")
+    rows = [[step, clock, cpu, f"{cpu / network:.1%}"] for step, (clock, cpu) in seconds.items()]
+    head = [f"{run or 'default model'}, {len(found)} cells", "s", "CPU s", "of the network's"]
+    print("\n" + tabulate(rows, head, tablefmt="pipe", floatfmt=".3f"))
 
 
 def batches_table(
@@ -181,9 +180,8 @@ def batches_table(
         network([prepared] * size)  # its results are on the CPU: it waits for the device
 
     seconds = interleaved({str(size): partial(together, size) for size in sizes}, rounds)
-    print("\n| images together | s per image |\n|---:|---:|")
-    for name, (clock, _) in seconds.items():
-        print(f"| {name} | {clock / int(name):.4f} |")
+    rows = [[name, clock / int(name)] for name, (clock, _) in seconds.items()]
+    print("\n" + tabulate(rows, ["images together", "s per image"], tablefmt="pipe", floatfmt=".4f"))
 
 
 def write_slide(path: Path, side: int, smear: SyntheticSmear, empty: float) -> None:
@@ -260,13 +258,14 @@ def slide_table(
     print(
         f"\n{run or 'default model'}, tiles of {options.tile_size}, {100 * empty:.0f} % of the slide empty\n"
     )
-    print("| | s | s/megapixel | CPU s/megapixel |\n|---|---:|---:|---:|")
+    rows = []
     for name, times, megapixels in (
         ("image", images, smear.image.shape[0] * smear.image.shape[1] / 1e6),
         (f"{side}x{side}", slides, side * side / 1e6),
     ):
         clock, cpu = (statistics.mean(column) for column in zip(*times))
-        print(f"| {name} | {clock:.1f} | {clock / megapixels:.3f} | {cpu / megapixels:.3f} |")
+        rows.append([name, clock, clock / megapixels, cpu / megapixels])
+    print(tabulate(rows, ["", "s", "s/megapixel", "CPU s/megapixel"], tablefmt="pipe", floatfmt=".3f"))
     print(f"\n{found} cells on the slide; peak memory beyond the loaded model {memory:.2f} GB")
 
 

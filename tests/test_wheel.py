@@ -92,7 +92,7 @@ def test_a_missing_package_is_one_clear_line(site, tmp_path, name, missing, how)
 
 def test_converting_needs_no_more_than_the_base_installation(site, tmp_path):
     """Nor do auditing and evaluating; packages of the extra ``train`` and what comes with them are hidden."""
-    hidden = ("torch", "torchvision", "detectron2", "fvcore", "timm", "albumentations", "tabulate")
+    hidden = ("torch", "torchvision", "detectron2", "fvcore", "timm", "albumentations")
     tools = "from bccd_d2.tools import audit_dataset, convert_bccd, make_synthetic"
     code = f"import sys; sys.modules.update(dict.fromkeys({(*hidden, 'typing_extensions')})); {tools}"
     done = run(sys.executable, "-c", code, folder=tmp_path, site=site)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.config import CfgNode
 from numpy.typing import NDArray
+from tabulate import tabulate
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 from bccd_d2.commands import CommandParser
@@ -82,12 +83,15 @@ def main(arguments: list[str] | None = None) -> None:
         export_zip(options, cfg, model.weights, images, names)
     else:
         differences = export_model(cfg, model.weights, options.output, images)
-        print(
-            "| checked on | cells | largest difference of a box (px) | of a score | of a mask's probability |"
-        )
-        print("|---|---:|---:|---:|---:|")
-        for name, found in zip(names, differences):
-            print(f"| {name} | {found.expected} | {found.box:.5f} | {found.score:.1e} | {found.mask:.1e} |")
+        head = [
+            "checked on",
+            "cells",
+            "largest difference of a box (px)",
+            "of a score",
+            "of a mask's probability",
+        ]
+        rows = [[n, f.expected, f.box, f.score, f.mask] for n, f in zip(names, differences)]
+        print(tabulate(rows, head, tablefmt="pipe", floatfmt=("", "", ".5f", ".1e", ".1e")))
     print(f"\n{options.output}: {options.output.stat().st_size / 2**20:.0f} MB")
 
 
@@ -105,10 +109,8 @@ def export_zip(
     texts = PackageTexts(options.license or SHIPPED_LICENSE, authors, cite, text)
     threshold = DEFAULT_SCORE_THRESHOLD if options.score_threshold is None else options.score_threshold
     agreements = export_package(cfg, weights, options.output, texts, images, score_threshold=threshold)
-    print("| checked on | cells | pixels with the same label: TorchScript | ONNX |")
-    print("|---|---:|---:|---:|")
-    for name, found in zip(names, agreements):
-        print(f"| {name} | {found.cells} | {' | '.join(f'{equal:.4%}' for equal in found.equal.values())} |")
+    rows = [[n, f.cells, *map("{:.4%}".format, f.equal.values())] for n, f in zip(names, agreements)]
+    print(tabulate(rows, ["checked on", "cells", "pixels with the same label: TorchScript", "ONNX"], "pipe"))
 
 
 if __name__ == "__main__":

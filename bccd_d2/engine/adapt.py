@@ -15,6 +15,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling.backbone.resnet import ResNet
+from tabulate import tabulate
 
 from bccd_d2.config import load_config
 from bccd_d2.conversion.dataset_spec import DatasetSpec
@@ -26,7 +27,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.files import replacing, write_json
 from bccd_d2.inference.model_files import ModelFiles
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
-from bccd_d2.modeling.weights import BCCDCheckpointer, load_weights, weights_errors
+from bccd_d2.modeling.weights import BCCDCheckpointer, join_rows, load_weights, weights_errors
 from bccd_d2.structures.cell_size import annotated_diameter
 from bccd_d2.structures.dataset_files import annotation_file
 
@@ -56,8 +57,8 @@ class Adaptation:
         where = f"{self.held_back} held-back images"
         if not self.held_back:
             where = f"the {self.images} training images: too few to hold one back, so this flatters"
-        rows = [f"| {n} | {self.before[n] / 100:.3f} | {self.after[n] / 100:.3f} |" for n in METRICS]
-        return "\n".join([f"| {where} | before | after |", "|---|---|---|", *rows])
+        rows = [[name, self.before[name] / 100, self.after[name] / 100] for name in METRICS]
+        return tabulate(rows, [where, "before", "after"], tablefmt="pipe", floatfmt=".3f")
 
 
 class AdaptationTrainer(BCCDTrainer):
@@ -200,18 +201,17 @@ def join_heads(
     ``target`` are tensors of the shapes that are wanted, ``old`` and ``new`` the names of classes by index.
     """
     joined = dict(tensors)
-    for name, tensor in tensors.items():
-        if list(old) == list(new) or not any(part in name for part in _PER_CLASS):
+    for key, tensor in tensors.items():
+        if list(old) == list(new) or not any(part in key for part in _PER_CLASS):
             continue
-        per_class = tensor[:-1] if ".cls_score." in name else tensor  # the background's row is the last one
-        size = 4 if ".bbox_pred." in name else 1
+        per_class = tensor[:-1] if ".cls_score." in key else tensor  # the background's row is the last one
+        size = 4 if ".bbox_pred." in key else 1
         wanted = size * len(new) + len(tensor) - len(per_class)
-        if len(per_class) != size * len(old) or len(target[name]) != wanted:
+        if len(per_class) != size * len(old) or len(target[key]) != wanted:
             continue  # one for all classes
         rows = per_class.reshape(len(old), size, *tensor.shape[1:])
-        mean = rows.float().mean(0).to(rows.dtype)
-        chosen = torch.stack([rows[list(old).index(one)] if one in old else mean for one in new])
-        joined[name] = torch.cat([chosen.flatten(0, 1), tensor[len(per_class) :]])
+        chosen = join_rows(rows, [[index for index, one in enumerate(old) if one == name] for name in new])
+        joined[key] = torch.cat([chosen.flatten(0, 1), tensor[len(per_class) :]])
     return joined
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tabulate import tabulate
 
 from bccd_d2.data.type_crops import MARGIN, TypeCrops, cut_crop, middle, read_type_folders
 from bccd_d2.engine.type_training import TypeResult, TypeTraining, train_types
@@ -31,6 +32,7 @@ from bccd_d2.modeling.cell_types import (
     load_classifier,
     save_classifier,
 )
+from bccd_d2.modeling.weights import join_rows
 from bccd_d2.structures.cell_kinds import kind_of
 from bccd_d2.structures.names import match_images
 
@@ -55,20 +57,18 @@ class TypeAdaptation:
     def table(self) -> str:
         """The figures as a table in Markdown; a type that the start does not have counts as 0 in its macro F1."""
         number = self.after.confusion.sum(axis=1)
+        first, last = self.before, self.after
         rows = [
-            (title, f"{getattr(self.before, key):.3f}", getattr(self.after, key))
-            for title, key in (
-                ("accuracy", "accuracy"),
-                ("macro F1", "macro_f1"),
-                ("expected calibration error", "ece"),
-            )
+            ("accuracy", f"{first.accuracy:.3f}", last.accuracy),
+            ("macro F1", f"{first.macro_f1:.3f}", last.macro_f1),
+            ("expected calibration error", f"{first.ece:.3f}", last.ece),
         ]
         for index in np.flatnonzero(number).tolist():
             name = self.names[index]
-            before = f"{self.before.f1[index]:.3f}" if name in self.known else "no such type"
-            rows.append((f"F1 of {name} ({number[index]})", before, self.after.f1[index]))
-        lines = [f"| {title} | {before} | {after:.3f} |" for title, before, after in rows]
-        return "\n".join([f"| {number.sum()} held-back cells | before | after |", "|---|---|---|", *lines])
+            before = f"{first.f1[index]:.3f}" if name in self.known else "no such type"
+            rows.append((f"F1 of {name} ({number[index]})", before, last.f1[index]))
+        head = [f"{number.sum()} held-back cells", "before", "after"]
+        return tabulate(rows, head, tablefmt="pipe", floatfmt=".3f")
 
 
 def adapt_types(
@@ -297,7 +297,7 @@ def start_from(start: TypeClassifier, card: TypeCard) -> TypeClassifier:
     classifier.to(head.weight.device)
     with torch.no_grad():
         for new, old in ((classifier.head.weight, head.weight), (classifier.head.bias, head.bias)):
-            new.copy_(torch.stack([old[chosen].mean(0) if chosen else old.mean(0) for chosen in rows]))
+            new.copy_(join_rows(old, rows))
     return classifier
 
 

@@ -33,11 +33,6 @@ def in_words(value: Value, decimals: int = 3) -> str:
     return value if isinstance(value, str) else f"{value:.{decimals}f}"
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, ending with a line break."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)) + "\n"
-
-
 SIZE_NAMES = ("small", "medium", "large")
 CROWDING_NAMES = ("touching", "near", "apart")
 IOU_THRESHOLDS: NDArray[np.float64] = np.linspace(0.5, 0.95, 10)

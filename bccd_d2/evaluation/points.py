@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
+from tabulate import tabulate
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
-from bccd_d2.evaluation.options import ALL_CLASSES, NO_GROUND_TRUTH, Value, in_words, markdown_table
+from bccd_d2.evaluation.options import ALL_CLASSES, NO_GROUND_TRUTH, Value, in_words
 from bccd_d2.io.find_images import find_images
 from bccd_d2.io.images import read_image_size
 from bccd_d2.io.points import read_points as read_marked_points
@@ -96,7 +97,7 @@ def point_table(recalls: Mapping[str, PointRecall]) -> str:
     """Markdown, one row per class."""
     ordered = sorted(recalls.items(), key=lambda item: (item[0] != ALL_CLASSES, item[0]))
     rows = [(name, str(one.points), str(one.found), in_words(one.recall)) for name, one in ordered]
-    return markdown_table(("", "points", "found", "recall"), rows)
+    return tabulate(rows, ["", "points", "found", "recall"], tablefmt="pipe", disable_numparse=True)
 
 
 def _found(xy: NDArray[np.float64], cells: Cells) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ import torch
 import yaml
 from detectron2.config import CfgNode
 from numpy.typing import NDArray
+from tabulate import tabulate
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_yaml, replacing
@@ -256,10 +257,10 @@ def _readme(
     diameter, microns = cfg.INPUT.CELL_DIAMETER, cfg.INPUT.MICRONS_PER_PIXEL
     size = f"resize it so that a typical red cell is {diameter:g} px wide" if diameter else "do not resize it"
     pixel = f" (about {microns:g} µm per pixel)" if microns else ""
-    rows = "\n".join(
-        f"| {number} | {one.cells} | {one.equal[_TORCHSCRIPT]:.4%} | {one.equal[_ONNX]:.4%} |"
+    rows = [
+        [number, one.cells, f"{one.equal[_TORCHSCRIPT]:.4%}", f"{one.equal[_ONNX]:.4%}"]
         for number, one in enumerate(agreements, start=1)
-    )
+    ]
     # Links to other files of the repository lead nowhere here.
     card = re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", re.sub(r"^#", "##", card, flags=re.MULTILINE))
     return f"""# Blood cells in stained smears: label image
@@ -277,9 +278,7 @@ Finds {", ".join(class_names)} in photographs of stained blood smears.
 
 Share of the pixels that have the same label as with the PyTorch model, on the images that the package was checked on:
 
-| image | cells | TorchScript | ONNX |
-|---|---:|---:|---:|
-{rows}
+{tabulate(rows, ["image", "cells", "TorchScript", "ONNX"], tablefmt="pipe")}
 
 To validate on images of your own, resize them as above and compare the label image with outlines drawn by hand: at
 an intersection over union of 0.5, count the cells that are found, missed and added.

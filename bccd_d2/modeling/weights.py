@@ -198,3 +198,11 @@ def _without_constants(keys: Iterator[str] | Sequence[str]) -> list[str]:
 def _listed(names: Sequence[str]) -> str:
     rest = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def join_rows(rows: torch.Tensor, chosen: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Rows of a head for other classes: for each new one the mean of the old rows ``chosen``, of all where there is
+    none.
+    """
+    every = list(range(len(rows)))
+    return torch.stack([rows[list(one) or every].float().mean(0) for one in chosen]).to(rows.dtype)

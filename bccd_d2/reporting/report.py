@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from bccd_d2 import __version__
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import AveragePrecision
 from bccd_d2.evaluation.bootstrap import HEADLINE, Interval
 from bccd_d2.evaluation.error_bins import BORDER, CORRECT
 from bccd_d2.evaluation.evaluate import Evaluation
-from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, in_words, markdown_table
+from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, in_words
 from bccd_d2.files import staged_output
 from bccd_d2.reporting.cases import SHOWN, Shown, case_figures, shown_cases
 from bccd_d2.reporting.evaluation_figures import metrics_bar, part_figures
@@ -93,7 +95,10 @@ def results_markdown(parts: Sequence[EvaluatedPart], title: str) -> str:
         [name, *("" if i is None or i.low is None else f"{figure(i.low)} to {figure(i.high)}" for i in found)]
         for name, found in _headline_rows(parts)
     ]
-    blocks += ["95 % intervals over images (bootstrap):", markdown_table(["", *HEADLINE], rows)]
+    blocks += [
+        "95 % intervals over images (bootstrap):",
+        tabulate(rows, ["", *HEADLINE], tablefmt="pipe", disable_numparse=True),
+    ]
     return "\n\n".join(block.rstrip() for block in blocks) + "\n"
 
 
@@ -103,7 +108,7 @@ def headline_table(parts: Sequence[EvaluatedPart]) -> str:
         [name, *("" if i is None else in_words(i.value) for i in found)]
         for name, found in _headline_rows(parts)
     ]
-    return markdown_table(["", *HEADLINE], rows)
+    return tabulate(rows, ["", *HEADLINE], tablefmt="pipe", disable_numparse=True)
 
 
 def _headline_rows(parts: Sequence[EvaluatedPart]) -> list[tuple[str, list[Interval | None]]]:
@@ -140,7 +145,8 @@ def class_table(evaluation: Evaluation) -> str:
             ]
         )
     rows.append(["no cell", *[""] * (2 + len(figures)), *map(str, evaluation.confusion[-1][:-1]), ""])
-    return markdown_table(["", "cells", "predicted", *figures, *called, "not found"], rows)
+    head = ["", "cells", "predicted", *figures, *called, "not found"]
+    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True)
 
 
 def _with_interval(found: Interval, decimals: int) -> str:

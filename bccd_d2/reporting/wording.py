@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from tabulate import tabulate
+
 from bccd_d2.evaluation.bootstrap import Difference
 from bccd_d2.evaluation.error_bins import (
     BORDER,
@@ -20,7 +22,7 @@ from bccd_d2.evaluation.error_bins import (
     UNDER,
 )
 from bccd_d2.evaluation.evaluate import Evaluation
-from bccd_d2.evaluation.options import ALL_CLASSES, Value, markdown_table
+from bccd_d2.evaluation.options import ALL_CLASSES, Value
 from bccd_d2.reporting.pages import DASH, count, join, number
 from bccd_d2.reporting.sources import Source
 
@@ -224,7 +226,8 @@ def comparison_table(found: Mapping[str, Mapping[str, Difference]]) -> str:
             p_value = "" if one.p_value is None else f"{one.p_value:.3f}"
             title = name if region == "all" else f"{name}, {region}"
             rows.append([title, figure(one.a), figure(one.b), change, span, p_value, verdict(one)])
-    return markdown_table(["metric", "A", "B", "B - A", "95 % interval", "p", "verdict"], rows).rstrip()
+    head = ["metric", "A", "B", "B - A", "95 % interval", "p", "verdict"]
+    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True)
 
 
 def comparison_document(
