@@ -104,7 +104,7 @@ setup(
     package_dir={f"bccd_d2.{name.replace('/', '.')}": name for name in SHIPPED},
     package_data={"": ["*.yaml", "*.safetensors", "*.md"]} | {name: ["templates/*"] for name in PAGES},
     entry_points={
-        "console_scripts": [f"bccd-{name} = bccd_d2.commands:{name}" for name in COMMANDS],
+        "console_scripts": [f"bccd-{name} = bccd_d2.commands:main" for name in COMMANDS],
         "napari.manifest": ["bccd_d2 = bccd_d2:napari.yaml"],
     },
     install_requires=BASE,

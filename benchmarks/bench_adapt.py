@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from tabulate import tabulate
 
+from bccd_d2.commands import run_command
 from bccd_d2.conversion.box_files import read_voc
-from bccd_d2.errors import run_command
 from bccd_d2.files import write_json
 from bccd_d2.io.images import read_image, read_image_size
 from bccd_d2.structures.coco import read_coco

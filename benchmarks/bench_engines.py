@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from bccd_d2.errors import run_command
+from bccd_d2.commands import run_command
 from bccd_d2.inference.engines import EAGER, ENGINES, load_predictor
 from bccd_d2.inference.exported import ExportedPredictor
 from bccd_d2.inference.finder import CellFinder

@@ -33,12 +33,13 @@ from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from tqdm import tqdm
 
+from bccd_d2.commands import run_command
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.splits import SplitPlan
 from bccd_d2.engine.setup import setup_config
 from bccd_d2.engine.train_step import TrainStep
 from bccd_d2.engine.trainer import BCCDTrainer
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions

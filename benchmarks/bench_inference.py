@@ -44,8 +44,8 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
+from bccd_d2.commands import run_command
 from bccd_d2.config import load_config
-from bccd_d2.errors import run_command
 from bccd_d2.inference.engines import load_predictor
 from bccd_d2.inference.model_files import find_model
 from bccd_d2.inference.options import PredictionOptions

@@ -24,11 +24,12 @@ from detectron2.data import DatasetCatalog, DatasetMapper
 from tabulate import tabulate
 from tqdm import tqdm
 
+from bccd_d2.commands import run_command
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.loader import numpy_seeded
 from bccd_d2.data.registration import register_bccd
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.errors import InputError
 
 
 def base_config(crop: int, dataset: str) -> CfgNode:

@@ -20,7 +20,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from bccd_d2.errors import run_command
+from bccd_d2.commands import run_command
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions

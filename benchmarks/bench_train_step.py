@@ -36,8 +36,9 @@ from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
+from bccd_d2.commands import run_command
 from bccd_d2.config import load_config
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BASE = "Base-BCCD-MaskRCNN-FPN"

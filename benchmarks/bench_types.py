@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
+from bccd_d2.commands import run_command
 from bccd_d2.data.type_crops import TypeCrops, cut_crop, middle, split_by_image
 from bccd_d2.engine.type_training import TypeTraining
-from bccd_d2.errors import run_command
 from bccd_d2.evaluation.cell_types import measure_types
 from bccd_d2.inference.model_files import WEIGHTS_FOLDER, find_model
 from bccd_d2.inference.options import PredictionOptions

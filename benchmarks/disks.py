@@ -25,7 +25,8 @@ from typing import Any
 import soak
 from tabulate import tabulate
 
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.commands import run_command
+from bccd_d2.errors import InputError
 from bccd_d2.files import locked
 from bccd_d2.synthetic import SyntheticSet, write_synthetic_set
 

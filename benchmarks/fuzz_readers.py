@@ -37,7 +37,8 @@ from fuzz_targets import READERS, Reader
 from tabulate import tabulate
 from tqdm import tqdm
 
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.commands import run_command
+from bccd_d2.errors import InputError
 
 SECONDS = 10
 MEMORY = 3 * 2**30

@@ -15,7 +15,8 @@ import json
 import statistics
 from pathlib import Path
 
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.commands import run_command
+from bccd_d2.errors import InputError
 
 
 def median_of(records: list[dict[str, float]], key: str) -> float:

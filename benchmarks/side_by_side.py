@@ -36,7 +36,8 @@ from baselines.torchvision_method import TorchvisionMaskRCNN
 from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.commands import run_command
+from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
 from bccd_d2.structures.dataset_files import annotation_file
 

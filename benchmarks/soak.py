@@ -38,8 +38,8 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
+from bccd_d2.commands import run_command
 from bccd_d2.config import load_config
-from bccd_d2.errors import run_command
 from bccd_d2.files import read_json
 from bccd_d2.io.coco_images import check_file
 from bccd_d2.modeling.checkpoint_files import read_checkpoint

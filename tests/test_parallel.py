@@ -65,7 +65,7 @@ def test_no_workers() -> None:
 INTERRUPTED = """
 import time
 from bccd_d2.parallel import map_in_order
-from bccd_d2.errors import run_command
+from bccd_d2.commands import run_command
 
 
 def main():

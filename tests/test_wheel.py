@@ -84,7 +84,8 @@ def test_converting_training_and_evaluating_find_the_shipped_configurations(site
     ],
 )
 def test_a_missing_package_is_one_clear_line(site, tmp_path, name, missing, how):
-    code = f"import sys; sys.modules[{missing!r}] = None; import bccd_d2.commands; bccd_d2.commands.{name}()"
+    code = f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['bccd-{name}']; "
+    code += "import bccd_d2.commands; bccd_d2.commands.main()"
     done = run(sys.executable, "-c", code, folder=tmp_path, site=site)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: {missing} is not installed: {how}\n"

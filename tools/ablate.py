@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bccd_d2.commands import CommandParser
+from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.engine.ablation import (
     AblationPlan,
     ablation_table,
@@ -13,7 +13,6 @@ from bccd_d2.engine.ablation import (
     predict_laboratories,
     run_ablation,
 )
-from bccd_d2.errors import run_command
 from bccd_d2.files import replacing
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bccd_d2.commands import CommandParser
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.commands import CommandParser, refuse_to_replace, run_command
+from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.files import write_json
 from bccd_d2.inference.classical import RULE, SMOOTHING, otsu_watershed
@@ -51,8 +51,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Find the cells of every image of the part; all get its first category."""
     options = parse(arguments)
-    if options.output.exists() and not options.overwrite:
-        raise InputError(f"{options.output} exists; give --overwrite to replace it, or another --output")
+    refuse_to_replace(options.output, options.overwrite)
     truth = read_evaluation_set(dataset_file(options.data_root, options.part))
     rule = replace(RULE, min_area=options.min_area, cut=None if options.no_watershed else RULE.cut)
     entries: list[dict[str, Any]] = []

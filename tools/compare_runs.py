@@ -10,8 +10,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from bccd_d2.commands import CommandParser
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.commands import CommandParser, run_command
+from bccd_d2.errors import InputError
 from bccd_d2.evaluation.bootstrap import compare_runs
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import write_json

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.commands import CommandParser
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.commands import CommandParser, run_command
+from bccd_d2.errors import InputError
 from bccd_d2.files import write_json
 from bccd_d2.inference.arguments import add_model_arguments, model_from
 from bccd_d2.inference.completion import complete_annotations

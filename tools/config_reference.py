@@ -8,8 +8,7 @@ from pathlib import Path
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 from bccd_d2 import config
-from bccd_d2.commands import CommandParser
-from bccd_d2.errors import run_command
+from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.files import replacing
 
 HEADER = """# Configuration reference

@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from bccd_d2.commands import CommandParser
+from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.conversion.arguments import AUTO, add_conversion_arguments, add_workers, conversion_options
 from bccd_d2.conversion.box_classes import make_class_source
 from bccd_d2.conversion.convert import convert_dataset
@@ -16,7 +16,7 @@ from bccd_d2.conversion.import_annotations import convert_annotations
 from bccd_d2.conversion.importers import mask_folders, recognise
 from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.pairs import find_pairs, list_names
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.errors import InputError
 from bccd_d2.io.coco_images import check_file
 from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.dataset_files import PARTS

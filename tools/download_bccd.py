@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bccd_d2.commands import CommandParser
+from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.conversion.pairs import find_pairs
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.errors import InputError
 
 KAGGLE_HANDLE = "jeetblahiri/bccd-dataset-with-mask"
 EXPECTED_PAIRS = {"train": 1169, "test": 159}

@@ -11,8 +11,8 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from bccd_d2.commands import CommandParser
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.commands import CommandParser, refuse_to_replace, run_command
+from bccd_d2.errors import InputError
 from bccd_d2.evaluation.external import read_predictions
 from bccd_d2.evaluation.points import images_as_truth, point_recall, point_table, read_points
 from bccd_d2.files import write_json
@@ -81,8 +81,7 @@ def evaluate_points(args: argparse.Namespace) -> None:
     print(f"\n{len(points)} images with points\n\n{point_table(recalls)}")
     if args.output is not None:
         file = args.output / "points.json"
-        if file.exists() and not args.overwrite:
-            raise InputError(f"{file} exists; give --overwrite to replace it, or another --output")
+        refuse_to_replace(file, args.overwrite)
         write_json(file, {name: asdict(one) for name, one in recalls.items()}, indent=2)
 
 

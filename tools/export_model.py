@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
-from bccd_d2.commands import CommandParser
+from bccd_d2.commands import CommandParser, refuse_to_replace, run_command
 from bccd_d2.config import load_config
-from bccd_d2.errors import InputError, run_command
 from bccd_d2.files import read_lines
-from bccd_d2.inference.arguments import DEFAULT_SCORE_THRESHOLD, add_model_arguments, model_from
+from bccd_d2.inference.arguments import add_model_arguments, model_from
 from bccd_d2.inference.bioimageio_package import PackageTexts, export_package, read_citation
 from bccd_d2.inference.export import export_model
 from bccd_d2.inference.model_files import SHIPPED_LICENSE, WEIGHTS_FOLDER
+from bccd_d2.inference.options import DEFAULT_SCORE_THRESHOLD
 from bccd_d2.io.find_images import find_images
 from bccd_d2.io.images import read_image
 
@@ -72,8 +72,7 @@ def is_shipped(options: argparse.Namespace) -> bool:
 def main(arguments: list[str] | None = None) -> None:
     """Export, and print how far file and model agree."""
     options = parse(arguments)
-    if options.output.exists() and not options.overwrite:
-        raise InputError(f"{options.output} exists; give --overwrite to replace it, or another --output")
+    refuse_to_replace(options.output, options.overwrite)
     model = model_from(options)
     cfg = load_config(model.config)
     named = find_images(options.check) if options.check else []

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bccd_d2.commands import CommandParser
+from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.stain import ReinhardNormalizer, median_target
-from bccd_d2.errors import run_command
 from bccd_d2.files import replacing
 from bccd_d2.io.find_images import find_images
 from bccd_d2.io.images import read_image

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bccd_d2 import installation
-from bccd_d2.errors import run_command
+from bccd_d2.commands import run_command
 
 
 def main(arguments: list[str] | None = None) -> None:

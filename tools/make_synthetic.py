@@ -8,8 +8,7 @@ from pathlib import Path
 
 import cv2
 
-from bccd_d2.commands import CommandParser
-from bccd_d2.errors import run_command
+from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.synthetic.files import EXTRAS, TEST_FRACTION, SyntheticSet, write_synthetic_set
 from bccd_d2.synthetic.slide import CELL_DIAMETER
 

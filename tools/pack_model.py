@@ -13,9 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
-from bccd_d2.commands import CommandParser
+from bccd_d2.commands import CommandParser, refuse_to_replace, run_command
 from bccd_d2.config import load_config
-from bccd_d2.errors import InputError, run_command
 from bccd_d2.modeling.weights import pack_model
 
 
@@ -33,8 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="win over the run's configuration")
     options = parser.parse_args(arguments)
     path = options.output / f"{options.name}.safetensors"
-    if path.exists() and not options.overwrite:
-        raise InputError(f"{path} exists; give --overwrite to replace it, or another --name")
+    refuse_to_replace(path, options.overwrite, "--name")
     cfg = load_config(options.run[0] / "config.yaml", options.options)
     weights = options.weights or [str(run / "model_final.pth") for run in options.run]
     digest = pack_model(cfg, weights, options.output, options.name, options.note)

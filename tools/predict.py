@@ -14,9 +14,9 @@ import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are impo
 
 import torch  # isort: skip
 
-from bccd_d2.commands import CommandParser
+from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.config import check_device
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.errors import InputError
 from bccd_d2.inference.arguments import (
     add_engine_argument,
     add_model_arguments,

@@ -19,11 +19,11 @@ from detectron2.engine import default_argument_parser
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 
+from bccd_d2.commands import as_called, run_command
 from bccd_d2.engine.launch import launch
 from bccd_d2.engine.run_folder import record_run, refuse_mixing, run_folder
 from bccd_d2.engine.setup import output_folder, setup_config, start_run
 from bccd_d2.engine.trainer import BCCDTrainer
-from bccd_d2.errors import as_called, run_command
 from bccd_d2.modeling.weights import load_weights
 from bccd_d2.reporting.report import report_run
 from bccd_d2.reporting.run_figures import draw_run

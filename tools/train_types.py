@@ -16,10 +16,10 @@ import yaml
 from matplotlib.figure import Figure
 
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
-from bccd_d2.commands import CommandParser
+from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.data.type_crops import middle
 from bccd_d2.engine.type_training import TypeResult, TypeTraining, train_types
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.errors import InputError
 from bccd_d2.files import shipped_file
 from bccd_d2.modeling.cell_types import fetch_imagenet_weights, save_classifier
 from bccd_d2.reporting.run_figures import save_figure

@@ -14,10 +14,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
-from bccd_d2.commands import CommandParser
+from bccd_d2.commands import CommandParser, refuse_to_replace, run_command
 from bccd_d2.config import load_config
 from bccd_d2.engine.thresholds import MASK_SUPPRESSIONS, Tuning, read_validation, render, tune
-from bccd_d2.errors import InputError, run_command
 from bccd_d2.evaluation.options import NO_GROUND_TRUTH, EvaluationOptions
 from bccd_d2.files import replacing
 
@@ -57,8 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the predictions, choose, write."""
     options = parse(arguments)
     output = options.output or options.run / "thresholds.yaml"
-    if output.exists() and not options.overwrite:
-        raise InputError(f"{output} exists; give --overwrite to replace it, or another --output")
+    refuse_to_replace(output, options.overwrite)
     cfg = load_config(options.run / "config.yaml")
     dataset = read_validation(
         cfg, options.run, options.dataset, options.predictions, untouched_masks=options.mask_nms

@@ -17,9 +17,8 @@ import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 # isort: split
 from tqdm import tqdm
 
-from bccd_d2.commands import CommandParser
+from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.engine.setup import setup_config
-from bccd_d2.errors import run_command
 from bccd_d2.reporting.previews import DataPreviews
 from bccd_d2.reporting.report import headline_table
 from bccd_d2.reporting.run_figures import run_figures, save_figure

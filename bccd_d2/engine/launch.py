@@ -19,7 +19,8 @@ from detectron2.utils import comm
 from torch import distributed
 from torch import multiprocessing as mp
 
-from bccd_d2.errors import InputError, run_command
+from bccd_d2.commands import run_command
+from bccd_d2.errors import InputError
 from bccd_d2.system import pass_on, receive_stop_signals, restore_signals
 
 

@@ -8,11 +8,9 @@ from typing import Literal
 
 from bccd_d2.inference.engines import EAGER, ENGINES
 from bccd_d2.inference.model_files import SHIPPED_MODEL, ModelFiles, find_model
-from bccd_d2.inference.options import AUTO, DEFAULT_OPTIONS, PredictionOptions
+from bccd_d2.inference.options import AUTO, DEFAULT_OPTIONS, DEFAULT_SCORE_THRESHOLD, PredictionOptions
 from bccd_d2.inference.tta import TestTimeAugmentation
 from bccd_d2.io.images import MAX_PIXELS
-
-DEFAULT_SCORE_THRESHOLD = 0.5
 
 
 def add_model_arguments(parser: ArgumentParser, device: bool = True) -> None:

@@ -9,6 +9,8 @@ from typing import Literal
 from bccd_d2.errors import InputError
 from bccd_d2.inference.tta import TestTimeAugmentation
 
+DEFAULT_SCORE_THRESHOLD = 0.5
+"""Of the commands, the page and the plugin: what people are shown."""
 AUTO: Literal["auto"] = "auto"
 """As a diameter: estimate it."""
 

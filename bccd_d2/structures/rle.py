@@ -19,7 +19,7 @@ from bccd_d2.errors import InputError
 
 FIRST_CHARACTER = 48
 MORE, SIGN, BITS = 0x20, 0x10, 5
-MAX_PIXELS = 2**28
+MAX_ARRAY_PIXELS = 2**28
 """An array of more pixels, on the word of a file, is taken for a mistake: 268 million, or a slide of 16384x16384."""
 MAX_CHARACTERS = 8  # a number of eight characters counts up to 2^40 pixels
 FAR = 4  # polygon coordinates further out than this many image sides are taken for a mistake
@@ -135,7 +135,7 @@ def run_lengths(segmentation: Mapping[str, Any]) -> NDArray[np.int64]:
 
 def decode_rle(segmentation: Mapping[str, Any]) -> NDArray[np.uint8]:
     """Rasterise an RLE to uint8 (height, width), 1 inside. Raises InputError as :func:`run_lengths`, and above
-    :data:`MAX_PIXELS`.
+    :data:`MAX_ARRAY_PIXELS`.
     """
     lengths = run_lengths(segmentation)
     require_size(*segmentation["size"])
@@ -145,9 +145,9 @@ def decode_rle(segmentation: Mapping[str, Any]) -> NDArray[np.uint8]:
 
 
 def require_size(height: int, width: int) -> None:
-    """Raise InputError for an array of more than :data:`MAX_PIXELS`."""
-    if height * width > MAX_PIXELS:
-        raise InputError(f"{width}x{height} pixels at once, more than the limit of {MAX_PIXELS}")
+    """Raise InputError for an array of more than :data:`MAX_ARRAY_PIXELS`."""
+    if height * width > MAX_ARRAY_PIXELS:
+        raise InputError(f"{width}x{height} pixels at once, more than the limit of {MAX_ARRAY_PIXELS}")
 
 
 def _decompress(counts: str | bytes) -> NDArray[np.int64]:

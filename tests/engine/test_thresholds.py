@@ -7,10 +7,10 @@ import pycocotools.mask
 import pytest
 import yaml
 
+from bccd_d2.commands import run_command
 from bccd_d2.config import load_config
 from bccd_d2.config.checks import score_thresholds
 from bccd_d2.engine.thresholds import tune
-from bccd_d2.errors import run_command
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.modeling.suppression import MaskSuppression

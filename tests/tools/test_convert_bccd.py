@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bccd_d2.commands import run_command
 from bccd_d2.conversion.splits import read_splits
-from bccd_d2.errors import run_command
 from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.dataset_files import PARTS, annotation_file
 from tests.conversion.drawn import KAGGLE_TRAIN, draw_image, draw_mask, write, write_pairs

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from bccd_d2.errors import run_command
+from bccd_d2.commands import run_command
 from bccd_d2.inference.writers import FORMATS, format_files
 from bccd_d2.synthetic import draw_smear
 from tests.conftest import REPOSITORY

@@ -21,6 +21,7 @@ from bccd_d2.conversion.importers.common import (
     ring,
 )
 from bccd_d2.errors import InputError
+from bccd_d2.structures.rle import require_size
 
 
 def read_cvat_file(path: Path, images: ImageFiles, result: Imported) -> Iterator[ImportedImage]:
@@ -67,7 +68,8 @@ def _cell(shape: Element) -> ImportedCell | None:
     elif shape.tag == "mask":
         lengths = [int(length) for length in shape.attrib["rle"].split(",")]
         height, width = int(side("height")), int(side("width"))
-        if min(lengths) < 0 or sum(lengths) != height * width or height * width > 2**28:
+        require_size(height, width)
+        if min(lengths) < 0 or sum(lengths) != height * width:
             raise InputError(f"mask of {sum(lengths)} pixels, expected {height} x {width}")
         inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width)
         cell.mask = (inside, (int(side("left")), int(side("top"))))

@@ -23,9 +23,9 @@ from bccd_d2.conversion.importers.common import (
 from bccd_d2.conversion.pairs import IMAGE_SUFFIXES
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_json
+from bccd_d2.structures.rle import require_size
 
 KINDS = ("polygonlabels", "ellipselabels", "brushlabels", "rectanglelabels")
-MAX_PIXELS = 2**28
 
 
 def read_label_studio_file(path: Path, images: ImageFiles, result: Imported) -> Iterator[ImportedImage]:
@@ -120,8 +120,7 @@ def decode_brush(packed: Any, height: int, width: int) -> NDArray[np.bool_]:
     length (2), the length minus 1, and the value, once for a run or else as often as the length says. Raises
     InputError for a stream of another length.
     """
-    if height * width > MAX_PIXELS:
-        raise InputError(f"brush in an image of {width}x{height} pixels, expected at most {MAX_PIXELS}")
+    require_size(height, width)
     bits = "".join(f"{byte:08b}" for byte in bytes(packed))
     position = 0
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from bccd_d2.errors import InputError
 from bccd_d2.inference.cell_types import CellTyper, CellTypes, red_cell_diameter
 from bccd_d2.inference.finder import CellFinder, Progress
+from bccd_d2.inference.options import DEFAULT_SCORE_THRESHOLD
 from bccd_d2.inference.predict_file import predict_image
 from bccd_d2.inference.quality import FLAGS, Quality
 from bccd_d2.inference.results import ImageResult
@@ -30,7 +31,6 @@ from bccd_d2.structures.rle import as_rle
 
 LOWEST_THRESHOLD = 0.05
 """The predictor's own threshold should be this: the page's slider moves without the network then."""
-DEFAULT_THRESHOLD = 0.5
 
 _PICTURE_SIDE, _THUMBNAIL_SIDE = 4096, 240
 _MOST_CORNERS = 20_000
@@ -43,7 +43,7 @@ _CLOSED = ArraySource(np.zeros((1, 1, 3), np.uint8))
 class CellFilter:
     """Which cells count; cells that a visitor has corrected do so in any case."""
 
-    score: float = DEFAULT_THRESHOLD  # the lowest
+    score: float = DEFAULT_SCORE_THRESHOLD  # the lowest
     smallest: float = 0.0  # diameter of a disc of the same area
     largest: float = math.inf
     microns: bool = False  # whether the diameters are in microns and not in pixels
@@ -264,7 +264,7 @@ class Field:
                 jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
                 self.jpeg(kind).write_bytes(jpeg.tobytes())
             result = predict_image(source, self.name, predictor, progress=progress, typer=typer)
-            sure = result.cells[result.cells.scores >= DEFAULT_THRESHOLD]
+            sure = result.cells[result.cells.scores >= DEFAULT_SCORE_THRESHOLD]
             self.quality = replace(result, cells=sure, types=None).quality
             self.found = FoundCells.of(result)
 

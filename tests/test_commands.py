@@ -1,6 +1,7 @@
 import pytest
 
-from bccd_d2.errors import InputError, as_called, run_command
+from bccd_d2.commands import as_called, run_command
+from bccd_d2.errors import InputError
 
 
 def raising(error: BaseException):
