@@ -108,9 +108,7 @@ def test_a_signal_is_delivered_when_the_block_ends():
 
 
 def test_a_console_without_the_letters_of_a_name_ends_no_command():
-    code = (
-        "from bccd_d2.commands import run_command; run_command(lambda: print('Blutausstrich \\N{MICRO SIGN}m'))"
-    )
+    code = "from bccd_d2.commands import run_command; run_command(lambda: print('Blutausstrich \\N{MICRO SIGN}m'))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

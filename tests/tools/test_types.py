@@ -10,9 +10,9 @@ import pytest
 import yaml
 from roifile import roiread
 
+from bccd_d2.commands import run_command
 from bccd_d2.conversion.importers.outlines import read_outlines
 from bccd_d2.engine import type_training
-from bccd_d2.commands import run_command
 from tests.conftest import REPOSITORY
 from tests.inference.tiny_network import write_tiny_run
 
