@@ -7,7 +7,7 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,39 +87,27 @@ class ImageInstances:
         layers = [np.zeros((height, width), np.uint16)]
         frame = (x, y, x + width, y + height)
         least = min_visible * self.areas
-        for index, shown, rows, columns in _shown(self.cells, frame):
+        for index, shown, place in self.cells.parts(frame):
             if np.count_nonzero(shown) >= least[index]:
-                _draw(layers, shown, rows, columns, index + 1)
+                _draw(layers, shown, place, index + 1)
         # Of regions to ignore every pixel counts, however few are left.
-        for _, shown, rows, columns in _shown(self.ignored, frame):
-            _draw(layers, shown, rows, columns, IGNORED_LABEL)
+        for _, shown, place in self.ignored.parts(frame):
+            _draw(layers, shown, place, IGNORED_LABEL)
         return np.stack(layers, axis=-1)
 
 
-def _shown(
-    cells: Cells, frame: tuple[int, int, int, int]
-) -> Iterator[tuple[int, NDArray[np.bool_], slice, slice]]:
-    """Index of each cell that has pixels in ``frame`` (xyxy), these pixels, and their rows and columns in the frame."""
-    low, high = np.maximum(cells.windows[:, :2], frame[:2]), np.minimum(cells.windows[:, 2:], frame[2:])
-    for index in np.flatnonzero((high > low).all(axis=1)).tolist():
-        (x0, y0), (x1, y1), (left, top) = low[index], high[index], cells.windows[index, :2]
-        shown = cells.masks[index][y0 - top : y1 - top, x0 - left : x1 - left]
-        if shown.any():
-            yield index, shown, slice(y0 - frame[1], y1 - frame[1]), slice(x0 - frame[0], x1 - frame[0])
-
-
 def _draw(
-    layers: list[NDArray[np.uint16]], shown: NDArray[np.bool_], rows: slice, columns: slice, label: int
+    layers: list[NDArray[np.uint16]], shown: NDArray[np.bool_], place: tuple[slice, slice], label: int
 ) -> None:
     """Draw a mask as a whole into the first layer where it hides no other, which may be a new one."""
     for layer in layers:
-        there = layer[rows, columns][shown]
+        there = layer[place][shown]
         if ((there == 0) | (there == label)).all():
             break
     else:
         layer = np.zeros_like(layers[0])
         layers.append(layer)
-    layer[rows, columns][shown] = label
+    layer[place][shown] = label
 
 
 def _box_area(annotation: Mapping[str, Any], without: float) -> float:

@@ -85,16 +85,9 @@ def _others_around(cells: Cells, index: int, margin: int) -> tuple[NDArray[np.bo
     x0, y0 = np.maximum(cells.windows[index, :2] - margin, 0)
     x1, y1 = np.minimum(cells.windows[index, 2:] + margin, [cells.width, cells.height])
     others = np.zeros((y1 - y0, x1 - x0), bool)
-    low = np.maximum(cells.windows[:, :2], [x0, y0])
-    high = np.minimum(cells.windows[:, 2:], [x1, y1])
-    for other in np.flatnonzero((high > low).all(axis=1)).tolist():
+    for other, part, place in cells.parts((x0, y0, x1, y1)):
         if other != index:
-            (left, top), (right, bottom) = low[other], high[other]
-            origin = cells.windows[other, :2]
-            part = cells.masks[other][
-                top - origin[1] : bottom - origin[1], left - origin[0] : right - origin[0]
-            ]
-            others[top - y0 : bottom - y0, left - x0 : right - x0] |= part
+            others[place] |= part
     return others, (int(x0), int(y0))
 
 

@@ -221,14 +221,10 @@ def _compare(a: Cells, tile_a: Tile, b: Cells, tile_b: Tile) -> Iterator[tuple[i
 
 def _areas_in(cells: Cells, rectangle: tuple[int, int, int, int]) -> NDArray[np.int64]:
     """(N,) pixels of each mask inside a rectangle of the image."""
-    x0, y0, x1, y1 = rectangle
-    return np.array(
-        [
-            np.count_nonzero(mask[max(0, y0 - top) : max(0, y1 - top), max(0, x0 - left) : max(0, x1 - left)])
-            for mask, (left, top, _, _) in zip(cells.masks, cells.windows)
-        ],
-        np.int64,
-    )
+    areas = np.zeros(len(cells), np.int64)
+    for index, part, _ in cells.parts(rectangle):
+        areas[index] = np.count_nonzero(part)
+    return areas
 
 
 def _join(cells: Cells, links: Sequence[tuple[int, int]]) -> Cells:

@@ -45,13 +45,9 @@ class MaskSuppression:
 
 
 def _shared_pixels(cells: Cells, i: int, j: int) -> int:
-    x0, y0 = np.maximum(cells.windows[i, :2], cells.windows[j, :2]).tolist()
-    x1, y1 = np.minimum(cells.windows[i, 2:], cells.windows[j, 2:]).tolist()
-    parts = []
-    for k in (i, j):
-        left, top = cells.windows[k, :2].tolist()
-        parts.append(cells.masks[k][y0 - top : y1 - top, x0 - left : x1 - left])
-    return int(np.count_nonzero(parts[0] & parts[1]))
+    a, b = cells.windows[i], cells.windows[j]
+    frame = (*np.maximum(a[:2], b[:2]).tolist(), *np.minimum(a[2:], b[2:]).tolist())
+    return int(np.count_nonzero(cells.part(i, frame) & cells.part(j, frame)))
 
 
 def build_mask_suppression(cfg: CfgNode) -> MaskSuppression | None:

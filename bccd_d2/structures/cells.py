@@ -4,7 +4,7 @@ masks and half a megabyte so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,6 +165,23 @@ class Cells:
         mask[y0:y1, x0:x1] = self.masks[index]
         return mask
 
+    def part(self, index: int, frame: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+        """What a mask has in a frame, xyxy in the image, inside its window; a view."""
+        (x0, y0, x1, y1), (left, top) = frame, self.windows[index, :2]
+        return self.masks[index][y0 - top : y1 - top, x0 - left : x1 - left]
+
+    def parts(
+        self, frame: tuple[int, int, int, int]
+    ) -> Iterator[tuple[int, NDArray[np.bool_], tuple[slice, slice]]]:
+        """Index of each cell whose window reaches into a frame, xyxy in the image, what its mask has there, and the
+        rows and columns of that in the frame.
+        """
+        low, high = np.maximum(self.windows[:, :2], frame[:2]), np.minimum(self.windows[:, 2:], frame[2:])
+        for index in np.flatnonzero((high > low).all(axis=1)).tolist():
+            (x0, y0), (x1, y1) = low[index].tolist(), high[index].tolist()
+            place = slice(y0 - frame[1], y1 - frame[1]), slice(x0 - frame[0], x1 - frame[0])
+            yield index, self.part(index, (x0, y0, x1, y1)), place
+
     def label_image(self) -> NDArray[np.int32]:
         """(height, width) int32, cell i as i + 1; where cells overlap, the one with the better score is on top."""
         labels = np.zeros((self.height, self.width), np.int32)
@@ -186,11 +203,8 @@ class Cells:
         low = np.maximum(self.windows[:, None, :2], other.windows[None, :, :2])
         high = np.minimum(self.windows[:, None, 2:], other.windows[None, :, 2:])
         for i, j in np.argwhere((high > low).all(axis=2)):
-            (x0, y0), (x1, y1) = low[i, j], high[i, j]
-            shared[i, j] = np.count_nonzero(
-                _part(self.masks[i], self.windows[i], x0, y0, x1, y1)
-                & _part(other.masks[j], other.windows[j], x0, y0, x1, y1)
-            )
+            frame = (*low[i, j], *high[i, j])
+            shared[i, j] = np.count_nonzero(self.part(i, frame) & other.part(j, frame))
         return shared
 
     def ious(self, other: Cells) -> NDArray[np.float64]:
@@ -212,12 +226,6 @@ def concatenate(parts: Sequence[Cells]) -> Cells:
         np.concatenate([part.classes for part in parts]),
         np.concatenate([part.scores for part in parts]),
     )
-
-
-def _part(
-    mask: NDArray[np.bool_], window: NDArray[np.int64], x0: int, y0: int, x1: int, y1: int
-) -> NDArray[np.bool_]:
-    return mask[y0 - window[1] : y1 - window[1], x0 - window[0] : x1 - window[0]]
 
 
 def _rle_in_image(mask: NDArray[np.bool_], x0: int, y0: int, height: int, width: int) -> dict[str, Any]:

@@ -89,16 +89,12 @@ def instance_colors(cells: Cells) -> NDArray[np.uint8]:
 
 def _bands(cells: Cells) -> Iterator[tuple[int, NDArray[np.int32]]]:
     """First row and (TILE or fewer, width) labels of each band of the image, so that only one is in memory."""
-    top, bottom = cells.windows[:, 1], cells.windows[:, 3]
     order = np.argsort(cells.scores, kind="stable")
+    cells = cells[order]
     for row in range(0, cells.height, TILE):
-        height = min(TILE, cells.height - row)
-        labels = np.zeros((height, cells.width), np.int32)
-        for index in order[(bottom > row)[order] & (top < row + height)[order]]:
-            x0, y0, x1, y1 = cells.windows[index]
-            first, last = max(y0, row), min(y1, row + height)
-            part = cells.masks[index][first - y0 : last - y0]
-            labels[first - row : last - row, x0:x1][part] = index + 1
+        labels = np.zeros((min(TILE, cells.height - row), cells.width), np.int32)
+        for rank, part, place in cells.parts((0, row, cells.width, row + len(labels))):
+            labels[place][part] = order[rank] + 1
         yield row, labels
 
 
