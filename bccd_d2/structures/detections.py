@@ -66,12 +66,14 @@ class Detections:
         """Mask probabilities of one cell, as Detectron2's ``paste_masks_in_image`` samples them: float32 of the
         shape of ``window`` (``x0, y0, x1, y1`` in pixels of the image), 0 far outside the box.
 
-        Bilinear sampling is one product of matrices for the rows and one for the columns.
+        Where the box ends in the outermost pixel of the image the mask goes on: Detectron2's falls to 0 there, and
+        leaves a line of background between the border and the cells that it cuts. Bilinear sampling is one product of
+        matrices for the rows and one for the columns.
         """
         x0, y0, x1, y1 = self.boxes[index]
         mask = self.masks[index]
-        rows = _interpolation(window[1], window[3], y0, y1, mask.shape[0])
-        columns = _interpolation(window[0], window[2], x0, x1, mask.shape[1])
+        rows = _interpolation(window[1], window[3], y0, y1, mask.shape[0], self.height)
+        columns = _interpolation(window[0], window[2], x0, x1, mask.shape[1], self.width)
         return np.asarray(rows @ mask @ columns.T, np.float32)
 
     def paste(self) -> Cells:
@@ -88,11 +90,17 @@ class Detections:
         )
 
 
-def _interpolation(start: int, stop: int, low: float, high: float, size: int) -> NDArray[np.float32]:
+def _interpolation(
+    start: int, stop: int, low: float, high: float, size: int, length: int
+) -> NDArray[np.float32]:
     """(stop - start, size) float32: the weight of each of ``size`` samples between ``low`` and ``high`` at each
-    pixel.
+    pixel of a line of ``length``.
     """
     centres = np.arange(start, stop, dtype=np.float32) + np.float32(0.5)
     positions = (centres - low) * np.float32(size / max(high - low, _SMALLEST_SIDE)) - np.float32(0.5)
+    if low < 1:
+        positions = np.maximum(positions, np.float32(0))
+    if high > length - 1:
+        positions = np.minimum(positions, np.float32(size - 1))
     distances = np.abs(positions[:, None] - np.arange(size, dtype=np.float32))
     return np.maximum(np.float32(1) - distances, np.float32(0))

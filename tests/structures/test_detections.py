@@ -30,7 +30,8 @@ coordinate = st.floats(0, 1, width=32)
 )
 def test_masks_are_pasted_as_detectron2_pastes_them(corners, seed, size):
     rng = np.random.default_rng(seed)
-    corners = np.array(corners, np.float32).reshape(-1, 2, 2) * [90, 60]
+    # Inside the outermost pixels: at the border of the image masks go on.
+    corners = 1 + np.array(corners, np.float32).reshape(-1, 2, 2) * [88, 58]
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1).astype(np.float32)
     boxes = boxes[(boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=9) > 1e-2]
     masks = rng.random((len(boxes), size, size), np.float32)
@@ -57,6 +58,19 @@ def test_pasted_cells_keep_boxes_classes_and_scores():
     # At the centre of a corner pixel the mask of ones has faded to 0.7 across and 0.6 down: 0.42. All others stay above
     # one half. No centre of a pixel lies in a box of 0.4 pixels: an empty mask, not an error.
     assert cells.areas.tolist() == [10 * 20 - 4, 0]
+
+
+def test_a_mask_goes_on_to_the_border_that_cuts_its_cell():
+    """A mask of 0.6, which falls below one half within a quarter of a sample at each side of its box but there."""
+    boxes = [[0.3, 10, 20, 20], [70, 10, 89.7, 20], [30, 0.3, 40, 20], [30, 40, 40, 59.7], [1.2, 30, 20, 40]]
+    cells = detections(boxes, np.full((5, 4, 4), 0.6)).paste()
+    assert cells.windows[0, 0] == 0
+    assert cells.windows[1, 2] == 90
+    assert cells.windows[2, 1] == 0
+    assert cells.windows[3, 3] == 60
+    assert cells.windows[4, 0] > 1, "a box that ends before the border is like any other"
+    # A sample is 5 pixels long there: 0.6 falls to one half 1.67 px before a side, so 20 - 1.67 is left.
+    assert cells.windows[0].tolist()[2] == 18
 
 
 def marked():
