@@ -205,14 +205,19 @@ def _confirmed(look: _Look, other: _Look) -> DiameterEstimate:
 
 
 def combine(estimates: Sequence[DiameterEstimate]) -> DiameterEstimate:
-    """One estimate for images of one magnification: the median of those that are sure, else of all."""
+    """One estimate for images of one magnification: the median of those that are sure, else of all.
+
+    It is unsure where the middle half of them disagrees: red cells of one laboratory differ from patient to patient,
+    and of five images the smallest and the largest estimate differ by more than a quarter on every third set.
+    """
     known = [estimate for estimate in estimates if estimate.diameter is not None]
     if not known:
         return DiameterEstimate(None, 0, "too few cells found")
     sure = [estimate for estimate in known if not estimate.doubt]
     chosen = sure or known
     diameters = [estimate.diameter for estimate in chosen if estimate.diameter is not None]
-    if not _agree(min(diameters), max(diameters)):
+    low, high = np.quantile(diameters, (0.25, 0.75))
+    if not _agree(low, high):
         doubt = f"the images disagree: {min(diameters):.0f} to {max(diameters):.0f} px"
     else:
         doubt = "" if sure else known[0].doubt

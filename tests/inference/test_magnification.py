@@ -136,3 +136,8 @@ def test_images_together_have_the_median_of_the_sure_ones():
     assert combine([unsure]) == unsure
     assert combine([DiameterEstimate(None, 0, "x")]).diameter is None
     assert combine([sure[0], DiameterEstimate(160.0, 9)]).doubt == "the images disagree: 80 to 160 px"
+    # Of five images one may be off; two of another magnification are not by chance.
+    four = [DiameterEstimate(float(d), 9) for d in (88, 90, 92, 95)]
+    assert combine([*four, DiameterEstimate(60.0, 9)]) == DiameterEstimate(90.0, 45)
+    mixed = combine([*four[:3], DiameterEstimate(40.0, 9), DiameterEstimate(42.0, 9)])
+    assert mixed.doubt == "the images disagree: 40 to 92 px"
