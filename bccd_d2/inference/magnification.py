@@ -42,7 +42,7 @@ _LONG = 1.3
 _RANGE = (0.4, 1.5)
 _LARGEST_SPREAD = 0.45
 _FEWEST_CELLS = 2
-_SURE_CELLS = 8
+_SURE_CELLS = 5
 # Two looks or images agree if their diameters differ by no more than this factor.
 _AGREEMENT = 1.25
 # Parts are chosen among this many by this many, evenly spread, by how much detail they show.
