@@ -154,7 +154,7 @@ def label_image(boxes: Tensor, masks: Tensor, size: Tensor) -> Tensor:
     cell, place = expand((bottom - top) * columns)
     y = top[cell] + place // columns[cell]
     x = left[cell] + place % columns[cell]
-    covered = _sample(masks, boxes, cell, x, y) >= MASK_THRESHOLD
+    covered = _sample(masks, boxes, size, cell, x, y) >= MASK_THRESHOLD
     # A cell without a pixel has no number; the best cell has the largest value, and 0 stands for the background.
     numbers = (torch.zeros_like(left).scatter_add(0, cell, covered.long()) > 0).long().cumsum(0)
     values = torch.where(covered, _size_of(boxes)[0] - cell, torch.zeros_like(cell))
@@ -163,14 +163,20 @@ def label_image(boxes: Tensor, masks: Tensor, size: Tensor) -> Tensor:
     return F.pad(numbers.flip(0), [1, 0])[best].reshape(height, width)
 
 
-def _sample(masks: Tensor, boxes: Tensor, cell: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """(P,) probabilities of the cells (P,) at the pixels (P,): bilinear between the samples of each mask, 0 outside."""
+def _sample(masks: Tensor, boxes: Tensor, size: Tensor, cell: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """(P,) probabilities of the cells (P,) at the pixels (P,): bilinear between the samples of each mask, 0 outside.
+
+    At the border of the image masks go on, see :meth:`bccd_d2.structures.detections.Detections.probability`.
+    """
     side = masks.shape[-1]
     flat = F.pad(masks, [1, 1, 1, 1]).flatten()
     low, high = boxes[:, :2], boxes[:, 2:]
     density = (side / (high - low))[cell]
     position = (torch.stack([x, y], dim=1) + 0.5 - low[cell]) * density + 0.5  # in the padded mask
-    position = position.clamp(0, side + 1)
+    # Outside of the samples lies the padding, which masks do not reach where the image ends.
+    first = (low < 1).float()[cell]
+    last = side + 1 - (high > size.flip(0) - 1).float()[cell]
+    position = torch.minimum(torch.maximum(position, first), last)
     corner = position.floor().clamp(max=side)
     (right, lower), (column, row) = (position - corner).unbind(1), corner.long().unbind(1)
     start = (cell * (side + 2) + row) * (side + 2) + column
