@@ -23,7 +23,7 @@ from bccd_d2.io.sources import ArraySource
 
 EAGER = "eager"
 ENGINES = (EAGER, "onnx", "openvino")
-_VERSION = 1
+_VERSION = 2
 """Counted up when the same model would be exported as another network."""
 
 

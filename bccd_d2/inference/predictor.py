@@ -24,7 +24,7 @@ from bccd_d2.inference.finder import CellFinder, detections_in
 from bccd_d2.inference.options import AUTO, PredictionOptions
 from bccd_d2.inference.tta import TestTimeAugmentation, predict_images
 from bccd_d2.modeling.roi_heads import keep_features_exact
-from bccd_d2.modeling.weights import load_weights
+from bccd_d2.modeling.weights import fold_batch_norm, load_weights
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.detections import Detections
 
@@ -148,6 +148,7 @@ class BCCDPredictor(CellFinder):
         self.model = build_model(cfg)
         load_weights(self.model, str(weights or cfg.MODEL.WEIGHTS))
         self.model.eval()
+        fold_batch_norm(self.model)
         if options is None:
             options = PredictionOptions(diameter=AUTO if cfg.INPUT.AUGMENTATION.CELL_DIAMETERS else None)
         super().__init__(

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN
+from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
@@ -104,7 +105,11 @@ class CellRCNN(GeneralizedRCNN):
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class CellRPN(RPN):
-    """``RPN`` that leaves anchors out of both losses where nothing is annotated; the same layers and checkpoints."""
+    """``RPN`` that leaves anchors out of both losses where nothing is annotated; the same layers and checkpoints.
+
+    It decodes the anchors with the best scores only, where Detectron2 sorts and decodes all: half a million in an image
+    of 1600x1200, a quarter of a small network's time. The proposals are the same.
+    """
 
     def _subsample_labels(self, label: Tensor) -> Tensor:
         """Keep all: the sample is drawn once it is known which anchors are ignored."""
@@ -121,6 +126,36 @@ class CellRPN(RPN):
             label[partial.ignored(everywhere)] = -1
             label[(label == 0) & partial.of_unlabeled_size(everywhere)] = -1
         return [super(CellRPN, self)._subsample_labels(label) for label in labels], boxes
+
+    @torch.no_grad()
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """As ``RPN.predict_proposals``."""
+        most = self.pre_nms_topk[self.training]
+        boxes, scores = [], []
+        for level, logits, deltas in zip(anchors, pred_objectness_logits, pred_anchor_deltas):
+            size = logits.shape[1]  # a tensor where the network is traced
+            number = size.clamp(max=most) if isinstance(size, Tensor) else min(most, size)
+            score, best = logits.topk(number, dim=1)
+            chosen = deltas.gather(1, best[..., None].expand(-1, -1, deltas.shape[2]))
+            decoded = self.box2box_transform.apply_deltas(chosen.flatten(0, 1), level.tensor[best.flatten()])
+            boxes.append(decoded.view_as(chosen))
+            scores.append(score)
+        return find_top_rpn_proposals(
+            boxes,
+            scores,
+            image_sizes,
+            self.nms_thresh,
+            most,
+            self.post_nms_topk[self.training],
+            self.min_box_size,
+            self.training,
+        )
 
 
 def ignored_share(boxes: Tensor, ignore_mask: Tensor) -> Tensor:

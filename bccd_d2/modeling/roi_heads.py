@@ -155,6 +155,8 @@ class _CellHeads(_Base):
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """As ``ROIHeads.forward``; masks are suppressed here, so that boxes which are given keep theirs."""
+        # Pooling needs the channels first, and would change the order once for the boxes and again for the masks.
+        features = {name: level.contiguous() for name, level in features.items()}
         found, losses = super().forward(images, features, proposals, targets)
         if self.mask_suppression is not None and not self.training:
             if (

@@ -12,9 +12,11 @@ from urllib.parse import urlparse
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
+from detectron2.layers import BatchNorm2d, Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from detectron2.utils.file_io import Detectron2Handler
 from iopath.common.file_io import get_cache_dir
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
@@ -122,6 +124,26 @@ def load_weights(model: torch.nn.Module, weights: str) -> None:
         raise InputError("MODEL.WEIGHTS: expected a checkpoint file, found none; add 'MODEL.WEIGHTS FILE'")
     with weights_errors(weights):
         BCCDCheckpointer(model).load(weights)
+
+
+def fold_batch_norm(model: torch.nn.Module) -> None:
+    """Let the convolutions of a model in evaluation mode do the work of the batch normalizations behind them, in place.
+
+    Its results stay the same up to rounding; it cannot be trained further, and its checkpoints no longer fit it.
+    """
+    for module in model.modules():
+        norm = getattr(module, "norm", None)
+        if isinstance(module, Conv2d) and isinstance(norm, BatchNorm2d | FrozenBatchNorm2d):
+            module.weight, module.bias = fuse_conv_bn_weights(
+                module.weight,
+                module.bias,
+                norm.running_mean,
+                norm.running_var,
+                norm.eps,
+                norm.weight,
+                norm.bias,
+            )
+            module.norm = None
 
 
 def load_mean_weights(model: torch.nn.Module, weights: Sequence[str]) -> None:

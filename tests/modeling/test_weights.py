@@ -21,6 +21,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 from bccd_d2.modeling.weights import (
     BCCDCheckpointer,
+    fold_batch_norm,
     load_mean_weights,
     load_weights,
     pack_model,
@@ -256,6 +257,21 @@ def test_batch_norms_are_frozen_with_the_variances_they_have(tmp_path):
         InputError, match=r"no tensor in it fits .* norm\.bias \(4,\) in the file, \(5,\) here"
     ):
         load_weights(convolution(5, "FrozenBN"), str(tmp_path / "trained.pth"))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+def test_a_convolution_does_the_work_of_its_batch_norm(norm, bias):
+    torch.manual_seed(0)
+    layer = Conv2d(3, 4, 3, bias=bias, norm=get_norm(norm, 4), activation=torch.relu)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(layer.norm, name).data.uniform_(0.5, 2)
+    network = torch.nn.Sequential(layer, Conv2d(4, 32, 1, norm=get_norm("GN", 32))).eval()
+    image = torch.randn(1, 3, 8, 8)
+    expected = network(image)
+    fold_batch_norm(network)
+    assert layer.norm is None and network[1].norm is not None  # a group norm depends on the image
+    torch.testing.assert_close(network(image), expected)
 
 
 def test_the_mean_of_checkpoints_is_the_mean_of_each_weight_and_the_first_ones_counts(tmp_path):
