@@ -1,4 +1,4 @@
-"""Files that others read, written whole or not at all; JSON and YAML; folders that one process writes to at a time."""
+"""Files that others read, written whole or not at all; JSON, XML and YAML; locked folders."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+from xml.etree.ElementTree import Element, ParseError
 
 import yaml
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import parse
 
 from bccd_d2.errors import InputError
 from bccd_d2.system import at_fork, delete_locked, lock_file, move_into_place, signals_held_back
@@ -106,6 +109,25 @@ def read_json(path: Path | str) -> Any:
     # ValueError: no JSON, no UTF-8, or a number of 10,000 digits
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from error
+
+
+def read_xml(path: Path, expected: str) -> Element:
+    """Root of an XML file, which messages call ``expected``. Raises InputError for a file that is empty, no XML, or
+    declares entities (which can expand to gigabytes).
+    """
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: empty file, expected {expected}")
+    try:
+        root = parse(path, forbid_dtd=False).getroot()
+    except DefusedXmlException as error:
+        raise InputError(
+            f"{path}: XML that declares entities or fetches files, refused ({error!r})"
+        ) from error
+    except (ParseError, ValueError, LookupError) as error:  # the last two: unknown encodings
+        raise InputError(f"{path}: not XML ({error})") from error
+    if root is None:
+        raise InputError(f"{path}: nothing at the top, expected {expected}")
+    return root
 
 
 def read_lines(path: Path, expected: str) -> list[str]:

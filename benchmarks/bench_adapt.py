@@ -29,7 +29,7 @@ from pycocotools import mask as coco_mask
 from tabulate import tabulate
 
 from bccd_d2.commands import run_command
-from bccd_d2.conversion.box_files import read_voc
+from bccd_d2.conversion.importers.boxes import read_voc
 from bccd_d2.files import write_json
 from bccd_d2.io.images import read_image, read_image_size
 from bccd_d2.structures.coco import read_coco
@@ -84,14 +84,13 @@ def yolo_lines(path: Path) -> str:
     """Boxes of an image as YOLO labels of :data:`CLASSES`."""
     if path.parent.name == "images":
         return (path.parent.parent / "labels" / f"{path.stem}.txt").read_text()
-    boxes = read_voc(path.parent.parent / "Annotations" / f"{path.stem}.xml")
+    cells = read_voc(path.parent.parent / "Annotations" / f"{path.stem}.xml").cells
     height, width = read_image_size(path)
     return "".join(
-        f"{CLASSES.index(name)} {(x0 + x1) / 2 / width} {(y0 + y1) / 2 / height} "
+        f"{CLASSES.index(cell.class_name)} {(x0 + x1) / 2 / width} {(y0 + y1) / 2 / height} "
         f"{(x1 - x0) / width} {(y1 - y0) / height}\n"
-        for name, (x0, y0, x1, y1) in zip(
-            boxes.names, np.clip(boxes.corners, 0, [width, height] * 2).tolist()
-        )
+        for cell in cells
+        for x0, y0, x1, y1 in [np.clip(cell.box, 0, [width, height] * 2).tolist()]
     )
 
 

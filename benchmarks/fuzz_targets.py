@@ -23,9 +23,9 @@ from fuzz_examples import COCO, output_of, trainer, truth_document
 
 from bccd_d2.audit.document import read_annotations
 from bccd_d2.config import load_config
-from bccd_d2.conversion.box_files import read_bbbc041, read_voc
+from bccd_d2.conversion.convert import convert_annotations
 from bccd_d2.conversion.dataset_spec import read_spec
-from bccd_d2.conversion.import_annotations import convert_annotations
+from bccd_d2.conversion.importers.boxes import read_bbbc041, read_voc
 from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.pairs import ImageMaskPair
 from bccd_d2.conversion.splits import SplitPlan, plan_split, read_image_sets, read_splits
@@ -190,7 +190,7 @@ READERS = [
     Reader("TIFF image", "a.tif", _read_image, ("labels.tif", "strips.tif", "tiles.tif", "float.tif")),
     Reader("VOC XML", "a.xml", read_voc, ("voc.xml",), _TEXT),
     Reader("VOC lists", "train.txt", lambda p: read_image_sets(p.parent), ("train.txt",), None, ("val.txt",)),
-    Reader("BBBC041 JSON", "a.json", read_bbbc041, ("bbbc041.json",), _JSON),
+    Reader("BBBC041 JSON", "a.json", lambda p: list(read_bbbc041(p)), ("bbbc041.json",), _JSON),
     *(
         Reader(f"{name} imported", f"in/{file}", read_imported(kind), (name,), change, ("img/a.png", *more))
         for kind, file, name, change, more in _IMPORTED

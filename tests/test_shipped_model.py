@@ -12,7 +12,7 @@ import torch
 from detectron2.modeling import build_model
 
 from bccd_d2.config import load_config
-from bccd_d2.conversion.box_files import read_voc
+from bccd_d2.conversion.importers.boxes import read_voc
 from bccd_d2.conversion.pairs import find_pairs
 from bccd_d2.evaluation.matching import box_ious
 from bccd_d2.inference.model_files import SHIPPED_MODEL, WEIGHTS_FOLDER, shipped_model
@@ -111,11 +111,12 @@ def test_a_model_of_other_classes_starts_from_the_shipped_one(caplog):
 def test_cells_of_fields_that_were_not_trained_on_have_their_classes(predictor, real_voc_root):
     found, names = [], []
     for stem in (real_voc_root / "ImageSets" / "Main" / "val.txt").read_text().split()[::20]:
-        drawn = read_voc(real_voc_root / "Annotations" / f"{stem}.xml")
+        drawn = read_voc(real_voc_root / "Annotations" / f"{stem}.xml").cells
+        classes, corners = [cell.class_name for cell in drawn], np.array([cell.box for cell in drawn], float)
         cells = cells_of(predictor, cv2.imread(str(real_voc_root / "JPEGImages" / f"{stem}.jpg")))
-        right = np.array(predictor.class_names)[cells.classes][:, None] == np.array(drawn.names)[None]
-        found += (right & (box_ious(cells.boxes, drawn.corners.astype(float)) >= 0.5)).any(axis=0).tolist()
-        names += drawn.names
+        right = np.array(predictor.class_names)[cells.classes][:, None] == np.array(classes)[None]
+        found += (right & (box_ious(cells.boxes, corners) >= 0.5)).any(axis=0).tolist()
+        names += classes
     share = {name: np.mean(np.array(found)[np.array(names) == name]) for name in set(names)}
     assert share.keys() == {"RBC", "WBC", "Platelets"}
     assert share["RBC"] > 0.9

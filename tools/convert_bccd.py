@@ -10,9 +10,7 @@ from pathlib import Path
 
 from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.conversion.arguments import AUTO, add_conversion_arguments, add_workers, conversion_options
-from bccd_d2.conversion.box_classes import make_class_source
-from bccd_d2.conversion.convert import convert_dataset
-from bccd_d2.conversion.import_annotations import convert_annotations
+from bccd_d2.conversion.convert import convert_annotations, convert_dataset
 from bccd_d2.conversion.importers import mask_folders, recognise
 from bccd_d2.conversion.label_masks import write_label_masks
 from bccd_d2.conversion.pairs import find_pairs, list_names
@@ -68,8 +66,7 @@ def convert(args: argparse.Namespace) -> int:
             **common,
         )
     else:
-        source = make_class_source(options.spec, args.root, args.boxes)
-        summary = convert_dataset(args.root, args.output, options, class_source=source, **common)
+        summary = convert_dataset(args.root, args.output, options, boxes=args.boxes, **common)
     for part in PARTS:
         print(f"{part}: {summary.images[part]} images, {summary.instances[part]} annotations")
     for fault in summary.faults:

@@ -1,15 +1,10 @@
-"""Classes of mask components from annotated boxes or points, and masks for boxes that have none.
-
-Where a data set has boxes only, every box is one without component, and with ``without_component: weak`` all masks are
-guessed.
-"""
+"""Classes of mask components from annotated boxes or points, and masks for boxes that have none."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,54 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from bccd_d2.conversion.box_files import file_of, find_bbbc041, find_voc, read_bbbc041_files
+from bccd_d2.conversion.annotated import annotated_cells, fit_boxes, guess_or_ignore
 from bccd_d2.conversion.box_matching import MOSTLY_INSIDE, cut_by_boxes, match_boxes
-from bccd_d2.conversion.boxes import FindBoxes, ImageBoxes, fit_boxes, make_boxes
-from bccd_d2.conversion.classes import DROP, IGNORE, WEAK, ClassAssignment, ClassSource, ClassTable
-from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.pairs import ImageRecord, find_below
-from bccd_d2.conversion.weak_masks import guess_masks
-from bccd_d2.conversion.yolo_labels import find_yolo, read_yolo_names
+from bccd_d2.conversion.classes import DROP, IGNORE, WEAK, ClassAssignment, ClassTable
+from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
-from bccd_d2.io.images import read_image
+from bccd_d2.io.coco_images import image_path
 from bccd_d2.io.points import read_points
 
 MIN_REST = 0.25
 """Least size of a rest that is cut off, in median areas of the components with a box of their own."""
-
-
-def make_class_source(
-    spec: DatasetSpec, root: Path | str, boxes: Path | str | None = None
-) -> ClassSource | None:
-    """Make the class source for a data set below ``root``, as the section ``classes`` of its spec says; ``boxes``
-    overrules the place of the boxes in it. ``None`` where there is no such section: classes come from the masks, or all
-    is one class. Raises InputError for boxes without a table, a table without boxes, or either of them broken.
-    """
-    table = spec.classes
-    if table is None:
-        if boxes is not None:
-            raise InputError(
-                f"{boxes}: boxes, but the dataset spec has no section 'classes' that says what their categories mean; "
-                "expected one that has, for instance bbbc041"
-            )
-        return None
-    root, path = Path(root), Path(boxes) if boxes is not None else None
-    if path is None and table.boxes is not None:
-        path = find_below(root, table.boxes)
-    if table.format == "yolo":  # which has its own places for them
-        return BoxClasses(table, partial(find_yolo, read_yolo_names(root), path))
-    if path is None:
-        raise InputError(
-            "the dataset spec takes classes from boxes; expected --boxes, a file or folder with them"
-        )
-    if table.format == "bbbc041":
-        read_bbbc041_files(path)  # what is wrong with it is said before the work
-        return BoxClasses(table, partial(find_bbbc041, path))
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder; expected one file per image, {table.format}")
-    if table.format == "points":
-        return PointClasses(table, path)
-    return BoxClasses(table, partial(find_voc, path))
 
 
 @dataclass(frozen=True)
@@ -90,26 +47,15 @@ class _TableClasses:
 class BoxClasses(_TableClasses):
     """Class source: the class of a component is that of the box that claims it."""
 
-    find: FindBoxes
-
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
         """See :meth:`ClassSource.__call__`."""
-        found = self.find(image)
-        if found is not None:
-            boxes, counts = fit_boxes(found, image)
-        elif self.table.image_without_boxes == "error":
-            raise InputError(
-                f"{image.path}: no boxes for it; expected some, or 'image_without_boxes: keep' in the table"
-            )
-        else:
-            boxes, counts = make_boxes("", [], []), Counter({"images without boxes": 1})
-        classes = [self.table.class_of(category, boxes.source) for category in boxes.names]
-        kept = np.array([name != DROP for name in classes], bool)
-        if dropped := int((~kept).sum()):
-            counts["boxes dropped by the table"] = dropped
-        # Of a cell that its annotator was not sure of nothing is learned.
-        classes = [IGNORE if d else name for name, d in zip(classes, boxes.difficult) if name != DROP]
-        work = _Assigner(labels, self.table, boxes.only(kept), classes, counts)
+        counts: Counter[str] = Counter()
+        annotated = annotated_cells(image, self.table, counts)
+        if image.annotations is not None:
+            counts["boxes"] += len(annotated)
+        cells, corners = fit_boxes(annotated, image, counts)
+        classes = [IGNORE if cell.unsure or cell.ignored else str(cell.class_name) for cell in cells]
+        work = _Assigner(labels, self.table, corners, classes, counts)
         work.take_boxes()
         work.take_boxes_without_component(image)
         work.take_unclaimed()
@@ -125,11 +71,20 @@ class PointClasses(_TableClasses):
 
     folder: Path  # of files ``STEM.txt`` with a line ``x y class`` for each cell, in pixels
 
+    def __post_init__(self) -> None:
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder}: no such folder; expected one file of points per image")
+
     def __call__(self, image: ImageRecord, labels: NDArray[np.int32]) -> ClassAssignment:
         """See :meth:`ClassSource.__call__`."""
         table, result = self.table, ClassAssignment(labels, {})
-        path = file_of(image, self.folder, ".txt")
-        if path is None:
+        path, flat = (image_path(self.folder, f"{stem}.txt") for stem in (image.stem, Path(image.stem).name))
+        if not path.is_file() and flat.is_file():
+            raise InputError(
+                f"{flat}: points for a stem that several images share ({image.path} is one of them), expected "
+                f"{image.stem}.txt"
+            )
+        if not path.is_file():
             if table.image_without_boxes == "error":
                 raise InputError(
                     f"{image.path}: no points for it in {self.folder}; expected {image.stem}.txt, or "
@@ -139,7 +94,7 @@ class PointClasses(_TableClasses):
         claims: dict[int, Counter[str]] = {
             label: Counter() for label in range(1, int(labels.max(initial=0)) + 1)
         }
-        for x, y, category, where in read_points(path) if path is not None else []:
+        for x, y, category, where in read_points(path) if path.is_file() else []:
             name = table.class_of(category or "", where)
             inside = 0 <= x < image.width and 0 <= y < image.height
             label = int(labels[int(y), int(x)]) if inside else 0
@@ -171,14 +126,14 @@ class _Assigner:
         self,
         labels: NDArray[np.int32],
         table: ClassTable,
-        boxes: ImageBoxes,
+        corners: NDArray[np.int64],
         classes: list[str],
         counts: Counter[str],
     ) -> None:
         self.table = table
         self.labels = labels.copy(order="K")
-        self.boxes, self.classes, self.counts = boxes, classes, counts
-        self.match = match_boxes(labels, boxes)
+        self.corners, self.classes, self.counts = corners, classes, counts
+        self.match = match_boxes(labels, corners)
         self.unclaimed = set(range(1, int(labels.max(initial=0)) + 1))
         self.next_label = len(self.unclaimed) + 1
         self.label_of_box: dict[int, int] = {}
@@ -221,20 +176,20 @@ class _Assigner:
         if missed.size:
             self.counts[f"boxes without component: {outcome}"] += missed.size
         if missed.size and outcome == WEAK:
-            guessed = guess_masks(read_image(image.path, "RGB"), self.boxes.corners[missed], self.labels > 0)
-            for number in np.unique(guessed.labels[guessed.labels > 0]).tolist():
+            masks, failed = guess_or_ignore(image, self.corners[missed], self.labels, self.counts)
+            for number in np.unique(masks[masks > 0]).tolist():
                 label, box = self._new_label(), int(missed[number - 1])
-                self.labels[guessed.labels == number] = label
+                self.labels[masks == number] = label
+                if number - 1 in failed:
+                    self.result.ignored.add(label)
+                    continue
                 self._mark(label, box)
                 self.result.weak.add(label)
-                x0, y0, x1, y1 = self.boxes.corners[box].tolist()
+                x0, y0, x1, y1 = self.corners[box].tolist()
                 # What is known, not what was guessed.
                 self.result.boxes[label] = [x0, y0, x1 - x0, y1 - y0]
-            missed = missed[guessed.failed]
-            if missed.size:
-                self.counts["boxes without component for which no weak mask was found: ignore"] += missed.size
-        if outcome != DROP:
-            for x0, y0, x1, y1 in self.boxes.corners[missed].tolist():
+        elif outcome == IGNORE:
+            for x0, y0, x1, y1 in self.corners[missed].tolist():
                 label = self._new_label()
                 window = self.labels[y0:y1, x0:x1]
                 window[window == 0] = label
@@ -273,7 +228,7 @@ class _Assigner:
         if several:
             self.counts["boxes sharing a component"] += len(claims)
         labels = self.labels[window]
-        corners = self.boxes.corners[claims] - [window[1].start, window[0].start] * 2
+        corners = self.corners[claims] - [window[1].start, window[0].start] * 2
         pieces = cut_by_boxes(labels == component, corners, min_rest)
         present = np.unique(pieces[pieces > 0]).tolist()
         for piece in present:

@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import watershed
 
-from bccd_d2.conversion.boxes import ImageBoxes
-
 MIN_FILL = 0.2
 """Least share of a box's ellipse that its components fill; real cells fill 0.5 and more, strangers slip below."""
 MOSTLY_INSIDE = 0.7
@@ -38,15 +36,17 @@ class BoxMatch:
     pieces: dict[int, int] = field(default_factory=dict)
 
 
-def match_boxes(labels: NDArray[np.integer], boxes: ImageBoxes) -> BoxMatch:
-    """Join boxes inside the image with the components of a (height, width) label map, 0 for background."""
+def match_boxes(labels: NDArray[np.integer], corners: NDArray[np.int64]) -> BoxMatch:
+    """Join boxes, (N, 4) x0, y0, x1, y1 inside the image, with the components of a (height, width) label map, 0 for
+    background.
+    """
     areas = np.bincount(labels.ravel(order="K"), minlength=1)
-    claimed = np.zeros(len(boxes), np.int32)
-    inside = np.zeros(len(boxes))
-    fills = np.zeros(len(boxes))
+    claimed = np.zeros(len(corners), np.int32)
+    inside = np.zeros(len(corners))
+    fills = np.zeros(len(corners))
     shares: dict[int, tuple[float, int]] = {}
     contents = []
-    for box, (x0, y0, x1, y1) in enumerate(boxes.corners):
+    for box, (x0, y0, x1, y1) in enumerate(corners):
         window = labels[y0:y1, x0:x1]
         ellipse = inscribed_ellipse(y1 - y0, x1 - x0)
         found, counts = np.unique(window, return_counts=True)

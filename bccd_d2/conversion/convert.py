@@ -1,4 +1,4 @@
-"""The conversion from end to end: a folder of pairs in, COCO JSON and splits out."""
+"""The conversion from end to end: a folder of pairs, or annotations of another tool, in; COCO JSON and splits out."""
 
 from __future__ import annotations
 
@@ -8,15 +8,27 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import bccd_d2
+from bccd_d2.conversion.annotated import DEFAULT_CLASS, AnnotationConverter
+from bccd_d2.conversion.box_classes import BoxClasses, PointClasses
 from bccd_d2.conversion.classes import ClassSource
 from bccd_d2.conversion.convert_image import AnnotationRule, Converter, ImageConverter
 from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.pairs import ImageMaskPair, find_below, find_pairs, list_names, take_parts
+from bccd_d2.conversion.importers import read_annotations
+from bccd_d2.conversion.importers.common import ImageFiles
+from bccd_d2.conversion.pairs import (
+    FolderPair,
+    ImageMaskPair,
+    find_below,
+    find_pairs,
+    list_names,
+    take_parts,
+    with_unique_stems,
+)
 from bccd_d2.conversion.splits import (
     PlannedSplit,
     SplitPlan,
@@ -27,12 +39,15 @@ from bccd_d2.conversion.splits import (
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output
 from bccd_d2.io.coco_images import written_root
+from bccd_d2.io.masks import MaskRule
 from bccd_d2.parallel import map_files
 from bccd_d2.structures.coco import CocoWriter
 from bccd_d2.structures.dataset_files import PARTS, annotation_file
+from bccd_d2.structures.names import stem_of
 
 logger = logging.getLogger(__name__)
 SPLITS_FILE = "splits.json"
+IMAGES_ONLY = DatasetSpec("annotations of another tool", (FolderPair("."),), MaskRule("none"))
 LOOKED_AT = 8
 """Of so few images every mask is compared with what its image shows; of more one in a hundred, as that takes time."""
 FEWEST = 2  # instances on an image of a smear; fewer on most images are worth a word
@@ -68,6 +83,7 @@ def convert_dataset(
     out: Path | str,
     options: ConversionOptions | None = None,
     *,
+    boxes: Path | None = None,
     class_source: ClassSource | None = None,
     workers: int = 1,
     overwrite: bool = False,
@@ -76,25 +92,130 @@ def convert_dataset(
     """Convert all pairs below ``root`` to ``out/annotations/instances_{train,val,test}.json`` and
     ``out/splits.json``, which appear together at the end or, on any failure, not at all.
 
-    ``class_source`` tells the class of each instance; without it the masks do, or all are ``cell``. With
-    ``skip_bad`` files that cannot be used are left out and listed in the summary; without, they raise InputError,
-    as any bad input does.
+    The classes of the instances are those of the boxes or points that the dataset spec names; ``boxes`` overrules their
+    place in it. Without masks every box is an instance. ``class_source`` tells the classes in their stead; where there
+    is nothing of all this the masks do, or all are ``cell``. With ``skip_bad`` files that cannot be used are left out
+    and listed in the summary; without, they raise InputError, as any bad input does.
     """
     root, options = Path(root), options or ConversionOptions()
-    spec = options.spec
+    spec, table = options.spec, options.spec.classes
+    if boxes is not None and table is None:
+        raise InputError(
+            f"{boxes}: boxes, but the dataset spec has no section 'classes' that says what their categories mean; "
+            "expected one that has, for instance bbbc041"
+        )
+    place = boxes
+    if class_source is None and table is not None:
+        if place is None and table.boxes is not None:
+            place = find_below(root, table.boxes)
+        if place is not None and not place.exists():
+            raise InputError(f"{place}: no such file or folder, expected boxes")
+        if place is None and table.format != "yolo":  # which has its own places for them
+            raise InputError(
+                "the dataset spec takes classes from boxes; expected --boxes, a file or folder with them"
+            )
+        if table.format == "points":
+            class_source = PointClasses(table, Path(str(place)))
+        elif spec.mask.kind != "none":
+            class_source = BoxClasses(table)
+    converter: Converter
+    if class_source is None and table is not None:
+        converter = AnnotationConverter(root, options.annotations, spec.class_names, table)
+        info: dict[str, Any] | None = {"source": "boxes", "weak": True}
+    else:
+        converter = ImageConverter(root, options.annotations, spec, class_source)
+        info = dict(class_source.info) if class_source else None
 
     def find(faults: list[str] | None) -> list[ImageMaskPair]:
         pairs = find_pairs(root, faults, spec.folders)
         if spec.image_sets is not None and options.split.mode == "official":
             pairs = take_parts(pairs, read_image_sets(find_below(root, spec.image_sets)))
-        return pairs
+        if table is None or (class_source is not None and not isinstance(class_source, BoxClasses)):
+            return pairs
+        names = [pair.image.relative_to(root).as_posix() for pair in pairs]
+        files = ImageFiles(root, names)
+        _, _, imported = read_annotations(place or root, table.format, files, faults)
+        annotations = files.join(imported.images, str(place or root))
+        unread = files.match([str(path.with_suffix("")) for path in imported.unread], str(root)).values()
+        return [
+            replace(pair, annotations=annotations.get(name))
+            for pair, name in zip(pairs, names)
+            if name not in unread
+        ]
 
     return convert_pairs(
-        ImageConverter(root, options.annotations, spec, class_source),
+        converter,
         Path(out),
         find,
         options,
-        {"class_source": None if class_source is None else dict(class_source.info)},
+        {"class_source": info},
+        workers=workers,
+        overwrite=overwrite,
+        skip_bad=skip_bad,
+    )
+
+
+def convert_annotations(
+    path: Path | str,
+    out: Path | str,
+    options: ConversionOptions | None = None,
+    *,
+    kind: str | None = None,
+    images: Path | None = None,
+    min_area: int = 1,
+    workers: int = 1,
+    overwrite: bool = False,
+    skip_bad: bool = False,
+) -> ConversionSummary:
+    """Convert annotations of another tool, a file or a folder of files, to what :func:`convert_dataset` writes.
+
+    ``kind`` is one of :data:`bccd_d2.conversion.importers.FORMATS`, recognised where not given; ``images`` the
+    folder of the images where they are not beside the annotations. The ``classes`` of the dataset spec say what the
+    class names stand for; without them they stay, and cells without a class are ``cell``. Cells of fewer than
+    ``min_area`` pixels are dropped.
+    """
+    path, options = Path(path), options or ConversionOptions()
+    known = options.spec
+    unusable: list[str] | None = [] if skip_bad else None
+    spec = replace(IMAGES_ONLY, annotates=known.annotates, unlabeled_sizes=known.unlabeled_sizes)
+    options = replace(options, spec=spec)
+    kind, files, imported = read_annotations(path, kind, images, unusable)
+    names = known.classes.class_ids if known.classes else imported.class_names(DEFAULT_CLASS)
+    classes = tuple(dict.fromkeys([*spec.annotates, *names]))
+    for what, count in sorted(imported.counts.items()):
+        logger.warning("%s: %d %s", path, count, what)
+
+    def find(faults: list[str] | None) -> list[ImageMaskPair]:
+        joined = files.join(imported.images, str(path))
+        here = set(map(id, joined.values()))
+        missing = [f"{image.name} ({image.source})" for image in imported.images if id(image) not in here]
+        if faults is not None:
+            faults += unusable or []
+        if missing:
+            headline = f"images that are not found ({len(missing)} of {len(imported.images)})"
+            advice = "--images names the folder that holds them, --skip-bad leaves them out"
+            said = f"{list_names(headline, missing)}\n{advice}"
+            if faults is None or not joined:
+                raise InputError(f"{path}: {said}")
+            faults.append(said)
+        if not any(image.cells for image in imported.images):
+            raise InputError(f"{path}: no annotated image in {kind} format (of {len(imported.images)})")
+        unused = len(files.paths) - len(joined)
+        if unused > 0:
+            logger.info("%s: %d images here have no annotations and are not used", files.folder, unused)
+        places = {files.paths[name]: image for name, image in joined.items()}
+        pairs = [ImageMaskPair(stem_of(p.name), p, p, image.part, image) for p, image in places.items()]
+        return with_unique_stems(pairs, files.folder)
+
+    logger.info(
+        "%s: %d images in %s format, classes %s", path, len(imported.images), kind, ", ".join(classes)
+    )
+    return convert_pairs(
+        AnnotationConverter(files.folder, options.annotations, classes, known.classes, min_area),
+        Path(out),
+        find,
+        options,
+        {"annotations_of": {"format": kind, "path": path.name}},
         workers=workers,
         overwrite=overwrite,
         skip_bad=skip_bad,

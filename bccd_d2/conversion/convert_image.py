@@ -74,10 +74,18 @@ class Converter(ABC):
         """
 
     def record(self, number: int, pair: ImageMaskPair) -> ImageRecord:
-        """What the conversion knows of an image; its size is read from the file."""
+        """What the conversion knows of an image; its size is read from the file. Raises InputError if the annotations
+        speak of another.
+        """
         height, width = read_image_size(pair.image)
+        said = pair.annotations.size if pair.annotations else None
+        if pair.annotations and said not in (None, (height, width)):
+            raise InputError(
+                f"{pair.annotations.source}: annotations for an image of {said[1]}x{said[0]} pixels, expected "
+                f"{width}x{height} as {pair.image}"
+            )
         file_name = pair.image.relative_to(self.root).as_posix()
-        return ImageRecord(number, pair.stem, file_name, pair.image, height, width)
+        return ImageRecord(number, pair.stem, file_name, pair.image, height, width, pair.annotations)
 
     def entry(
         self,
@@ -157,11 +165,10 @@ class ImageConverter(Converter):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Classes of the masks or of the source, then those that the dataset spec adds."""
-        names = self.spec.mask.class_names or (
-            self.class_source.class_names if self.class_source else ["cell"]
-        )
-        return list(dict.fromkeys([*names, *self.spec.annotates]))
+        """Classes of the source or of the masks, then those that the dataset spec adds."""
+        if self.class_source is None:
+            return self.spec.class_names
+        return list(dict.fromkeys([*self.class_source.class_names, *self.spec.annotates]))
 
     def __call__(self, item: tuple[int, ImageMaskPair, bool]) -> ConvertedImage:
         """See :meth:`Converter.__call__`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.conversion.classes import ClassTable
+from bccd_d2.conversion.classes import WEAK, ClassTable
 from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.pairs import DEFAULT_FOLDERS, FolderPair
 from bccd_d2.errors import InputError
@@ -65,6 +65,18 @@ class DatasetSpec:
                     f"folders: {folder.image!r} {'without' if folder.mask is None else 'with'} masks, "
                     f"but mask: kind: {self.mask.kind}; expected 'none' just where folders name no masks"
                 )
+
+        if self.mask.kind == "none" and self.classes is not None and self.classes.without_component != WEAK:
+            raise InputError(
+                f"classes: without_component: {self.classes.without_component!r}, expected {WEAK!r}: without masks "
+                "every box is one"
+            )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Classes of the masks or of boxes and points, then those that only ``annotates`` names."""
+        names = self.mask.class_names or (self.classes.class_ids if self.classes else ["cell"])
+        return list(dict.fromkeys([*names, *self.annotates]))
 
     @property
     def unlabeled(self) -> dict[str, Any]:

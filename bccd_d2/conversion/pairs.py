@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bccd_d2.conversion.importers.common import PART_NAMES, ImportedImage
 from bccd_d2.errors import InputError
 from bccd_d2.io.find_images import SUFFIXES as IMAGE_SUFFIXES
 from bccd_d2.io.find_images import is_clutter, report_passed_by
@@ -21,7 +22,6 @@ from bccd_d2.structures.names import stem_of
 
 logger = logging.getLogger(__name__)
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
-PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 PART_FIELD = "{part}"
 MAX_NAMES_SHOWN = 5
 
@@ -37,6 +37,7 @@ class ImageMaskPair:
     mask: Path  # the image itself in a data set without masks
     # The official part it lies in (``train``, ``val`` or ``test``), ``None`` in a flat layout.
     part: str | None = None
+    annotations: ImportedImage | None = None  # what annotators say of it, beside the mask or in place of one
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ImageRecord:
     path: Path
     height: int  # native pixels
     width: int
+    annotations: ImportedImage | None = None  # of the pair
 
 
 @dataclass(frozen=True)

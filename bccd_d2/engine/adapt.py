@@ -89,7 +89,7 @@ def adapt(
 ) -> Adaptation:
     """Train a model further on corrected annotations and compare it with what it was on images held back.
 
-    ``corrected`` are annotations as :func:`bccd_d2.conversion.import_annotations.convert_annotations` reads them
+    ``corrected`` are annotations as :func:`bccd_d2.conversion.convert.convert_annotations` reads them
     (``kind``, ``images``), or masks or label images with a ``spec``. ``replay`` is a data set of
     ``tools/convert_bccd.py`` whose train part is mixed in. ``options`` win over the start model's configuration and
     over the schedule. ``output`` gets the data as COCO JSON, and what a training writes. Raises InputError for bad

@@ -8,9 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
+from bccd_d2.conversion.convert import ConversionOptions, convert_annotations, convert_dataset
 from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.import_annotations import convert_annotations
 from bccd_d2.conversion.splits import SplitPlan, deal_order
 from bccd_d2.errors import InputError
 from bccd_d2.files import write_json

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.boxes import MAX_COORDINATE
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.joining import ImageIds, join_class_names, join_class_numbers, join_image_ids
 from bccd_d2.evaluation.options import FOUND_IOU
@@ -23,6 +22,7 @@ from bccd_d2.io.find_images import SUFFIXES
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.coco import read_coco, unlabeled_categories
 from bccd_d2.structures.names import match_images
+from bccd_d2.structures.rle import MAX_SIDE
 
 _logger = logging.getLogger(__name__)
 
@@ -305,5 +305,5 @@ def _check_result(result: Any, name: str) -> None:
     if box is None:
         return
     numbers = isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
-    if not numbers or not all(abs(value) <= MAX_COORDINATE for value in box):  # false for NaN
+    if not numbers or not all(abs(value) <= MAX_SIDE for value in box):  # false for NaN
         raise InputError(f"{name}: bbox {box!r}, expected [x, y, width, height]")

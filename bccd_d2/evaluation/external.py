@@ -66,22 +66,23 @@ def _read(path: Path, truth: EvaluationSet, label_suffixes: Sequence[str]) -> An
     folder = path if path.is_dir() else path.parent
     known = _LABEL_FILES.union(*(importer.suffixes for importer in FORMATS.values()))
     files = files_below(path, known) if path.is_dir() else [path]
-    images = ImageFiles(folder, {i.file_name: (i.truth.height, i.truth.width) for i in truth.images})
+    sizes = {image.file_name: (image.truth.height, image.truth.width) for image in truth.images}
+    images, imported = ImageFiles(folder, sizes, sizes), Imported()
     outlines, labels = (
         [file for file in files if file.suffix.lower() in suffixes]
         for suffixes in (_OUTLINE_FILES, _LABEL_FILES)
     )
+    if outlines:
+        read_outline_files(outlines, images, imported)
+        return _results_of(imported, images, truth, path)
     if "_seg" not in label_suffixes:
         labels = [file for file in labels if not file.name.endswith(SEG_SUFFIX)]
     if labels and {kind_of(file) for file in files if file not in labels} - {None, "coco"}:
         # Images that lie beside their annotations.
         labels = [file for file in labels if file.stem.endswith(tuple(filter(None, label_suffixes)))]
-    if outlines:
-        return _results_of(read_outline_files(outlines, images), images, truth, path)
     if labels:
-        return _results_of(
-            _read_label_images(folder, labels, truth, label_suffixes, images), images, truth, path
-        )
+        imported = _read_label_images(folder, labels, label_suffixes, images)
+        return _results_of(imported, images, truth, path)
     documents = {file: read_json(file) for file in files if file.suffix.lower() == ".json"}
     kinds = {kind_of_json(documents[file]) if file in documents else kind_of(file) for file in files} - {None}
     if documents and (not kinds or "coco" in kinds):
@@ -130,7 +131,7 @@ def _coco_results(path: Path, content: Any) -> Any:
 
 
 def _read_label_images(
-    folder: Path, paths: Sequence[Path], truth: EvaluationSet, suffixes: Sequence[str], images: ImageFiles
+    folder: Path, paths: Sequence[Path], suffixes: Sequence[str], images: ImageFiles
 ) -> Imported:
     for suffix in suffixes:
         named = [path for path in paths if path.stem.endswith(suffix)]
@@ -146,7 +147,7 @@ def _read_label_images(
         if found:
             break
     else:
-        example = Path(truth.images[0].file_name).stem if truth.images else "NAME"
+        example = next((Path(name).stem for name in images.paths), "NAME")
         listed = ", ".join(suffix or "no suffix" for suffix in suffixes)
         raise InputError(
             f"{folder}: {len(paths)} label images (PNG, TIFF, NPY), none of which belongs to an image of the ground "
@@ -155,7 +156,7 @@ def _read_label_images(
     absent = [Path(name).stem for name in images.paths if name not in found.values()]
     if absent:
         raise InputError(
-            f"{folder}: no label image of {len(absent)} of {len(truth.images)} images, expected "
+            f"{folder}: no label image of {len(absent)} of {len(images.paths)} images, expected "
             f"{absent[0]}{suffix}.png (or .tif)"
         )
     result = Imported([ImportedImage(name, path) for name, path in files.items() if name not in found])
@@ -170,19 +171,12 @@ def _results_of(imported: Imported, images: ImageFiles, truth: EvaluationSet, pa
     """COCO results, with the names of images and classes, of what was read of ``path``."""
     for what, count in sorted(imported.counts.items()):
         _logger.warning("%s: %d %s", path, count, what)
-    matched = images.match([image.name for image in imported.images], str(path))
-    number, absent = len(imported.images), sum(image.name not in matched for image in imported.images)
-    if matched and absent:
+    joined = images.join(imported.images, str(path))
+    number, absent = len(imported.images), len(imported.images) - len(joined)
+    if joined and absent:
         _logger.warning("%s: %d of %d files belong to no image of the ground truth", path, absent, number)
     results: _Results = []
-    sources: dict[str, Path] = {}
-    for image in imported.images:
-        name = matched.get(image.name)
-        if name is None:
-            continue
-        if name in sources:
-            raise InputError(f"{sources[name]} and {image.source}: two files of one image ({name})")
-        sources[name] = image.source
+    for name, image in joined.items():
         size = images.size(name)
         if image.size not in (None, size):
             raise InputError(

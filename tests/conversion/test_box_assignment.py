@@ -1,5 +1,6 @@
 """Boxes joined with components: drawn shapes whose outcome is known."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bccd_d2.conversion.annotated import fit_boxes
 from bccd_d2.conversion.box_classes import BoxClasses
 from bccd_d2.conversion.box_matching import cut_by_boxes, match_boxes
-from bccd_d2.conversion.boxes import ImageBoxes, fit_boxes, make_boxes
 from bccd_d2.conversion.classes import ClassTable
+from bccd_d2.conversion.importers.common import ImportedCell, ImportedImage
 from bccd_d2.conversion.instances import InstanceRule, label_instances
 from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
@@ -44,12 +46,14 @@ def around(*discs: tuple[int, int, int]) -> list[tuple[int, int, int, int]]:
     return [(x - r, y - r, x + r + 1, y + r + 1) for x, y, r in discs]
 
 
-def boxes_of(names: list[str], corners: list, difficult: list[bool] | None = None) -> ImageBoxes:
-    return make_boxes("boxes.json", corners, names, difficult, (HEIGHT, WIDTH))
+def boxes_of(names: list[str], corners: list, difficult: list[bool] | None = None) -> ImportedImage:
+    flags = difficult or [False] * len(names)
+    cells = [ImportedCell(n, box=c, unsure=d) for n, c, d in zip(names, corners, flags, strict=True)]
+    return ImportedImage("a", Path("boxes.json"), cells)
 
 
-def assign(labels: np.ndarray, boxes: ImageBoxes | None, **changes: object):
-    return BoxClasses(replace(TABLE, **changes), lambda image: boxes)(RECORD, labels)
+def assign(labels: np.ndarray, boxes: ImportedImage | None, **changes: object):
+    return BoxClasses(replace(TABLE, **changes))(replace(RECORD, annotations=boxes), labels)
 
 
 def area(assignment, label: int) -> int:
@@ -58,15 +62,11 @@ def area(assignment, label: int) -> int:
 
 def test_boxes_are_clipped_and_slips_are_dropped():
     corners = [(0, 0, WIDTH, HEIGHT), (-5, 90, 20, 130), (40, 40, 41, 60), (300, 10, 340, 50)]
-    fitted, counts = fit_boxes(boxes_of(["ring"] * 4, corners), RECORD)
-    assert fitted.corners.tolist() == [[0, 0, WIDTH, HEIGHT], [0, 90, 20, 120]]
-    assert counts == {
-        "boxes": 4, "boxes clipped to the image": 1, "boxes under 3 pixels or outside the image, dropped": 2
-    }  # fmt: skip
-    with pytest.raises(
-        InputError, match=r"boxes\.json: boxes for an image of 640x480 pixels, expected 200x120"
-    ):
-        fit_boxes(replace(boxes_of([], []), size=(480, 640)), RECORD)
+    counts = Counter()
+    cells, fitted = fit_boxes(boxes_of(["ring"] * 4, corners).cells, RECORD, counts)
+    assert fitted.tolist() == [[0, 0, WIDTH, HEIGHT], [0, 90, 20, 120]]
+    assert [cell.box for cell in cells] == corners[:2]
+    assert counts == {"boxes under 3 pixels or outside the image, dropped": 2}
 
 
 A, B = (30, 30, 15), (90, 30, 15)
@@ -90,7 +90,7 @@ def test_the_corner_of_a_box_belongs_to_a_neighbour():
     big, little = labels[60, 60], labels[90, 110]
     assert big != little
     assert (window == big).sum() > (window == little).sum()
-    match = match_boxes(labels, boxes_of(["ring"], [box]))
+    match = match_boxes(labels, np.array([box]))
     assert match.claimed.tolist() == [little]
 
 

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.box_classes import make_class_source
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.dataset_spec import DatasetSpec, read_spec
 from bccd_d2.conversion.pairs import find_pairs
@@ -76,9 +75,8 @@ def voc_root(tmp_path: Path) -> Path:
 
 
 def convert(root: Path, out: Path, spec: DatasetSpec, boxes: Path | None = None, **settings):
-    source = make_class_source(spec, root, boxes)
     options = ConversionOptions(spec, split=settings.pop("split", ALL_TRAIN))
-    return convert_dataset(root, out, options, class_source=source, **settings)
+    return convert_dataset(root, out, options, boxes=boxes, **settings)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -166,7 +164,7 @@ def test_a_box_on_bare_background_is_a_region_to_ignore(voc_root: Path, tmp_path
         path.read_text().replace("</annotation>", f"<object><name>RBC</name>{empty}</object></annotation>")
     )
     summary = convert(voc_root, tmp_path / "out", read_spec("bccd_voc"))
-    assert summary.events["boxes without component for which no weak mask was found: ignore"] == 1
+    assert summary.events["boxes for which no weak mask was found: ignore"] == 1
     regions = [
         a for a in read_coco(annotation_file(tmp_path / "out", "train"))["annotations"] if a["iscrowd"]
     ]
@@ -180,13 +178,18 @@ def test_a_box_on_bare_background_is_a_region_to_ignore(voc_root: Path, tmp_path
         ("kaggle", "boxes.json", r"boxes\.json: boxes, but the dataset spec has no section 'classes'"),
         ("bbbc041", None, "the dataset spec takes classes from boxes; expected --boxes"),
         ("bbbc041", "gone.json", r"gone\.json: no such file"),
-        ("bccd_voc", "gone", "gone: no such folder"),
+        ("bccd_voc", "gone", "gone: no such file or folder"),
         ("bccd_voc", None, "no Annotations here or below"),
     ],
 )
 def test_boxes_and_table_belong_together(tmp_path: Path, spec: str, boxes: str | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        make_class_source(read_spec(spec), tmp_path, tmp_path / boxes if boxes else None)
+        convert(
+            write_pairs(tmp_path, ["a"]),
+            tmp_path / "out",
+            read_spec(spec),
+            tmp_path / boxes if boxes else None,
+        )
 
 
 def test_stains_are_told_apart_without_masks(tmp_path: Path) -> None:

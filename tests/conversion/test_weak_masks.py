@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.box_files import read_voc
+from bccd_d2.conversion.importers.boxes import read_voc
 from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.io.images import read_image
 
@@ -117,11 +117,11 @@ def test_every_box_has_a_connected_mask_inside_or_failed(boxes):
 def test_real_white_cells_are_near_their_drawn_masks(real_voc_root: Path):
     overlaps = []
     for path in sorted((real_voc_root / "wbc_masks").glob("*.png"))[1:60:6]:
-        boxes = read_voc(real_voc_root / "Annotations" / f"{path.stem}.xml")
+        boxes = read_voc(real_voc_root / "Annotations" / f"{path.stem}.xml").cells
         drawn = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 127
-        corners = np.clip(boxes.corners, 0, [drawn.shape[1], drawn.shape[0]] * 2)
+        corners = np.clip([cell.box for cell in boxes], 0, [drawn.shape[1], drawn.shape[0]] * 2)
         guessed = guess_masks(read_image(real_voc_root / "JPEGImages" / f"{path.stem}.jpg", "RGB"), corners)
-        white = [number for number, name in enumerate(boxes.names, start=1) if name == "WBC"]
+        white = [number for number, cell in enumerate(boxes, start=1) if cell.class_name == "WBC"]
         if len(white) == 1 and cv2.connectedComponents(drawn.astype(np.uint8))[0] == 2:
             overlaps.append(iou(guessed.labels == white[0], drawn))
     assert len(overlaps) >= 5

@@ -6,15 +6,23 @@ import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.pairs import ImageRecord
-from bccd_d2.conversion.yolo_labels import find_yolo, read_yolo, read_yolo_names
+from bccd_d2.conversion.importers import read_annotations
+from bccd_d2.conversion.importers.common import ImageFiles
+from bccd_d2.conversion.importers.yolo import read_yolo, read_yolo_names
 from bccd_d2.errors import InputError
 from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.rle import decode_segmentation
 
 
-def record(path: Path, height: int = 100, width: int = 200) -> ImageRecord:
-    return ImageRecord(1, path.stem, path.name, path, height, width)
+def read(root: Path, image: str) -> list[tuple]:
+    """Class, box and score of each cell of an image of 200 x 100 pixels."""
+    images = read_annotations(root, "yolo", ImageFiles(root, [image], {image: (100, 200)}))[2].images
+    return [
+        (cell.class_name, tuple(round(side, 6) for side in cell.extent()), cell.score)
+        for one in images
+        if one.name == image
+        for cell in one.cells
+    ]
 
 
 def labels(path: Path, text: str) -> Path:
@@ -34,18 +42,14 @@ def labels(path: Path, text: str) -> Path:
 )
 def test_labels_lie_where_yolo_has_them(tmp_path: Path, image: str, label: str) -> None:
     labels(tmp_path / label, "1 0.5 0.5 0.1 0.2\n\n0 0.05 0.05 0.1 0.1 0.93\n")
-    found = find_yolo({0: "WBC", 1: "RBC"}, None, record(tmp_path / image))
-    assert found is not None
-    assert found.corners.tolist() == [[90, 40, 110, 60], [0, 0, 20, 10]]
-    assert found.names == ("RBC", "WBC")
+    labels(tmp_path / "classes.txt", "WBC\nRBC\n")
+    assert read(tmp_path, image) == [("RBC", (90, 40, 110, 60), None), ("WBC", (0, 0, 20, 10), 0.93)]
 
 
 def test_an_outline_has_the_box_around_it_and_numbers_stand_for_themselves(tmp_path: Path) -> None:
     labels(tmp_path / "a.txt", "2 0.1 0.2 0.3 0.2 0.2 0.6\n2 0.1 0.2 0.3 0.2 0.2 0.6 0.5\n")
-    found = find_yolo({}, None, record(tmp_path / "a.png"))
-    assert found is not None
-    assert (found.corners.tolist(), found.names) == ([[20, 20, 60, 60]] * 2, ("2", "2"))
-    assert find_yolo({}, None, record(tmp_path / "b.png")) is None
+    assert read(tmp_path, "a.png") == [("2", (20, 20, 60, 60), None), ("2", (20, 20, 60, 60), 0.5)]
+    assert read(tmp_path, "b.png") == []
 
 
 @pytest.mark.parametrize(
@@ -78,8 +82,8 @@ def test_names_of_the_classes(tmp_path: Path, name: str, text: str) -> None:
     labels(tmp_path / name, text)
     assert read_yolo_names(tmp_path) == {0: "RBC", 1: "WBC"}
     with pytest.raises(InputError, match=r"class 2, expected one of 0, 1"):
-        image = labels(tmp_path / "x.txt", "2 0.5 0.5 0.1 0.1").with_suffix(".jpg")
-        find_yolo({0: "RBC", 1: "WBC"}, None, record(image))
+        labels(tmp_path / "x.txt", "2 0.5 0.5 0.1 0.1")
+        read(tmp_path, "x.jpg")
 
 
 def test_a_yolo_set_becomes_weak_masks(tmp_path: Path) -> None:
@@ -105,5 +109,5 @@ def test_a_yolo_set_becomes_weak_masks(tmp_path: Path) -> None:
     assert abs(int(drawn.sum()) - np.pi * 20**2) < 0.15 * np.pi * 20**2
     (tmp_path / "data/val/labels/val.txt").unlink()
     (tmp_path / "data/train/labels/train.txt").unlink()
-    with pytest.raises(InputError, match="none of the 2 images has boxes"):
+    with pytest.raises(InputError, match="no files of the format yolo"):
         main([*arguments, "--output", str(tmp_path / "none")])

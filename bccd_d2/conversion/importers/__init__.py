@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bccd_d2.conversion.importers.boxes import read_bbbc041, read_voc
 from bccd_d2.conversion.importers.coco import read_coco_file
-from bccd_d2.conversion.importers.common import ImageFiles, Imported, ImportedImage, reading
+from bccd_d2.conversion.importers.common import ImageFiles, Imported, ImportedImage
 from bccd_d2.conversion.importers.cvat import read_cvat_file
 from bccd_d2.conversion.importers.label_studio import read_label_studio_file
 from bccd_d2.conversion.importers.labelme import read_labelme_file
@@ -22,12 +23,10 @@ from bccd_d2.conversion.importers.masks import (
 )
 from bccd_d2.conversion.importers.outlines import read_outline_files
 from bccd_d2.conversion.importers.via import CSV_COLUMNS, PROJECT_3, read_via_file
-from bccd_d2.conversion.importers.yolo import is_yolo, read_yolo_files
-from bccd_d2.conversion.pairs import IMAGE_SUFFIXES
-from bccd_d2.conversion.yolo_labels import yolo_label_file
+from bccd_d2.conversion.importers.yolo import is_yolo, read_yolo_files, yolo_label_file
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_json
-from bccd_d2.io.find_images import files_below
+from bccd_d2.io.find_images import SUFFIXES, files_below
 from bccd_d2.structures.names import class_key, stem_of
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,9 @@ class Importer:
 
     description: str  # for ``--help``
     suffixes: tuple[str, ...]  # of its files, in lower case
-    read: Callable[[list[Path], ImageFiles], Imported]  # reads files, given all images they can belong to
+    read: Callable[
+        [list[Path], ImageFiles, Imported], None
+    ]  # adds what files hold, given all images there are
 
 
 def _one_by_one(
@@ -52,12 +53,10 @@ def _one_by_one(
 ) -> Importer:
     """An importer from a reader of one file, which may add to the classes and counts of the result."""
 
-    def read_all(files: list[Path], images: ImageFiles) -> Imported:
-        result = Imported()
+    def read_all(files: list[Path], images: ImageFiles, result: Imported) -> None:
         for path in files:
-            with reading(path, description):
-                result.images += read(path, images, result)
-        return result
+            with result.reading(path, description):
+                result.images += list(read(path, images, result))
 
     return Importer(description, suffixes, read_all)
 
@@ -65,6 +64,8 @@ def _one_by_one(
 FORMATS: dict[str, Importer] = {
     "coco": _one_by_one("COCO instance JSON of any tool", (".json",), read_coco_file),
     "yolo": Importer("YOLO boxes and segments", (".txt",), read_yolo_files),
+    "voc": _one_by_one("Pascal VOC's XML, boxes", (".xml",), lambda path, _, __: [read_voc(path)]),
+    "bbbc041": _one_by_one("BBBC041's JSON, boxes", (".json",), lambda path, _, __: read_bbbc041(path)),
     "cvat": _one_by_one("CVAT for images 1.1 (XML)", (".xml",), read_cvat_file),
     "labelme": _one_by_one("LabelMe's JSON", (".json",), read_labelme_file),
     "label-studio": _one_by_one("Label Studio's JSON or JSON-MIN", (".json",), read_label_studio_file),
@@ -72,7 +73,7 @@ FORMATS: dict[str, Importer] = {
     "geojson": Importer("QuPath's GeoJSON", (".geojson", ".json"), read_outline_files),
     "imagej": Importer("ImageJ's .roi files or zips of them", (".roi", ".zip"), read_outline_files),
     "mask-folders": Importer(
-        "a folder per image with one mask per cell", tuple(sorted(IMAGE_SUFFIXES)), read_mask_folders
+        "a folder per image with one mask per cell", tuple(sorted(SUFFIXES)), read_mask_folders
     ),
     "cellpose": _one_by_one("Cellpose's _seg.npy", (".npy",), read_cellpose_file),
     "labels": _one_by_one("label images of tools/predict.py", (".tif", ".tiff"), read_label_file),
@@ -80,15 +81,18 @@ FORMATS: dict[str, Importer] = {
 
 
 def read_annotations(
-    path: Path, kind: str | None = None, images: Path | ImageFiles | None = None
+    path: Path,
+    kind: str | None = None,
+    images: Path | ImageFiles | None = None,
+    faults: list[str] | None = None,
 ) -> tuple[str, ImageFiles, Imported]:
     """Read a file of annotations, or a folder that is searched at every depth; returns the format, the images and
     what was read.
 
     ``kind`` is one of :data:`FORMATS`, recognised where not given. ``images`` are the images, or their folder, searched
     at every depth; where not given, the folder of the annotations, or the one above a folder of
-    :data:`ANNOTATION_FOLDERS`. Raises InputError where no format or several are recognised, or a file cannot be
-    used.
+    :data:`ANNOTATION_FOLDERS`. Raises InputError where no format or several are recognised, or a file cannot be used;
+    with ``faults`` such files are described there and left out.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
@@ -97,7 +101,8 @@ def read_annotations(
     if not files:
         raise InputError(f"{path}: no files of the format {kind} ({FORMATS[kind].description})")
     found = images if isinstance(images, ImageFiles) else ImageFiles(_image_folder(path, images))
-    imported = FORMATS[kind].read(files, found)
+    imported = Imported(faults=faults)
+    FORMATS[kind].read(files, found, imported)
     for image in imported.images:
         if not isinstance(image.name, str) or not image.name:
             raise InputError(f"{image.source}: image {str(image.name)[:40]!r}, expected a file name")
@@ -141,11 +146,11 @@ def recognise(path: Path) -> str:
 
 
 def _known() -> str:
-    return f"give --from with one of {', '.join(FORMATS)}" + " (or --spec for masks, VOC and BBBC041 boxes)"
+    return f"give --from with one of {', '.join(FORMATS)}" + " (or --spec for masks)"
 
 
 def _candidates(folder: Path) -> list[Path]:
-    suffixes = {suffix for importer in FORMATS.values() for suffix in importer.suffixes} - IMAGE_SUFFIXES
+    suffixes = {suffix for importer in FORMATS.values() for suffix in importer.suffixes} - SUFFIXES
     return files_below(folder, suffixes)
 
 
@@ -156,7 +161,7 @@ def _files_of(path: Path, kind: str) -> list[Path]:
     if kind == "mask-folders":
         return mask_folders(path)
     of_suffix = files_below(path, suffixes)
-    if kind == "labels":  # images by their suffix, so nothing tells them from others
+    if kind in ("labels", "voc"):  # whatever they hold, so that broken ones are named
         return of_suffix
     files = [file for file in of_suffix if kind_of(file) == kind]
     if kind == "yolo":  # files of an image are taken even if they are broken, to be named
@@ -180,7 +185,8 @@ def kind_of(path: Path) -> str | None:
             return "via" if CSV_COLUMNS[0] in file.readline() else None
     if suffix == ".xml":
         with path.open("rb") as binary:
-            return "cvat" if b"<annotations" in binary.read(HEAD).replace(b"\0", b"") else None
+            head = binary.read(HEAD).replace(b"\0", b"")
+        return "cvat" if b"<annotations" in head else "voc" if b"<annotation" in head else None
     if suffix == ".npy":
         return "cellpose" if path.name.endswith(SEG_SUFFIX) else None
     if suffix == ".txt":
@@ -196,6 +202,8 @@ def kind_of_json(content: Any) -> str | None:
             return None
         if first.get("type") == "Feature":
             return "geojson"
+        if "objects" in first and isinstance(first.get("image"), dict):
+            return "bbbc041"
         if "segmentation" in first and "file_name" in first:
             return "coco"
         return "label-studio" if "data" in first or "annotation_id" in first else None
@@ -217,7 +225,7 @@ def mask_folders(root: Path) -> list[Path]:
     """Masks of folders ``ID/images`` and ``ID/masks``, whose masks are not named after the image."""
     found: list[Path] = []
     for folder in sorted(path for path in root.rglob("masks") if (path.parent / "images").is_dir()):
-        masks, shown = (files_below(place, IMAGE_SUFFIXES) for place in (folder, folder.parent / "images"))
+        masks, shown = (files_below(place, SUFFIXES) for place in (folder, folder.parent / "images"))
         # One mask beside one image is that of a cell only where the folder has the image's name.
         if len(shown) == 1 and masks and {stem_of(p.name) for p in masks} != {stem_of(shown[0].name)}:
             found += masks if len(masks) > 1 or shown[0].stem == folder.parent.name else []

@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.boxes import parse_coordinate
-from bccd_d2.conversion.pairs import IMAGE_SUFFIXES, PART_NAMES
 from bccd_d2.errors import InputError
-from bccd_d2.io.find_images import files_below
+from bccd_d2.io.find_images import SUFFIXES, files_below
 from bccd_d2.io.images import read_image_size
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.names import match_images
 from bccd_d2.structures.polygons import fill_rings
-from bccd_d2.structures.rle import decode_columns
+from bccd_d2.structures.rle import MAX_SIDE, decode_columns
 
 ELLIPSE_POINTS = 64
+PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded image."""
 Ring = NDArray[np.float64]
@@ -44,12 +43,18 @@ class ImportedCell:
     segmentation: Any = None  # in COCO's form
     # X0, y0, x1, y1 in pixels, half-open, of a cell without an outline.
     box: tuple[float, float, float, float] | None = None
-    ignored: bool = False  # a region that is neither cell nor background
+    ignored: bool = False  # a region that is neither cell of this class nor background
+    unsure: bool = False  # its annotator could not tell: a region to ignore whatever the class
 
     @property
     def has_outline(self) -> bool:
         """Whether there is more than a box."""
         return self.box is None or bool(self.rings or self.mask or self.segmentation)
+
+    def extent(self) -> tuple[float, float, float, float]:
+        """The box, or that around the rings."""
+        points = np.concatenate([*self.rings, np.zeros((0 if any(map(len, self.rings)) else 1, 2))])
+        return self.box or (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
 
     def pixels(self, height: int, width: int) -> tuple[NDArray[Any], tuple[int, int]]:
         """What of the cell lies in an image of ``height`` and ``width``, (h, w), not 0 inside, and the (x, y) of its
@@ -82,7 +87,7 @@ class ImportedImage:
     """One image with its cells."""
 
     name: str  # file name in the words of the annotation file, with or without folders and extension
-    source: Path  # the annotation file
+    source: Path  # the annotation file; the image where it needs none for want of cells
     cells: list[ImportedCell] = field(default_factory=list)  # may be none
     # (height, width) as the annotation file says, ``None`` where it does not
     size: tuple[int, int] | None = None
@@ -97,21 +102,48 @@ class Imported:
     # Names in the order of the files, where they list classes; others follow as they occur.
     classes: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # what was repaired or left out
+    # What is said of files that cannot be used, which are left out; ``None``: they are errors.
+    faults: list[str] | None = None
+    unread: list[Path] = field(default_factory=list)  # such files
+
+    def class_names(self, default: str) -> list[str]:
+        """Names of all classes, cells without one being of ``default``."""
+        names = [cell.class_name or default for image in self.images for cell in image.cells]
+        return list(dict.fromkeys([*self.classes, *names])) or [default]
+
+    @contextmanager
+    def reading(self, path: Path, kind: str) -> Iterator[None]:
+        """As :func:`reading`, where files that cannot be used are errors."""
+        try:
+            with reading(path, kind):
+                yield
+        except (InputError, OSError) as error:
+            if self.faults is None:
+                raise
+            self.faults.append(str(error))
+            self.unread.append(path)
 
 
 class ImageFiles:
-    """The images that annotations can belong to: those of a folder, at every depth, by their paths there; or those of
-    ``sizes``, (height, width) by name, which need not be files.
+    """The images that annotations can belong to, by their paths below a folder: all that are there at any depth, or
+    those of ``names``. With ``sizes``, (height, width) by name, they need not be files.
     """
 
-    def __init__(self, folder: Path, sizes: Mapping[str, tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        names: Iterable[str] | None = None,
+        sizes: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
         self.folder = folder
         self._sizes = sizes
-        below = files_below(folder, IMAGE_SUFFIXES) if sizes is None else []
-        self.paths = {path.relative_to(folder).as_posix(): path for path in below} or {
-            name: folder / name for name in sizes or ()
-        }
-        self.only = next(iter(self.paths)) if len(below) == 1 else None  # name of the only file there is
+        found = (
+            [path.relative_to(folder).as_posix() for path in files_below(folder, SUFFIXES)]
+            if names is None
+            else []
+        )
+        self.only = found[0] if len(found) == 1 else None  # name of the only image there is
+        self.paths = {name: folder / name for name in names or found}
 
     def match(self, names: Iterable[str], where: str) -> dict[str, str]:
         """The image that each name in the annotations means; those that are not here are left out. Raises InputError
@@ -129,6 +161,22 @@ class ImageFiles:
             more = match_images(without_prefix.values(), self.paths, where=where, required=False)
             found.update({name: more[short] for name, short in without_prefix.items() if short in more})
         return found
+
+    def join(self, annotated: Sequence[ImportedImage], where: str) -> dict[str, ImportedImage]:
+        """The annotations whose image is here, by its name. Raises InputError as :meth:`match`, or where two belong to
+        one image.
+        """
+        found = self.match([image.name for image in annotated], where)
+        joined: dict[str, ImportedImage] = {}
+        for image in annotated:
+            if image.name not in found:
+                continue
+            other = joined.setdefault(found[image.name], image)
+            if other is not image:
+                raise InputError(
+                    f"{found[image.name]}: annotated in {other.source} and in {image.source}, expected one"
+                )
+        return joined
 
     def beside(self, place: Path, name: str) -> str:
         """The name seen from the folder of images, where the file lies in ``place`` or is named from there."""
@@ -158,6 +206,17 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise InputError(f"{path}: no key {error}, expected {kind}") from error
     except (TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not {kind} ({error})") from error
+
+
+def parse_coordinate(value: Any, where: str) -> float:
+    """A finite number of a sensible size from JSON or text; raises InputError for anything else."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not abs(number) <= MAX_SIDE:
+        raise InputError(f"{where}: {str(value)[:40]!r}, expected a number of pixels")
+    return number
 
 
 def ring(xs: Iterable[Any], ys: Iterable[Any]) -> Ring:

@@ -9,18 +9,18 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from bccd_d2.conversion.box_files import read_xml
-from bccd_d2.conversion.boxes import parse_coordinate
 from bccd_d2.conversion.importers.common import (
     ImageFiles,
     Imported,
     ImportedCell,
     ImportedImage,
     ellipse,
+    parse_coordinate,
     part_of,
     ring,
 )
 from bccd_d2.errors import InputError
+from bccd_d2.files import read_xml
 from bccd_d2.structures.rle import require_size
 
 

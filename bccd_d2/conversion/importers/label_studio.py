@@ -10,19 +10,19 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.conversion.boxes import parse_coordinate
 from bccd_d2.conversion.importers.common import (
     ImageFiles,
     Imported,
     ImportedCell,
     ImportedImage,
     ellipse,
+    parse_coordinate,
     rectangle,
     ring,
 )
-from bccd_d2.conversion.pairs import IMAGE_SUFFIXES
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_json
+from bccd_d2.io.find_images import SUFFIXES
 from bccd_d2.structures.rle import require_size
 
 KINDS = ("polygonlabels", "ellipselabels", "brushlabels", "rectanglelabels")
@@ -59,7 +59,7 @@ def _image_name(data: Mapping[str, Any]) -> str:
             address = urlparse(value)
             # Files that were not uploaded are named in the query: /data/local-files/?d=folder/a.png
             name = unquote(address.query.partition("d=")[2].partition("&")[0] or address.path)
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
+            if Path(name).suffix.lower() in SUFFIXES:
                 return name.lstrip("/")
     raise InputError("a task without an image; expected the path of one in 'data'")
 

@@ -12,13 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bccd_d2.conversion.boxes import parse_coordinate
 from bccd_d2.conversion.importers.common import (
     ImageFiles,
     Imported,
     ImportedCell,
     ImportedImage,
     ellipse,
+    parse_coordinate,
     part_of,
     ring,
 )

@@ -34,11 +34,10 @@ _SAFE = {
 """All that a pickle of arrays, numbers and text needs."""
 
 
-def read_mask_folders(files: list[Path], images: ImageFiles) -> Imported:
+def read_mask_folders(files: list[Path], images: ImageFiles, result: Imported) -> None:
     """Read masks of data sets of one folder per image, ``ID/images/ID.png`` with one mask per cell in
     ``ID/masks/``. Raises InputError where a folder does not hold one image, or a mask cannot be read.
     """
-    result = Imported()
     for folder in sorted({path.parent.parent for path in files}):
         found = [name for name, path in images.paths.items() if path.parent == folder / "images"]
         if len(found) != 1:
@@ -53,7 +52,6 @@ def read_mask_folders(files: list[Path], images: ImageFiles) -> Imported:
             image.size = mask.shape[0], mask.shape[1]
             image.cells += label_cells(mask.astype(np.int32))
         result.images.append(image)
-    return result
 
 
 def read_label_file(path: Path, images: ImageFiles, result: Imported) -> list[ImportedImage]:

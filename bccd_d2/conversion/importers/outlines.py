@@ -28,21 +28,21 @@ _ROI_SET = re.compile(r"[-_ ]?(roi[-_ ]?set|rois?|annotations?|detections?|cells
 _AREA_TYPES = ("POLYGON", "RECT", "OVAL", "FREEHAND", "TRACED")
 
 
-def read_outline_files(files: list[Path], images: ImageFiles) -> Imported:
+def read_outline_files(files: list[Path], images: ImageFiles, result: Imported) -> None:
     """Read all files, each named after its image; those of single regions (.roi) after it or lying in a folder that
     is.
     """
-    result = Imported()
     of_regions: dict[str, ImportedImage] = {}
     for path in files:
         name = _image_name(path, images)
         image = ImportedImage(name, path, part=part_of(path.parent.name))
         if path.suffix.lower() == ".roi":
             image = of_regions.setdefault(name, image)
-        if not image.cells:
-            result.images.append(image)
-        image.cells += read_outlines(path)
-    return result
+        with result.reading(path, "outlines"):
+            cells = read_outlines(path)
+            if not image.cells:
+                result.images.append(image)
+            image.cells += cells
 
 
 def _image_name(path: Path, images: ImageFiles) -> str:

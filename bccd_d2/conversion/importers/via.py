@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bccd_d2.conversion.boxes import parse_coordinate
 from bccd_d2.conversion.importers.common import (
     ImageFiles,
     Imported,
@@ -17,6 +16,7 @@ from bccd_d2.conversion.importers.common import (
     ImportedImage,
     class_of_attributes,
     ellipse,
+    parse_coordinate,
     part_of,
     ring,
 )

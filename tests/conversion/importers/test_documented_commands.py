@@ -94,6 +94,20 @@ def voc() -> None:
         Path(f"FOLDER/Annotations/{stem}.xml").write_text(f"<annotation>{found}</annotation>")
 
 
+def bbbc041() -> None:
+    draw(Path("IMAGES"))
+    (x0, y0, x1, y1), size = DISC, {"r": HEIGHT, "c": WIDTH, "channels": 3}
+    box = {"minimum": {"r": y0, "c": x0}, "maximum": {"r": y1, "c": x1}}
+    found = [{"category": "RBC", "bounding_box": box}]
+    dump(
+        Path("boxes.json"),
+        [
+            {"image": {"pathname": f"/images/{s}.png", "shape": size}, "objects": found[: s == "b"]}
+            for s in "ab"
+        ],
+    )
+
+
 def points() -> None:
     label_images()
     Path("FOLDER/points").mkdir()
@@ -125,6 +139,7 @@ BUILDERS: dict[str, Callable[[], object]] = {
     "`tools/predict.py`, all images together": predictions,
     "`tools/predict.py`, `labels`": lambda: results("labels"),
     "Pascal VOC boxes": voc,
+    "BBBC041 boxes": bbbc041,
     "Points of classes beside masks": points,
 }
 
@@ -146,7 +161,8 @@ def test_a_command_converts_what_its_row_says(
         (classes[a["category_id"]], a["area"]) for p in parts for a in p["annotations"] if not a.get("weak")
     )
     first, second = ("normal", "target") if row.startswith("Points") else ("RBC", "WBC")
-    if len(classes) == 1 and row != "Pascal VOC boxes":
+    boxes = row in ("Pascal VOC boxes", "BBBC041 boxes")
+    if len(classes) == 1 and not boxes:
         first = second = "cell"
-    assert found == ([] if row == "Pascal VOC boxes" else sorted([(first, 1600), (second, 1200)]))
+    assert found == ([] if boxes else sorted([(first, 1600), (second, 1200)]))
     assert sum(len(part["annotations"]) for part in parts)
