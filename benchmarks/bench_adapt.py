@@ -90,7 +90,7 @@ def yolo_lines(path: Path) -> str:
         f"{CLASSES.index(cell.class_name)} {(x0 + x1) / 2 / width} {(y0 + y1) / 2 / height} "
         f"{(x1 - x0) / width} {(y1 - y0) / height}\n"
         for cell in cells
-        for x0, y0, x1, y1 in [np.clip(cell.box, 0, [width, height] * 2).tolist()]
+        for x0, y0, x1, y1 in [np.clip(cell.extent(), 0, [width, height] * 2).tolist()]
     )
 
 
