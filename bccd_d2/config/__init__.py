@@ -52,6 +52,9 @@ def add_bccd_config(cfg: CN) -> None:
 
     # Multiply each channel so that the image's own background comes to the same white (data/preprocessing.py).
     cfg.INPUT.WHITE_BALANCE = False
+    # Then multiply each channel's optical density so that its median over the cells comes to these values, in the order
+    # of INPUT.FORMAT; []: not at all.
+    cfg.INPUT.CELL_DENSITY = []
 
     # Reinhard stain normalization (Reinhard et al. 2001), see bccd_d2/data/stain.py.
     cfg.INPUT.STAIN = CN()

@@ -31,6 +31,7 @@ _RANGES = {
     "INPUT.SCALE": (0.01, math.inf),
     "INPUT.CELL_DIAMETER": (0, math.inf),
     "INPUT.MICRONS_PER_PIXEL": (0, math.inf),
+    "INPUT.CELL_DENSITY": (0.01, 3),
     "INPUT.STAIN.TARGET_STD": (0.1, math.inf),
     # A larger shift pushes dark nuclei (L about 20) against black, where their texture is lost.
     "INPUT.STAIN.JITTER_MEAN": (0, 15),
@@ -53,6 +54,7 @@ _RANGES = {
 }
 # How many numbers a list has.
 _LENGTHS = {
+    "INPUT.CELL_DENSITY": (0, 3),
     "INPUT.STAIN.TARGET_MEAN": (3,),
     "INPUT.STAIN.TARGET_STD": (3,),
     "INPUT.STAIN.JITTER_MEAN": (3,),
@@ -74,6 +76,7 @@ _NEEDS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "MODEL.TIMM.CHECKPOINT_PATH": _TRANSFORMER,
     "MODEL.TIMM.OPTIONS": _TRANSFORMER,
     "MODEL.TIMM.LR_DECAY": _TRANSFORMER,
+    "INPUT.CELL_DENSITY": ("INPUT.WHITE_BALANCE", (True,)),
     "MODEL.ROI_BOX_HEAD.CLASS_WEIGHTS": _HEADS,
     # A cascade of Detectron2 0.6 suppresses boxes by itself.
     "MODEL.ROI_HEADS.NMS_CLASS_AGNOSTIC": ("MODEL.ROI_HEADS.NAME", ("CellROIHeads",)),

@@ -157,6 +157,7 @@ def export_model(
         microns_per_pixel=float(cfg.INPUT.MICRONS_PER_PIXEL),
         stain=None if stain is None else {"target": stain.target, "image_format": stain.image_format},
         white_balance=cfg.INPUT.WHITE_BALANCE,
+        cell_density=tuple(cfg.INPUT.CELL_DENSITY),
     )
     prepared = [
         np.ascontiguousarray(predictor.prepare(image, 1.0).transpose(2, 0, 1))

@@ -51,6 +51,7 @@ class NetworkCard:
     microns_per_pixel: float = 0.0  # of the training images; 0 if not known
     stain: dict[str, Any] | None = None  # arguments of ``ReinhardNormalizer``; ``None`` without normalization
     white_balance: bool = False
+    cell_density: tuple[float, ...] = ()  # see ``ColorNormalizer``
 
     def to_json(self) -> str:
         """As JSON."""
@@ -224,7 +225,9 @@ class ExportedPredictor(CellFinder):
         super().__init__(
             network,
             card.class_names,
-            ImagePreprocessor(card.scale, ColorNormalizer(card.white_balance, stain), card.image_format),
+            ImagePreprocessor(
+                card.scale, ColorNormalizer(card.white_balance, card.cell_density, stain), card.image_format
+            ),
             most_detections=card.most_detections,
             training_diameter=card.cell_diameter,
             training_microns=card.microns_per_pixel,

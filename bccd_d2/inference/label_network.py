@@ -6,6 +6,7 @@ and after the network is part of the graph: white balance, scale, colour order, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ from torch.nn import functional as F  # noqa: N812  torch's own habit
 from bccd_d2.data.preprocessing import (
     BACKGROUND_LEVEL,
     BACKGROUND_PERCENTILE,
+    MAX_FACTOR,
     MAX_GAIN,
+    MIN_FACTOR,
     MIN_GAIN,
 )
 from bccd_d2.inference.export import TraceableNetwork
@@ -33,7 +36,7 @@ class LabelNetwork(nn.Module):
         network: tensors in, tensors out.
         image_format: "BGR" or "RGB", the colour order that the network expects.
         scale: network pixels per pixel of the photograph.
-        white_balance: see :class:`bccd_d2.data.preprocessing.ColorNormalizer`.
+        white_balance, cell_density: see :class:`bccd_d2.data.preprocessing.ColorNormalizer`.
         score_threshold: cells below this score are left out.
     """
 
@@ -44,12 +47,14 @@ class LabelNetwork(nn.Module):
         image_format: str,
         scale: float,
         white_balance: bool,
+        cell_density: Sequence[float],
         score_threshold: float,
     ) -> None:
         super().__init__()
         self.network = network
         self.image_format, self.scale = image_format, scale
-        self.white_balance, self.score_threshold = white_balance, score_threshold
+        self.white_balance, self.cell_density = white_balance, list(cell_density)
+        self.score_threshold = score_threshold
         self.eval()
 
     @classmethod
@@ -60,6 +65,7 @@ class LabelNetwork(nn.Module):
             image_format=cfg.INPUT.FORMAT,
             scale=cfg.INPUT.SCALE,
             white_balance=cfg.INPUT.WHITE_BALANCE,
+            cell_density=cfg.INPUT.CELL_DENSITY,
             score_threshold=score_threshold,
         )
 
@@ -74,11 +80,20 @@ class LabelNetwork(nn.Module):
         native = _size_of(image)
         if self.image_format == "BGR":
             image = image.flip(0)
-        gain = white_balance_gain(image) if self.white_balance else None
+        gain = factor = None
+        if self.white_balance:
+            levels = sample_levels(image)
+            gain = white_balance_gain(levels)
+            if self.cell_density:
+                factor = density_factor(levels, gain, self.cell_density)
         if self.scale != 1:
             image = resize(image, (native.double() * self.scale).round().clamp(min=1).long())
         if gain is not None:
-            image = (image.double() * gain[:, None, None]).round().clamp(0, 255).float()
+            balanced = image.double() * gain[:, None, None]
+            if factor is not None:
+                denser = BACKGROUND_LEVEL * (balanced / BACKGROUND_LEVEL) ** factor[:, None, None]
+                balanced = torch.where(balanced < BACKGROUND_LEVEL, denser, balanced)
+            image = balanced.round().clamp(0, 255).float()
         size = _size_of(image)
         padding: Any = -size % self.network.stride
         image = F.pad(image, [0, padding[1], 0, padding[0]])
@@ -94,15 +109,20 @@ def _size_of(image: Tensor) -> Tensor:
     return shapes_to_tensor([image.shape[-2], image.shape[-1]]).long()
 
 
-def white_balance_gain(image: Tensor) -> Tensor:
-    """(3,) float64: as :func:`bccd_d2.data.preprocessing.white_balance_gain`, of a (3, H, W) image.
+def sample_levels(image: Tensor) -> Tensor:
+    """(3, N) float64: the pixels of a (3, H, W) image that prediction measures.
 
-    The sample is that of prediction, see :func:`bccd_d2.io.sources.sample_blocks`.
+    See :func:`bccd_d2.io.sources.sample_blocks`.
     """
     size = _size_of(image)
     step = (size.prod().double() / SAMPLED_PIXELS).sqrt().ceil().long().clamp(min=1)
     rows, columns = (indices((length + step - 1) // step) * step for length in size)
-    levels = image[:, rows][:, :, columns].flatten(1).sort(dim=1).values.double()
+    return image[:, rows][:, :, columns].flatten(1).double()
+
+
+def white_balance_gain(levels: Tensor) -> Tensor:
+    """(3,) float64: as :func:`bccd_d2.data.preprocessing.white_balance_gain`, of (3, N) sampled levels."""
+    levels = levels.sort(dim=1).values
     # As numpy.percentile: linear between the two values around the rank.
     rank = (_size_of(levels)[1] - 1).double() * (BACKGROUND_PERCENTILE / 100)
     low = rank.floor()
@@ -111,6 +131,34 @@ def white_balance_gain(image: Tensor) -> Tensor:
     # A number divided by a tensor would be its reciprocal times the number, which rounds twice.
     level = torch.full_like(background, BACKGROUND_LEVEL)
     return (level / background.clamp(min=1)).clamp(MIN_GAIN, MAX_GAIN)
+
+
+def density_factor(levels: Tensor, gain: Tensor, target: Sequence[float]) -> Tensor:
+    """(3,) float64: as :func:`bccd_d2.data.preprocessing.density_factor`, of (3, N) sampled levels and their gain."""
+    balanced = (levels * gain[:, None]).round().clamp(1, BACKGROUND_LEVEL)
+    density = -(balanced / BACKGROUND_LEVEL).log()
+    root = density.mean(dim=0).sqrt()
+    # Where all pixels are alike no root is above the threshold: all of them are then taken, whose factor is unused.
+    alike = root.max() == root.min()
+    cells = density[:, (root > otsu_threshold(root)) | alike].sort(dim=1).values
+    last = _size_of(cells)[1] - 1
+    median = (cells[:, last // 2] + cells[:, (last + 1) // 2]) / 2
+    goal = torch.tensor(target, dtype=torch.float64)
+    factor = (goal / median.clamp(min=1e-3)).clamp(MIN_FACTOR, MAX_FACTOR)
+    return torch.where(alike, torch.ones_like(factor), factor)
+
+
+def otsu_threshold(values: Tensor) -> Tensor:
+    """Otsu's (1979) threshold of (N,) values over 256 bins, as scikit-image's ``threshold_otsu``."""
+    low, bins = values.min(), torch.arange(256)
+    width = ((values.max() - low) / 256).clamp(min=1e-12)
+    number = ((values - low) / width).floor().clamp(max=255).long()
+    counts = torch.zeros(256, dtype=torch.float64).scatter_add(0, number, torch.ones_like(values))
+    centres = low + (bins + 0.5) * width
+    below, total = counts.cumsum(0), (counts * centres).cumsum(0)
+    above = below[-1] - below
+    means = total / below.clamp(min=1), (total[-1] - total) / above.clamp(min=1)
+    return centres[(below * above * (means[0] - means[1]) ** 2).argmax()]
 
 
 def resize(image: Tensor, size: Tensor) -> Tensor:

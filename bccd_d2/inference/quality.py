@@ -16,7 +16,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.data.preprocessing import apply_gain, resize_image, scaled_size, white_balance_gain
+from bccd_d2.data.preprocessing import (
+    apply_table,
+    balance_table,
+    resize_image,
+    scaled_size,
+    white_balance_gain,
+)
 from bccd_d2.inference.magnification import Magnification
 from bccd_d2.io.sources import ImageSource, sample_image, sample_pixels
 from bccd_d2.structures.cell_size import typical_diameter
@@ -154,7 +160,7 @@ def stain_distance(image: NDArray[np.uint8]) -> float | None:
 
     In CIELAB units, of a* and b*, for a (height, width, 3) uint8 BGR image; ``None`` where it shows no cells.
     """
-    balanced = apply_gain(image, white_balance_gain(sample_pixels(image)))
+    balanced = apply_table(image, balance_table(white_balance_gain(sample_pixels(image))))
     green = np.ascontiguousarray(balanced[..., 1])
     threshold, _ = cv2.threshold(green, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     dark = green <= threshold

@@ -118,6 +118,7 @@ def test_a_network_that_finds_nothing_was_not_checked(tmp_path):
 def test_the_stain_step_travels_with_the_network(run, tmp_path):
     cfg = run[0].clone()
     cfg.INPUT.STAIN.ENABLED, cfg.INPUT.FORMAT, cfg.INPUT.WHITE_BALANCE = True, "RGB", True
+    cfg.INPUT.CELL_DENSITY = [0.22, 0.4, 0.25]
     export_model(cfg, run[1], tmp_path / "cells.ts", IMAGES[:1])
     expected = BCCDPredictor(cfg, run[1], cpu_mode="plain").predict_cells(IMAGES[0], PredictionOptions())
     found = ExportedPredictor(tmp_path / "cells.ts").predict_cells(IMAGES[0])

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bccd_d2.config import load_config
-from bccd_d2.data.preprocessing import resize_image, white_balance_gain
+from bccd_d2.data.preprocessing import (
+    apply_table,
+    balance_table,
+    density_factor,
+    resize_image,
+    white_balance_gain,
+)
 from bccd_d2.inference import label_network
 from bccd_d2.inference.export import trace
 from bccd_d2.inference.label_network import LabelNetwork, label_image
@@ -71,11 +77,21 @@ def test_masks_are_put_where_the_predictor_puts_them(seed, number):
 
 
 @pytest.mark.parametrize("size", [(60, 50), (700, 600)])
-def test_white_balance_is_that_of_a_prediction(size):
+def test_the_colour_balance_is_that_of_a_prediction(size):
     image = draw_smear(4, *size).image
     expected = white_balance_gain(sample_image(ArraySource(image)))
-    gain = label_network.white_balance_gain(torch.from_numpy(image.transpose(2, 0, 1).copy()).float())
+    levels = label_network.sample_levels(torch.from_numpy(image.transpose(2, 0, 1).copy()).float())
+    gain = label_network.white_balance_gain(levels)
     np.testing.assert_array_equal(gain.numpy(), expected)
+    target = [0.25, 0.4, 0.22]
+    balanced = apply_table(sample_image(ArraySource(image)), balance_table(expected))
+    factor = label_network.density_factor(levels, gain, target).numpy()
+    np.testing.assert_allclose(factor, density_factor(balanced, target), rtol=1e-9)
+
+
+def test_an_image_without_cells_keeps_its_densities():
+    levels = torch.full((3, 50), 200.0, dtype=torch.float64)
+    assert label_network.density_factor(levels, torch.ones(3), [0.3] * 3).tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(("size", "most"), [((40, 30), 0), ((41, 31), 1), ((23, 57), 1), ((100, 140), 1)])
@@ -95,6 +111,7 @@ def run(tmp_path_factory):
     write_tiny_run(folder)
     cfg = load_config(folder / "config.yaml")
     cfg.INPUT.WHITE_BALANCE = True
+    cfg.INPUT.CELL_DENSITY = [0.25, 0.4, 0.22]
     return cfg, str(folder / "model_final.pth")
 
 
