@@ -29,13 +29,7 @@ from bccd_d2.conversion.pairs import (
     take_parts,
     with_unique_stems,
 )
-from bccd_d2.conversion.splits import (
-    PlannedSplit,
-    SplitPlan,
-    plan_split,
-    read_image_sets,
-    write_splits,
-)
+from bccd_d2.conversion.splits import PlannedSplit, SplitPlan, plan_split, read_image_sets, write_splits
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output
 from bccd_d2.io.coco_images import written_root

@@ -17,12 +17,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from bccd_d2.config import load_config
-from bccd_d2.data.registration import (
-    class_names,
-    dataset_dicts,
-    register_bccd,
-    use_classes,
-)
+from bccd_d2.data.registration import class_names, dataset_dicts, register_bccd, use_classes
 from bccd_d2.engine.data_check import check_data
 from bccd_d2.engine.progress import quiet_console
 from bccd_d2.errors import InputError

@@ -13,13 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.evaluation.matching import Overlaps
-from bccd_d2.evaluation.options import (
-    IOU_THRESHOLDS,
-    NO_GROUND_TRUTH,
-    SIZE_NAMES,
-    EvaluationOptions,
-    Value,
-)
+from bccd_d2.evaluation.options import IOU_THRESHOLDS, NO_GROUND_TRUTH, SIZE_NAMES, EvaluationOptions, Value
 
 TASKS = ("bbox", "segm")
 RECALLS: NDArray[np.float64] = np.linspace(0, 1, 101)

@@ -23,12 +23,7 @@ from bccd_d2.evaluation.dataset import EvaluationSet, check_detections
 from bccd_d2.evaluation.error_bins import ImageErrors
 from bccd_d2.evaluation.error_table import ErrorTable, confusion, error_table
 from bccd_d2.evaluation.image_metrics import PixelOverlap, measure, pixel_overlap
-from bccd_d2.evaluation.instances import (
-    CountAgreement,
-    InstanceMetrics,
-    count_agreement,
-    instance_metrics,
-)
+from bccd_d2.evaluation.instances import CountAgreement, InstanceMetrics, count_agreement, instance_metrics
 from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, EvaluationOptions, Value
 from bccd_d2.evaluation.records import cell_records, image_record
 

@@ -27,12 +27,7 @@ from tabulate import tabulate
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_yaml, replacing
-from bccd_d2.inference.export import (
-    check_suppression,
-    example_images,
-    naming_untraceable,
-    trace,
-)
+from bccd_d2.inference.export import check_suppression, example_images, naming_untraceable, trace
 from bccd_d2.inference.label_network import LabelNetwork
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.plain_ops import without_torchvision

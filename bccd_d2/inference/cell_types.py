@@ -13,13 +13,7 @@ from numpy.typing import NDArray
 from bccd_d2.data.type_crops import cut_crop
 from bccd_d2.errors import InputError
 from bccd_d2.io.sources import ImageSource
-from bccd_d2.modeling.cell_types import (
-    OTHER,
-    TypeClassifier,
-    finest,
-    group_probabilities,
-    load_classifier,
-)
+from bccd_d2.modeling.cell_types import OTHER, TypeClassifier, finest, group_probabilities, load_classifier
 from bccd_d2.structures.cell_kinds import classes_of, kind_of, red_cell_classes
 from bccd_d2.structures.cell_size import RED_CELL_UM, typical_diameter
 from bccd_d2.structures.cells import BORDER_MARGIN, Cells

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.evaluate import Evaluation, evaluate
 from bccd_d2.evaluation.external import read_predictions
 from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.structures.dataset_files import PARTS, ROOT_SOURCE, dataset_file, default_root
+from bccd_d2.structures.dataset_files import ROOT_SOURCE, dataset_files, default_root
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,30 +86,27 @@ def read_run(
     if not config_file.is_file():
         raise InputError(f"{config_file} is not there: expected the folder of a tools/train_net.py run")
     cfg = load_config(config_file)
-    files = {path.parent.name: path for path in (run / "inference").glob(f"*/{RESULTS_FILE}")}
-    if not files:
+    known = dataset_files(data_root or Path(cfg.DATASETS.ROOT or default_root()))
+    predicted = {path.parent.name: path for path in (run / "inference").glob(f"*/{RESULTS_FILE}")}
+    names = {name.removeprefix(f"{ROOT_SOURCE}_"): name for name in known if name in predicted}
+    others = ", ".join(sorted(predicted.keys() - known.keys()))
+    if not names:
         raise InputError(
-            f"{run / 'inference'}: no bccd_val/{RESULTS_FILE}, expected an evaluated run; evaluate it "
-            "with 'python tools/train_net.py --config-file RUN/config.yaml --eval-only MODEL.WEIGHTS WEIGHTS'"
+            f"{run / 'inference'}: found predictions for {others or 'no data set'}, expected {', '.join(known)}; give "
+            "what it was evaluated on as --data-root, or evaluate it with 'python tools/train_net.py --config-file "
+            "RUN/config.yaml --eval-only MODEL.WEIGHTS WEIGHTS'"
         )
-    names = {name.removeprefix(f"{ROOT_SOURCE}_"): name for name in sorted(files, key=_position)}
-    absent = sorted(set(parts or ()) - {*names, *files})
+    if others:
+        _logger.warning("%s: no data set for the predictions for %s, which are left out", run, others)
+    absent = sorted(set(parts or ()) - {*names, *names.values()})
     if absent:
         raise InputError(f"{run}: not evaluated on {', '.join(absent)}, only on {', '.join(names)}")
-    chosen = {part: name for part, name in names.items() if not parts or {part, name} & set(parts)}
-    root = data_root or Path(cfg.DATASETS.ROOT or default_root())
-    try:
-        truth = {part: dataset_file(root, name) for part, name in chosen.items()}
-    except InputError as error:
-        raise InputError(f"{error}; give what the run was evaluated on as --data-root") from error
-    sources = [read_source(part, path, files[chosen[part]], **options) for part, path in truth.items()]
+    sources = [
+        read_source(part, known[name], predicted[name], **options)
+        for part, name in names.items()
+        if not parts or {part, name} & set(parts)
+    ]
     return sources, EvaluationOptions.from_config(cfg), config_file.read_text(encoding="utf-8")
-
-
-def _position(dataset: str) -> tuple[bool, str, int]:
-    """To sort data sets by: those of the root first, then by source, train, val and test in this order."""
-    source, _, part = dataset.rpartition("_")
-    return source != ROOT_SOURCE, source, PARTS.index(part) if part in PARTS else len(PARTS)
 
 
 def evaluate_sources(sources: Sequence[Source], options: EvaluationOptions) -> list[EvaluatedPart]:

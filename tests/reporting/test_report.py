@@ -197,13 +197,20 @@ def test_a_run_is_evaluated_with_its_own_options(run):
 def test_parts_that_a_run_does_not_have(run, tmp_path):
     with pytest.raises(InputError, match="not evaluated on val, only on test"):
         read_run(run, parts=["val"])
-    with pytest.raises(InputError, match="; give what the run was evaluated on"):
+    with pytest.raises(InputError, match="found none; --data-root is a folder"):
         read_run(run, tmp_path)
     with pytest.raises(InputError, match=r"config\.yaml is not there"):
         read_run(tmp_path)
     shutil.copy(run / "config.yaml", tmp_path)
-    with pytest.raises(InputError, match="expected an evaluated run"):
+    with pytest.raises(InputError, match="found predictions for no data set, expected bccd_val, bccd_test"):
         read_run(tmp_path)
+
+
+def test_predictions_for_a_data_set_that_is_not_there_are_left_out(run, caplog):
+    shutil.copytree(run / "inference" / "bccd_test", run / "inference" / "voc_val")
+    sources, _, _ = read_run(run)
+    assert [source.name for source in sources] == ["Test"]
+    assert "no data set for the predictions for voc_val, which are left out" in caplog.text
 
 
 def test_the_command_starts_without_torch():

@@ -8,13 +8,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from bccd_d2.errors import InputError
-from bccd_d2.structures.rle import (
-    decode_columns,
-    decode_rle,
-    decode_segmentation,
-    encode_labels,
-    run_lengths,
-)
+from bccd_d2.structures.rle import decode_columns, decode_rle, decode_segmentation, encode_labels, run_lengths
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1))
 

@@ -12,11 +12,7 @@ import pytest
 from scipy import ndimage
 
 from bccd_d2.errors import InputError
-from bccd_d2.synthetic import (
-    SyntheticSet,
-    draw_smear,
-    write_synthetic_set,
-)
+from bccd_d2.synthetic import SyntheticSet, draw_smear, write_synthetic_set
 from bccd_d2.synthetic.files import BOXES_FILE, CLASS_COLOURS, DATASET_FOLDER
 from bccd_d2.synthetic.slide import Variety
 
