@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bccd_d2.commands import CommandParser, run_command
+from bccd_d2.commands import CommandParser, refuse_to_replace, run_command
 from bccd_d2.errors import InputError
 from bccd_d2.files import write_json
 from bccd_d2.inference.arguments import add_model_arguments, model_from
@@ -26,7 +26,7 @@ from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.io.coco_images import image_path, image_root, written_root
 from bccd_d2.io.images import read_image
 from bccd_d2.structures.coco import read_coco
-from bccd_d2.structures.dataset_files import PARTS, annotation_file
+from bccd_d2.structures.dataset_files import dataset_files
 
 EXAMPLE = """example:
   python tools/convert_bccd.py --root BCCD --output datasets/voc_boxes --spec bccd_voc --official
@@ -54,32 +54,29 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if not given.outlines and given.ignore_score is None:
         raise InputError("nothing to do: expected --outlines, --ignore-score or both")
-    parts = [part for part in PARTS if annotation_file(given.data_root, part).is_file()]
-    if not parts:
-        raise InputError(f"--data-root: {given.data_root} has no annotations/instances_*.json")
-    existing = [file for part in parts if (file := annotation_file(given.output, part)).exists()]
-    if existing and not given.overwrite:
-        raise InputError(f"{existing[0]} exists already; --overwrite replaces it")
+    sources = dataset_files(given.data_root)
+    targets = {name: given.output / source.relative_to(given.data_root) for name, source in sources.items()}
+    for target in targets.values():
+        refuse_to_replace(target, given.overwrite)
     model = model_from(given)
     predictor = BCCDPredictor(model.config, model.weights, device=given.device)
-    for part in parts:
-        source, target = annotation_file(given.data_root, part), annotation_file(given.output, part)
-        document = read_coco(source)
+    for name, source in sources.items():
+        target, document = targets[name], read_coco(source)
         folder = image_root(document, source)
-        with tqdm(total=len(document["images"]), desc=part, unit="image") as bar:
+        with tqdm(total=len(document["images"]), desc=name, unit="image") as bar:
 
-            def read(name: str, folder: Path = folder, bar: Any = bar) -> NDArray[np.uint8]:
+            def read(file_name: str, folder: Path = folder, bar: Any = bar) -> NDArray[np.uint8]:
                 bar.update()
-                return read_image(image_path(folder, name))
+                return read_image(image_path(folder, file_name))
 
             document, counts = complete_annotations(
                 document, read, predictor, outlines=given.outlines, ignore_score=given.ignore_score
             )
         target.parent.mkdir(parents=True, exist_ok=True)
-        info = {**document.get("info", {}), "image_root": written_root(folder, given.output)}
+        info = {**document.get("info", {}), "image_root": written_root(folder, target.parent.parent)}
         write_json(target, {**document, "info": info})
         print(
-            f"{part}: {counts['outlines']} outlines drawn, {counts['ellipses']} of them ellipses, "
+            f"{name}: {counts['outlines']} outlines drawn, {counts['ellipses']} of them ellipses, "
             f"{counts['ignore']} regions to ignore: {target}"
         )
 

@@ -8,13 +8,16 @@ cells. Include the file beside a model's, later ones winning:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.config import get_bccd_cfg
-from bccd_d2.data.stain import ReinhardNormalizer, median_target
+from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
+from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
 from bccd_d2.io.find_images import find_images
 from bccd_d2.io.images import read_image
@@ -29,6 +32,15 @@ INPUT:
     TARGET_MEAN: {mean}
     TARGET_STD: {std}
 """
+
+
+def median_target(statistics: Sequence[StainTarget]) -> StainTarget:
+    """The median of each value over images, so that a few odd slides do not move it; InputError without any."""
+    if not statistics:
+        raise InputError("no image shows cells; expected at least one to fit a stain target")
+    mean = np.median([one.mean for one in statistics], axis=0)
+    std = np.median([one.std for one in statistics], axis=0)
+    return StainTarget(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -41,12 +41,9 @@ class Rot90Transform(Transform):
     def apply_coords(self, coords: NDArray[Any]) -> NDArray[Any]:
         """Rotate (N, 2) xy points, corners of pixels being whole numbers."""
         x, y = coords[:, 0], coords[:, 1]
-        turned = (
-            (x, y),
-            (y, self.width - x),
-            (self.width - x, self.height - y),
-            (self.height - y, x),
-        )[self.turns]
+        turned = ((x, y), (y, self.width - x), (self.width - x, self.height - y), (self.height - y, x))[
+            self.turns
+        ]
         return np.stack(turned, axis=1)
 
     def inverse(self) -> Transform:
@@ -104,11 +101,7 @@ class AlbumentationsTransform(Transform):
     """
 
     def __init__(
-        self,
-        steps: Sequence[Step],
-        swap_channels: bool,
-        source: NDArray[np.uint8],
-        result: NDArray[np.uint8],
+        self, steps: Sequence[Step], swap_channels: bool, source: NDArray[np.uint8], result: NDArray[np.uint8]
     ) -> None:
         super().__init__()
         self.steps = steps

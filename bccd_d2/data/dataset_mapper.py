@@ -188,7 +188,7 @@ class BCCDDatasetMapper:
 
     def image_tensor(self, image: NDArray[np.uint8], cell_diameter: float = 0.0) -> torch.Tensor:
         """Prepare a whole native image, (H, W, 3) uint8 in ``INPUT.FORMAT``, as a test sample's: (3, h, w) uint8."""
-        statistics = self.preprocessor.statistics(image)
+        statistics = self.preprocessor.colors.statistics(image)
         if self.test_diameter and cell_diameter:
             magnification = self.test_diameter / cell_diameter
             image = resize_image(image, *scaled_size(image.shape[0], image.shape[1], magnification))

@@ -183,10 +183,6 @@ class ImagePreprocessor:
         """Read an image in the configured colour order, see :func:`read_dataset_image`."""
         return read_dataset_image(file_name, self.image_format)
 
-    def statistics(self, image: NDArray[np.uint8]) -> ColorStatistics:
-        """What :meth:`__call__` must know of the whole native image."""
-        return self.colors.statistics(image)
-
     def __call__(self, image: NDArray[np.uint8], statistics: ColorStatistics) -> NDArray[np.uint8]:
         """Prepare (H, W, 3) uint8 native pixels, a part of the whole image that ``statistics`` are of.
 

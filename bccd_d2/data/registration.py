@@ -45,12 +45,8 @@ def dataset_dicts(names: Sequence[str]) -> list[dict[str, Any]]:
     return [record for name in names for record in loaded[name]]
 
 
-def class_names(json_file: Path) -> list[str]:
-    """Names of the categories of a COCO JSON in the order of Detectron2's contiguous class indices."""
-    return _class_names(read_coco(json_file))
-
-
-def _class_names(document: Mapping[str, Any]) -> list[str]:
+def class_names(document: Mapping[str, Any]) -> list[str]:
+    """Names of the categories of a COCO document in the order of Detectron2's contiguous class indices."""
     categories = sorted(document["categories"], key=lambda category: category["id"])
     return [category["name"] for category in categories]
 
@@ -90,7 +86,7 @@ def _register(name: str, json_file: Path, model_classes: Sequence[str] | None = 
 
     def load() -> list[dict[str, Any]]:
         document = read_coco(json_file)
-        names = _class_names(document) if model_classes is None else list(model_classes)
+        names = class_names(document) if model_classes is None else list(model_classes)
         indices = _class_indices(document, json_file, names, required=False)
         MetadataCatalog.get(name).set(
             thing_classes=names,

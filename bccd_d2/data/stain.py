@@ -17,7 +17,6 @@ Importing this needs neither torch nor Detectron2: exported models run without t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.errors import InputError
 from bccd_d2.io.sources import sample_pixels
 
 if TYPE_CHECKING:
@@ -94,10 +92,7 @@ class ReinhardNormalizer:
         return StainStatistics(tuple(mean.tolist()), tuple(std.tolist()), threshold, background)
 
     def apply(
-        self,
-        image: NDArray[np.uint8],
-        statistics: StainStatistics | None,
-        target: StainTarget | None = None,
+        self, image: NDArray[np.uint8], statistics: StainStatistics | None, target: StainTarget | None = None
     ) -> NDArray[np.uint8]:
         """Move (H, W, 3) uint8 from the statistics of its whole image to a target; None leaves it."""
         if statistics is None:
@@ -150,12 +145,3 @@ def foreground_weight(statistics: StainStatistics) -> NDArray[np.uint8]:
     end = (statistics.threshold + statistics.background) / 2
     ramp = np.interp(np.arange(256), [statistics.threshold, max(end, statistics.threshold + 1)], [255, 0])
     return np.rint(ramp).astype(np.uint8)
-
-
-def median_target(statistics: Sequence[StainTarget]) -> StainTarget:
-    """The median of each value over images, so that a few odd slides do not move it; InputError without any."""
-    if not statistics:
-        raise InputError("no image shows cells; expected at least one to fit a stain target")
-    mean = np.median([one.mean for one in statistics], axis=0)
-    std = np.median([one.std for one in statistics], axis=0)
-    return StainTarget(tuple(mean.tolist()), tuple(std.tolist()))

@@ -14,7 +14,7 @@ from bccd_d2.conversion.splits import SplitPlan, deal_order
 from bccd_d2.errors import InputError
 from bccd_d2.files import write_json
 from bccd_d2.io.coco_images import image_root
-from bccd_d2.structures.coco import read_coco, unlabeled_categories
+from bccd_d2.structures.coco import read_coco, subset, unlabeled_categories
 from bccd_d2.structures.dataset_files import annotation_file
 from bccd_d2.structures.names import match_classes
 
@@ -96,7 +96,7 @@ def write_replay(replay: Path, classes: Sequence[str], corrected: int, out: Path
         category["name"] = known[matches[category["id"]]]
     chosen = deal_order([image["file_name"] for image in document["images"]], _SEED)[: max(10, 2 * corrected)]
     annotated = {category["name"] for category in document["categories"]}
-    root = image_root(document, file).resolve()
+    root = image_root(document, file)
     _write_part(document, root, classes, annotated, chosen, annotation_file(out / "replay", "train"))
     return -(-_CORRECTED_PER_REPLAY * len(chosen) // corrected)
 
@@ -120,11 +120,4 @@ def _write_part(
         for i in document["images"]
         if i["file_name"] in chosen
     ]
-    kept = {image["id"] for image in images}
-    content = {
-        "info": {**document.get("info", {}), "image_root": str(root)},
-        "images": images,
-        "annotations": [a for a in document["annotations"] if a["image_id"] in kept],
-        "categories": categories,
-    }
-    write_json(file, content)
+    write_json(file, {**subset(document, images, root), "categories": categories})

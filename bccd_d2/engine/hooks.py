@@ -1,4 +1,4 @@
-"""What happens between the steps: validation loss, evaluation with the best checkpoint, stopping, smoothing windows."""
+"""What happens between the steps: evaluation with the best checkpoint, stopping, smoothing windows, weight averages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
+import torch
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
@@ -34,25 +35,6 @@ class StopTraining(BaseException):
     def __init__(self, signum: int | None = None) -> None:
         super().__init__(signum)
         self.signum = signum
-
-
-class ValidationLossHook(HookBase):
-    """Puts the validation losses into the storage as ``validation/total_loss`` and ``validation/loss_...``.
-
-    ``period`` is in iterations, and the last one is due too; ``losses`` is called in every process.
-    """
-
-    def __init__(self, period: int, losses: Callable[[], Mapping[str, float]]) -> None:
-        self._period = period
-        self._losses = losses
-
-    def after_step(self) -> None:
-        """Compute them where it is time to."""
-        if is_due(self.trainer.iter, self._period, self.trainer.max_iter):
-            losses = self._losses()
-            named = {f"validation/{name}": value for name, value in losses.items()}
-            named["validation/total_loss"] = sum(losses.values())
-            self.trainer.storage.put_scalars(**named, smoothing_hint=False)
 
 
 class EvaluationHook(HookBase):
@@ -213,3 +195,47 @@ class StopOnSignal(HookBase):
 def is_due(iteration: int, period: int, max_iter: int) -> bool:
     """Whether something with this period, in iterations, happens after ``iteration`` or because it is the last."""
     return iteration + 1 >= max_iter or (period > 0 and (iteration + 1) % period == 0)
+
+
+class ModelEMA(HookBase):
+    """Averages weights and batch norm statistics over the iterations (Polyak and Juditsky 1992), with timm's class.
+
+    Update t = 1, 2, ... keeps d = min(decay, (1 + t) / (10 + t)) of the average, so that the first iterations are soon
+    forgotten. ``module`` is a copy of the model (not wrapped for distributed training) with the average, in evaluation
+    mode. A checkpoint holds the average as its model, and this hook's state the weights that are trained.
+    """
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        from timm.utils.model_ema import ModelEmaV3  # takes two seconds
+
+        self._model = model
+        # 1 - 1 / (1 + step / 9) with step = t + 1 is the warm-up above.
+        self._average = ModelEmaV3(model, decay, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0)
+        self.module: torch.nn.Module = self._average.module
+        self._updates = 0
+
+    def before_train(self) -> None:
+        """Start from the weights that the training starts from."""
+        if not self._updates:
+            self.module.load_state_dict(self._model.state_dict())
+
+    def after_step(self) -> None:
+        """Take in the weights after one more step."""
+        self._updates += 1
+        self._average.update(self._model, step=self._updates + 2)  # timm's step is one ahead
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of updates and the weights that are trained."""
+        return {"updates": self._updates, "tensors": self._floating()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over :meth:`state_dict`, after the model has loaded the average from the same checkpoint."""
+        self._updates = state_dict["updates"]
+        self.module.load_state_dict(self._model.state_dict())
+        floating = self._floating()
+        for name, tensor in state_dict["tensors"].items():
+            floating[name].copy_(tensor)
+
+    def _floating(self) -> dict[str, torch.Tensor]:
+        state = self._model.state_dict()
+        return {name: tensor.detach() for name, tensor in state.items() if tensor.is_floating_point()}

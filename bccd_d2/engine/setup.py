@@ -25,7 +25,7 @@ from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.files import LOCK_FILE, replacing, write_json
 from bccd_d2.io.coco_images import image_root
 from bccd_d2.structures.cell_size import annotated_diameter
-from bccd_d2.structures.coco import read_coco
+from bccd_d2.structures.coco import read_coco, subset
 from bccd_d2.structures.dataset_files import dataset_file, default_root
 
 _FAST_IMAGES = 2
@@ -80,9 +80,8 @@ def setup_config(
         comm.synchronize()
         cfg.OUTPUT_DIR, cfg.DATASETS.ROOT = str(folder), str(folder / "data")
         registered = register_bccd(folder / "data")
-    names = list(cfg.DATASETS.CLASS_NAMES) or class_names(
-        registered[used[0]] if used else next(iter(registered.values()))
-    )
+    first = registered[used[0]] if used else next(iter(registered.values()))
+    names = list(cfg.DATASETS.CLASS_NAMES) or class_names(read_coco(first))
     if len(names) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
         raise InputError(
             f"MODEL.ROI_HEADS.NUM_CLASSES: found {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, expected {len(names)}, for the "
@@ -107,17 +106,7 @@ def reduced_data(root: Path, out: Path, names: Sequence[str]) -> None:
         annotated = {annotation["image_id"] for annotation in content["annotations"]}
         # Images with cells first: training leaves out the others.
         images = sorted(content["images"], key=lambda image: image["id"] not in annotated)[:_FAST_IMAGES]
-        kept = {image["id"] for image in images}
-        folder = image_root(content, file).resolve()
-        write_json(
-            out / file.relative_to(root),
-            {
-                **content,
-                "info": {**content.get("info", {}), "image_root": str(folder)},
-                "images": images,
-                "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
-            },
-        )
+        write_json(out / file.relative_to(root), subset(content, images, image_root(content, file)))
 
 
 def start_run(cfg: CfgNode, arguments: Namespace) -> None:

@@ -23,17 +23,16 @@ from detectron2.utils.events import EventWriter
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.loader import build_train_loader
 from bccd_d2.engine.checkpoint import RunCheckpointer
-from bccd_d2.engine.ema import ModelEMA
 from bccd_d2.engine.hooks import (
     EvaluationHook,
     MetricsHistory,
+    ModelEMA,
     StopOnSignal,
     StopTraining,
-    ValidationLossHook,
 )
 from bccd_d2.engine.progress import ProgressLine
 from bccd_d2.engine.train_step import NonFiniteError, TrainStep
-from bccd_d2.engine.validation_loss import build_validation_crops, validation_losses
+from bccd_d2.engine.validation_loss import ValidationLossHook, build_validation_crops, validation_losses
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.detectron2_evaluator import CellEvaluator
 from bccd_d2.evaluation.options import EvaluationOptions

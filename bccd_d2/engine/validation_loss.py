@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
+from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from bccd_d2.data.dataset_mapper import BCCDDatasetMapper
 from bccd_d2.data.loader import SeededDataset
+from bccd_d2.engine.hooks import is_due
 
 Crops = Callable[[int], Mapping[str, Any]]
 """The training sample of each number, the same one each time."""
@@ -67,3 +69,22 @@ def loss_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, training in before.items():
             module.training = training
+
+
+class ValidationLossHook(HookBase):
+    """Puts the validation losses into the storage as ``validation/total_loss`` and ``validation/loss_...``.
+
+    ``period`` is in iterations, and the last one is due too; ``losses`` is called in every process.
+    """
+
+    def __init__(self, period: int, losses: Callable[[], Mapping[str, float]]) -> None:
+        self._period = period
+        self._losses = losses
+
+    def after_step(self) -> None:
+        """Compute them where it is time to."""
+        if is_due(self.trainer.iter, self._period, self.trainer.max_iter):
+            losses = self._losses()
+            named = {f"validation/{name}": value for name, value in losses.items()}
+            named["validation/total_loss"] = sum(losses.values())
+            self.trainer.storage.put_scalars(**named, smoothing_hint=False)

@@ -232,11 +232,7 @@ class AveragePrecisionTable:
 
 
 def average_precision_table(
-    images: Sequence[Overlaps],
-    class_names: Sequence[str],
-    options: EvaluationOptions,
-    task: str,
-    region: str,
+    images: Sequence[Overlaps], class_names: Sequence[str], options: EvaluationOptions, task: str, region: str
 ) -> AveragePrecisionTable:
     """The metrics of one ``task`` ("bbox" or "segm") in one ``region`` ("all" or "interior"), over all images.
 

@@ -25,7 +25,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
 from bccd_d2.reporting import data_figures as figures
 from bccd_d2.reporting.anchors import best_anchors
-from bccd_d2.structures.dataset_files import PARTS, ROOT_SOURCE
+from bccd_d2.structures.dataset_files import dataset_files, default_root
 
 _GRID_IMAGES = 8
 _STAIN_ROWS = 3
@@ -65,9 +65,8 @@ class DataPreviews:
         """Some training images with their cells, and the size of each part."""
         shown = _evenly(self.dicts, _GRID_IMAGES)
         counts = {}
-        parts = [f"{ROOT_SOURCE}_{part}" for part in PARTS]
-        others = [name for name in parts if name in DatasetCatalog.list()]
-        for name in dict.fromkeys((*self.cfg.DATASETS.TRAIN, *self.cfg.DATASETS.TEST, *others)):
+        used, root = (*self.cfg.DATASETS.TRAIN, *self.cfg.DATASETS.TEST), self.cfg.DATASETS.ROOT
+        for name in dict.fromkeys((*used, *dataset_files(Path(root or default_root())))):
             dicts = self.dicts if name == self.name else DatasetCatalog.get(name)
             counts[name] = (len(dicts), sum(len(_cells(record)) for record in dicts))
         images = [_read(record) for record in shown]

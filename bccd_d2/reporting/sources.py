@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.evaluate import Evaluation, evaluate
 from bccd_d2.evaluation.external import read_predictions
 from bccd_d2.evaluation.options import EvaluationOptions
+from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.dataset_files import ROOT_SOURCE, dataset_files, default_root
 
 _logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def read_source(
     truth = read_evaluation_set(truth_file, image_root=image_root)
     dataset = read_predictions(predictions, truth, **options)
     facts = {"Ground truth": str(truth_file), "SHA-256 of the ground truth": _sha256(truth_file)}
-    info = json.loads(truth_file.read_text(encoding="utf-8")).get("info") or {}
+    info = read_coco(truth_file).get("info") or {}
     if "files_sha256" in info:
         facts["SHA-256 of images and masks"] = info["files_sha256"]
     facts["Predictions"] = str(predictions)

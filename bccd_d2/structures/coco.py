@@ -56,6 +56,14 @@ def unlabeled_categories(document: Mapping[str, Any], image: Mapping[str, Any], 
     return names
 
 
+def subset(document: Mapping[str, Any], images: Sequence[Mapping[str, Any]], root: Path) -> dict[str, Any]:
+    """A COCO document with ``images``, whose file names are relative to ``root``, and their annotations alone."""
+    kept = {image["id"] for image in images}
+    annotations = [one for one in document["annotations"] if one["image_id"] in kept]
+    info = {**document.get("info", {}), "image_root": str(root.resolve())}
+    return {**document, "info": info, "images": images, "annotations": annotations}
+
+
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 

@@ -34,6 +34,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference.predictor import Network
 from bccd_d2.modeling.weights import BCCDCheckpointer
 from bccd_d2.structures.cells import Cells
+from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.dataset_files import annotation_file
 
 SCHEDULE_STEPS = 10_000
@@ -186,7 +187,7 @@ def _register(setting: Setting) -> int:
     registered = register_bccd(setting.data_root)
     if "bccd_train" not in registered:
         raise InputError(f"{setting.data_root}: expected annotations/instances_train.json in it, found none")
-    return len(class_names(registered["bccd_train"]))
+    return len(class_names(read_coco(registered["bccd_train"])))
 
 
 def _stock(cfg: CfgNode, folder: Path, recipe: str) -> DetectronMethod:
@@ -215,7 +216,7 @@ def build_own(setting: Setting, folder: Path) -> DetectronMethod:
     def predict(image: NDArray[np.uint8]) -> Cells:
         if preprocessor.image_format == "RGB":
             image = image[:, :, ::-1]
-        prepared = preprocessor(image, preprocessor.statistics(image))
+        prepared = preprocessor(image, preprocessor.colors.statistics(image))
         return Network(trainer.evaluated_model)([prepared])[0].resized(*image.shape[:2]).paste()
 
     solver, size = cfg.SOLVER, "x".join(map(str, cfg.INPUT.CROP.SIZE))
@@ -230,7 +231,7 @@ def build_own(setting: Setting, folder: Path) -> DetectronMethod:
 
 def own_options(setting: Setting, folder: Path) -> list[str]:
     """Keys and values that fit a configuration of this project to the comparison."""
-    classes = len(class_names(annotation_file(setting.data_root, "train")))
+    classes = len(class_names(read_coco(annotation_file(setting.data_root, "train"))))
     return [
         *("DATASETS.TEST", f"('bccd_{setting.part}',)", "DATALOADER.NUM_WORKERS", "0"),
         *("MODEL.ROI_HEADS.NUM_CLASSES", str(classes), "SEED", str(setting.seed), "OUTPUT_DIR", str(folder)),

@@ -98,7 +98,7 @@ class TorchvisionMaskRCNN:
     @torch.no_grad()
     def predict(self, image: NDArray[np.uint8]) -> Cells:
         """Cells of a native image, (height, width, 3) uint8 BGR."""
-        prepared = self._preprocessor(image, self._preprocessor.statistics(image))
+        prepared = self._preprocessor(image, self._preprocessor.colors.statistics(image))
         pixels = torch.from_numpy(np.ascontiguousarray(prepared[:, :, ::-1].transpose(2, 0, 1)))
         found = self._model([pixels.to(self._device).float() / 255])[0]
         boxes, labels, scores, masks = (

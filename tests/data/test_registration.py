@@ -8,6 +8,7 @@ from pycocotools import mask as mask_util
 
 from bccd_d2.data.registration import class_names, register_bccd
 from bccd_d2.errors import InputError
+from bccd_d2.structures.coco import read_coco
 
 NAMES = [f"registration_{part}" for part in ("train", "val", "test")]
 
@@ -62,7 +63,7 @@ def test_a_registered_set_loads_with_its_images_and_border_flags(tmp_path):
     assert annotation["border"] is True
     assert mask_util.decode(annotation["segmentation"]).sum() == 30
     metadata = MetadataCatalog.get("registration_train")
-    assert metadata.thing_classes == class_names(json_file) == ["WBC", "RBC"]
+    assert metadata.thing_classes == class_names(read_coco(json_file)) == ["WBC", "RBC"]
     assert annotation["category_id"] == 1
 
 

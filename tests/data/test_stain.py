@@ -10,10 +10,11 @@ from skimage.color import lab2rgb, rgb2lab
 from bccd_d2.config import get_bccd_cfg
 from bccd_d2.data.augmentation import build_stain_augmentation
 from bccd_d2.data.label_map import CellInput
-from bccd_d2.data.stain import ReinhardNormalizer, StainTarget, foreground_weight, median_target
+from bccd_d2.data.stain import ReinhardNormalizer, StainTarget, foreground_weight
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
 from tests.data.shapes import disc, smear
+from tools.fit_stain import median_target
 
 TARGET = StainTarget((39.2, 9.0, -22.9), (11.9, 4.6, 4.5))
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bccd_d2.engine.ema import ModelEMA
+from bccd_d2.engine.hooks import ModelEMA
 
 
 def set_to(model, weight, mean=0.0):

@@ -119,20 +119,20 @@ def test_a_model_of_unknown_magnification_takes_images_as_they_are(predictor, sm
 
 
 def test_the_command_writes_a_data_set_with_regions_to_ignore(smear, tmp_path):
-    root = tmp_path / "boxes"
+    root = tmp_path / "sources" / "boxes"  # one of several sources
     (root / "annotations").mkdir(parents=True)
     cv2.imwrite(str(root / "a.png"), smear)
     (root / "annotations" / "instances_train.json").write_text(json.dumps(document_of(DISCS[:2], weak=True)))
-    command = ["--data-root", str(root), "--output", str(tmp_path / "done"), "--ignore-score", "0.3"]
+    command = ["--data-root", str(root.parent), "--output", str(tmp_path / "done"), "--ignore-score", "0.3"]
     tool.main(command)
-    written = read_coco(tmp_path / "done" / "annotations" / "instances_train.json")
-    assert (tmp_path / "done" / written["info"]["image_root"] / "a.png").resolve() == (
+    written = read_coco(tmp_path / "done" / "boxes" / "annotations" / "instances_train.json")
+    assert (tmp_path / "done" / "boxes" / written["info"]["image_root"] / "a.png").resolve() == (
         root / "a.png"
     ).resolve()
     regions = [one for one in written["annotations"] if one["iscrowd"]]
     assert len(regions) == 1
     assert regions[0]["area"] == pytest.approx(DISCS[2].sum(), rel=0.25)
-    with pytest.raises(tool.InputError, match="exists already; --overwrite replaces it"):
+    with pytest.raises(tool.InputError, match="exists; give --overwrite to replace it"):
         tool.main(command)
     with pytest.raises(tool.InputError, match="nothing to do: expected --outlines"):
         tool.main(command[:4])
