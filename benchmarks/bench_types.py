@@ -23,16 +23,16 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
+from bccd_d2.cell_types.classifier import TypeClassifier, group_probabilities, load_classifier
+from bccd_d2.cell_types.crops import TypeCrops, cut_crop, middle, split_by_image
+from bccd_d2.cell_types.metrics import measure_types
+from bccd_d2.cell_types.training import TypeTraining
 from bccd_d2.commands import run_command
-from bccd_d2.data.type_crops import TypeCrops, cut_crop, middle, split_by_image
-from bccd_d2.engine.type_training import TypeTraining
-from bccd_d2.evaluation.cell_types import measure_types
 from bccd_d2.inference.model_files import WEIGHTS_FOLDER, find_model
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.io.images import read_image
 from bccd_d2.io.sources import ArraySource
-from bccd_d2.modeling.cell_types import TypeClassifier, group_probabilities, load_classifier
 
 Crop = NDArray[np.uint8]  # (side, side, 3) BGR, or N of them
 

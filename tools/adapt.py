@@ -14,17 +14,17 @@ from pathlib import Path
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
 
 # isort: split
+from bccd_d2.cell_types.adaptation import adapt_types
+from bccd_d2.cell_types.crops import middle
+from bccd_d2.cell_types.figures import worst_cells
 from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.config import check_device
 from bccd_d2.conversion.arguments import AUTO, add_import_arguments
 from bccd_d2.conversion.dataset_spec import read_spec
-from bccd_d2.data.type_crops import middle
 from bccd_d2.engine.adapt import adapt
-from bccd_d2.engine.adapt_types import adapt_types
 from bccd_d2.inference.arguments import add_model_arguments, model_from
 from bccd_d2.inference.model_files import WEIGHTS_FOLDER
 from bccd_d2.reporting.run_figures import save_figure
-from bccd_d2.reporting.type_figures import worst_cells
 
 SHIPPED_TYPES = "types_white"
 EXAMPLES = """examples:

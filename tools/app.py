@@ -10,12 +10,12 @@ from pathlib import Path
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
 
 # isort: split
+from bccd_d2.cell_types.typer import CellTyper, find_classifiers
 from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.errors import InputError
 from bccd_d2.inference.app.fields import LOWEST_THRESHOLD
 from bccd_d2.inference.app.sessions import Limits, Sessions
 from bccd_d2.inference.arguments import add_engine_argument, add_model_arguments, diameter, model_from
-from bccd_d2.inference.cell_types import CellTyper, find_classifiers
 from bccd_d2.inference.engines import load_predictor
 from bccd_d2.inference.model_files import WEIGHTS_FOLDER
 from bccd_d2.inference.options import AUTO, PredictionOptions

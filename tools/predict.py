@@ -14,6 +14,7 @@ import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are impo
 
 import torch  # isort: skip
 
+from bccd_d2.cell_types.differential import as_text
 from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.config import check_device
 from bccd_d2.errors import InputError
@@ -28,7 +29,6 @@ from bccd_d2.inference.arguments import (
 )
 from bccd_d2.inference.batch import known_diameters, prepare_job, run_job
 from bccd_d2.inference.collect import BatchSummary, collect
-from bccd_d2.inference.differential import as_text
 from bccd_d2.inference.model_files import WEIGHTS_FOLDER
 from bccd_d2.inference.quality import FLAGS
 from bccd_d2.inference.ray_engine import run_job_on_ray

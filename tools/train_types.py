@@ -16,14 +16,14 @@ import yaml
 from matplotlib.figure import Figure
 
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
+from bccd_d2.cell_types.classifier import fetch_imagenet_weights, save_classifier
+from bccd_d2.cell_types.crops import middle
+from bccd_d2.cell_types.figures import type_confusion, type_reliability, worst_cells
+from bccd_d2.cell_types.training import TypeResult, TypeTraining, train_types
 from bccd_d2.commands import CommandParser, run_command
-from bccd_d2.data.type_crops import middle
-from bccd_d2.engine.type_training import TypeResult, TypeTraining, train_types
 from bccd_d2.errors import InputError
 from bccd_d2.files import shipped_file
-from bccd_d2.modeling.cell_types import fetch_imagenet_weights, save_classifier
 from bccd_d2.reporting.run_figures import save_figure
-from bccd_d2.reporting.type_figures import type_confusion, type_reliability, worst_cells
 
 EXAMPLES = """examples:
   python tools/train_types.py --config-file configs/types/white.yaml --data-root ../shared/data --output output/types

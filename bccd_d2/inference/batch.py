@@ -16,8 +16,8 @@ from detectron2.utils import comm
 from PIL import Image
 from torch.multiprocessing import ProcessRaisedException
 
+from bccd_d2.cell_types.typer import CellTyper, find_classifiers
 from bccd_d2.errors import InputError
-from bccd_d2.inference.cell_types import CellTyper, find_classifiers
 from bccd_d2.inference.engines import EAGER, load_predictor
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.magnification import DiameterEstimate, combine

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bccd_d2.cell_types.differential import COLUMNS, Row, Tally, differential
 from bccd_d2.errors import InputError
-from bccd_d2.inference.differential import COLUMNS, Row, Tally, differential
-from bccd_d2.inference.outputs import CELLS, COUNTS, DIFFERENTIAL, PREDICTIONS, QUALITY, Outputs
+from bccd_d2.inference.outputs import DIFFERENTIAL, PREDICTIONS, QUALITY, Outputs
 from bccd_d2.inference.predict_file import Images
 from bccd_d2.inference.quality import Quality
 from bccd_d2.inference.results import Counts, add_counts
@@ -25,7 +25,7 @@ from bccd_d2.inference.writers.tables import (
     quality_row,
     write_csv,
 )
-from bccd_d2.io.cells_table import CellRow, read_cells
+from bccd_d2.io.cells_table import CELLS, COUNTS, CellRow, read_cells
 
 
 @dataclass(frozen=True)

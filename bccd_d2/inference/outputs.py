@@ -14,19 +14,16 @@ from bccd_d2.config import load_config
 from bccd_d2.errors import InputError
 from bccd_d2.inference.model_files import ModelFiles
 from bccd_d2.inference.options import PredictionOptions
+from bccd_d2.io.cells_table import CELLS, COUNTS
+from bccd_d2.io.cells_table import CELLS, COUNTS
 from bccd_d2.io.storage import Storage, fingerprint
 
 RECORDS = "records"
 """Folder of what is known of each file's results, below the output folder."""
 MANIFEST = "run.json"
 """File that says what the results of a folder were made with."""
-PREDICTIONS, CELLS, COUNTS, QUALITY, DIFFERENTIAL = BATCH_FILES = (
-    "predictions.json",
-    "cells.csv",
-    "counts.csv",
-    "quality.csv",
-    "differential.csv",
-)
+PREDICTIONS, QUALITY, DIFFERENTIAL = "predictions.json", "quality.csv", "differential.csv"
+BATCH_FILES = (PREDICTIONS, CELLS, COUNTS, QUALITY, DIFFERENTIAL)
 DIAMETERS = "diameters"
 """Entry of the manifest with estimated diameters by group of images; no part of the description of a run."""
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bccd_d2.cell_types.typer import CellTyper
 from bccd_d2.errors import InputError
-from bccd_d2.inference.cell_types import CellTyper
 from bccd_d2.inference.finder import CellFinder, Progress
 from bccd_d2.inference.magnification import DiameterEstimate
 from bccd_d2.inference.outputs import Outputs, Record

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.inference.cell_types import CellTypes
+from bccd_d2.cell_types.typer import CellTypes
 from bccd_d2.inference.magnification import Magnification
 from bccd_d2.inference.measurements import Table, measure_cells
 from bccd_d2.inference.quality import Quality, assess_quality

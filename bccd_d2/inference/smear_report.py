@@ -17,10 +17,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.stats import t
 
+from bccd_d2.cell_types.differential import Row, Tally, differential
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.bootstrap import binomial_interval
 from bccd_d2.inference.collect import image_cells
-from bccd_d2.inference.differential import Row, Tally, differential
 from bccd_d2.inference.outputs import Outputs
 from bccd_d2.inference.predict_file import Images
 from bccd_d2.inference.quality import FLAGS, Quality

@@ -9,6 +9,9 @@ from typing import Any
 
 from bccd_d2.errors import InputError
 
+CELLS, COUNTS = "cells.csv", "counts.csv"
+"""Names of the tables of a batch: one row per cell, and one per image and class."""
+
 CellRow = dict[str, Any]
 _FLAG = "touches_border"
 _NUMBERS = ("x_px", "y_px", "equivalent_diameter_px", "equivalent_diameter_um")

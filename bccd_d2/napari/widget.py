@@ -21,9 +21,9 @@ from napari import Viewer
 from napari.layers import Image, Labels, Shapes
 from napari.qt.threading import create_worker
 
+from bccd_d2.cell_types.typer import CellTyper, find_classifiers
 from bccd_d2.errors import InputError
 from bccd_d2.files import shipped_folder
-from bccd_d2.inference.cell_types import CellTyper, find_classifiers
 from bccd_d2.inference.model_files import SHIPPED_MODEL, WEIGHTS_FOLDER, find_model, model_names
 from bccd_d2.inference.options import AUTO, DEFAULT_SCORE_THRESHOLD, PredictionOptions
 from bccd_d2.inference.predict_file import predict_image

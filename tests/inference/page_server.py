@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from bccd_d2.cell_types.classifier import TypeCard
+from bccd_d2.cell_types.typer import CellTypes
 from bccd_d2.inference.app.fields import LOWEST_THRESHOLD
 from bccd_d2.inference.app.guard import listen, make_server
 from bccd_d2.inference.app.server import build_app
 from bccd_d2.inference.app.sessions import Limits, Sessions
-from bccd_d2.inference.cell_types import CellTypes
 from bccd_d2.inference.options import PredictionOptions
-from bccd_d2.modeling.cell_types import TypeCard
 from bccd_d2.structures.cell_kinds import kind_of
 from tests.inference.drawn_cells import DarkThings
 

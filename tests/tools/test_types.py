@@ -10,9 +10,9 @@ import pytest
 import yaml
 from roifile import roiread
 
+from bccd_d2.cell_types import training
 from bccd_d2.commands import run_command
 from bccd_d2.conversion.importers.outlines import read_outlines
-from bccd_d2.engine import type_training
 from tests.conftest import REPOSITORY
 from tests.inference.tiny_network import write_tiny_run
 
@@ -66,14 +66,14 @@ def test_an_interrupted_training_resumes_to_the_same_weights(folder, monkeypatch
     ]
     given = [*map(str, given), "--from-scratch"]
     whole = (folder / "out" / "types_white.safetensors").read_bytes()
-    save = type_training._TrainingState.save
+    save = training._TrainingState.save
 
     def interrupt(state, epoch):
         save(state, epoch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(type_training._TrainingState, "save", interrupt)
+        patch.setattr(training._TrainingState, "save", interrupt)
         command("train_types")(given)
     command("train_types")([*given, "--resume"])
     assert (folder / "again" / "types_white.safetensors").read_bytes() == whole

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.cell_types.typer import CellTyper, CellTypes, red_cell_diameter
 from bccd_d2.errors import InputError
-from bccd_d2.inference.cell_types import CellTyper, CellTypes, red_cell_diameter
 from bccd_d2.inference.finder import CellFinder, Progress
 from bccd_d2.inference.options import DEFAULT_SCORE_THRESHOLD
 from bccd_d2.inference.predict_file import predict_image

@@ -32,12 +32,12 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 
+from bccd_d2.cell_types.typer import CellTyper
 from bccd_d2.errors import InputError
 from bccd_d2.inference.app.fields import CellFilter, Field, FoundCells
 from bccd_d2.inference.app.guard import Guard, RateLimit, chunks, client_of, read_body, read_json
 from bccd_d2.inference.app.results import smear_report, write_zip
 from bccd_d2.inference.app.sessions import LimitError, PredictionThread, Session, Sessions, safe_suffix
-from bccd_d2.inference.cell_types import CellTyper
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
 from bccd_d2.reporting.overlay import class_hex

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path, PurePosixPath
 
+from bccd_d2.cell_types.typer import CellTyper
 from bccd_d2.errors import InputError
 from bccd_d2.inference.app.fields import Field
-from bccd_d2.inference.cell_types import CellTyper
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.io.find_images import is_clutter
 from bccd_d2.io.images import page_count, page_name

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pycocotools.coco import COCO
 
+from bccd_d2.cell_types.typer import CellTypes
 from bccd_d2.conversion.importers.outlines import read_outlines
 from bccd_d2.errors import InputError
-from bccd_d2.inference.cell_types import CellTypes
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, format_files, parse_formats, write_formats
 from bccd_d2.inference.writers.colours import typed_classes

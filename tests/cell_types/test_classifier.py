@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bccd_d2.errors import InputError
-from bccd_d2.files import shipped_folder
-from bccd_d2.modeling.cell_types import (
+from bccd_d2.cell_types.classifier import (
     TypeCard,
     TypeClassifier,
     finest,
@@ -19,6 +17,8 @@ from bccd_d2.modeling.cell_types import (
     load_imagenet_weights,
     save_classifier,
 )
+from bccd_d2.errors import InputError
+from bccd_d2.files import shipped_folder
 
 WEIGHTS_FOLDER = shipped_folder("weights")
 GROUPS = {"myelocyte": "immature granulocyte", "promyelocyte": "immature granulocyte"}

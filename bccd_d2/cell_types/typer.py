@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.data.type_crops import cut_crop
+from bccd_d2.cell_types.classifier import OTHER, TypeClassifier, finest, group_probabilities, load_classifier
+from bccd_d2.cell_types.crops import cut_crop
 from bccd_d2.errors import InputError
 from bccd_d2.io.sources import ImageSource
-from bccd_d2.modeling.cell_types import OTHER, TypeClassifier, finest, group_probabilities, load_classifier
 from bccd_d2.structures.cell_kinds import classes_of, kind_of, red_cell_classes
 from bccd_d2.structures.cell_size import RED_CELL_UM, typical_diameter
 from bccd_d2.structures.cells import BORDER_MARGIN, Cells
@@ -27,7 +27,7 @@ _BATCH = 256
 class CellTypes:
     """Types of the N cells of an image.
 
-    ``names`` are :data:`~bccd_d2.modeling.cell_types.OTHER` where the classifier is not sure and empty where none is
+    ``names`` are :data:`~bccd_d2.cell_types.classifier.OTHER` where the classifier is not sure and empty where none is
     for the cell's class; ``probabilities`` (N,) float64 are those of the most probable type, calibrated, NaN where the
     name is empty; ``subtypes`` are finer types, as of immature granulocytes, empty where there is none.
     """

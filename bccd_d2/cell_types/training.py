@@ -18,18 +18,7 @@ from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch.nn.functional import cross_entropy
 
-from bccd_d2.data.type_crops import (
-    CropAugmentation,
-    TypeCrops,
-    middle,
-    read_type_folders,
-    read_type_points,
-    split_by_image,
-)
-from bccd_d2.errors import InputError
-from bccd_d2.evaluation.cell_types import TypeMetrics, choose_threshold, fit_temperature, measure_types
-from bccd_d2.files import read_yaml, replacing
-from bccd_d2.modeling.cell_types import (
+from bccd_d2.cell_types.classifier import (
     BACKBONE,
     Kind,
     TypeCard,
@@ -38,6 +27,17 @@ from bccd_d2.modeling.cell_types import (
     load_imagenet_weights,
     softmax,
 )
+from bccd_d2.cell_types.crops import (
+    CropAugmentation,
+    TypeCrops,
+    middle,
+    read_type_folders,
+    read_type_points,
+    split_by_image,
+)
+from bccd_d2.cell_types.metrics import TypeMetrics, choose_threshold, fit_temperature, measure_types
+from bccd_d2.errors import InputError
+from bccd_d2.files import read_yaml, replacing
 from bccd_d2.modeling.checkpoint_files import read_checkpoint
 
 # Of fewer cells, most likely all right, temperature and threshold would be near 0.

@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 
-from bccd_d2.engine import adapt_types
-from bccd_d2.engine.adapt_types import start_from
+from bccd_d2.cell_types import adaptation
+from bccd_d2.cell_types.adaptation import start_from
+from bccd_d2.cell_types.classifier import TypeCard, TypeClassifier, load_classifier, save_classifier
+from bccd_d2.cell_types.typer import CellTyper
 from bccd_d2.errors import InputError
-from bccd_d2.inference.cell_types import CellTyper
 from bccd_d2.io.sources import ArraySource
-from bccd_d2.modeling.cell_types import TypeCard, TypeClassifier, load_classifier, save_classifier
 from bccd_d2.structures.cells import Cells
 from tests.conftest import REPOSITORY
 
@@ -125,8 +125,8 @@ def test_a_corrected_table_keeps_the_types_of_the_start_and_counts_what_it_leave
 def test_a_worse_classifier_of_the_same_types_leaves_the_start(start, tmp_path, monkeypatch, capsys):
     crops = write_crops(tmp_path / "crops", lymphocyte=3, myelocyte=3)
     scores = iter((0.9, 0.8))  # before, after
-    measure = adapt_types.measure_types
-    monkeypatch.setattr(adapt_types, "measure_types", lambda *a: replace(measure(*a), macro_f1=next(scores)))
+    measure = adaptation.measure_types
+    monkeypatch.setattr(adaptation, "measure_types", lambda *a: replace(measure(*a), macro_f1=next(scores)))
     given = ["--types", crops, "--diameter", 20, "--weights", start, "--output", tmp_path / "ours"]
     adapt(*given, "epochs", 1)
     assert "the folder holds the start" in capsys.readouterr().out
@@ -151,19 +151,19 @@ def test_training_further_leaves_the_statistics_of_batch_norms(start, tmp_path):
 def test_crops_of_a_table_are_cut_as_the_prediction_cuts_them(tmp_path):
     rows = [("a.png", k, "lymphocyte", {}) for k in range(6)]
     table, _, images = write_table(tmp_path, ["a.png"], rows)
-    small, types = adapt_types._read_table(table, images, CARD, None)
+    small, types = adaptation._read_table(table, images, CARD, None)
     assert types == ["lymphocyte"] and len(set(small.images)) == 6  # of one image, cells can be held back
     # White cells of 24 px are of a smear whose red ones have 15; so 15 px and 0.5 um per pixel are the same.
-    given, _ = adapt_types._read_table(table, images, CARD, 15.0)
+    given, _ = adaptation._read_table(table, images, CARD, 15.0)
     np.testing.assert_array_equal(small.pixels, given.pixels)
     rows = [("a.png", k, "lymphocyte", {"equivalent_diameter_um": 12}) for k in range(6)]
     other, _, _ = write_table(tmp_path / "um", ["a.png"], rows)
-    microns, _ = adapt_types._read_table(other, images, CARD, None)
+    microns, _ = adaptation._read_table(other, images, CARD, None)
     np.testing.assert_array_equal(small.pixels, microns.pixels)
     (tmp_path / "counts.csv").write_text("image,class,diameter_px\na.png,WBC,30.0\n")
-    large, _ = adapt_types._read_table(table, images, CARD, None)
+    large, _ = adaptation._read_table(table, images, CARD, None)
     assert (large.pixels != small.pixels).any()
-    np.testing.assert_array_equal(large.pixels, adapt_types._read_table(table, images, CARD, 30.0)[0].pixels)
+    np.testing.assert_array_equal(large.pixels, adaptation._read_table(table, images, CARD, 30.0)[0].pixels)
 
 
 def test_the_last_layer_starts_from_types_of_the_same_name():

@@ -14,17 +14,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from bccd_d2.data.type_crops import MARGIN, TypeCrops, cut_crop, middle, read_type_folders
-from bccd_d2.engine.type_training import TypeResult, TypeTraining, train_types
-from bccd_d2.errors import InputError
-from bccd_d2.evaluation.cell_types import TypeMetrics, measure_types
-from bccd_d2.files import read_lines
-from bccd_d2.inference.cell_types import typical_red_cell
-from bccd_d2.inference.outputs import COUNTS
-from bccd_d2.io.cells_table import CellRow, read_cells
-from bccd_d2.io.find_images import SUFFIXES, find_images, is_clutter, report_passed_by
-from bccd_d2.io.images import open_source, page_count, page_name
-from bccd_d2.modeling.cell_types import (
+from bccd_d2.cell_types.classifier import (
     OTHER,
     TypeCard,
     TypeClassifier,
@@ -32,6 +22,15 @@ from bccd_d2.modeling.cell_types import (
     load_classifier,
     save_classifier,
 )
+from bccd_d2.cell_types.crops import MARGIN, TypeCrops, cut_crop, middle, read_type_folders
+from bccd_d2.cell_types.metrics import TypeMetrics, measure_types
+from bccd_d2.cell_types.training import TypeResult, TypeTraining, train_types
+from bccd_d2.cell_types.typer import typical_red_cell
+from bccd_d2.errors import InputError
+from bccd_d2.files import read_lines
+from bccd_d2.io.cells_table import COUNTS, CellRow, read_cells
+from bccd_d2.io.find_images import SUFFIXES, find_images, is_clutter, report_passed_by
+from bccd_d2.io.images import open_source, page_count, page_name
 from bccd_d2.modeling.weights import join_rows
 from bccd_d2.structures.cell_kinds import kind_of
 from bccd_d2.structures.names import match_images
@@ -207,7 +206,7 @@ def _estimated_diameters(counts: Path) -> dict[str, float]:
 
 
 def _diameter(rows: Sequence[CellRow], estimated: float | None) -> float | None:
-    """Red-cell diameter of an image as :func:`bccd_d2.inference.cell_types.red_cell_diameter` has it."""
+    """Red-cell diameter of an image as :func:`bccd_d2.cell_types.typer.red_cell_diameter` has it."""
     diameters = np.array([row["equivalent_diameter_px"] for row in rows])
     microns = np.array([row.get("equivalent_diameter_um", np.nan) for row in rows])
     cut = np.array([row["touches_border"] for row in rows])

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2
 
+from bccd_d2.cell_types.classifier import OTHER
 from bccd_d2.evaluation.bootstrap import binomial_interval
-from bccd_d2.modeling.cell_types import OTHER
 from bccd_d2.structures.cell_kinds import kind_of
 
 NOTE = "for research; no diagnosis"

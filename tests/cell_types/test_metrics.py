@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bccd_d2.evaluation.cell_types import choose_threshold, fit_temperature, measure_types
+from bccd_d2.cell_types.metrics import choose_threshold, fit_temperature, measure_types
 
 
 def test_confusion_and_f1_of_five_cells():

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from bccd_d2.cell_types.classifier import OTHER, TypeCard, TypeClassifier
+from bccd_d2.cell_types.differential import COLUMNS, Tally, as_text, differential, grade, poisson_interval
+from bccd_d2.cell_types.typer import CellTyper, find_classifiers, red_cell_diameter
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.bootstrap import binomial_interval
-from bccd_d2.inference.cell_types import CellTyper, find_classifiers, red_cell_diameter
-from bccd_d2.inference.differential import COLUMNS, Tally, as_text, differential, grade, poisson_interval
 from bccd_d2.io.sources import ArraySource
-from bccd_d2.modeling.cell_types import OTHER, TypeCard, TypeClassifier
 from bccd_d2.structures.cells import Cells
 
 NAMES = ["WBC", "RBC", "Platelets"]

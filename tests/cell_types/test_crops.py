@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.data.type_crops import (
+from bccd_d2.cell_types.crops import (
     MARGIN,
     CropAugmentation,
     TypeCrops,

@@ -1,0 +1,1 @@
+"""Types of white cells and shapes of red ones: crops, classifier, training, adaptation, and what they come to."""
