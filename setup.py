@@ -86,7 +86,13 @@ LINT = [
 ]
 
 # Packages with the templates of a page.
-PAGES = ["bccd_d2.audit", "bccd_d2.inference", "bccd_d2.inference.app", "bccd_d2.reporting"]
+PAGES = [
+    "bccd_d2.audit",
+    "bccd_d2.drawing",
+    "bccd_d2.inference",
+    "bccd_d2.inference.app",
+    "bccd_d2.reporting",
+]
 # Folders beside the package that are installed inside it; bccd_d2.files.shipped_folder finds them in both places.
 SHIPPED = ["configs", "configs/ablations", "configs/datasets", "configs/types", "tools", "weights"]
 COMMANDS = ["app", "convert", "evaluate", "predict", "setup", "train"]

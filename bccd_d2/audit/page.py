@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from bccd_d2.audit.pictures import Pictures
 from bccd_d2.audit.words import KINDS
-from bccd_d2.reporting.pages import chart_axes, number, render, svg_uri
+from bccd_d2.drawing.charts import chart_axes
+from bccd_d2.drawing.pages import number, render, svg_uri
 
 BAR, MARK = "#7f8dc4", "#e8462b"
 

@@ -17,7 +17,7 @@ from bccd_d2.audit.measure import Examined, examine_pair
 from bccd_d2.audit.words import KINDS
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.pairs import ImageMaskPair
-from bccd_d2.reporting.pages import Outline, circle_path, outline_path, svg_picture
+from bccd_d2.drawing.pages import Outline, circle_path, outline_path, svg_picture
 from bccd_d2.structures.cell_size import disc_diameter
 
 LARGE, SMALL, CROP = 1000, 320, 240

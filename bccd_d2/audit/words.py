@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bccd_d2.audit.issues import ImageIssues, Kind
-from bccd_d2.reporting.pages import count, join, number
+from bccd_d2.drawing.pages import count, join, number
 
 
 class KindWords(NamedTuple):

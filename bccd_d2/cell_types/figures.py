@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bccd_d2.cell_types.metrics import TypeMetrics
+from bccd_d2.drawing.charts import draw_matrix
 from bccd_d2.evaluation.calibration import calibration_bins
-from bccd_d2.reporting.evaluation_figures import draw_matrix
 
 _COLUMNS, _MOST = 8, 40
 

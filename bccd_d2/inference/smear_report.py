@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from bccd_d2.cell_types.differential import Row, Tally, differential
+from bccd_d2.drawing.charts import chart_axes
+from bccd_d2.drawing.overlay import class_hex
+from bccd_d2.drawing.pages import jpeg_uri, render, svg_uri
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.bootstrap import binomial_interval
 from bccd_d2.inference.collect import image_cells
@@ -28,8 +31,6 @@ from bccd_d2.inference.results import Counts, ImageResult, add_counts
 from bccd_d2.io.images import MAX_PIXELS, open_source
 from bccd_d2.io.sources import ImageSource
 from bccd_d2.io.storage import local_copy
-from bccd_d2.reporting.overlay import class_hex
-from bccd_d2.reporting.pages import chart_axes, jpeg_uri, render, svg_uri
 from bccd_d2.structures.cell_kinds import kind_of
 
 REPORT = "smear_report.html"

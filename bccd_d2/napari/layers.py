@@ -15,13 +15,13 @@ from napari.layers import Image, Labels, Shapes
 from napari.utils import DirectLabelColormap
 from numpy.typing import NDArray
 
+from bccd_d2.drawing.overlay import class_color
 from bccd_d2.errors import InputError
 from bccd_d2.files import replacing, write_json
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers.coco import coco_dataset
 from bccd_d2.io.levels import find_levels, to_uint8
 from bccd_d2.io.sources import ArraySource
-from bccd_d2.reporting.overlay import class_color
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.polygons import fill_rings, mask_to_rings
 

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from bccd_d2.drawing.pages import Outline, jpeg_uri, number, outline_path, svg_picture
 from bccd_d2.evaluation.dataset import EvaluationImage
 from bccd_d2.evaluation.error_bins import BINS, CORRECT, IGNORED, ImageErrors
 from bccd_d2.io.images import read_image
-from bccd_d2.reporting.pages import Outline, jpeg_uri, number, outline_path, svg_picture
 from bccd_d2.reporting.sources import EvaluatedPart
 from bccd_d2.reporting.wording import BIN_COLORS
 from bccd_d2.structures.cells import Cells

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.label_map import IGNORED_LABEL
 from bccd_d2.data.stain import StainTarget
+from bccd_d2.drawing.overlay import CLASS_COLORS
 from bccd_d2.reporting.anchors import BestAnchors
-from bccd_d2.reporting.overlay import CLASS_COLORS
 
 # RGB; one colour per instance tells touching cells apart ("Set1" and "Dark2" of ColorBrewer).
 _INSTANCE_COLORS = np.array(

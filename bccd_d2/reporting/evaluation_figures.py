@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from bccd_d2.drawing.charts import chart_axes, draw_matrix, with_grid
 from bccd_d2.evaluation.average_precision import PrecisionRecallCurve
 from bccd_d2.evaluation.bootstrap import HEADLINE
 from bccd_d2.evaluation.calibration import Reliability
@@ -17,7 +16,6 @@ from bccd_d2.evaluation.error_bins import CORRECT, IGNORED
 from bccd_d2.evaluation.error_table import ErrorTable
 from bccd_d2.evaluation.instances import CountAgreement, InstanceMetrics
 from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS
-from bccd_d2.reporting.pages import chart_axes, with_grid
 from bccd_d2.reporting.sources import EvaluatedPart
 from bccd_d2.reporting.wording import BIN_COLORS
 
@@ -156,23 +154,6 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[s
     axes.set_yticks(range(number), [*class_names, "no cell there"])
     axes.set(xlabel="predicted", ylabel="annotated")
     return figure
-
-
-def draw_matrix(
-    axes: Axes,
-    shares: NDArray[np.float64],
-    text: Callable[[int, int], str],
-    *,
-    fontsize: int,
-    aspect: Literal["auto", "equal"] = "equal",
-) -> None:
-    """A matrix coloured by shares in [0, 1], with ``text`` of row and column in each field."""
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect=aspect)
-    for (row, column), share in np.ndenumerate(shares):
-        color = "white" if share > 0.6 else "black"
-        label = text(row, column)
-        axes.text(column, row, label, fontsize=fontsize, color=color, ha="center", va="center")
-    axes.spines[:].set_visible(False)
 
 
 def error_bars(errors: ErrorTable) -> Figure:

@@ -11,6 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bccd_d2 import __version__
+from bccd_d2.drawing.pages import render, svg_uri
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.average_precision import AveragePrecision
 from bccd_d2.evaluation.bootstrap import HEADLINE, Interval
@@ -20,7 +21,6 @@ from bccd_d2.evaluation.options import ALL_CLASSES, REGIONS, in_words
 from bccd_d2.files import staged_output
 from bccd_d2.reporting.cases import SHOWN, Shown, case_figures, shown_cases
 from bccd_d2.reporting.evaluation_figures import metrics_bar, part_figures
-from bccd_d2.reporting.pages import render, svg_uri
 from bccd_d2.reporting.run_figures import save_figure
 from bccd_d2.reporting.sources import EvaluatedPart, evaluate_sources, read_run
 from bccd_d2.reporting.wording import BIN_COLORS, BIN_WORDS, figure, percent, summary_sentences

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from bccd_d2.drawing.charts import with_grid
 from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
 from bccd_d2.reporting.cases import case_figures
 from bccd_d2.reporting.evaluation_figures import metrics_bar
-from bccd_d2.reporting.pages import with_grid
 from bccd_d2.reporting.sources import EvaluatedPart, evaluate_sources, read_run
 
 DPI = 110

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
+from bccd_d2.drawing.pages import DASH, count, join, number
 from bccd_d2.evaluation.bootstrap import Difference
 from bccd_d2.evaluation.error_bins import (
     BORDER,
@@ -23,7 +24,6 @@ from bccd_d2.evaluation.error_bins import (
 )
 from bccd_d2.evaluation.evaluate import Evaluation
 from bccd_d2.evaluation.options import ALL_CLASSES, Value
-from bccd_d2.reporting.pages import DASH, count, join, number
 from bccd_d2.reporting.sources import Source
 
 BORDER_SHARE = 0.2

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.cell_types.typer import CellTyper, CellTypes, red_cell_diameter
+from bccd_d2.drawing.pages import outline_path
 from bccd_d2.errors import InputError
 from bccd_d2.inference.finder import CellFinder, Progress
 from bccd_d2.inference.options import DEFAULT_SCORE_THRESHOLD
@@ -25,7 +26,6 @@ from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers.images import overview
 from bccd_d2.io.images import open_source
 from bccd_d2.io.sources import ArraySource, ImageSource
-from bccd_d2.reporting.pages import outline_path
 from bccd_d2.structures.cells import BORDER_MARGIN, Cells, concatenate
 from bccd_d2.structures.rle import as_rle
 

@@ -33,6 +33,8 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from bccd_d2.cell_types.typer import CellTyper
+from bccd_d2.drawing.overlay import class_hex
+from bccd_d2.drawing.pages import render
 from bccd_d2.errors import InputError
 from bccd_d2.inference.app.fields import CellFilter, Field, FoundCells
 from bccd_d2.inference.app.guard import Guard, RateLimit, chunks, client_of, read_body, read_json
@@ -40,8 +42,6 @@ from bccd_d2.inference.app.results import smear_report, write_zip
 from bccd_d2.inference.app.sessions import LimitError, PredictionThread, Session, Sessions, safe_suffix
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, parse_formats
-from bccd_d2.reporting.overlay import class_hex
-from bccd_d2.reporting.pages import render
 from bccd_d2.synthetic import draw_smear
 
 COOKIE = "bccd_d2_session"

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 
 from bccd_d2.cell_types.classifier import OTHER
+from bccd_d2.drawing.overlay import CLASS_COLORS, Color, class_color
 from bccd_d2.inference.results import ImageResult
-from bccd_d2.reporting.overlay import CLASS_COLORS, Color, class_color
 from bccd_d2.structures.cells import Cells
 
 _GREY: Color = (150, 150, 150)

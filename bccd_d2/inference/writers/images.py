@@ -12,10 +12,10 @@ import tifffile
 from numpy.typing import NDArray
 
 from bccd_d2.data.preprocessing import resize_image
+from bccd_d2.drawing.overlay import draw_cells
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers.colours import typed_classes
 from bccd_d2.io.sources import ImageSource
-from bccd_d2.reporting.overlay import draw_cells
 from bccd_d2.structures.cells import Cells
 
 TILE = 512

@@ -17,13 +17,13 @@ from pycocotools.coco import COCO
 
 from bccd_d2.cell_types.typer import CellTypes
 from bccd_d2.conversion.importers.outlines import read_outlines
+from bccd_d2.drawing.overlay import CLASS_COLORS
 from bccd_d2.errors import InputError
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import DEFAULT_FORMATS, FORMATS, format_files, parse_formats, write_formats
 from bccd_d2.inference.writers.colours import typed_classes
 from bccd_d2.inference.writers.images import instance_colors, overview
 from bccd_d2.io.sources import ArraySource
-from bccd_d2.reporting.overlay import CLASS_COLORS
 from bccd_d2.structures.cells import Cells
 from tests.inference.drawn_cells import ring_and_friends
 

@@ -17,7 +17,6 @@ import matplotlib
 import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -45,11 +44,11 @@ def join(parts: Sequence[str]) -> str:
 def render(package: str, template: str, filters: dict[str, Any], **values: Any) -> str:
     """Render a template of a package's folder ``templates``; text is escaped, a name without a value is an error.
 
-    Templates may include those of ``bccd_d2.reporting`` and use the functions ``count`` and ``join`` and the filter
+    Templates may include those of ``bccd_d2.drawing`` and use the functions ``count`` and ``join`` and the filter
     ``number``.
     """
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package), PackageLoader("bccd_d2.reporting")]),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("bccd_d2.drawing")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -125,21 +124,6 @@ def jpeg_uri(image: NDArray[np.uint8], longest: int, quality: int = QUALITY) -> 
     if not ok:
         raise RuntimeError(f"OpenCV could not encode an image of {width}x{height} pixels")
     return _uri("image/jpeg", data.tobytes())
-
-
-def chart_axes(width: float = 5.6, height: float = 3.8) -> tuple[Figure, Axes]:
-    """A chart of ``width`` x ``height`` inches with a faint grid."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    with_grid(axes)
-    return figure, axes
-
-
-def with_grid(axes: Axes) -> None:
-    """A faint grid in place of the upper and right spine."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
 
 
 def svg_uri(figure: Figure) -> str:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from bccd_d2.reporting.pages import (
+from bccd_d2.drawing.pages import (
     Outline,
     circle_path,
     count,

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 
-from bccd_d2.reporting.overlay import CLASS_COLORS, draw_cells
+from bccd_d2.drawing.overlay import CLASS_COLORS, draw_cells
 from bccd_d2.structures.cells import Cells
 
 GREY = np.full((200, 300, 3), 200, np.uint8)

@@ -1,0 +1,1 @@
+"""What every page and picture is drawn with: overlays of cells, building blocks of HTML pages, charts."""
