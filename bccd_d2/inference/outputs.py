@@ -15,7 +15,6 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference.model_files import ModelFiles
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.io.cells_table import CELLS, COUNTS
-from bccd_d2.io.cells_table import CELLS, COUNTS
 from bccd_d2.io.storage import Storage, fingerprint
 
 RECORDS = "records"
