@@ -53,7 +53,7 @@ def main() -> None:
     result = drawn()
     cells, image = result.cells, result.source.read(0, 0, WIDTH, HEIGHT)
     labels = cells.label_image()
-    masks = [cells.full_mask(index) for index in range(len(cells))]
+    masks = list(cells.full_masks())
     pairs = [
         (
             "measurements",

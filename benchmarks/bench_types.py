@@ -86,7 +86,7 @@ def masked_crops(crops: TypeCrops, training: TypeTraining, folder: Path) -> tupl
     for name in tqdm(np.unique(crops.images), desc="masks", unit="image"):
         image = read_image(folder / name)
         cells = finder.predict_source(ArraySource(image))
-        masks = [cells.full_mask(index) for index in range(len(cells))]
+        masks = list(cells.full_masks())
         background = np.median(image[~np.any([np.zeros(image.shape[:2], bool), *masks], axis=0)], axis=0)
         for index in np.flatnonzero(crops.images == name):
             x, y = crops.centres[index]

@@ -224,13 +224,10 @@ def augmentation_from_config(cfg: CfgNode) -> TestTimeAugmentation | None:
 
 def cells_to_instances(cells: Cells) -> Instances:
     """Detectron2's form of the cells of an image on the CPU, as :meth:`BCCDPredictor.__call__` returns it."""
-    masks = np.empty((len(cells), cells.height, cells.width), bool)
-    for index in range(len(cells)):
-        masks[index] = cells.full_mask(index)
     return Instances(
         (cells.height, cells.width),
         pred_boxes=Boxes(torch.from_numpy(cells.boxes).float()),
         scores=torch.from_numpy(cells.scores).float(),
         pred_classes=torch.from_numpy(cells.classes),
-        pred_masks=torch.from_numpy(masks),
+        pred_masks=torch.from_numpy(cells.full_masks()),
     )

@@ -158,12 +158,12 @@ class Cells:
             (x0 <= margin) | (y0 <= margin) | (x1 >= self.width - margin) | (y1 >= self.height - margin)
         ) & (x1 > x0)
 
-    def full_mask(self, index: int) -> NDArray[np.bool_]:
-        """The mask of one cell, (height, width) bool."""
-        mask = np.zeros((self.height, self.width), bool)
-        x0, y0, x1, y1 = self.windows[index]
-        mask[y0:y1, x0:x1] = self.masks[index]
-        return mask
+    def full_masks(self) -> NDArray[np.bool_]:
+        """(N, height, width) bool: masks of the image's size, for those who need them so."""
+        whole = np.zeros((len(self), self.height, self.width), bool)
+        for target, mask, (x0, y0, x1, y1) in zip(whole, self.masks, self.windows):
+            target[y0:y1, x0:x1] = mask
+        return whole
 
     def part(self, index: int, frame: tuple[int, int, int, int]) -> NDArray[np.bool_]:
         """What a mask has in a frame, xyxy in the image, inside its window; a view."""

@@ -97,8 +97,9 @@ def run(tmp_path):
         }
         for one in (PREDICTIONS[[k]] for k in range(len(PREDICTIONS)))
     ]
+    whole = TRUTH.full_masks()
     annotations = [
-        {"id": k + 1, "image_id": 1, "category_id": int(TRUTH.classes[k]) + 1, "segmentation": rle(TRUTH.full_mask(k)),
+        {"id": k + 1, "image_id": 1, "category_id": int(TRUTH.classes[k]) + 1, "segmentation": rle(whole[k]),
          "bbox": [*TRUTH.boxes[k, :2].tolist(), 10.0, 10.0], "area": 100, "iscrowd": 0}
         for k in range(len(TRUTH))
     ]  # fmt: skip

@@ -171,7 +171,9 @@ def test_what_this_project_predicts_can_be_evaluated(predicted, kind):
     for image in read_predictions(folder / kind, truth).images:
         np.testing.assert_array_equal(image.predictions.classes, image.truth.classes)
         for index in range(3):
-            np.testing.assert_array_equal(image.predictions.full_mask(index), image.truth.full_mask(index))
+            np.testing.assert_array_equal(
+                image.predictions.full_masks()[index], image.truth.full_masks()[index]
+            )
         if kind != "roi":
             assert image.predictions.scores == pytest.approx([0.9, 0.8, 0.7])
 

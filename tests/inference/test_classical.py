@@ -88,7 +88,7 @@ def test_each_pixel_goes_to_the_better_cell():
     assert found.scores.tolist() == [0.6, 0.9]
     assert found.classes.tolist() == [1, 0]
     assert found.boxes[0].tolist() == [40, 30, *(np.array(np.nonzero(weak & ~strong))[::-1].max(axis=1) + 1)]
-    assert not (found.full_mask(0) & found.full_mask(1)).any()
+    assert not (found.full_masks()[0] & found.full_masks()[1]).any()
 
 
 def test_a_cell_that_is_mostly_behind_another_is_dropped():

@@ -46,7 +46,7 @@ def iou(mask, other):
 def test_the_mask_head_outlines_annotated_boxes(predictor, smear):
     cells, failed = outline_boxes(predictor, smear, BOXES, predictor.training_diameter / (2 * RADIUS))
     assert not failed.any()
-    assert min(iou(cells.full_mask(k), DISCS[k]) for k in range(3)) > 0.9
+    assert min(iou(cells.full_masks()[k], DISCS[k]) for k in range(3)) > 0.9
     assert np.array_equal(cells.boxes, BOXES)  # as annotated
 
 
@@ -65,7 +65,7 @@ def test_cells_that_nobody_annotated_are_found(predictor, smear):
     annotated = Cells.from_masks(HEIGHT, WIDTH, DISCS[:2])
     left_out = find_unlabelled(predictor, smear, annotated, predictor.training_diameter / (2 * RADIUS), 0.3)
     assert len(left_out) == 1
-    assert iou(left_out.full_mask(0), DISCS[2]) > 0.8
+    assert iou(left_out.full_masks()[0], DISCS[2]) > 0.8
 
 
 def document_of(masks, weak):

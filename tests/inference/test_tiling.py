@@ -78,7 +78,7 @@ def test_a_perfect_detector_gives_exactly_what_it_gives_untiled():
         for y in range(20, HEIGHT, 42)
     ]
     truth = Cells.from_masks(HEIGHT, WIDTH, [disc(x, y, 14) for x, y in centres])
-    whole = [truth.full_mask(i) for i in range(len(truth))]
+    whole = list(truth.full_masks())
     for multiple in (1, 16):
         tiles = tiles_of(multiple)
         merged = merge(tiles, [seen_in(t, whole, truth.classes, truth.scores) for t in tiles])

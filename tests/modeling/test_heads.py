@@ -184,7 +184,7 @@ def test_pasted_masks_are_detectron2s():
     found.pred_masks = torch.rand(len(found), 1, 28, 28, generator=generator)
     cells = cells_of_instances(found)
     expected = paste_masks_in_image(found.pred_masks[:, 0], found.pred_boxes.tensor, (90, 140), 0.5).numpy()
-    different = [np.count_nonzero(cells.full_mask(k) != mask) for k, mask in enumerate(expected)]
+    different = [np.count_nonzero(cells.full_masks()[k] != mask) for k, mask in enumerate(expected)]
     assert expected.sum() > 10_000
     assert sum(different) <= 3  # probabilities of 0.5, rounded otherwise
 

@@ -78,7 +78,7 @@ def test_a_better_threshold_is_named():
     predicted = Cells.from_masks(
         HEIGHT,
         WIDTH,
-        [*(cells.full_mask(i) for i in range(len(cells))), *wrong],
+        [*cells.full_masks(), *wrong],
         classes=[*cells.classes, *(0 for _ in wrong)],
         scores=[0.9] * len(cells) + [0.6] * len(wrong),
     )

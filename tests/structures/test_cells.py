@@ -22,7 +22,7 @@ def square(x: int, y: int, side: int, size: int = 20) -> np.ndarray:
 def test_windows_hold_the_same_pixels_and_the_same_rle(masks):
     cells = Cells.from_masks(*masks.shape[1:], masks)
     for index, mask in enumerate(masks):
-        np.testing.assert_array_equal(cells.full_mask(index), mask)
+        np.testing.assert_array_equal(cells.full_masks()[index], mask)
         expected = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
         assert cells.rles()[index] == {"size": expected["size"], "counts": expected["counts"].decode()}
     np.testing.assert_array_equal(cells.areas, masks.sum(axis=(1, 2)))
@@ -76,6 +76,6 @@ def test_choosing_and_joining():
     assert cells[[4, 0]].windows[:, 0].tolist() == [4, 0]
     joined = concatenate([cells[:2], cells[2:]])
     np.testing.assert_array_equal(joined.boxes, cells.boxes)
-    np.testing.assert_array_equal(joined.full_mask(4), cells.full_mask(4))
+    np.testing.assert_array_equal(joined.full_masks()[4], cells.full_masks()[4])
     with pytest.raises(ValueError, match="differ in length"):
         Cells(20, 20, cells.windows, cells.masks[:1], cells.boxes, cells.classes, cells.scores)

@@ -46,4 +46,4 @@ def test_predictions_become_annotations(tmp_path: Path, written: str, name: str)
     ]
     assert [class_name for class_name, _ in found] == [NAMES[number] for number in cells.classes]
     for index, (_, mask) in enumerate(found):
-        np.testing.assert_array_equal(mask, cells.full_mask(index))
+        np.testing.assert_array_equal(mask, cells.full_masks()[index])

@@ -133,7 +133,7 @@ def test_geojson_has_what_qupath_imports(folder, result):
     for index, feature in enumerate(features):
         geometry = shapely.from_geojson(json.dumps(feature["geometry"]))
         assert geometry.is_valid
-        np.testing.assert_array_equal(pixels_inside(geometry, 150, 200), result.cells.full_mask(index))
+        np.testing.assert_array_equal(pixels_inside(geometry, 150, 200), result.cells.full_masks()[index])
         assert feature["properties"]["measurements"]["area_px"] == geometry.area
         assert feature["properties"]["objectType"] == "detection"
     assert features[0]["properties"]["classification"] == {"name": "RBC", "color": [0, 158, 115]}
@@ -159,7 +159,7 @@ def test_imagej_regions(folder, result):
     assert [region.composite for region in regions] == [True, False, True, False]
     for index, region in enumerate(regions):
         np.testing.assert_array_equal(
-            pixels_inside(roi_geometry(region), 150, 200), result.cells.full_mask(index)
+            pixels_inside(roi_geometry(region), 150, 200), result.cells.full_masks()[index]
         )
         assert [region.left, region.top, region.right, region.bottom] == result.cells.windows[index].tolist()
         assert region.group == result.cells.classes[index] + 1
