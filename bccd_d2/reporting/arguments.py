@@ -20,7 +20,7 @@ def add_truth_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("ground truth").add_argument
     root_help = "folder that tools/convert_bccd.py wrote (default: the run's)"
     add("--data-root", type=Path, metavar="DIR", help=root_help)
-    part_help = "data sets of it, one for each file or folder of predictions: val (default), or voc_val of the source voc"
+    part_help = "data set of each file or folder of predictions: val (default), or voc_val of the source voc"
     add("--part", nargs="+", metavar="NAME", help=part_help)
     add("--truth", type=Path, metavar="JSON", help="a COCO instance file, in place of --data-root and --part")
     add("--images", type=Path, metavar="DIR", help="folder of the images (default: as the ground truth says)")

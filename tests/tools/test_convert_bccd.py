@@ -66,7 +66,10 @@ def test_convert_check_and_masks(root: Path, tmp_path: Path, run: Run) -> None:
     assert "train: 8 images, 16 annotations" in said
     assert "components: 36" in said and "specks dropped: 12" in said
     train = annotation_file(tmp_path / "out", "train")
-    assert "no faults (images checked too)" in run("--check", train)
+    assert run("--check", train).startswith(f"{train}: no faults (images checked too)")
+    assert (
+        read_coco(train)["info"]["description"] == "Blood-cell instances"
+    )  # from masks or other annotations
     masks = tmp_path / "masks"
     assert "8 label images" in run("--to-masks", train, "--output", masks, "--mask-format", "tif")
     assert len(list(masks.glob("*.tif"))) == 8
