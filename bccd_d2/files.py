@@ -1,4 +1,4 @@
-"""Files that others read, written whole or not at all; JSON, XML and YAML; locked folders."""
+"""Files that others read, written whole or not at all; safe readers of JSON, XML, YAML and pickles; locked folders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib.resources
 import json
 import logging
 import os
+import pickle
 import shutil
 import socket
 import tempfile
@@ -138,6 +139,38 @@ def read_lines(path: Path, expected: str) -> list[str]:
         raise InputError(f"{path}: no such file, expected {expected}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error}), expected {expected}") from error
+
+
+_ARRAY_BUILDERS = {
+    *(("numpy", name) for name in ("ndarray", "dtype")),
+    *(
+        (f"numpy.{core}.multiarray", name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    ),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+    *((builtins, "bytes") for builtins in ("builtins", "__builtin__")),
+    ("_codecs", "encode"),  # how Python 3 pickles the bytes of an array for Python 2
+    ("collections", "OrderedDict"),
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads a pickle without running what its author wrote: builds NumPy arrays in plain containers, and text of paths;
+    raises pickle.UnpicklingError, "GLOBAL name", for anything else.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle may call."""
+        if module.startswith("pathlib") and name.endswith("Path"):
+            return _as_text
+        if (module, name) not in _ARRAY_BUILDERS:
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _as_text(*parts: str) -> str:
+    return "/".join(map(str, parts))
 
 
 class _YamlLoader(yaml.SafeLoader):

@@ -31,11 +31,11 @@ from tqdm import tqdm
 from bccd_d2.commands import run_command
 from bccd_d2.conversion.convert import ConversionOptions, convert_dataset
 from bccd_d2.conversion.convert_image import ImageConverter
-from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.pairs import ImageMaskPair, find_pairs
 from bccd_d2.conversion.splits import SplitPlan
 from bccd_d2.io.masks import read_mask
 from bccd_d2.parallel import map_in_order
+from bccd_d2.segmentation.instances import label_instances
 from bccd_d2.structures.rle import EncodedInstance, encode_labels
 from bccd_d2.synthetic import SyntheticSet, write_synthetic_set
 

@@ -43,10 +43,10 @@ from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import EvaluationOptions
-from bccd_d2.inference.classical import otsu_watershed
 from bccd_d2.inference.model_files import shipped_model
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.io.images import read_image
+from bccd_d2.segmentation.otsu_watershed import otsu_watershed
 from bccd_d2.structures.dataset_files import annotation_file
 from bccd_d2.synthetic import SyntheticSet, write_synthetic_set
 

@@ -11,7 +11,7 @@ from bccd_d2.audit.run import JSON_FILE, PAGE_FILE, STAIN_CLUSTERS, audit_datase
 from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.conversion.arguments import add_workers
 from bccd_d2.conversion.dataset_spec import known_specs, read_spec
-from bccd_d2.conversion.instances import MIN_AREA
+from bccd_d2.segmentation.instances import MIN_AREA
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -16,8 +16,8 @@ from bccd_d2.commands import CommandParser, refuse_to_replace, run_command
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.files import write_json
-from bccd_d2.inference.classical import RULE, SMOOTHING, otsu_watershed
 from bccd_d2.io.images import read_image
+from bccd_d2.segmentation.otsu_watershed import RULE, SMOOTHING, otsu_watershed
 from bccd_d2.structures.dataset_files import dataset_file
 
 EXAMPLES = """examples:

@@ -14,13 +14,13 @@ from scipy.ndimage import find_objects
 from bccd_d2.audit.similar import fingerprint
 from bccd_d2.conversion.convert_image import label_mask, read_pair_mask, refuse_background
 from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.instances import class_of_labels
 from bccd_d2.conversion.pairs import ImageMaskPair
 from bccd_d2.conversion.stain_clusters import stain_features
-from bccd_d2.conversion.unlabelled import find_unlabelled
-from bccd_d2.io.background import background_surface
 from bccd_d2.io.file_kinds import PNG_SIGNATURE, TIFF_SIGNATURES, read_head
 from bccd_d2.io.images import read_image
+from bccd_d2.segmentation.background import background_surface
+from bccd_d2.segmentation.instances import class_of_labels
+from bccd_d2.segmentation.unlabelled import find_unlabelled
 
 SAMPLED_PIXELS = 60_000
 """Colours are measured on a regular sample of about this many pixels, some hundred per cell."""

@@ -15,10 +15,10 @@ from bccd_d2.conversion.classes import DROP, IGNORE, ClassTable
 from bccd_d2.conversion.convert_image import FILLS_IMAGE, ConvertedImage, Converter
 from bccd_d2.conversion.importers.common import ImportedCell, outlined
 from bccd_d2.conversion.pairs import ImageMaskPair, ImageRecord
-from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.errors import InputError
 from bccd_d2.io.images import read_image
-from bccd_d2.io.mask_checks import fills_image
+from bccd_d2.segmentation.mask_checks import fills_image
+from bccd_d2.segmentation.weak_masks import guess_masks
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.rle import EncodedInstance, encode_labels
 

@@ -11,9 +11,9 @@ from bccd_d2.conversion.convert import ConversionOptions
 from bccd_d2.conversion.convert_image import AnnotationRule
 from bccd_d2.conversion.dataset_spec import known_specs, read_spec
 from bccd_d2.conversion.importers import FORMATS
-from bccd_d2.conversion.instances import MIN_AREA
 from bccd_d2.conversion.label_masks import LABEL_FORMATS
 from bccd_d2.conversion.splits import SplitPlan
+from bccd_d2.segmentation.instances import MIN_AREA
 
 AUTO = "auto"
 DEFAULT_SPEC = "kaggle"

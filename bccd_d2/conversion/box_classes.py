@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from bccd_d2.conversion.annotated import annotated_cells, fit_boxes, guess_or_ignore
-from bccd_d2.conversion.box_matching import MOSTLY_INSIDE, cut_by_boxes, match_boxes
 from bccd_d2.conversion.classes import DROP, IGNORE, WEAK, ClassAssignment, ClassTable
 from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
 from bccd_d2.io.coco_images import image_path
 from bccd_d2.io.points import read_points
+from bccd_d2.segmentation.box_matching import MOSTLY_INSIDE, cut_by_boxes, match_boxes
 
 MIN_REST = 0.25
 """Least size of a rest that is cut off, in median areas of the components with a box of their own."""

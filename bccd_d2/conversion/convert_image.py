@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 
 from bccd_d2.conversion.classes import ClassAssignment, ClassSource
 from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.instances import (
+from bccd_d2.conversion.pairs import ImageMaskPair, ImageRecord
+from bccd_d2.errors import InputError
+from bccd_d2.io.images import read_image, read_image_size, read_orientation
+from bccd_d2.io.masks import MaskKind, MaskRule, read_mask
+from bccd_d2.segmentation.instances import (
     InstanceRule,
     LabelledInstances,
     class_of_labels,
@@ -22,12 +26,8 @@ from bccd_d2.conversion.instances import (
     label_classes,
     label_instances,
 )
-from bccd_d2.conversion.pairs import ImageMaskPair, ImageRecord
-from bccd_d2.conversion.unlabelled import find_unlabelled
-from bccd_d2.errors import InputError
-from bccd_d2.io.images import read_image, read_image_size, read_orientation
-from bccd_d2.io.mask_checks import fills_image, measure_fit
-from bccd_d2.io.masks import MaskKind, MaskRule, read_mask
+from bccd_d2.segmentation.mask_checks import fills_image, measure_fit
+from bccd_d2.segmentation.unlabelled import find_unlabelled
 from bccd_d2.structures.polygons import mask_to_polygons
 from bccd_d2.structures.rle import EncodedInstance, decode_segmentation, encode_labels
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bccd_d2.conversion.classes import WEAK, ClassTable
-from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.pairs import DEFAULT_FOLDERS, FolderPair
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_yaml, shipped_folder
 from bccd_d2.io.masks import Colour, MaskRule
+from bccd_d2.segmentation.instances import InstanceRule
 
 ANNOTATED = ("complete", "partly", "none")
 SPEC_FOLDER = shipped_folder("configs") / "datasets"

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import staged_output
-from bccd_d2.structures.rle import decode_columns
+from bccd_d2.structures.cells import Cells
 
 logger = logging.getLogger(__name__)
 LABEL_FORMATS = ("png", "tif")
@@ -31,18 +31,14 @@ def label_map(annotations: list[dict[str, Any]], height: int, width: int) -> tup
     Where instances overlap, the smaller one is drawn above the larger. Returns uint32 (height, width), and how many
     pixels belong to more than one instance.
     """
+    drawn = [(number, a) for number, a in enumerate(annotations, start=1) if not a["iscrowd"]]
+    cells = Cells.from_rles(height, width, [annotation["segmentation"] for _, annotation in drawn])
     try:
-        labels = np.zeros((height, width), np.uint32)
+        labels = cells.label_image(priority=np.array([-float(annotation["area"]) for _, annotation in drawn]))
     except (MemoryError, ValueError) as error:
         raise InputError(f"{width}x{height} pixels do not fit into memory ({error})") from error
-    overlaps = 0
-    drawn = [(number, a) for number, a in enumerate(annotations, start=1) if not a["iscrowd"]]
-    for number, annotation in sorted(drawn, key=lambda item: -float(item[1]["area"])):
-        columns, x = decode_columns(annotation["segmentation"], height, width)
-        window = labels[:, x : x + columns.shape[1]]
-        overlaps += int(np.count_nonzero(window[columns > 0]))
-        window[columns > 0] = number
-    return labels, overlaps
+    numbers = np.array([0, *(number for number, _ in drawn)], np.uint32)
+    return numbers[labels], int(cells.areas.sum()) - int(np.count_nonzero(labels))
 
 
 def write_label_masks(

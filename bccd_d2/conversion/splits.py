@@ -20,10 +20,10 @@ from bccd_d2.conversion.pairs import ImageMaskPair, list_names
 from bccd_d2.conversion.stain_clusters import cluster_stains, stain_features
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_json, read_lines, write_json
-from bccd_d2.io.background import find_foreground
 from bccd_d2.io.images import read_image
 from bccd_d2.io.masks import MaskRule
 from bccd_d2.parallel import map_files
+from bccd_d2.segmentation.background import find_foreground
 from bccd_d2.structures.dataset_files import PARTS
 from bccd_d2.structures.names import match_images
 

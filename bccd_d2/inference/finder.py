@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from bccd_d2.data.preprocessing import ColorStatistics, ImagePreprocessor, resize_image, scaled_size
 from bccd_d2.errors import InputError
-from bccd_d2.inference.classical import split_merged, without_overlaps
 from bccd_d2.inference.magnification import DiameterEstimate, DiameterEstimator, Magnification
 from bccd_d2.inference.options import AUTO, DEFAULT_OPTIONS, PredictionOptions
+from bccd_d2.inference.postprocessing import split_merged, without_overlaps
 from bccd_d2.inference.tiling import Tile, candidates, is_empty, merge_tiles, plan_tiles
 from bccd_d2.inference.tta import TestTimeAugmentation, predict_images
 from bccd_d2.io.sources import ArraySource, ImageSource, sample_image

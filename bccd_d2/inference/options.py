@@ -35,8 +35,8 @@ class PredictionOptions:
         microns_per_pixel: of the image, in place of what its file says; it is resized so that it becomes
             ``INPUT.MICRONS_PER_PIXEL``, unless a number is given as ``diameter``.
         scale: the factor itself: pixels at the training magnification per native pixel. Wins over both.
-        split_touching: see :func:`bccd_d2.inference.classical.split_merged`.
-        no_overlap: see :func:`bccd_d2.inference.classical.without_overlaps`.
+        split_touching: see :func:`bccd_d2.inference.postprocessing.split_merged`.
+        no_overlap: see :func:`bccd_d2.inference.postprocessing.without_overlaps`.
     """
 
     score_threshold: float = 0.0

@@ -17,7 +17,6 @@ from bccd_d2.errors import InputError
 from bccd_d2.io.file_kinds import image_errors, read_head, upright
 from bccd_d2.io.images import exif_orientation, read_image_size
 from bccd_d2.io.levels import warn_once
-from bccd_d2.io.mask_checks import surrounds
 from bccd_d2.io.mask_colours import colour_codes, nearest_class
 from bccd_d2.io.tiff_layout import check_directories
 from bccd_d2.structures.rle import require_size
@@ -96,7 +95,7 @@ def read_mask(path: Path, rule: MaskRule = MaskRule()) -> NDArray[np.integer]:
     if rule.kind == "classes":
         return _classes(path, values, rule)
     mask = _binary(path, values, rule)
-    if rule.threshold is None and not rule.invert and _is_reversed(path) and surrounds(mask.view(bool)):
+    if rule.threshold is None and not rule.invert and _is_reversed(path) and _surrounds(mask.view(bool)):
         # Which of the two is meant by a file that shows its levels reversed depends on the program that wrote it.
         warn_once(path, "a mask that is stored with reversed levels; the part around the cells is background")
         mask = (mask == 0).view(np.uint8)
@@ -179,6 +178,21 @@ def _is_reversed(path: Path) -> bool:
         colours = np.array(image.getpalette("RGB")).reshape(-1, 3).sum(axis=1)
         used = np.flatnonzero(image.histogram()[: len(colours)])
         return len(used) == 2 and bool(colours[used[0]] > colours[used[1]])
+
+
+def _surrounds(mask: NDArray[np.bool_]) -> bool:
+    """Whether one part of a (height, width) mask touches all sides of the image, and no part of the rest does."""
+    height, width = mask.shape
+    whole = [
+        (
+            cv2.connectedComponentsWithStats(part.view(np.uint8), connectivity=8)[2][1:, :4]
+            == [0, 0, width, height]
+        )
+        .all(axis=1)
+        .any()
+        for part in (mask, ~mask)
+    ]
+    return bool(whole[0] and not whole[1])
 
 
 def _load_npy(path: Path) -> NDArray:

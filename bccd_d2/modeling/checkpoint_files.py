@@ -16,29 +16,7 @@ from typing import Any
 import torch
 
 from bccd_d2.errors import InputError
-from bccd_d2.files import replacing
-
-_ARRAY_BUILDERS = {
-    *(("numpy", name) for name in ("ndarray", "dtype")),
-    *(
-        (f"numpy.{core}.multiarray", name)
-        for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
-    ),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-    *((builtins, "bytes") for builtins in ("builtins", "__builtin__")),
-    ("_codecs", "encode"),  # how Python 3 pickles the bytes of an array for Python 2
-    ("collections", "OrderedDict"),
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds NumPy arrays in plain containers."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ARRAY_BUILDERS:
-            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return super().find_class(module, name)
+from bccd_d2.files import ArrayUnpickler, replacing
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -96,7 +74,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 def _read_zoo_pickle(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        content = _ArrayUnpickler(file, encoding="latin1").load()
+        content = ArrayUnpickler(file, encoding="latin1").load()
     if not isinstance(content, dict) or "__author__" in content:
         return content
     # Caffe2's own: names that Detectron2 translates, in detection models below "blobs".

@@ -24,6 +24,7 @@ from bccd_d2.data.label_map import IGNORED_LABEL
 from bccd_d2.data.stain import StainTarget
 from bccd_d2.drawing.overlay import CLASS_COLORS
 from bccd_d2.reporting.anchors import BestAnchors
+from bccd_d2.structures.cells import Cells
 
 # RGB; one colour per instance tells touching cells apart ("Set1" and "Dark2" of ColorBrewer).
 _INSTANCE_COLORS = np.array(
@@ -210,9 +211,9 @@ def dataset_item(
     plain, drawn, text = figure.subplots(1, 3, width_ratios=[1, 1, 1.0])
     picture = np.ascontiguousarray((image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
     _show(plain, picture, "image")
-    labels = np.zeros((*picture.shape[:2], 1), np.uint16)
-    for k, mask in enumerate(target["masks"].numpy()):
-        labels[mask > 0] = k + 1
+    labels = Cells.from_masks(picture.shape[0], picture.shape[1], target["masks"].numpy()).label_image()[
+        ..., None
+    ]
     _show(drawn, draw_instances(picture[..., ::-1], labels), "masks (one colour per instance) and boxes")
     for box, label in zip(target["boxes"].tolist(), target["labels"].tolist()):
         x0, y0, x1, y1 = box

@@ -182,10 +182,12 @@ class Cells:
             place = slice(y0 - frame[1], y1 - frame[1]), slice(x0 - frame[0], x1 - frame[0])
             yield index, self.part(index, (x0, y0, x1, y1)), place
 
-    def label_image(self) -> NDArray[np.int32]:
-        """(height, width) int32, cell i as i + 1; where cells overlap, the one with the better score is on top."""
+    def label_image(self, priority: NDArray[np.float64] | None = None) -> NDArray[np.int32]:
+        """(height, width) int32, cell i as i + 1; where cells overlap, the one with the better score, or ``priority``
+        (N,), is on top; of equal ones the last.
+        """
         labels = np.zeros((self.height, self.width), np.int32)
-        for index in np.argsort(self.scores, kind="stable"):
+        for index in np.argsort(self.scores if priority is None else priority, kind="stable"):
             x0, y0, x1, y1 = self.windows[index]
             labels[y0:y1, x0:x1][self.masks[index]] = index + 1
         return labels

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from baselines.evaluator import Evaluator
 from bccd_d2.errors import InputError
-from bccd_d2.inference.classical import otsu_watershed
+from bccd_d2.segmentation.otsu_watershed import otsu_watershed
 
 WARMUP_SHARE = 0.1
 """Of the budget, in which the learning rate rises linearly; the same for all that train."""
@@ -115,9 +115,9 @@ class Method(Protocol):
 
 
 class Classical:
-    """:func:`bccd_d2.inference.classical.otsu_watershed` with its default rule."""
+    """:func:`bccd_d2.segmentation.otsu_watershed.otsu_watershed` with its default rule."""
 
-    recipe = "`bccd_d2/inference/classical.py` as it is; its few numbers were chosen on real training pairs"
+    recipe = "`bccd_d2/segmentation/otsu_watershed.py` as it is; its few numbers were chosen on real training pairs"
     parameters = 0
 
     def __init__(self, setting: Setting, folder: Path) -> None:

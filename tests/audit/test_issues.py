@@ -11,8 +11,8 @@ from bccd_d2.audit.issues import find_issues, typical_areas
 from bccd_d2.audit.measure import measure_pair
 from bccd_d2.audit.words import issue_sentence
 from bccd_d2.conversion.dataset_spec import DatasetSpec
-from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.pairs import find_pairs
+from bccd_d2.segmentation.instances import InstanceRule
 from tests.audit.scene import PLACES, RADIUS, blank, cells, disc, paint, write_pair
 
 CELL_AREA = int(np.count_nonzero(disc(blank(), 100, 100)))

@@ -5,7 +5,7 @@ import pytest
 
 from bccd_d2.audit.measure import colour_statistics, instance_shapes
 from bccd_d2.audit.page import lab_to_hex
-from bccd_d2.conversion.instances import label_instances
+from bccd_d2.segmentation.instances import label_instances
 from tests.audit.scene import BACKGROUND, CELL, blank, cells, disc, paint
 
 

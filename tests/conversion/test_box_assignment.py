@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from bccd_d2.conversion.annotated import fit_boxes
 from bccd_d2.conversion.box_classes import BoxClasses
-from bccd_d2.conversion.box_matching import cut_by_boxes, match_boxes
 from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.importers.common import ImportedCell, ImportedImage
-from bccd_d2.conversion.instances import InstanceRule, label_instances
 from bccd_d2.conversion.pairs import ImageRecord
 from bccd_d2.errors import InputError
+from bccd_d2.segmentation.box_matching import cut_by_boxes, match_boxes
+from bccd_d2.segmentation.instances import InstanceRule, label_instances
 
 HEIGHT, WIDTH = 120, 200
 RECORD = ImageRecord(1, "a", "a.png", Path("a.png"), HEIGHT, WIDTH)

@@ -6,10 +6,10 @@ import pytest
 
 from bccd_d2.conversion.classes import ClassTable
 from bccd_d2.conversion.dataset_spec import DatasetSpec, known_specs, read_spec
-from bccd_d2.conversion.instances import InstanceRule
 from bccd_d2.conversion.pairs import FolderPair
 from bccd_d2.errors import InputError
 from bccd_d2.io.masks import MaskRule
+from bccd_d2.segmentation.instances import InstanceRule
 
 
 def written(folder: Path, text: str) -> Path:

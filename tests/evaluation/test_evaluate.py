@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from bccd_d2.conversion.instances import label_instances
 from bccd_d2.conversion.pairs import find_pairs
 from bccd_d2.evaluation.dataset import read_evaluation_set
 from bccd_d2.evaluation.evaluate import evaluate
 from bccd_d2.evaluation.options import ALL_CLASSES, EvaluationOptions
 from bccd_d2.files import write_json
 from bccd_d2.io.masks import read_mask
+from bccd_d2.segmentation.instances import label_instances
 from bccd_d2.structures.cells import Cells
 from tests.evaluation.synthetic_cells import evaluation_set, image, rectangles
 

@@ -16,14 +16,17 @@ from bccd_d2.errors import InputError
 from bccd_d2.files import read_json
 from bccd_d2.io.coco_images import find_image_folder
 from bccd_d2.structures.coco_repair import refuse_faults, repair_coco
-from bccd_d2.structures.rle import run_lengths
 
 
 def read_coco_file(path: Path, images: ImageFiles, result: Imported) -> list[ImportedImage]:
-    """Read one file; classes are joined by name. Raises InputError with a list of all faults that are left."""
+    """Read a document, or a results list that names images and classes, as ``tools/predict.py`` writes it; classes are
+    joined by name. Raises InputError with a list of all faults that are left.
+    """
     document = read_json(path)
     if isinstance(document, list):
-        document = _document_of(document)
+        names = dict(sorted((entry.get("category_id", 0), entry["category"]) for entry in document))
+        result.classes += [name for name in names.values() if name not in result.classes]
+        return _of_results(document, path)
     folder = find_image_folder(document, path) or path.parent
 
     def size_of(name: str) -> tuple[int, int] | None:
@@ -36,47 +39,13 @@ def read_coco_file(path: Path, images: ImageFiles, result: Imported) -> list[Imp
     document, repairs, faults = repair_coco(document, size_of=size_of, keep_boxes=True)
     refuse_faults(path, faults)
     result.counts += repairs
-    names = [category["name"] for category in sorted(document["categories"], key=lambda c: c["id"])]
-    result.classes += [name for name in names if name not in result.classes]
-    found = _images(document, path)
-    for image in found:
-        image.name = images.beside(folder, image.name)
-    return found
-
-
-def _document_of(results: list[Any]) -> dict[str, Any]:
-    """COCO document of a results list that names images and classes, as ``tools/predict.py`` writes it."""
-    images: dict[str, dict[str, Any]] = {}
-    categories: dict[str, dict[str, Any]] = {}
-    annotations = []
-    for number, entry in enumerate(results, start=1):
-        outline = entry["segmentation"]
-        compressed = isinstance(outline, dict)
-        size = outline["size"] if compressed else (None, None)
-        image = {"id": len(images) + 1, "file_name": entry["file_name"], "height": size[0], "width": size[1]}
-        image = images.setdefault(entry["file_name"], image)
-        category = {"id": entry["category_id"], "name": entry["category"]}
-        category = categories.setdefault(entry["category"], category)
-        ids = {"id": number, "image_id": image["id"], "category_id": category["id"]}
-        area = int(run_lengths(outline)[1::2].sum()) if compressed else None
-        shape = {"segmentation": outline, "bbox": entry.get("bbox"), "area": area, "iscrowd": 0}
-        annotations.append({**ids, **shape})
-    return {
-        "images": list(images.values()),
-        "categories": list(categories.values()),
-        "annotations": annotations,
-    }
-
-
-def _images(document: dict[str, Any], path: Path) -> list[ImportedImage]:
-    classes = {category["id"]: category["name"] for category in document["categories"]}
+    classes = {one["id"]: one["name"] for one in sorted(document["categories"], key=lambda one: one["id"])}
+    result.classes += [name for name in classes.values() if name not in result.classes]
     part = part_of(path.stem) or part_of(path.parent.name)
-    by_id = {
-        image["id"]: ImportedImage(
-            image["file_name"], path, size=(image["height"], image["width"]), part=part
-        )
-        for image in document["images"]
-    }
+    by_id = {}
+    for image in document["images"]:
+        name, size = images.beside(folder, image["file_name"]), (image["height"], image["width"])
+        by_id[image["id"]] = ImportedImage(name, path, size=size, part=part)
     for annotation in document["annotations"]:
         cell = ImportedCell(classes[annotation["category_id"]], ignored=bool(annotation["iscrowd"]))
         if annotation["segmentation"]:
@@ -86,3 +55,15 @@ def _images(document: dict[str, Any], path: Path) -> list[ImportedImage]:
             cell.box = (x, y, x + width, y + height)
         by_id[annotation["image_id"]].cells.append(cell)
     return list(by_id.values())
+
+
+def _of_results(results: list[Any], path: Path) -> list[ImportedImage]:
+    images: dict[str, ImportedImage] = {}
+    for entry in results:
+        name, outline = entry["file_name"], entry["segmentation"]
+        image = images.setdefault(name, ImportedImage(name, path))
+        if isinstance(outline, dict):
+            height, width = outline["size"]
+            image.size = (height, width)
+        image.cells.append(ImportedCell(entry["category"], entry.get("score"), segmentation=outline))
+    return list(images.values())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import pickle
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -13,25 +13,13 @@ from scipy import ndimage
 
 from bccd_d2.conversion.importers.common import ImageFiles, Imported, ImportedImage, label_cells, reading
 from bccd_d2.errors import InputError
-from bccd_d2.files import read_lines
+from bccd_d2.files import ArrayUnpickler, read_lines
 from bccd_d2.io.levels import warn_once
 from bccd_d2.io.masks import MaskRule, read_mask
 
 SEG_SUFFIX = "_seg.npy"
 SEMANTIC_PARTS = 3
 """A label image with a single label in this many separate parts is a mask of cell or not, not of instances."""
-_SAFE = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
-"""All that a pickle of arrays, numbers and text needs."""
 
 
 def read_mask_folders(files: list[Path], images: ImageFiles, result: Imported) -> None:
@@ -115,30 +103,17 @@ def read_seg(path: Path) -> dict[str, Any]:
         shape, _, dtype = read_header(stream)
         if shape != () or not dtype.hasobject:
             raise InputError(f"{path}: an array of {shape} {dtype}, expected Cellpose's dictionary")
-        found = _ArraysOnly(stream).load()
+        found = ArrayUnpickler(stream).load()
         found = found.item() if isinstance(found, np.ndarray) else found
-    except InputError as error:
-        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except InputError:
+        raise
     except Exception as error:  # whatever a broken pickle makes numpy do
+        if isinstance(error, UnpicklingError) and str(error).startswith("GLOBAL "):
+            raise InputError(
+                f"{path}: holds {str(error)[7:]}, which is not read from a pickle; expected arrays only. Save the "
+                "masks as PNG or TIFF in Cellpose (File menu) and convert these with --spec label_maps"
+            ) from error
         raise InputError(f"{path}: not Cellpose's _seg.npy ({error})") from error
     if not isinstance(found, dict):
         raise InputError(f"{path}: {type(found).__name__}, expected Cellpose's dictionary")
     return found
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Refuses everything that is no array, number or text."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith("pathlib") and name.endswith("Path"):
-            return _as_text
-        if (module, name) not in _SAFE:
-            raise InputError(
-                f"holds {module}.{name}, which is not read from a pickle; expected arrays only. Save the masks as PNG "
-                "or TIFF in Cellpose (File menu) and convert these with --spec label_maps"
-            )
-        return super().find_class(module, name)
-
-
-def _as_text(*parts: str) -> str:
-    return "/".join(map(str, parts))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from bccd_d2.conversion.instances import (
+from bccd_d2.errors import InputError
+from bccd_d2.segmentation.instances import (
     InstanceRule,
     class_of_labels,
     clean_instances,
@@ -16,7 +17,6 @@ from bccd_d2.conversion.instances import (
     label_classes,
     label_instances,
 )
-from bccd_d2.errors import InputError
 
 SMALL_MASKS = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1))
 

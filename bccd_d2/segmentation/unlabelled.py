@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.io.background import background_surface
+from bccd_d2.segmentation.background import background_surface
 from bccd_d2.structures.cell_size import disc_diameter
 
 WORKING_DIAMETER = 24

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bccd_d2.io.background import background_surface
+from bccd_d2.segmentation.background import background_surface
 
 
 def bowl(height=40, width=60):

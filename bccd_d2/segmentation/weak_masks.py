@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import watershed
 
-from bccd_d2.io.background import background_contrast, contrast_threshold, smooth_lab
+from bccd_d2.segmentation.background import background_contrast, contrast_threshold, smooth_lab
 
 CORE = 0.6  # radius of the seed of a box, in half sides: cells reach further in all but the loosest boxes
 OUTSIDE = 1.05

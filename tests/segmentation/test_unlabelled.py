@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from bccd_d2.conversion import unlabelled
-from bccd_d2.conversion.instances import label_instances
-from bccd_d2.conversion.unlabelled import find_unlabelled
+from bccd_d2.segmentation import unlabelled
+from bccd_d2.segmentation.instances import label_instances
+from bccd_d2.segmentation.unlabelled import find_unlabelled
 from tests.audit.scene import RADIUS, cells, disc, paint
 
 LABELLED = [(60, 60), (150, 50), (240, 70), (70, 170), (170, 150)]

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bccd_d2.io.background import find_foreground
 from bccd_d2.io.file_kinds import upright
+from bccd_d2.segmentation.background import find_foreground
 
 _LONG_SIDE = 400  # images are shrunk to this many pixels: where the cells are shows at any size
 _MOST = 0.5  # of the image; an instance that covers more and touches all sides is taken for the background
@@ -37,21 +37,6 @@ def fills_image(bbox: Sequence[float], area: float, height: int, width: int) -> 
     sides, as a background does.
     """
     return list(bbox) == [0, 0, width, height] and area > _MOST * height * width
-
-
-def surrounds(mask: NDArray[np.bool_]) -> bool:
-    """Whether one part of a (height, width) mask touches all sides of the image, and no part of the rest does."""
-    height, width = mask.shape
-    whole = [
-        (
-            cv2.connectedComponentsWithStats(part.view(np.uint8), connectivity=8)[2][1:, :4]
-            == [0, 0, width, height]
-        )
-        .all(axis=1)
-        .any()
-        for part in (mask, ~mask)
-    ]
-    return bool(whole[0] and not whole[1])
 
 
 def measure_fit(image: NDArray[np.uint8], mask: NDArray[np.bool_], orientation: int = 1) -> MaskFit:

@@ -1,9 +1,4 @@
-"""Classical image processing: Otsu's threshold with a watershed as a baseline, and last steps after a network.
-
-The baseline needs neither training nor torch: the green channel is thresholded (Otsu 1979), and components that hold
-several cells are cut by a watershed on the distance to the background (Vincent and Soille 1991), as the conversion
-cuts masks. The last steps cut cells that a network took for one, and give each pixel to one cell.
-"""
+"""Last steps after a network: cells that it took for one are cut apart, and each pixel is given to one cell."""
 
 from __future__ import annotations
 
@@ -11,20 +6,11 @@ import logging
 from collections import defaultdict
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
-from bccd_d2.conversion.instances import InstanceRule, cut_touching, label_instances
+from bccd_d2.segmentation.instances import cut_touching
 from bccd_d2.structures.cells import Cells, concatenate
-
-GREEN = 1
-"""Channel of a BGR image: haemoglobin and the stain's dyes take up green."""
-SMOOTHING = 2.0
-"""Sigma, in native pixels, of the blur before the threshold."""
-RULE = InstanceRule(min_area=1500, connectivity=4, fill_holes=6000, cut=0.02)
-"""Chosen on real training pairs, whose cells cover 5,000 to 10,000 pixels; it drops platelets."""
 
 _MIN_VISIBLE_SHARE = 0.5
 _SAME_CELL_IOU = 0.5
@@ -36,8 +22,8 @@ def split_merged(cells: Cells) -> Cells:
     """Cut masks that look like several touching cells, by the watershed that cuts annotations; best score first.
 
     Masks of more than 1.2 median areas (of the cells with a score of at least 0.5) are looked at, see
-    :func:`bccd_d2.conversion.instances.cut_touching`. A piece that the network has found as a cell of its own (mask IoU
-    above one half) is dropped in favour of that; the others have the class and score of the cut cell.
+    :func:`bccd_d2.segmentation.instances.cut_touching`. A piece that the network has found as a cell of its own (mask
+    IoU above one half) is dropped in favour of that; the others have the class and score of the cut cell.
     """
     sure = cells.areas[cells.scores >= _SURE_SCORE]
     if not len(sure):
@@ -106,27 +92,3 @@ def without_overlaps(cells: Cells) -> Cells:
         classes=rest.classes,
         scores=rest.scores,
     )
-
-
-def otsu_watershed(
-    image: NDArray[np.uint8], rule: InstanceRule = RULE, smoothing: float = SMOOTHING
-) -> Cells:
-    """Find the cells of one image (height, width, 3) uint8 BGR, dark on a bright background.
-
-    ``smoothing`` is the sigma of the blur in native pixels, 0 for none. The cells have class 0 and as score the
-    solidity of the mask (its area over that of its convex hull), because what was cut or grown together badly has
-    notches.
-    """
-    green = np.ascontiguousarray(image[..., GREEN])
-    if smoothing > 0:
-        green = np.asarray(cv2.GaussianBlur(green, (0, 0), smoothing), np.uint8)
-    _, dark = cv2.threshold(green, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    cells = Cells.from_label_image(label_instances(dark, rule=rule).labels)
-    return replace(cells, scores=np.array([_solidity(mask) for mask in cells.masks], np.float64))
-
-
-def _solidity(mask: NDArray[np.bool_]) -> float:
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    outline = max(outlines, key=cv2.contourArea)
-    hull = cv2.contourArea(cv2.convexHull(outline))
-    return min(1.0, cv2.contourArea(outline) / hull) if hull else 1.0

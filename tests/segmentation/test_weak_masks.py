@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.importers.boxes import read_voc
-from bccd_d2.conversion.weak_masks import guess_masks
 from bccd_d2.io.images import read_image
+from bccd_d2.segmentation.weak_masks import guess_masks
 
 HEIGHT, WIDTH = 160, 240
 BACKGROUND, RED, VIOLET = (225, 228, 222), (200, 140, 150), (110, 70, 170)
@@ -79,7 +79,7 @@ def test_a_pale_cell_is_found_at_a_lower_threshold(monkeypatch: pytest.MonkeyPat
     guessed = guess_masks(smear(*cells, noise=0.5), around(*cells))
     assert guessed.failed == []
     assert iou(guessed.labels == 4, disc(190, 120, 24)) > 0.8
-    monkeypatch.setattr("bccd_d2.conversion.weak_masks.LEVELS", (0.8,))
+    monkeypatch.setattr("bccd_d2.segmentation.weak_masks.LEVELS", (0.8,))
     assert guess_masks(smear(*cells, noise=0.5), around(*cells)).failed == [3]
 
 

@@ -7,8 +7,8 @@ import tifffile
 from PIL import Image
 
 from bccd_d2.io.file_kinds import upright
-from bccd_d2.io.mask_checks import fills_image, measure_fit
 from bccd_d2.io.masks import MaskRule, read_mask
+from bccd_d2.segmentation.mask_checks import fills_image, measure_fit
 
 CENTRES = [(30, 40), (70, 120), (100, 60), (25, 170), (110, 150)]
 
