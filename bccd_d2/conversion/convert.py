@@ -112,6 +112,7 @@ def convert_dataset(
             class_source = PointClasses(table, Path(str(place)))
         elif spec.mask.kind != "none":
             class_source = BoxClasses(table)
+    faults: list[str] | None = [] if skip_bad else None
     converter: Converter
     if class_source is None and table is not None:
         converter = AnnotationConverter(root, options.annotations, spec.class_names, table)
@@ -120,7 +121,7 @@ def convert_dataset(
         converter = ImageConverter(root, options.annotations, spec, class_source)
         info = dict(class_source.info) if class_source else None
 
-    def find(faults: list[str] | None) -> list[ImageMaskPair]:
+    def find() -> list[ImageMaskPair]:
         pairs = find_pairs(root, faults, spec.folders)
         if spec.image_sets is not None and options.split.mode == "official":
             pairs = take_parts(pairs, read_image_sets(find_below(root, spec.image_sets)))
@@ -143,9 +144,9 @@ def convert_dataset(
         find,
         options,
         {"class_source": info},
+        faults,
         workers=workers,
         overwrite=overwrite,
-        skip_bad=skip_bad,
     )
 
 
@@ -170,21 +171,19 @@ def convert_annotations(
     """
     path, options = Path(path), options or ConversionOptions()
     known = options.spec
-    unusable: list[str] | None = [] if skip_bad else None
+    faults: list[str] | None = [] if skip_bad else None
     spec = replace(IMAGES_ONLY, annotates=known.annotates, unlabeled_sizes=known.unlabeled_sizes)
     options = replace(options, spec=spec)
-    kind, files, imported = read_annotations(path, kind, images, unusable)
+    kind, files, imported = read_annotations(path, kind, images, faults)
     names = known.classes.class_ids if known.classes else imported.class_names(DEFAULT_CLASS)
     classes = tuple(dict.fromkeys([*spec.annotates, *names]))
     for what, count in sorted(imported.counts.items()):
         logger.warning("%s: %d %s", path, count, what)
 
-    def find(faults: list[str] | None) -> list[ImageMaskPair]:
+    def find() -> list[ImageMaskPair]:
         joined = files.join(imported.images, str(path))
         here = set(map(id, joined.values()))
         missing = [f"{image.name} ({image.source})" for image in imported.images if id(image) not in here]
-        if faults is not None:
-            faults += unusable or []
         if missing:
             headline = f"images that are not found ({len(missing)} of {len(imported.images)})"
             advice = "--images names the folder that holds them, --skip-bad leaves them out"
@@ -210,32 +209,31 @@ def convert_annotations(
         find,
         options,
         {"annotations_of": {"format": kind, "path": path.name}},
+        faults,
         workers=workers,
         overwrite=overwrite,
-        skip_bad=skip_bad,
     )
 
 
 def convert_pairs(
     converter: Converter,
     out: Path,
-    find: Callable[[list[str] | None], list[ImageMaskPair]],
+    find: Callable[[], list[ImageMaskPair]],
     options: ConversionOptions,
     source: Mapping[str, Any],
+    faults: list[str] | None,
     *,
     workers: int,
     overwrite: bool,
-    skip_bad: bool,
 ) -> ConversionSummary:
-    """Convert the pairs that ``find`` returns, as :func:`convert_dataset` does. ``find`` appends to the list it is
-    given what it leaves out; without a list it raises. ``source`` says in ``info`` where classes come from.
+    """Convert the pairs that ``find`` returns, as :func:`convert_dataset` does. ``source`` says in ``info`` where
+    classes come from; ``faults`` takes what is said of files that are left out, ``None`` where they are errors.
     """
-    root = converter.root
-    summary = ConversionSummary()
-    faults = summary.faults if skip_bad else None
+    root, summary = converter.root, ConversionSummary()
+    summary.faults = summary.faults if faults is None else faults
     targets = [SPLITS_FILE, *(str(annotation_file(Path(), part)) for part in PARTS)]
     with staged_output(out, targets, overwrite=overwrite) as staging:
-        pairs = find(faults)
+        pairs = find()
         splits, groups, missing = plan_split(pairs, options.split, options.spec.mask, workers, faults)
         part_of = {stem: part for part, stems in splits.items() for stem in stems}
         numbered = [(number, pair) for number, pair in enumerate(pairs, start=1) if pair.stem in part_of]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bccd_d2.conversion.importers.common import ImageFiles
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.joining import ImageIds, join_class_names, join_class_numbers, join_image_ids
 from bccd_d2.evaluation.options import FOUND_IOU
 from bccd_d2.files import read_json
 from bccd_d2.io.coco_images import image_path
 from bccd_d2.io.coco_images import image_root as written_root
-from bccd_d2.io.find_images import SUFFIXES
 from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.coco import read_coco, unlabeled_categories
 from bccd_d2.structures.names import match_images
@@ -238,9 +238,12 @@ def read_evaluation_set(
     truth = truth_from_coco(document, root, str(truth_file))
     paths: dict[str, Path | None] = {i.file_name: i.path for i in truth.images if i.path and i.path.is_file()}
     if image_root is not None and len(paths) < len(truth.images):
-        paths |= _search(
-            image_root, [i.file_name for i in truth.images if i.file_name not in paths], paths.values()
-        )
+        unused = [name for name, path in ImageFiles(image_root).paths.items() if path not in paths.values()]
+        files = ImageFiles(image_root, unused)
+        lost = [image.file_name for image in truth.images if image.file_name not in paths]
+        paths |= {
+            name: files.paths[file] for name, file in files.match(lost, f"--images {image_root}").items()
+        }
     missing = len(truth.images) - len(paths)
     if missing:
         _logger.warning("%d of %d images are not below %s", missing, len(truth.images), root)
@@ -249,18 +252,6 @@ def read_evaluation_set(
     if predictions_file is None:
         return truth
     return truth.with_results(read_json(predictions_file), str(predictions_file))
-
-
-def _search(folder: Path, names: Sequence[str], taken: Iterable[Path | None]) -> dict[str, Path | None]:
-    """Files of a folder, at every depth, by the names that they have in the ground truth."""
-    used = set(taken)
-    files = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path not in used
-    }
-    matched = match_images(names, files, where=f"--images {folder}", required=False)
-    return {name: files[file] for name, file in matched.items()}
 
 
 def _is_counted(cells: Cells, image: EvaluationImage) -> NDArray[np.bool_]:
