@@ -1,13 +1,15 @@
-"""External predictions: COCO files of any tool, label images, and what :mod:`bccd_d2.conversion.importers` reads."""
+"""Ground truth and predictions of any tool: COCO, label images, and what :mod:`bccd_d2.conversion.importers` reads."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from bccd_d2.conversion.importers import FORMATS, kind_of, kind_of_json, read_annotations
@@ -15,10 +17,11 @@ from bccd_d2.conversion.importers.common import ImageFiles, Imported, ImportedIm
 from bccd_d2.conversion.importers.masks import SEG_SUFFIX, read_label_file
 from bccd_d2.conversion.importers.outlines import IMAGEJ_SUFFIXES, read_outline_files
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.dataset import EvaluationSet
+from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet, read_evaluation_set
 from bccd_d2.evaluation.joining import ImageIds
 from bccd_d2.files import read_json
 from bccd_d2.io.find_images import files_below
+from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.names import match_images
 
 LABEL_SUFFIXES = ("_cp_masks", "_masks", ".stardist", "_instanseg_prediction", "_labels", "_label", "")
@@ -30,6 +33,29 @@ _LABEL_FILES = frozenset({".png", ".tif", ".tiff", ".npy"})
 _OUTLINE_FILES = frozenset({".geojson", *IMAGEJ_SUFFIXES})
 _logger = logging.getLogger(__name__)
 _Results = list[dict[str, Any]]
+
+
+def read_truth(path: Path, image_root: Path | None = None) -> EvaluationSet:
+    """Ground truth: COCO instance JSON, see :func:`bccd_d2.evaluation.dataset.read_evaluation_set`, or a file or folder
+    of annotations in another of :data:`bccd_d2.conversion.importers.FORMATS`, with their images in ``image_root`` or
+    beside them. Raises InputError as those, or for a cell without an outline.
+    """
+    try:
+        if not path.is_dir():
+            return read_evaluation_set(path, image_root=image_root)
+    except InputError:
+        if not path.is_file() or kind_of(path) in (None, "coco"):
+            raise
+    _, files, imported = read_annotations(path, None, image_root)
+    names, images = imported.class_names("cell"), []
+    for number, (name, image) in enumerate(files.join(imported.images, str(path)).items(), start=1):
+        cells = _cells_of(image, name, files.size(name))
+        indices = [names.index(cell.class_name or "cell") for cell in image.cells]
+        cells = replace(cells, classes=np.array(indices, np.int64), scores=np.ones(len(cells)))
+        images.append(EvaluationImage(number, name, files.paths[name], cells, cells[:0], cells[:0]))
+    if absent := len(imported.images) - len(images):
+        raise InputError(f"{path}: {absent} images are not found; give their folder, --images")
+    return EvaluationSet(images, names, list(range(1, len(names) + 1)))
 
 
 def read_predictions(
@@ -177,17 +203,7 @@ def _results_of(imported: Imported, images: ImageFiles, truth: EvaluationSet, pa
         _logger.warning("%s: %d of %d files belong to no image of the ground truth", path, absent, number)
     results: _Results = []
     for name, image in joined.items():
-        size = images.size(name)
-        if image.size not in (None, size):
-            raise InputError(
-                f"{image.source}: {image.size[0]} x {image.size[1]} pixels, but the image {name} has "
-                f"{size[0]} x {size[1]}"
-            )
-        if boxes := sum(not cell.has_outline for cell in image.cells):
-            raise InputError(
-                f"{image.source}: {boxes} cells with a box and no outline, expected the outlines that are compared"
-            )
-        cells = outlined(image.cells, *size)
+        cells = _cells_of(image, name, images.size(name))
         for cell, score, rle in zip(image.cells, cells.scores.tolist(), cells.rles()):
             category = cell.class_name or (truth.class_names[0] if len(truth.class_names) == 1 else None)
             if category is None:
@@ -197,6 +213,20 @@ def _results_of(imported: Imported, images: ImageFiles, truth: EvaluationSet, pa
                 )
             results.append({"file_name": name, "category": category, "score": score, "segmentation": rle})
     return results
+
+
+def _cells_of(image: ImportedImage, name: str, size: tuple[int, int]) -> Cells:
+    """The cells of an image called ``name`` of ``size`` (height, width)."""
+    if image.size is not None and image.size != size:
+        raise InputError(
+            f"{image.source}: {image.size[0]} x {image.size[1]} pixels, but the image {name} has "
+            f"{size[0]} x {size[1]}"
+        )
+    if boxes := sum(not cell.has_outline for cell in image.cells):
+        raise InputError(
+            f"{image.source}: {boxes} cells with a box and no outline, expected the outlines that are compared"
+        )
+    return outlined(image.cells, *size)
 
 
 def _is_coloured(path: Path) -> bool:

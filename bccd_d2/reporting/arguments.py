@@ -22,7 +22,8 @@ def add_truth_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data-root", type=Path, metavar="DIR", help=root_help)
     part_help = "data set of each file or folder of predictions: val (default), or voc_val of the source voc"
     add("--part", nargs="+", metavar="NAME", help=part_help)
-    add("--truth", type=Path, metavar="JSON", help="a COCO instance file, in place of --data-root and --part")
+    truth_help = "COCO JSON, or annotations of another tool, in place of --data-root and --part"
+    add("--truth", type=Path, metavar="FILE_OR_DIR", help=truth_help)
     add("--images", type=Path, metavar="DIR", help="folder of the images (default: as the ground truth says)")
     suffix_help = (
         "ends of names of label images after the image's stem (default: Cellpose's, StarDist's, InstanSeg's)"

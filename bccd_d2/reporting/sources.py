@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bccd_d2.errors import InputError
-from bccd_d2.evaluation.dataset import EvaluationSet, read_evaluation_set
+from bccd_d2.evaluation.dataset import EvaluationSet
 from bccd_d2.evaluation.evaluate import Evaluation, evaluate
-from bccd_d2.evaluation.external import read_predictions
+from bccd_d2.evaluation.external import read_predictions, read_truth
 from bccd_d2.evaluation.options import EvaluationOptions
 from bccd_d2.structures.coco import read_coco
 from bccd_d2.structures.dataset_files import ROOT_SOURCE, dataset_files, default_root
@@ -50,18 +51,20 @@ class EvaluatedPart:
 def read_source(
     part: str, truth_file: Path, predictions: Path, image_root: Path | None = None, **options: Any
 ) -> Source:
-    """Read truth (COCO instance JSON) and predictions of a part, such as ``val``.
+    """Read truth (see :func:`bccd_d2.evaluation.external.read_truth`) and predictions of a part, such as ``val``.
 
     ``image_root`` is the folder of the images, if not that which the truth names; ``options`` are those of
     :func:`bccd_d2.evaluation.external.read_predictions`. Raises :class:`InputError` if one cannot be read or they do
     not belong together.
     """
-    truth = read_evaluation_set(truth_file, image_root=image_root)
-    dataset = read_predictions(predictions, truth, **options)
-    facts = {"Ground truth": str(truth_file), "SHA-256 of the ground truth": _sha256(truth_file)}
-    info = read_coco(truth_file).get("info") or {}
-    if "files_sha256" in info:
-        facts["SHA-256 of images and masks"] = info["files_sha256"]
+    dataset = read_predictions(predictions, read_truth(truth_file, image_root), **options)
+    facts = {"Ground truth": str(truth_file)}
+    if truth_file.is_file():
+        facts["SHA-256 of the ground truth"] = _sha256(truth_file)
+        with suppress(InputError):  # which annotations of other tools are
+            info = read_coco(truth_file).get("info") or {}
+            if "files_sha256" in info:
+                facts["SHA-256 of images and masks"] = info["files_sha256"]
     facts["Predictions"] = str(predictions)
     if predictions.is_file():
         facts["SHA-256 of the predictions"] = _sha256(predictions)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bccd_d2.errors import InputError
 from bccd_d2.evaluation.dataset import EvaluationImage, EvaluationSet
-from bccd_d2.evaluation.external import read_predictions
+from bccd_d2.evaluation.external import read_predictions, read_truth
 from bccd_d2.inference.results import ImageResult
 from bccd_d2.inference.writers import write_formats
 from bccd_d2.inference.writers.coco import coco_dataset, results_entries
@@ -213,6 +213,21 @@ def test_what_can_be_imported_can_be_evaluated(tmp_path, squares, name):
     np.testing.assert_array_equal(image.predictions.ious(image.truth), np.eye(2))
     assert image.predictions.classes.tolist() == [0, 0 if without else 1]
     assert image.predictions.scores.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["geojson", "cellpose"])
+def test_ground_truth_of_other_tools(tmp_path, squares, name):
+    truth = read_truth(getattr(made, name)(tmp_path))
+    assert truth.class_names == (["cell"] if name == "cellpose" else ["RBC", "WBC"])
+    (image,) = truth.images
+    assert (image.file_name, image.path) == ("a.png", tmp_path / "a.png")
+    expected = squares[0].images[0].truth
+    np.testing.assert_array_equal(image.truth.ious(expected), np.eye(2))
+    assert image.truth.classes.tolist() == ([0, 0] if name == "cellpose" else [0, 1])
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    with pytest.raises(InputError, match="1 images are not found; give their folder, --images"):
+        read_truth(tmp_path)
 
 
 def test_cells_that_have_only_a_box_are_refused(tmp_path, squares):
