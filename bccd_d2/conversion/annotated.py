@@ -6,13 +6,12 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bccd_d2.conversion.classes import DROP, IGNORE, ClassTable
-from bccd_d2.conversion.convert_image import FILLS_IMAGE, ConvertedImage, Converter
+from bccd_d2.conversion.convert_image import FILLS_IMAGE, ConvertedImage, Converter, Drawn
 from bccd_d2.conversion.importers.common import ImportedCell, outlined
 from bccd_d2.conversion.pairs import ImageMaskPair, ImageRecord
 from bccd_d2.errors import InputError
@@ -48,25 +47,18 @@ class AnnotationConverter(Converter):
         kept = self._kept(outlines, cells, counts)
         outlines, cells = [outlines[index] for index in kept], cells[kept]
         labels = cells.label_image()
-        drawn = [_Drawn(*both) for both in zip(outlines, _encoded(cells))]
-        if boxes:
-            drawn += _draw_boxes(record, boxes, labels, counts)
-        annotations = [
-            self.entry(
-                record,
-                1 + self.class_names.index(cell.class_name or DEFAULT_CLASS),
-                instance,
-                ignored=cell.ignored,
-                box=box,
-                mark="weak" if box else None,
-            )
-            for cell, instance, box in drawn
-            if not cell.unsure
+        drawn = [
+            Drawn(instance, self._category(cell), cell.ignored)
+            for cell, instance in zip(outlines, _encoded(cells))
         ]
-        annotations += self.ignored_regions(record, [one.instance for one in drawn if one.cell.unsure])
-        self.finish(record, annotations, lambda: labels, counts)
-        whole = any(fills_image(e["bbox"], e["area"], record.height, record.width) for e in annotations)
-        return ConvertedImage(record, annotations, counts, [FILLS_IMAGE] if whole else [])
+        if boxes:
+            drawn += self._draw_boxes(record, boxes, labels, counts)
+        size = record.height, record.width
+        whole = any(fills_image(one.instance.bbox, one.instance.area, *size) for one in drawn)
+        return self.write(record, drawn, labels, counts, [FILLS_IMAGE] if whole else [])
+
+    def _category(self, cell: ImportedCell) -> int | None:
+        return None if cell.unsure else 1 + self.class_names.index(cell.class_name or DEFAULT_CLASS)
 
     def _kept(self, cells: list[ImportedCell], masks: Cells, counts: Counter[str]) -> list[int]:
         """Which cells are large enough, and not there twice."""
@@ -82,6 +74,28 @@ class AnnotationConverter(Converter):
                 kept.append(index)
             seen.add(key)
         return kept
+
+    def _draw_boxes(
+        self, image: ImageRecord, cells: list[ImportedCell], labels: NDArray[np.int32], counts: Counter[str]
+    ) -> list[Drawn]:
+        """Cells that have only a box, with a guessed mask or as a region to ignore, drawn in ``labels`` too."""
+        by_key = {(cell.class_name, cell.box): cell for cell in reversed(cells)}
+        if len(by_key) < len(cells):
+            counts[REPEATED] += len(cells) - len(by_key)
+        cells, corners = fit_boxes(list(reversed(by_key.values())), image, counts)
+        if not cells:
+            return []
+        masks, failed = guess_or_ignore(image, corners, labels, counts)
+        np.copyto(labels, masks + labels.max(initial=0), where=masks > 0)
+        boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]).tolist()
+        weak, regions = [], []
+        for instance in encode_labels(masks):
+            cell, box = cells[instance.label - 1], boxes[instance.label - 1]
+            if instance.label - 1 in failed:
+                regions.append(Drawn(instance, None))
+            else:
+                weak.append(Drawn(instance, self._category(cell), cell.ignored, True, box))
+        return weak + regions
 
 
 def annotated_cells(image: ImageRecord, table: ClassTable | None, counts: Counter[str]) -> list[ImportedCell]:
@@ -137,34 +151,6 @@ def guess_or_ignore(
         counts["boxes for which no weak mask was found: ignore"] += len(failed)
     counts["weak masks"] += len(corners) - len(failed)
     return masks, failed
-
-
-class _Drawn(NamedTuple):
-    """A cell with its mask, which was guessed where there is an annotated box ``[x, y, width, height]``."""
-
-    cell: ImportedCell
-    instance: EncodedInstance
-    box: list[int] | None = None
-
-
-def _draw_boxes(
-    image: ImageRecord, cells: list[ImportedCell], labels: NDArray[np.int32], counts: Counter[str]
-) -> list[_Drawn]:
-    """Cells that have only a box, with a guessed mask or as a region to ignore, drawn in ``labels`` too."""
-    by_key = {(cell.class_name, cell.box): cell for cell in reversed(cells)}
-    if len(by_key) < len(cells):
-        counts[REPEATED] += len(cells) - len(by_key)
-    cells, corners = fit_boxes(list(reversed(by_key.values())), image, counts)
-    if not cells:
-        return []
-    masks, failed = guess_or_ignore(image, corners, labels, counts)
-    found = {instance.label - 1: instance for instance in encode_labels(masks)}
-    np.copyto(labels, masks + labels.max(initial=0), where=masks > 0)
-    boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]).tolist()
-    weak = [number for number in found if number not in failed]
-    return [_Drawn(cells[number], found[number], boxes[number]) for number in weak] + [
-        _Drawn(ImportedCell(unsure=True), found[number]) for number in failed if number in found
-    ]
 
 
 def _encoded(cells: Cells) -> list[EncodedInstance]:

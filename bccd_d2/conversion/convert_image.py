@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,16 @@ class ConvertedImage:
     doubts: list[str] = field(default_factory=list)
 
 
+class Drawn(NamedTuple):
+    """An instance that is written."""
+
+    instance: EncodedInstance
+    category_id: int | None  # ``None``: a region to ignore whatever the class
+    ignored: bool = False
+    weak: bool = False  # its mask was guessed
+    box: list[int] | None = None  # ``[x, y, width, height]`` in place of that around the mask
+
+
 @dataclass(frozen=True)
 class Converter(ABC):
     """Converts images one by one; picklable, for worker processes."""
@@ -87,18 +97,31 @@ class Converter(ABC):
         file_name = pair.image.relative_to(self.root).as_posix()
         return ImageRecord(number, pair.stem, file_name, pair.image, height, width, pair.annotations)
 
-    def entry(
+    def write(
         self,
         record: ImageRecord,
-        category_id: int,
-        instance: EncodedInstance,
-        *,
-        ignored: bool = False,
-        box: list[int] | None = None,
-        mark: str | None = None,
-    ) -> dict[str, Any]:
-        """COCO annotation of an instance, still without ``id``; ``box`` in place of that around the mask."""
-        ignored = ignored or (self.rule.border == "ignore" and instance.border)
+        drawn: Iterable[Drawn],
+        labels: NDArray[np.int32],
+        counts: Counter[str],
+        doubts: list[str],
+    ) -> ConvertedImage:
+        """Write and count instances, and unlabelled regions beside those of ``labels`` where the rule wants them."""
+        drawn = list(drawn)
+        annotations = [self._entry(record, one) for one in drawn if one.category_id is not None]
+        annotations += self._regions(record, [one.instance for one in drawn if one.category_id is None])
+        if not annotations:
+            counts["images without an instance"] += 1
+        counts["instances at the border"] += sum(annotation["border"] for annotation in annotations)
+        if self.rule.unlabelled:
+            regions = encode_labels(find_unlabelled(read_image(record.path, "RGB"), labels))
+            annotations += [{**region, "unlabelled": True} for region in self._regions(record, regions)]
+            counts["unlabelled regions to ignore"] += len(regions)
+        return ConvertedImage(record, annotations, counts, doubts)
+
+    def _entry(self, record: ImageRecord, drawn: Drawn) -> dict[str, Any]:
+        """COCO annotation of an instance, still without ``id``."""
+        instance = drawn.instance
+        ignored = drawn.ignored or (self.rule.border == "ignore" and instance.border)
         segmentation: Any = instance.segmentation
         if self.rule.polygons and not ignored:
             x, y, width, height = instance.bbox
@@ -106,42 +129,19 @@ class Converter(ABC):
             segmentation = mask_to_polygons(mask[y : y + height, x : x + width], x, y)
         return {
             "image_id": record.id,
-            "category_id": category_id,
-            "bbox": box or instance.bbox,
+            "category_id": drawn.category_id,
+            "bbox": drawn.box or instance.bbox,
             "area": instance.area,
             "segmentation": segmentation,
             "iscrowd": int(ignored),
             "border": instance.border,
-            **({mark: True} if mark else {}),
+            **({"weak": True} if drawn.weak else {}),
         }
 
-    def ignored_regions(
-        self, record: ImageRecord, regions: list[EncodedInstance], mark: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Each region once for every category: an evaluation looks at one category at a time."""
+    def _regions(self, record: ImageRecord, regions: list[EncodedInstance]) -> list[dict[str, Any]]:
+        """Each region to ignore once for every category: an evaluation looks at one category at a time."""
         numbers = range(1, len(self.class_names) + 1)
-        return [
-            self.entry(record, number, region, ignored=True, mark=mark)
-            for region in regions
-            for number in numbers
-        ]
-
-    def finish(
-        self,
-        record: ImageRecord,
-        annotations: list[dict[str, Any]],
-        labels: Callable[[], NDArray[np.int32]],
-        counts: Counter[str],
-    ) -> None:
-        """Count, and add unlabelled regions where the rule wants them; ``labels`` draws the cells."""
-        if not annotations:
-            counts["images without an instance"] += 1
-        counts["instances at the border"] += sum(annotation["border"] for annotation in annotations)
-        if self.rule.unlabelled:
-            found = find_unlabelled(read_image(record.path, "RGB"), labels())
-            regions = encode_labels(found)
-            annotations += self.ignored_regions(record, regions, "unlabelled")
-            counts["unlabelled regions to ignore"] += len(regions)
+        return [self._entry(record, Drawn(region, number, True)) for region in regions for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -185,23 +185,19 @@ class ImageConverter(Converter):
             found = self.class_source(record, labels)
         counts += found.counts
         encoded = encode_labels(found.labels)
-        annotations = [
-            self.entry(
-                record,
-                found.category_ids[instance.label],
+        drawn = [
+            Drawn(
                 instance,
-                ignored=instance.label in found.ignored,
-                box=found.boxes.get(instance.label),
-                mark="weak" if instance.label in found.weak else None,
+                found.category_ids.get(instance.label),
+                instance.label in found.ignored,
+                instance.label in found.weak,
+                found.boxes.get(instance.label),
             )
             for instance in encoded
-            if instance.label in found.category_ids
+            if instance.label in found.category_ids or instance.label in found.ignored
         ]
-        unclassed = found.ignored - found.category_ids.keys()
-        annotations += self.ignored_regions(record, [i for i in encoded if i.label in unclassed])
         doubts = [] if kind == "none" else self._doubts(pair, found.labels, encoded, compare)
-        self.finish(record, annotations, lambda: found.labels, counts)
-        return ConvertedImage(record, annotations, counts, doubts)
+        return self.write(record, drawn, found.labels, counts, doubts)
 
     def _doubts(
         self, pair: ImageMaskPair, labels: NDArray[np.int32], encoded: list[EncodedInstance], compare: bool

@@ -142,7 +142,7 @@ def predicted(tmp_path):
     """What tools/predict.py writes of two images in folders, two classes, masks that overlap; and the truth."""
     folder = tmp_path / "predicted"
     images, results = [], []
-    for number, name in enumerate(("day 1/a.png", "day 2/a.png"), start=1):
+    for number, name in enumerate(("day 1/a.png", "day 2/a.png", "slide.1.ome.tif"), start=1):
         masks = [np.zeros(SIZE, bool) for _ in range(3)]
         masks[0][2:12, 2 : 12 + number], masks[1][8:20, 8:20], masks[2][22:28, 30:40] = True, True, True
         masks[0][5:7, 5:7] = False
