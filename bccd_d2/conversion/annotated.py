@@ -79,10 +79,7 @@ class AnnotationConverter(Converter):
         self, image: ImageRecord, cells: list[ImportedCell], labels: NDArray[np.int32], counts: Counter[str]
     ) -> list[Drawn]:
         """Cells that have only a box, with a guessed mask or as a region to ignore, drawn in ``labels`` too."""
-        by_key = {(cell.class_name, cell.box): cell for cell in reversed(cells)}
-        if len(by_key) < len(cells):
-            counts[REPEATED] += len(cells) - len(by_key)
-        cells, corners = fit_boxes(list(reversed(by_key.values())), image, counts)
+        cells, corners = fit_boxes(cells, image, counts)
         if not cells:
             return []
         masks, failed = guess_or_ignore(image, corners, labels, counts)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import bccd_d2
-from bccd_d2.conversion.annotated import DEFAULT_CLASS, AnnotationConverter
+from bccd_d2.conversion.annotated import DEFAULT_CLASS, REPEATED, AnnotationConverter
 from bccd_d2.conversion.box_classes import BoxClasses, PointClasses
 from bccd_d2.conversion.classes import ClassSource
 from bccd_d2.conversion.convert_image import AnnotationRule, Converter, ImageConverter
 from bccd_d2.conversion.dataset_spec import DatasetSpec
 from bccd_d2.conversion.importers import read_annotations
-from bccd_d2.conversion.importers.common import ImageFiles
+from bccd_d2.conversion.importers.common import ImageFiles, leave_out_repeats
 from bccd_d2.conversion.pairs import (
     FolderPair,
     ImageMaskPair,
@@ -177,7 +177,8 @@ def convert_annotations(
     kind, files, imported = read_annotations(path, kind, images, faults)
     names = known.classes.class_ids if known.classes else imported.class_names(DEFAULT_CLASS)
     classes = tuple(dict.fromkeys([*spec.annotates, *names]))
-    for what, count in sorted(imported.counts.items()):
+    imported.counts[REPEATED] += sum(map(leave_out_repeats, imported.images))
+    for what, count in sorted((+imported.counts).items()):
         logger.warning("%s: %d %s", path, count, what)
 
     def find() -> list[ImageMaskPair]:

@@ -94,6 +94,14 @@ class ImportedImage:
     part: str | None = None  # official part (``train``, ``val`` or ``test``)
 
 
+def leave_out_repeats(image: ImportedImage) -> int:
+    """Leave out boxes that are there twice; returns how many."""
+    cells = {id(c) if c.has_outline else (c.class_name, c.box): c for c in image.cells}
+    repeated = len(image.cells) - len(cells)
+    image.cells = list(cells.values())
+    return repeated
+
+
 @dataclass
 class Imported:
     """All images of the annotation files."""
