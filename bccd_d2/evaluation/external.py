@@ -103,7 +103,7 @@ def _read(path: Path, truth: EvaluationSet, label_suffixes: Sequence[str]) -> An
         return _results_of(imported, images, truth, path)
     if "_seg" not in label_suffixes:
         labels = [file for file in labels if not file.name.endswith(SEG_SUFFIX)]
-    if labels and {kind_of(file) for file in files if file not in labels} - {None, "coco"}:
+    if labels and {kind_of(file) for file in set(files).difference(labels)} - {None, "coco"}:
         # Images that lie beside their annotations.
         labels = [file for file in labels if file.stem.endswith(tuple(filter(None, label_suffixes)))]
     if labels:

@@ -32,9 +32,10 @@ def read_outline_files(files: list[Path], images: ImageFiles, result: Imported) 
     """Read all files, each named after its image; those of single regions (.roi) after it or lying in a folder that
     is.
     """
+    names = _image_names(files, images)
     of_regions: dict[str, ImportedImage] = {}
     for path in files:
-        name = _image_name(path, images)
+        name = names.get(path) or images.only or path.stem
         image = ImportedImage(name, path, part=part_of(path.parent.name))
         if path.suffix.lower() == ".roi":
             image = of_regions.setdefault(name, image)
@@ -45,12 +46,19 @@ def read_outline_files(files: list[Path], images: ImageFiles, result: Imported) 
             image.cells += cells
 
 
-def _image_name(path: Path, images: ImageFiles) -> str:
-    places = [path.with_suffix(""), *([path.parent] if path.suffix.lower() == ".roi" else [])]
-    for name in [text for place in map(str, places) for text in (place, _ROI_SET.sub("", place))]:
-        if found := images.match([name], str(path)):
-            return found[name]
-    return images.only or path.stem
+def _image_names(files: list[Path], images: ImageFiles) -> dict[Path, str]:
+    """The image of each file that has one."""
+    found: dict[Path, str] = {}
+    for of_folder in (False, True):
+        for pattern in ("", _ROI_SET):
+            names = {
+                path: re.sub(pattern, "", str(path.parent if of_folder else path.with_suffix("")))
+                for path in files
+                if path not in found and (not of_folder or path.suffix.lower() == ".roi")
+            }
+            matched = images.match(names.values(), str(images.folder))
+            found |= {path: matched[name] for path, name in names.items() if name in matched}
+    return found
 
 
 def read_outlines(path: Path) -> list[ImportedCell]:

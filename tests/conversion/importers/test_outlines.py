@@ -1,4 +1,4 @@
-"""Outlines of other tools: round trips through the writers of this project, and files that can be done by hand."""
+"""Outlines of other tools, by files that can be done by hand; round trips are in tests/inference/writers."""
 
 import json
 import zipfile
@@ -9,10 +9,6 @@ from roifile import ROI_TYPE, ImagejRoi
 
 from bccd_d2.conversion.importers.outlines import read_geojson, read_imagej, read_outlines
 from bccd_d2.errors import InputError
-from bccd_d2.inference.results import ImageResult
-from bccd_d2.inference.writers.outlines import write_geojson, write_rois
-from bccd_d2.io.sources import ArraySource
-from bccd_d2.structures.cells import Cells
 from bccd_d2.structures.polygons import fill_rings
 
 SQUARE = [[2, 3], [6, 3], [6, 5], [2, 5], [2, 3]]
@@ -93,23 +89,3 @@ def test_files_that_are_no_outlines_are_refused_by_name(tmp_path, content):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=name):
             read(tmp_path / name)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_what_this_project_writes_comes_back_to_the_pixel(tmp_path, seed):
-    generator = np.random.default_rng(seed)
-    # Specks, holes and diagonal contacts, at the border too.
-    masks = [generator.random((30, 40)) < share for share in (0.2, 0.5, 0.8)]
-    cells = Cells.from_masks(30, 40, masks, classes=[0, 1, 0], scores=[0.9, 0.8, 0.7])
-    pixels = np.full((30, 40, 3), 200, np.uint8)
-    result = ImageResult("a.png", ArraySource(pixels), cells, ["RBC", "White cell-2"])
-    write_geojson(result, tmp_path / "a.png.geojson")
-    write_rois(result, tmp_path / "a.png.zip")
-    for path in tmp_path.iterdir():
-        found = read_outlines(path)
-        assert [one.class_name for one in found] == ["RBC", "White cell-2", "RBC"]
-        for one, mask in zip(found, masks):
-            drawn = np.zeros_like(mask)
-            part, (x, y) = one.pixels(30, 40)
-            drawn[y : y + part.shape[0], x : x + part.shape[1]] = part
-            np.testing.assert_array_equal(drawn, mask)
