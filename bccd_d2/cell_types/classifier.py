@@ -169,15 +169,13 @@ def softmax(logits: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def save_classifier(
-    classifier: TypeClassifier, folder: Path, name: str, card: TypeCard | None = None
-) -> Path:
+def save_classifier(classifier: TypeClassifier, folder: Path, name: str) -> Path:
     """Write ``NAME.safetensors`` (float16) and ``NAME.yaml``, and return the path of the weights."""
     path = folder / f"{name}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(path, classifier.network.state_dict(), {}, half=True)
     with replacing(folder / f"{name}.yaml") as temporary:
-        temporary.write_text((card or classifier.card).dump(), encoding="utf-8")
+        temporary.write_text(classifier.card.dump(), encoding="utf-8")
     return path
 
 

@@ -55,11 +55,8 @@ def cut_crop(source: ImageSource, x: float, y: float, side: float, size: int) ->
         # Symmetric rather than 101: that repeats as often as it must, even for a part of one pixel.
         pad = ((borders[0], borders[1]), (borders[2], borders[3]), (0, 0))
         pixels = np.pad(pixels, [(max(0, low), max(0, high)) for low, high in pad], mode="symmetric")
-    return np.asarray(cv2.resize(pixels, (size, size), interpolation=_interpolation(length, size)), np.uint8)
-
-
-def _interpolation(length: int, size: int) -> int:
-    return cv2.INTER_AREA if size < length else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if size < length else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (size, size), interpolation=interpolation), np.uint8)
 
 
 def middle(crops: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
