@@ -18,11 +18,13 @@ from matplotlib.figure import Figure
 import bccd_d2  # noqa: F401  prepares Detectron2 and torch before they are imported
 from bccd_d2.cell_types.classifier import fetch_imagenet_weights, save_classifier
 from bccd_d2.cell_types.crops import middle
-from bccd_d2.cell_types.figures import type_confusion, type_reliability, worst_cells
+from bccd_d2.cell_types.figures import type_confusion, worst_cells
 from bccd_d2.cell_types.training import TypeResult, TypeTraining, train_types
 from bccd_d2.commands import CommandParser, run_command
 from bccd_d2.errors import InputError
+from bccd_d2.evaluation.calibration import reliability
 from bccd_d2.files import shipped_file
+from bccd_d2.reporting.evaluation_figures import reliability_curve
 from bccd_d2.reporting.run_figures import save_figure
 
 EXAMPLES = """examples:
@@ -84,9 +86,7 @@ def figures(result: TypeResult) -> dict[str, Figure]:
     right = result.probabilities.argmax(axis=1) == validation.labels
     drawn = {
         "confusion": type_confusion(result.metrics, types, f"{card.kind} cells, validation"),
-        "calibration": type_reliability(
-            result.probabilities.max(axis=1), right, result.metrics.ece, card.kind
-        ),
+        "calibration": reliability_curve(reliability(result.probabilities.max(axis=1), right, 15)),
         "worst": worst_cells(crops, result.probabilities, validation.labels, types),
     }
     if reported != types:

@@ -1,4 +1,4 @@
-"""Figures of a classifier of cell types: confusion, calibration, and the cells it errs on most."""
+"""Figures of a classifier of cell types: confusion, and the cells it errs on most."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from bccd_d2.cell_types.metrics import TypeMetrics
 from bccd_d2.drawing.charts import draw_matrix
-from bccd_d2.evaluation.calibration import calibration_bins
 
 _COLUMNS, _MOST = 8, 40
 
@@ -34,25 +33,6 @@ def type_confusion(metrics: TypeMetrics, types: Sequence[str], title: str) -> Fi
 
 def _percent(value: float) -> str:
     return "none" if np.isnan(value) else f"{value:.0%}"
-
-
-def type_reliability(
-    confidence: NDArray[np.float64], right: NDArray[np.bool_], ece: float, title: str
-) -> Figure:
-    """Share of cells that are ``right`` (N,) against the mean ``confidence`` (N,) of their type, by bins of equal
-    width.
-    """
-    number, mean, share = calibration_bins(confidence, right)
-    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="perfect calibration")
-    filled = number > 0
-    axes.scatter(mean[filled], share[filled], s=12 + 120 * number[filled] / number.max(), color="#3b4d8f")
-    axes.set(xlabel="mean probability", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.set_title(f"{title}: expected calibration error {ece:.3f}", fontsize=10)
-    axes.legend(loc="upper left", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
 
 
 def worst_cells(

@@ -15,7 +15,7 @@ SCORE_BINS = 10
 
 @dataclass(frozen=True)
 class Reliability:
-    """Reliability curve (Guo et al. 2017) over predictions of all scores; correct is a match at IoU 0.5."""
+    """Reliability curve (Guo et al. 2017): share of correct predictions by their score."""
 
     edges: Sequence[float]  # (B + 1,) borders of the score bins in [0, 1]
     counts: Sequence[int]  # (B,) predictions
@@ -24,17 +24,17 @@ class Reliability:
     expected_error: float | None  # expected calibration error; None without predictions
 
 
-def reliability(detections: RankedPredictions) -> Reliability:
-    """Are seven of ten predictions with a score of 0.7 right? Predictions that are left out say nothing."""
-    counted = detections.counted[0]
-    scores, correct = detections.scores[counted], detections.correct[0, counted]
-    counts, means, precisions = calibration_bins(scores, correct, SCORE_BINS)
+def reliability(
+    scores: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = SCORE_BINS
+) -> Reliability:
+    """Are seven of ten predictions with a score of 0.7 right? ``scores`` (N,) in [0, 1] and ``correct`` (N,)."""
+    counts, means, precisions = calibration_bins(scores, correct, bins)
     return Reliability(
-        np.linspace(0, 1, SCORE_BINS + 1).tolist(),
+        np.linspace(0, 1, bins + 1).tolist(),
         counts.tolist(),
         [mean if count else None for count, mean in zip(counts, means.tolist())],
         [precision if count else None for count, precision in zip(counts, precisions.tolist())],
-        calibration_error(scores, correct, SCORE_BINS) if len(scores) else None,
+        calibration_error(scores, correct, bins) if len(scores) else None,
     )
 
 

@@ -159,7 +159,10 @@ def evaluate(dataset: EvaluationSet, options: EvaluationOptions) -> Evaluation:
             }
             for region, found in detections.items()
         },
-        reliability={region: reliability(found) for region, found in detections.items()},
+        reliability={
+            region: reliability(found.scores[found.counted[0]], found.correct[0, found.counted[0]])
+            for region, found in detections.items()
+        },
         confusion=confusion(measured, len(names), options.score_threshold),
         intervals={
             region: intervals(

@@ -22,7 +22,8 @@ def ranked(truth, predictions, classes=1, interior=False):
 
 def test_reliability_by_hand():
     found = ranked(rectangles([A, B]), rectangles([A, NOWHERE, B], scores=[0.95, 0.91, 0.32]))
-    curve = reliability(found)
+    assert found.counted[0].all()
+    curve = reliability(found.scores, found.correct[0])
     assert curve.counts == [0, 0, 0, 1, 0, 0, 0, 0, 0, 2]
     assert curve.mean_scores[9] == pytest.approx(0.93)
     assert (curve.precisions[9], curve.precisions[3], curve.precisions[0]) == (0.5, 1.0, None)
