@@ -105,7 +105,7 @@ class ClassStatistics:
     "AP@0.5" is of boxes; "F1", "bias" and "mean absolute error" (cells per image) are of predictions above the score
     threshold, as is "right class": of the cells of the class that are found at IoU 0.5 by a prediction of any class,
     the share that is given its own. "calibration error" is the expected one of the scores of predictions of the class,
-    see :class:`bccd_d2.evaluation.ranking.Reliability`.
+    see :class:`bccd_d2.evaluation.calibration.Reliability`.
     """
 
     def __init__(
