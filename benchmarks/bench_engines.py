@@ -1,4 +1,5 @@
-"""What each engine costs and finds on real images: torch ("eager"), onnxruntime, OpenVINO, and other exported networks.
+"""What each engine costs and finds on real images: torch ("eager"), onnxruntime, OpenVINO, and other exported networks;
+eager and OpenVINO in bfloat16 too, where the CPU has it.
 
     python benchmarks/bench_engines.py --images FOLDER --number 8
     python benchmarks/bench_engines.py --images FOLDER --run output/lite --networks cells_int8.onnx
@@ -23,6 +24,7 @@ import torch
 from tabulate import tabulate
 
 from bccd_d2.commands import run_command
+from bccd_d2.config import cpu_supports_bfloat16
 from bccd_d2.inference.engines import EAGER, ENGINES, load_predictor
 from bccd_d2.inference.exported import ExportedPredictor
 from bccd_d2.inference.finder import CellFinder
@@ -72,6 +74,10 @@ def main(arguments: list[str] | None = None) -> None:
             predictors[f"{engine}, {path.name}"] = ExportedPredictor(
                 path, options, engine=engine, threads=given.threads
             )
+    for engine in (EAGER, *given.engines):
+        if engine != "onnx" and cpu_supports_bfloat16():
+            bfloat16 = load_predictor(model, options, engine=engine, precision="bfloat16")
+            predictors[f"{engine}, bfloat16"] = bfloat16
     clock = time.process_time if given.threads == 1 else time.perf_counter
     paths = [path for path, _ in find_images(given.images)]
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, given.number).round().astype(int))]

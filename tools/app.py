@@ -124,7 +124,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"the page needs {error.name}: pip install 'bccd_d2[app]'") from error
     model = model_from(given)
     options = PredictionOptions(LOWEST_THRESHOLD, diameter=given.diameter, microns_per_pixel=given.mpp)
-    predictor = load_predictor(model, options, engine=given.engine, device=given.device)
+    predictor = load_predictor(
+        model, options, engine=given.engine, precision=given.precision, device=given.device
+    )
     typer = None
     if given.types is not None:
         classifiers = find_classifiers(given.types, predictor.class_names)

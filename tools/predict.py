@@ -41,7 +41,7 @@ EXAMPLES = """examples:
   python tools/predict.py --run output/lite --input folder/ 'more/**/*.tif' --output results --formats csv,geojson,roi
   python tools/predict.py --input folder/ --output predictions --diameter 75
   python tools/predict.py --input folder/ --output predictions --types
-  python tools/predict.py --input folder/ --output predictions --engine openvino
+  python tools/predict.py --input folder/ --output predictions --engine openvino --precision bfloat16
   python tools/predict.py --input slide.svs --output predictions --mpp 0.25 --formats labels,csv
   python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --num-gpus 4
   python tools/predict.py --input s3://bucket/smears --output s3://bucket/predictions --ray --ray-address auto
@@ -93,6 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
             max_detections=given.max_detections,
             types=given.types,
             engine=given.engine,
+            precision=given.precision,
         )
         if finished := len(job.images) - len(job.pending):
             print(f"{finished} of {len(job.images)} files are finished already")

@@ -18,7 +18,8 @@ from torch.multiprocessing import ProcessRaisedException
 
 from bccd_d2.cell_types.typer import CellTyper, find_classifiers
 from bccd_d2.errors import InputError
-from bccd_d2.inference.engines import EAGER, load_predictor
+from bccd_d2.inference.engines import EAGER, FLOAT32, load_predictor
+from bccd_d2.inference.exported import Precision
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.magnification import DiameterEstimate, combine
 from bccd_d2.inference.model_files import ModelFiles
@@ -56,7 +57,7 @@ class Job:
 
     ``pending`` are those of ``images`` that are not finished, ``diameters`` the estimates of :func:`with_diameters`,
     ``types`` the files of classifiers. ``device`` ``None`` is the configuration's, ``max_detections`` ``None`` its
-    ``TEST.DETECTIONS_PER_IMAGE``. ``engine`` is one of :data:`bccd_d2.inference.engines.ENGINES`.
+    ``TEST.DETECTIONS_PER_IMAGE``. ``engine`` and ``precision`` are those of :func:`load_predictor`.
     """
 
     model: ModelFiles
@@ -70,6 +71,7 @@ class Job:
     diameters: Mapping[str, DiameterEstimate] = field(default_factory=dict)
     types: tuple[str, ...] = ()
     engine: str = EAGER
+    precision: Precision = FLOAT32
 
     def load(self, device: str | None = None) -> CellFinder:
         """The predictor, on ``device`` or else the job's own, see :func:`load_predictor`."""
@@ -77,6 +79,7 @@ class Job:
             self.model,
             self.options,
             engine=self.engine,
+            precision=self.precision,
             device=device or self.device,
             max_detections=self.max_detections,
         )
@@ -100,6 +103,7 @@ def prepare_job(
     max_detections: int | None = None,
     types: str | Path | None = None,
     engine: str = EAGER,
+    precision: Precision = FLOAT32,
 ) -> Job:
     """Find the images, take the output folder, and see what is left to do.
 
@@ -121,6 +125,8 @@ def prepare_job(
     description = describe_run(model, options, max_detections)
     if engine != EAGER:
         description["engine"] = engine
+    if precision != FLOAT32:
+        description["precision"] = precision
     classifiers: tuple[str, ...] = ()
     if types is not None:
         classifiers = tuple(map(str, find_classifiers(types, description["class_names"])))
@@ -149,6 +155,7 @@ def prepare_job(
         max_detections=max_detections,
         types=classifiers,
         engine=engine,
+        precision=precision,
     )
 
 

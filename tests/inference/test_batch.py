@@ -28,7 +28,7 @@ class Loaded(DarkThings):
 
     devices: ClassVar[list[str | None]] = []
 
-    def __init__(self, config, weights, options, *, device=None, max_detections=None):
+    def __init__(self, config, weights, options, *, device=None, max_detections=None, cpu_mode=None):
         super().__init__(options=options)
         self.devices.append(device)
 

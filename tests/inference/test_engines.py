@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from bccd_d2.config import cpu_supports_bfloat16
 from bccd_d2.errors import InputError
 from bccd_d2.inference import engines
 from bccd_d2.inference.engines import exported_file, load_predictor
@@ -47,6 +48,19 @@ def test_every_engine_finds_the_same_cells(model, engine, module):
     np.testing.assert_allclose(np.sort(found.scores), np.sort(expected.scores), atol=1e-3)
 
 
+@pytest.mark.skipif(not cpu_supports_bfloat16(), reason="this CPU has no bfloat16")
+@pytest.mark.parametrize("engine", ["eager", "openvino"])
+def test_bfloat16_leaves_the_cells_where_they_are(model, engine):
+    if engine == "openvino":
+        pytest.importorskip("openvino", reason="openvino is absent: pip install 'bccd_d2[openvino]'")
+    # bfloat16 knows every fourth number between 512 and 1024: boxes in it would be off by 2 px.
+    image, options = draw_smear(3, 900, 200).image, PredictionOptions(score_threshold=0.35)
+    expected = load_predictor(model, options).predict_cells(image)
+    found = load_predictor(model, options, engine=engine, precision="bfloat16").predict_cells(image)
+    assert len(expected) > 10
+    assert (expected.ious(found).max(axis=1) > 0.99).mean() >= 0.9
+
+
 def test_a_network_is_exported_once_and_again_for_other_weights(model, cache, tmp_path, monkeypatch):
     path = exported_file(model)
     assert path.parent == cache
@@ -59,7 +73,7 @@ def test_a_network_is_exported_once_and_again_for_other_weights(model, cache, tm
     assert len({path, *changed}) == 3
 
 
-def test_what_an_engine_cannot_do_is_said_before_the_work(model, tmp_path, capsys):
+def test_what_an_engine_cannot_do_is_said_before_the_work(model, tmp_path, capsys, monkeypatch):
     with pytest.raises(InputError, match="an exported network needs --engine onnx or openvino"):
         load_predictor(ModelFiles(model.config, "cells.onnx"), OPTIONS)
     with pytest.raises(InputError, match=r"microns_per_pixel is given, but INPUT\.MICRONS_PER_PIXEL"):
@@ -75,6 +89,11 @@ def test_what_an_engine_cannot_do_is_said_before_the_work(model, tmp_path, capsy
     given = ["--config-file", str(views), "--weights", model.weights, "--engine", "openvino"]
     with pytest.raises(InputError, match=r"views\.yaml: TEST\.TTA\.ENABLED is True, .* give --tta"):
         predict.main([*given, "--input", model.config, "--output", str(tmp_path / "out")])
+    with pytest.raises(InputError, match="--precision bfloat16: --engine onnx knows float32 only"):
+        load_predictor(model, OPTIONS, engine="onnx", precision="bfloat16")
+    monkeypatch.setattr(engines, "cpu_supports_bfloat16", lambda: False)
+    with pytest.raises(InputError, match="--precision bfloat16: this CPU does not compute it in hardware"):
+        load_predictor(model, OPTIONS, precision="bfloat16")
     with pytest.raises(SystemExit):
         predict.parse(["--input", "a", "--output", "b", "--engine", "onnx", "--num-gpus", "2"])
     assert "--engine onnx: runs on CPUs, not together with --num-gpus" in capsys.readouterr().err
