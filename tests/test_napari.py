@@ -143,6 +143,11 @@ def test_napari_finds_the_plugin():
 ADAPT = """
 import sys
 print(*sys.argv[1:])
+print("\x1b[32m[11/28 09:51:38 bccd_d2.data]: \x1b[0mof the log")
+print("cells to paste: 100%|##########| 1/1 of the log")
+if STATUS == 2:
+    import time
+    time.sleep(600)
 for iteration in (1, 2):
     print(f"iteration {iteration}/2  loss 1.0", flush=True)
 print("| 1 training image | before | after |")
@@ -157,7 +162,7 @@ sys.exit(STATUS)
     sys.platform == "linux" and "DISPLAY" not in os.environ,
     reason="napari's window needs OpenGL, which Qt has under an X server only: run with xvfb-run",
 )
-@pytest.mark.parametrize("status", [0, 1])
+@pytest.mark.parametrize("status", [0, 1, 2])
 def test_find_correct_and_retrain(make_napari_viewer, qtbot, tmp_path, monkeypatch, status):
     (tmp_path / "run").mkdir()
     write_tiny_run(tmp_path / "run")
@@ -192,15 +197,22 @@ def test_find_correct_and_retrain(make_napari_viewer, qtbot, tmp_path, monkeypat
     (tmp_path / "tools" / "adapt.py").write_text(ADAPT.replace("STATUS", str(status)))
     monkeypatch.setattr(module, "shipped_folder", tmp_path.joinpath)
     widget.folder.value, widget.output.value = tmp_path / "corrected", tmp_path / "ours"
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "of an earlier training").touch()
     qtbot.waitUntil(lambda: widget.find.enabled, timeout=10_000)
     widget.retrain.changed.emit(True)
     assert widget.retrain.text == "Stop"
+    if status == 2:
+        qtbot.waitUntil(lambda: "--corrected" in widget.message.value, timeout=60_000)
+        widget.retrain.changed.emit(True)
     qtbot.waitUntil(lambda: widget.retrain.text == "Retrain on this", timeout=60_000)
     text = widget.message.value
     assert (
-        f"--corrected {tmp_path / 'corrected'} --output {tmp_path / 'ours'} --run {tmp_path / 'run'}" in text
+        f"--corrected {tmp_path / 'corrected'} --output {tmp_path / 'ours-2'} --run {tmp_path / 'run'}"
+        in text
     )
-    assert "| 1 training image | before | after |" in text
-    assert ("ended with status 1" in text) == bool(status)
-    assert widget.run.value == str(tmp_path / ("run" if status else "ours"))
+    assert ("| 1 training image | before | after |" in text) == (status < 2)
+    assert "of the log" not in text
+    assert text.splitlines()[-1].endswith(("after |", "ended with status 1", "stopped")[status])
+    assert widget.run.value == str(tmp_path / ("run" if status else "ours-2"))
     assert sorted(path.name for path in (tmp_path / "corrected").iterdir()) == ["smear.json", "smear.png"]

@@ -113,6 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
             }
             fields = read_fields(job.images, job.outputs, given.max_pixels)
             title = Path(given.input[0]).name or given.input[0]
+            if len(given.input) > 1:
+                title = f"{title} and {len(given.input) - 1} more"
             page = render_report(fields, title, facts, summary.failures)
             place = job.outputs.storage.write(REPORT, lambda path: path.write_text(page, encoding="utf-8"))
             print(f"report: {place}")

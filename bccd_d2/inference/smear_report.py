@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -37,7 +36,8 @@ REPORT = "smear_report.html"
 EXAMPLES = 8
 """Of each class, drawn at random."""
 _TYPE_EXAMPLES = 3
-_LISTED_FIELDS = 60
+# Fields and what is flagged in them, as many as the first printed page has room for beside the notice of flags.
+_LISTED_LINES, _LINES_OF_FLAG = 45, 4
 _CROP_DIAMETERS = 1.5
 _CROP_PIXELS = 120
 
@@ -113,7 +113,9 @@ def render_report(
     flags = Counter(flag for field in fields for flag in field.quality.flags)
     edge = sum(row["touches_border"] for field in fields for row in field.cells)
     # Flagged ones first, in the order of the files.
-    shown = sorted(range(len(fields)), key=lambda index: not fields[index].quality.flags)[:_LISTED_FIELDS]
+    order = sorted(range(len(fields)), key=lambda index: not fields[index].quality.flags)
+    lines = np.cumsum([1 + bool(fields[index].quality.flags) for index in order])
+    shown = order[: np.searchsorted(lines, _LISTED_LINES - _LINES_OF_FLAG * len(flags), side="right")]
     return render(
         "bccd_d2.inference",
         "smear_report.html",
@@ -205,7 +207,7 @@ def _sizes(fields: Sequence[Field], classes: Sequence[str], colors: Sequence[str
         if len(sizes):
             label = f"{name}: median {np.median(sizes):.3g}"
             axes.hist(sizes, edges.tolist(), color=color, alpha=0.6, label=label)
-    _legend(axes)
+    _legend(figure)
     return figure
 
 
@@ -223,13 +225,15 @@ def _per_field(fields: Sequence[Field], classes: Sequence[str], colors: Sequence
     )
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes)
+    _legend(figure)
     return figure
 
 
-def _legend(axes: Axes) -> None:
+def _legend(figure: Figure) -> None:
     """Above the axes, where it hides nothing."""
-    axes.legend(fontsize=8, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
+    figure.legend(
+        fontsize=7.5, frameon=False, ncols=4, loc="outside upper left", handlelength=1.2, columnspacing=1.2
+    )
 
 
 def _types(fields: Sequence[Field]) -> list[tuple[str, list[Row]]]:

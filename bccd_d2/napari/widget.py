@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,8 @@ from bccd_d2.napari.layers import add_layers, cells_of, pixels_of, save_correcti
 
 _ITERATION = re.compile(r"iteration (\d+)/(\d+)")
 _LINES_SHOWN = 12
+# Progress bars and what Detectron2 logs, each with its colours: warnings and errors begin with their level.
+_NOT_SHOWN = re.compile(r"(\x1b\[\d+m)*(\[\d\d/\d\d |[\w ]*: +\d+%\|)")
 
 
 class CellWidget(widgets.Container):
@@ -42,6 +45,7 @@ class CellWidget(widgets.Container):
     def __init__(self, napari_viewer: Viewer) -> None:
         self._viewer = napari_viewer
         self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
         self.image = self._layer_choice("image", Image)
         self.model = widgets.ComboBox(label="model", choices=model_names(), value=SHIPPED_MODEL)
         self.run = widgets.LineEdit(label="or run folder", tooltip="of tools/train_net.py or tools/adapt.py")
@@ -151,16 +155,17 @@ class CellWidget(widgets.Container):
     def _retrain(self) -> None:
         """Save, and run tools/adapt.py in a process; a second press stops it."""
         if self._process is not None:
+            self._stopped = True
             self._process.terminate()
             return
 
         def start() -> None:
             folder = self._save().parent
             model = ["--run", self.run.value] if self.run.value else ["--model", self.model.value]
-            output = self.output.value
+            output = self.output.value = _free_folder(Path(self.output.value))
             command = [sys.executable, str(shipped_folder("tools") / "adapt.py"), "--corrected", str(folder)]
             lines = self._training([*command, "--output", str(output), *model])
-            self.retrain.text = "Stop"
+            self.retrain.text, self._stopped = "Stop", False
             worker = self._start(lines, lambda status: self._trained(status, output))
             worker.yielded.connect(self._show_line)
 
@@ -187,6 +192,8 @@ class CellWidget(widgets.Container):
         return lines
 
     def _show_line(self, line: str) -> None:
+        if _NOT_SHOWN.match(line):
+            return
         if found := _ITERATION.match(line):
             self.progress.max, self.progress.value = int(found[2]), int(found[1])
         self._say("\n".join([*self.message.value.splitlines(), line][-_LINES_SHOWN:]))
@@ -196,7 +203,7 @@ class CellWidget(widgets.Container):
         if status == 0:
             self.run.value = str(output)  # what the next search uses
         else:
-            self._show_line(f"the training ended with status {status}")
+            self._show_line("stopped" if self._stopped else f"the training ended with status {status}")
 
     def _start(self, function: Callable[[], Any], done: Callable[[Any], None]) -> Any:
         """Run a function or a generator in a thread, and hand its result to ``done`` in the viewer's thread."""
@@ -228,6 +235,12 @@ def _chosen(choice: widgets.ComboBox, what: str) -> Any:
     if choice.value is None:
         raise InputError(f"{what}: choose a layer")
     return choice.value
+
+
+def _free_folder(folder: Path) -> Path:
+    """``folder``, or with a number behind it where something is in it: each training has a folder of its own."""
+    names = chain([folder], (folder.with_name(f"{folder.name}-{number}") for number in count(2)))
+    return next(path for path in names if not path.exists() or not any(path.iterdir()))
 
 
 def _diameter(text: str) -> float | Literal["auto"]:

@@ -1,15 +1,20 @@
 """The smear report: numbers that can be computed by hand, and the page of a folder of fields."""
 
+import importlib.util
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.quality import Quality
+from bccd_d2.inference.differential import GRADES, REFERENCE_RANGES
+from bccd_d2.inference.quality import FLAGS, Quality
 from bccd_d2.inference.smear_report import field_of, render_report, white_to_red
 from tests.inference.drawn_cells import ring_and_friends
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def text_of(page):
@@ -47,6 +52,39 @@ def test_densities_are_spoken_of_where_there_are_any(microns):
     assert ("not in the densities" in text) == (microns is not None)
     assert ("Densities need microns per pixel" in text) == (microns is None)
     assert "95&nbsp;% interval 1&nbsp;:&nbsp;0 to" in text  # which no line breaks
+
+
+@pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="playwright is absent")
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium and google-chrome are absent")
+@pytest.mark.parametrize("flags", [(), tuple(FLAGS)])
+def test_it_prints_on_two_sheets_with_every_type_flag_and_many_fields(flags, tmp_path):
+    one = field_of(ring_and_friends("one.png", 0.1))
+    white, red, platelet = (
+        next(row for row in one.cells if row["class"] == name) for name in ("WBC", "RBC", "Platelet")
+    )
+    types = [
+        *((white, name, "") for name in (*REFERENCE_RANGES, "other")),
+        *((white, "immature granulocyte", name) for name in ("promyelocyte", "myelocyte", "metamyelocyte")),
+        *((red, name, "") for name in (*GRADES, "normal", "other")),
+        *[(platelet, "", "")] * 8,
+    ]
+    cells = [row | {"type": name, "subtype": subtype, "touches_border": 0} for row, name, subtype in types]
+    quality = Quality(flags=flags)
+    fields = [
+        replace(one, name=f"slide 7 field {k:03d}.png", quality=quality, cells=cells) for k in range(80)
+    ]
+    page = tmp_path / "report.html"
+    failures = [f"{k}.png: not an image" for k in range(9)]
+    page.write_text(render_report(fields, "slide 7", {"model": "smear"}, failures), encoding="utf-8")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        opened = browser.new_page()
+        opened.goto(page.as_uri())
+        pdf = opened.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True, print_background=True)
+        browser.close()
+    assert len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf)) == 2
 
 
 def test_a_report_of_nothing_is_refused():
