@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from bccd_d2.cell_types.differential import GRADES, REFERENCE_RANGES
 from bccd_d2.errors import InputError
-from bccd_d2.inference.differential import GRADES, REFERENCE_RANGES
 from bccd_d2.inference.quality import FLAGS, Quality
 from bccd_d2.inference.smear_report import field_of, render_report, white_to_red
 from tests.inference.drawn_cells import ring_and_friends
