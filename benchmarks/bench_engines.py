@@ -25,8 +25,8 @@ from tabulate import tabulate
 
 from bccd_d2.commands import run_command
 from bccd_d2.config import cpu_supports_bfloat16
-from bccd_d2.inference.engines import EAGER, ENGINES, load_predictor
-from bccd_d2.inference.exported import ExportedPredictor
+from bccd_d2.inference.exporting.engines import EAGER, ENGINES, load_predictor
+from bccd_d2.inference.exporting.exported import ExportedPredictor
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.model_files import find_model
 from bccd_d2.inference.options import PredictionOptions

@@ -46,7 +46,7 @@ from tqdm import tqdm
 
 from bccd_d2.commands import run_command
 from bccd_d2.config import load_config
-from bccd_d2.inference.engines import load_predictor
+from bccd_d2.inference.exporting.engines import load_predictor
 from bccd_d2.inference.model_files import find_model
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor, CpuMode

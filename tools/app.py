@@ -16,7 +16,7 @@ from bccd_d2.errors import InputError
 from bccd_d2.inference.app.fields import LOWEST_THRESHOLD
 from bccd_d2.inference.app.sessions import Limits, Sessions
 from bccd_d2.inference.arguments import add_engine_argument, add_model_arguments, diameter, model_from
-from bccd_d2.inference.engines import load_predictor
+from bccd_d2.inference.exporting.engines import load_predictor
 from bccd_d2.inference.model_files import WEIGHTS_FOLDER
 from bccd_d2.inference.options import AUTO, PredictionOptions
 

@@ -23,8 +23,8 @@ from bccd_d2.commands import CommandParser, refuse_to_replace, run_command
 from bccd_d2.config import load_config
 from bccd_d2.files import read_lines
 from bccd_d2.inference.arguments import add_model_arguments, model_from
-from bccd_d2.inference.bioimageio_package import PackageTexts, export_package, read_citation
-from bccd_d2.inference.export import export_model
+from bccd_d2.inference.exporting.bioimageio_package import PackageTexts, export_package, read_citation
+from bccd_d2.inference.exporting.export import export_model
 from bccd_d2.inference.model_files import SHIPPED_LICENSE, WEIGHTS_FOLDER
 from bccd_d2.inference.options import DEFAULT_SCORE_THRESHOLD
 from bccd_d2.io.find_images import find_images

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Literal
 
-from bccd_d2.inference.engines import EAGER, ENGINES, FLOAT32, PRECISIONS
+from bccd_d2.inference.exporting.engines import EAGER, ENGINES, FLOAT32, PRECISIONS
 from bccd_d2.inference.model_files import SHIPPED_MODEL, ModelFiles, find_model
 from bccd_d2.inference.options import AUTO, DEFAULT_OPTIONS, DEFAULT_SCORE_THRESHOLD, PredictionOptions
 from bccd_d2.inference.tta import TestTimeAugmentation

@@ -18,8 +18,8 @@ from torch.multiprocessing import ProcessRaisedException
 
 from bccd_d2.cell_types.typer import CellTyper, find_classifiers
 from bccd_d2.errors import InputError
-from bccd_d2.inference.engines import EAGER, FLOAT32, load_predictor
-from bccd_d2.inference.exported import Precision
+from bccd_d2.inference.exporting.engines import EAGER, FLOAT32, load_predictor
+from bccd_d2.inference.exporting.exported import Precision
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.magnification import DiameterEstimate, combine
 from bccd_d2.inference.model_files import ModelFiles

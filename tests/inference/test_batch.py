@@ -11,10 +11,11 @@ import pytest
 from torch.multiprocessing import ProcessRaisedException
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference import batch, engines, predict_file
+from bccd_d2.inference import batch, predict_file
 from bccd_d2.inference import collect as collecting
 from bccd_d2.inference.batch import Job, OutputError, prepare_job, run_job
 from bccd_d2.inference.collect import collect
+from bccd_d2.inference.exporting import engines
 from bccd_d2.inference.model_files import ModelFiles, find_model, shipped_model
 from bccd_d2.inference.options import PredictionOptions
 from tests.conftest import REPOSITORY

@@ -5,7 +5,7 @@ import cv2
 import pytest
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference.exported import ExportedPredictor
+from bccd_d2.inference.exporting.exported import ExportedPredictor
 from bccd_d2.synthetic import draw_smear
 from tests.conftest import REPOSITORY
 from tests.inference.tiny_network import write_tiny_run

@@ -12,8 +12,8 @@ import torch
 
 from bccd_d2.config import cpu_supports_bfloat16, load_config
 from bccd_d2.errors import InputError
-from bccd_d2.inference.export import export_model
-from bccd_d2.inference.exported import ExportedPredictor, Precision
+from bccd_d2.inference.exporting.export import export_model
+from bccd_d2.inference.exporting.exported import ExportedPredictor, Precision
 from bccd_d2.inference.finder import CellFinder
 from bccd_d2.inference.magnification import DiameterEstimate
 from bccd_d2.inference.model_files import ModelFiles
@@ -99,7 +99,7 @@ def exported_file(model: ModelFiles, max_detections: int | None = None) -> Path:
     """The model, whose weights are a file, as an ONNX file that is written at its first use.
 
     It lies in ``bccd_d2`` below ``$XDG_CACHE_HOME``, or below ``~/.cache``. ``max_detections`` takes the place of
-    ``TEST.DETECTIONS_PER_IMAGE``. Raises :class:`InputError` as :func:`bccd_d2.inference.export.export_model`.
+    ``TEST.DETECTIONS_PER_IMAGE``. Raises :class:`InputError` as :func:`export_model`.
     """
     cfg = load_config(model.config)
     if max_detections is not None:

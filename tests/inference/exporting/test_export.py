@@ -5,9 +5,15 @@ import numpy as np
 import pytest
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference import export
-from bccd_d2.inference.export import BOX_TOLERANCE, MASK_TOLERANCE, SCORE_TOLERANCE, compare, export_model
-from bccd_d2.inference.exported import ExportedPredictor, NetworkOutput, open_network
+from bccd_d2.inference.exporting import export
+from bccd_d2.inference.exporting.export import (
+    BOX_TOLERANCE,
+    MASK_TOLERANCE,
+    SCORE_TOLERANCE,
+    compare,
+    export_model,
+)
+from bccd_d2.inference.exporting.exported import ExportedPredictor, NetworkOutput, open_network
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.synthetic import draw_smear
@@ -73,7 +79,7 @@ def test_an_onnx_file_needs_no_torch(exported, tmp_path):
     np.save(tmp_path / "image.npy", IMAGES[1])
     script = f"""
 import sys, numpy as np
-from bccd_d2.inference.exported import ExportedPredictor
+from bccd_d2.inference.exporting.exported import ExportedPredictor
 from bccd_d2.data.stain import ReinhardNormalizer, StainTarget
 image = np.load({str(tmp_path / "image.npy")!r})
 print(len(ExportedPredictor({str(path)!r}).predict_cells(image)))

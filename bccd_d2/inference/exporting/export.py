@@ -30,7 +30,7 @@ from torch import nn
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import replacing
-from bccd_d2.inference.exported import (
+from bccd_d2.inference.exporting.exported import (
     CARD_NAME,
     INPUT_NAME,
     OUTPUT_NAMES,
@@ -67,7 +67,7 @@ class TraceableNetwork(nn.Module):
 
     def forward(self, image: torch.Tensor, size: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Boxes, scores, classes and masks as in :class:`NetworkOutput` of ``image`` (3, H, W) uint8, network pixels,
-        padded by :func:`bccd_d2.inference.exported.pad_image`; ``size`` (2,) int64: its height and width before that.
+        padded by :func:`pad_image`; ``size`` (2,) int64: its height and width before that.
         """
         model: Any = self.model
         inside = (torch.arange(image.shape[1]) < size[0])[:, None] & (torch.arange(image.shape[2]) < size[1])
@@ -81,7 +81,7 @@ class TraceableNetwork(nn.Module):
 
     @torch.no_grad()
     def detect(self, image: NDArray[np.uint8]) -> NetworkOutput:
-        """Run Detectron2's model as it is, as :class:`bccd_d2.inference.exported.ExportedNetwork` does."""
+        """Run Detectron2's model as it is, as :class:`bccd_d2.inference.exporting.exported.ExportedNetwork` does."""
         model: Any = self.model
         (found,) = model.inference([{"image": torch.from_numpy(image)}], do_postprocess=False)
         found = found.pred_boxes.tensor, found.scores, found.pred_classes, found.pred_masks

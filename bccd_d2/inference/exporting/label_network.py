@@ -23,8 +23,8 @@ from bccd_d2.data.preprocessing import (
     MIN_FACTOR,
     MIN_GAIN,
 )
-from bccd_d2.inference.export import TraceableNetwork
-from bccd_d2.inference.plain_ops import expand, indices
+from bccd_d2.inference.exporting.export import TraceableNetwork
+from bccd_d2.inference.exporting.plain_ops import expand, indices
 from bccd_d2.io.sources import SAMPLED_PIXELS
 from bccd_d2.structures.detections import MASK_THRESHOLD
 

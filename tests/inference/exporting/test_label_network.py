@@ -15,11 +15,11 @@ from bccd_d2.data.preprocessing import (
     resize_image,
     white_balance_gain,
 )
-from bccd_d2.inference import label_network
-from bccd_d2.inference.export import trace
-from bccd_d2.inference.label_network import LabelNetwork, label_image
+from bccd_d2.inference.exporting import label_network
+from bccd_d2.inference.exporting.export import trace
+from bccd_d2.inference.exporting.label_network import LabelNetwork, label_image
+from bccd_d2.inference.exporting.plain_ops import without_torchvision
 from bccd_d2.inference.options import PredictionOptions
-from bccd_d2.inference.plain_ops import without_torchvision
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.io.sources import ArraySource, sample_image
 from bccd_d2.structures.detections import Detections

@@ -6,8 +6,8 @@ import pytest
 
 from bccd_d2.config import cpu_supports_bfloat16
 from bccd_d2.errors import InputError
-from bccd_d2.inference import engines
-from bccd_d2.inference.engines import exported_file, load_predictor
+from bccd_d2.inference.exporting import engines
+from bccd_d2.inference.exporting.engines import exported_file, load_predictor
 from bccd_d2.inference.model_files import ModelFiles
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.synthetic import draw_smear

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from bccd_d2.errors import InputError
-from bccd_d2.inference import bioimageio_package
-from bccd_d2.inference.bioimageio_package import PackageTexts, export_package, read_citation
+from bccd_d2.inference.exporting import bioimageio_package
+from bccd_d2.inference.exporting.bioimageio_package import PackageTexts, export_package, read_citation
 from bccd_d2.inference.options import PredictionOptions
 from bccd_d2.inference.predictor import BCCDPredictor
 from bccd_d2.synthetic import draw_smear

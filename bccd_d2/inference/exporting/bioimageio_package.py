@@ -1,7 +1,7 @@
 """Writes a trained model as a package of the BioImage Model Zoo, which QuPath, ilastik, deepImageJ and Fiji read.
 
 A package is a zip: a description in ``rdf.yaml``, the weights as TorchScript and ONNX, an image with the answer that
-is expected, and documentation. The answer is a label image (:mod:`bccd_d2.inference.label_network`).
+is expected, and documentation. The answer is a label image (:mod:`bccd_d2.inference.exporting.label_network`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from tabulate import tabulate
 
 from bccd_d2.errors import InputError
 from bccd_d2.files import read_yaml, replacing
-from bccd_d2.inference.export import check_suppression, example_images, naming_untraceable, trace
-from bccd_d2.inference.label_network import LabelNetwork
+from bccd_d2.inference.exporting.export import check_suppression, example_images, naming_untraceable, trace
+from bccd_d2.inference.exporting.label_network import LabelNetwork
+from bccd_d2.inference.exporting.plain_ops import without_torchvision
 from bccd_d2.inference.options import PredictionOptions
-from bccd_d2.inference.plain_ops import without_torchvision
 from bccd_d2.inference.predictor import BCCDPredictor
 
 LEAST_AGREEMENT = 0.999

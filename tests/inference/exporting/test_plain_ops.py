@@ -4,7 +4,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bccd_d2.inference import plain_ops
+from bccd_d2.inference.exporting import plain_ops
 
 
 def draw_boxes(number, seed=0):

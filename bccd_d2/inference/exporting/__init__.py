@@ -1,0 +1,1 @@
+"""The network as a file: ONNX, OpenVINO and TorchScript, packages of the BioImage Model Zoo, and what runs them."""
