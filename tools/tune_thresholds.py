@@ -17,6 +17,7 @@ import bccd_d2  # noqa: F401  adapts Detectron2 before it is imported
 from bccd_d2.commands import CommandParser, refuse_to_replace, run_command
 from bccd_d2.config import load_config
 from bccd_d2.engine.thresholds import MASK_SUPPRESSIONS, Tuning, read_validation, render, tune
+from bccd_d2.evaluation.detectron2_evaluator import RESULTS_FILE
 from bccd_d2.evaluation.options import NO_GROUND_TRUTH, EvaluationOptions
 from bccd_d2.files import replacing
 
@@ -33,7 +34,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     run_help = "OUTPUT_DIR of a training run, with its evaluation"
     add("--run", type=Path, required=True, metavar="DIR", help=run_help)
     add("--dataset", default="bccd_val", help="the validation part (default bccd_val); others are refused")
-    predictions_help = "COCO results (default: RUN/inference/DATASET/coco_instances_results.json)"
+    predictions_help = f"COCO results (default: RUN/inference/DATASET/{RESULTS_FILE})"
     add("--predictions", type=Path, metavar="JSON", help=predictions_help)
     add("--iou", type=float, default=0.5, help="mask IoU that a match needs (default 0.5)")
     add("--mask-nms", action="store_true", help="choose mask NMS too: metric and threshold, or none")

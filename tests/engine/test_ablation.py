@@ -140,43 +140,19 @@ def test_results_of_another_plan_are_not_reused(monkeypatch, tmp_path):
     assert len(ran) == 2
 
 
-def test_a_model_is_evaluated_as_users_predict_once(monkeypatch, tmp_path):
-    root = tmp_path / "data"
-    truth = root / "voc" / "annotations" / "instances_val.json"
-    truth.parent.mkdir(parents=True)
-    image = {"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}
-    write = {
-        "info": {"image_root": "images"},
-        "images": [image],
-        "annotations": [],
-        "categories": [{"id": 1, "name": "RBC"}],
-    }
-    truth.write_text(json.dumps(write))
+def test_what_a_prediction_gave_is_one_line_of_the_table_and_not_predicted_again(tmp_path):
+    (tmp_path / "voc" / "annotations").mkdir(parents=True)
+    (tmp_path / "voc" / "annotations" / "instances_val.json").touch()
     part = {
         "class_names": ["RBC", "WBC"],
         "confusion": [[90, 2, 8], [1, 18, 1], [4, 0, 0]],  # rows true, columns predicted, the last for none
         "intervals": {"all": {"mAP@0.5": {"value": 0.9}}},
-        "instances": {
-            region: {"all classes": {"f1": f1}} for region, f1 in (("all", 0.8), ("interior", 0.85))
-        },
+        "instances": {key: {"all classes": {"f1": f1}} for key, f1 in (("all", 0.8), ("interior", 0.85))},
     }
-    calls = []
-
-    def run(tool, arguments, folder):
-        calls.append((tool, list(arguments)))
-        if tool == "evaluate":
-            judged = Path(arguments[arguments.index("--output") + 1])
-            judged.mkdir(parents=True)
-            (judged / "metrics.json").write_text(json.dumps({"parts": {"Val": part}}))
-
-    monkeypatch.setattr(ablation, "_run", run)
+    judged = tmp_path / "base" / "seed7" / "predicted_voc_val" / "judged"
+    judged.mkdir(parents=True)
+    (judged / "metrics.json").write_text(json.dumps({"parts": {"Val": part}}))
     plan = AblationPlan(LITE, {"DATASETS.TEST": ["voc_val"]}, [7], {"base": {}, "same": {"evaluate": "base"}})
-    (tmp_path / "out" / "base" / "seed7").mkdir(parents=True)
-    table = predict_laboratories(plan, tmp_path / "out", root)
-    assert predict_laboratories(plan, tmp_path / "out", root) == table
-    assert [tool for tool, _ in calls] == ["predict", "evaluate"]
-    predict, evaluate = (arguments for _, arguments in calls)
-    assert predict[predict.index("--input") + 1] == str(root / "voc" / "images" / "a.jpg")
-    assert evaluate[evaluate.index("--truth") + 1] == str(truth)
-    row = [cell.strip() for cell in table.splitlines()[-1].strip("|").split("|")]
+    _, _, line = predict_laboratories(plan, tmp_path, tmp_path).splitlines()
+    row = [cell.strip() for cell in line.strip("|").split("|")]
     assert row == ["base", "7", "voc_val", "0.900", "0.800", "0.850", "2 of 92", "18 of 20"]

@@ -91,16 +91,7 @@ def test_a_model_that_became_worse_is_not_kept(start, tmp_path, capsys, monkeypa
     figures = itertools.chain([first], itertools.repeat(later))
     monkeypatch.setattr(AdaptationTrainer, "test", lambda *arguments: next(figures))
     corrected, out = labelme(tmp_path / "corrected", 3), tmp_path / "model"
-    tool("adapt")(
-        "--corrected",
-        corrected,
-        "--run",
-        start,
-        "--output",
-        out,
-        "SOLVER.MAX_ITER",
-        1,
-    )
+    tool("adapt")("--corrected", corrected, "--run", start, "--output", out, "SOLVER.MAX_ITER", 1)
     assert "worse on the held-back images: the folder holds the start model" in capsys.readouterr().out
     report = json.loads((out / "adaptation.json").read_text())
     assert report["kept_start"] and (report["before"]["F1"], report["after"]["F1"]) == (90, 80)

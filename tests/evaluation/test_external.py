@@ -52,10 +52,7 @@ def write(folder, name, image):
         tifffile.imwrite(path, image)
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    ["{}_cp_masks.png", "deep/{}_masks.tif", "{}.stardist.tif", "{}.npy"],
-)
+@pytest.mark.parametrize("pattern", ["{}_cp_masks.png", "deep/{}_masks.tif", "{}.stardist.tif", "{}.npy"])
 def test_label_images_are_found_by_stem_and_suffix(tmp_path, truth, pattern):
     # Labels above 65535 only fit a 32-bit TIFF or an array; gaps between labels do not matter.
     number = 30000 if pattern.endswith(".png") else 70000

@@ -24,11 +24,7 @@ def test_an_image_id_is_an_id_or_a_name(values, names, expected):
 
 
 @pytest.mark.parametrize(
-    ("values", "names"),
-    [
-        ([1, 2], {1: "2.png", 2: "1.png"}),
-        ([5], {5: "smears/a.png", 6: "smears/005.png"}),
-    ],
+    ("values", "names"), [([1, 2], {1: "2.png", 2: "1.png"}), ([5], {5: "smears/a.png", 6: "smears/005.png"})]
 )
 def test_a_number_that_is_the_id_of_one_image_and_the_name_of_another_is_asked_about(values, names):
     with pytest.raises(InputError, match=r"p\.json: image_id .* --image-ids ids or --image-ids names"):
