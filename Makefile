@@ -98,8 +98,8 @@ $(DEMO)/model/results.json: $(DEMO)/dataset/splits.json
 	$(BIN)/python tools/train_net.py --config-file $(CONFIG) --data-root $(DEMO)/dataset --resume \
 	    OUTPUT_DIR $(DEMO)/model SOLVER.MAX_ITER $(DEMO_STEPS) TEST.EVAL_PERIOD 0
 
-model: $(MODEL)/whole/model_final.pth ## make the default model again from its sources, some hours: BCCD_ROOT=DIR
-	$(BIN)/python tools/pack_model.py --run $(MODEL)/smear $(MODEL)/whole --output $(MODEL) --name smear --overwrite
+model: $(MODEL)/final/model_final.pth ## make the default model again from its sources, some hours: BCCD_ROOT=DIR
+	$(BIN)/python tools/pack_model.py --run $(MODEL)/final --output $(MODEL) --name smear --overwrite
 
 $(REAL:%=$(BOXES)/%/splits.json): $(BOXES)/%/splits.json: | $(READY)
 	$(CONVERT) --output $(@D) --root "$(SOURCE_ROOT)/$(FOLDER_$*)" $(CONVERSION_$*)
@@ -132,14 +132,13 @@ $(MODEL)/smear/model_final.pth: $(SOURCES:%=$(MODEL)/sources/%/splits.json)
 	$(TRAIN_MODEL) --config-file configs/mask_rcnn_slim_FPN_smear.yaml --data-root $(MODEL)/sources \
 	    OUTPUT_DIR $(@D) MODEL.WEIGHTS $(MODEL)/teacher/model_final.pth
 
-# More exact outlines: the masks of the pairs as they are, half of the images, sizes near those of prediction. The mean of
-# both models separates touching cells almost as well as the first.
-PAIRS := 'pairs_whole_train', 'pairs_whole_test', 'more_whole_train'
-PAIRS := $(PAIRS), $(PAIRS), $(PAIRS), $(PAIRS)
-$(MODEL)/whole/model_final.pth: $(MODEL)/smear/model_final.pth $(WHOLE:%=$(MODEL)/sources/%/splits.json)
+# More exact outlines: in half of the pairs the masks as they are, which merge some cells that touch, and sizes near those of prediction.
+CUT  := 'pairs_train', 'pairs_test', 'more_train'
+ASIS := 'pairs_whole_train', 'pairs_whole_test', 'more_whole_train'
+$(MODEL)/final/model_final.pth: $(MODEL)/smear/model_final.pth $(WHOLE:%=$(MODEL)/sources/%/splits.json)
 	$(TRAIN_MODEL) --config-file configs/mask_rcnn_slim_FPN_smear.yaml --data-root $(MODEL)/sources OUTPUT_DIR $(@D) \
-	    MODEL.WEIGHTS $< SOLVER.MAX_ITER 5000 SOLVER.BASE_LR 0.0008 INPUT.AUGMENTATION.CELL_DIAMETERS "[60.0, 104.0]" \
-	    DATASETS.TRAIN "($(PAIRS), $(PAIRS), $(PAIRS), 'voc_train', 'voc_train', 'txl_train', 'synthetic_train', 'synthetic_train')"
+	    MODEL.WEIGHTS $< SOLVER.MAX_ITER 5000 INPUT.AUGMENTATION.CELL_DIAMETERS "[50.0, 116.0]" DATASETS.TRAIN "($(CUT), $(CUT), \
+	    $(CUT), $(CUT), $(ASIS), $(ASIS), $(ASIS), $(ASIS), $(ASIS), 'voc_train', 'voc_train', 'txl_train', 'synthetic_train', 'synthetic_train')"
 
 r50: $(R50)/native/model_final.pth ## train Mask R-CNN R50-FPN on the pairs from scratch, two hours of one core: BCCD_ROOT=DIR
 	$(BIN)/python tools/evaluate.py --run $(R50)/native --overwrite
