@@ -52,7 +52,7 @@ def save(picture: Path, *, shrink: bool = True) -> None:
     print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB", flush=True)
 
 
-def shoot_page(images: list[Path], output: Path) -> None:
+def shoot_page(images: list[Path], drawn_class: str, output: Path) -> None:
     """The page with a result, a correction, the report on screen and its second sheet."""
     command = [sys.executable, str(ROOT / "tools" / "app.py"), "--port", "0", "--types"]
     with (
@@ -71,8 +71,7 @@ def shoot_page(images: list[Path], output: Path) -> None:
             else:
                 page.get_by_role("button", name="Try three synthetic smears").click()
             page.locator(".field img").nth((len(images) or 3) - 1).wait_for()
-            # Of the synthetic smear the least sure red cell is a white one.
-            _shoot_cells(page, "RBC" if images else "WBC", output)
+            _shoot_cells(page, drawn_class, output)
             _shoot_report(page, output)
         finally:
             server.terminate()
@@ -86,7 +85,7 @@ def _shoot_cells(page: Page, drawn_class: str, output: Path) -> None:
     page.screenshot(path=output / f"{PAGE}.png")
     save(output / f"{PAGE}.png")
 
-    # The least sure red cell is deleted, and drawn again.
+    # The least sure red cell is deleted, and drawn again: of the synthetic smear it is a white one.
     wrong = min((cell for cell in shown if cell["class"] == 0), key=lambda cell: cell["score"])
     _click(page, wrong)
     page.keyboard.press("Delete")
@@ -155,7 +154,7 @@ def _at(page: Page, x: float, y: float) -> tuple[float, float]:
     return tuple(page.evaluate(script, [x, y]))  # type: ignore[return-value]
 
 
-def shoot_napari(image: Path | None, output: Path) -> None:
+def shoot_napari(image: Path | None, drawn_class: str, output: Path) -> None:
     """The widget with its layers, and while it is trained on a correction."""
     import napari
     from qtpy.QtCore import Qt
@@ -203,7 +202,10 @@ def shoot_napari(image: Path | None, output: Path) -> None:
         viewer.reset_view()
         shoot(NAPARI)
 
-        worst = int(cells.features["score"].astype(float).argmin())
+        red = cells.features["class"] == "RBC"
+        worst = int(cells.features["score"].where(red).astype(float).argmin())
+        # As on the page: of the synthetic smear this is a white cell.
+        widget.cell_class.value = drawn_class
         corners = cells.data[worst].copy()
         cells.selected_data = {worst}
         cells.remove_selected()
@@ -238,13 +240,14 @@ def main() -> int:
         parser.error("chromium and google-chrome are absent")
     given.output = given.output.resolve()
     given.output.mkdir(parents=True, exist_ok=True)
-    shoot_page(given.input, given.output)
+    drawn_class = "RBC" if given.input else "WBC"
+    shoot_page(given.input, drawn_class, given.output)
     if importlib.util.find_spec("napari") is None:
         print(f"{NAPARI} and {RETRAIN} are left as they are: pip install 'bccd_d2[napari]'")
     elif sys.platform == "linux" and "DISPLAY" not in os.environ:
         print(f"{NAPARI} and {RETRAIN} are left as they are: no display, start this with xvfb-run -a")
     else:
-        shoot_napari(given.input[0] if given.input else None, given.output)
+        shoot_napari(given.input[0] if given.input else None, drawn_class, given.output)
     return 0
 
 

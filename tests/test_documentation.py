@@ -4,6 +4,7 @@ import argparse
 import csv
 import doctest
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -131,6 +132,28 @@ def test_commands_parse(page, monkeypatch):
         start = module.run if folder == "tools" and hasattr(module, "run") else module.main
         with pytest.raises(ParsedError):
             start()
+
+
+def test_the_screenshots_are_those_of_the_script_that_makes_them(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("playwright")
+    spec = importlib.util.spec_from_file_location("screenshots", DOCS / "screenshots.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    folder = DOCS / "images" / "screenshots"
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(script.NAMES)
+    shown = [
+        name
+        for page in ("app.md", "napari.md")
+        for name in re.findall(r"\w+(?=\.png\))", text_of(DOCS / page))
+    ]
+    assert shown == list(script.NAMES)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1.6e6
+    monkeypatch.setattr(
+        sys, "argv", ["screenshots", "--input", str(tmp_path / "none.png"), "--output", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "none.png" in capsys.readouterr().err
 
 
 def test_every_page_is_in_the_navigation_of_the_site():

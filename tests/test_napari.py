@@ -145,6 +145,7 @@ import sys
 print(*sys.argv[1:])
 print("\x1b[32m[11/28 09:51:38 bccd_d2.data]: \x1b[0mof the log")
 print("cells to paste: 100%|##########| 1/1 of the log")
+print("|  category  | #instances of the log |")
 if STATUS == 2:
     import time
     time.sleep(600)
@@ -213,6 +214,8 @@ def test_find_correct_and_retrain(make_napari_viewer, qtbot, tmp_path, monkeypat
     )
     assert ("| 1 training image | before | after |" in text) == (status < 2)
     assert "of the log" not in text
+    bar = widget.message.native.verticalScrollBar()
+    assert bar.value() == bar.maximum()  # the last line is in view
     assert text.splitlines()[-1].endswith(("after |", "ended with status 1", "stopped")[status])
     assert widget.run.value == str(tmp_path / ("run" if status else "ours-2"))
     assert sorted(path.name for path in (tmp_path / "corrected").iterdir()) == ["smear.json", "smear.png"]

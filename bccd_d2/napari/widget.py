@@ -35,8 +35,8 @@ from bccd_d2.napari.layers import add_layers, cells_of, pixels_of, save_correcti
 
 _ITERATION = re.compile(r"iteration (\d+)/(\d+)")
 _LINES_SHOWN = 12
-# Progress bars and what Detectron2 logs, each with its colours: warnings and errors begin with their level.
-_NOT_SHOWN = re.compile(r"(\x1b\[\d+m)*(\[\d\d/\d\d |[\w ]*: +\d+%\|)")
+# Progress bars, notes of torch, and what Detectron2 logs, with tables: warnings and errors begin with their level.
+_NOT_SHOWN = re.compile(r"(\x1b\[\d+m)*(\[\d\d/\d\d |[\w ]*: +\d+%\||[WI]\d{4} |\|(  |:))")
 
 
 class CellWidget(widgets.Container):
@@ -162,7 +162,9 @@ class CellWidget(widgets.Container):
         def start() -> None:
             folder = self._save().parent
             model = ["--run", self.run.value] if self.run.value else ["--model", self.model.value]
-            output = self.output.value = _free_folder(Path(self.output.value))
+            output = _free_folder(Path(self.output.value))
+            if output != Path(self.output.value):
+                self.output.value = output
             command = [sys.executable, str(shipped_folder("tools") / "adapt.py"), "--corrected", str(folder)]
             lines = self._training([*command, "--output", str(output), *model])
             self.retrain.text, self._stopped = "Stop", False
@@ -197,6 +199,8 @@ class CellWidget(widgets.Container):
         if found := _ITERATION.match(line):
             self.progress.max, self.progress.value = int(found[2]), int(found[1])
         self._say("\n".join([*self.message.value.splitlines(), line][-_LINES_SHOWN:]))
+        bar = self.message.native.verticalScrollBar()
+        bar.setValue(bar.maximum())
 
     def _trained(self, status: int, output: Path) -> None:
         self._process, self.retrain.text = None, "Retrain on this"
