@@ -1,6 +1,6 @@
 """Use the page from several clients at once for some minutes: its memory must stay flat, and no client see another.
 
-    python benchmarks/soak_page.py [--minutes 30] [--clients 4] [--seed 0] [arguments of tools/app.py]
+    python benchmarks/soak_page.py [--minutes 30] [--clients 4] [--seed 0] [-- arguments of tools/app.py]
 
 Starts tools/app.py on a free port. Each client draws from: open the page, ask for the state, upload an image, a zip or
 no image, look at pictures and cells, delete, change and draw cells, download, ask for the report, remove a field, end
@@ -249,9 +249,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30, metavar="MIN", help="default %(default)s")
     parser.add_argument("--clients", type=int, default=4, metavar="N", help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of what the clients do")
-    given, arguments = parser.parse_known_args()
+    parser.add_argument("app", nargs="*", metavar="ARGUMENT", help="of tools/app.py, behind --")
+    given = parser.parse_args()
     tally = Tally()
-    soak(given.minutes, given.clients, given.seed, arguments, tally)
+    soak(given.minutes, given.clients, given.seed, given.app, tally)
     rows = [(what, status, number) for (what, status), number in sorted(tally.requests.items())]
     print(tabulate(rows, headers=["request", "status", "number"]))
     third = len(tally.memory) // 3
