@@ -120,7 +120,7 @@ def test_the_truth_is_perfect_and_nothing_is_worth_nothing(root):
     assert perfect["AP low"] == perfect["AP high"] == pytest.approx(1)
     nothing = evaluator(lambda pixels: Cells.from_masks(*pixels.shape[:2], []))
     assert nothing["AP"] == nothing["F1"] == nothing["Dice"] == 0
-    with pytest.raises(InputError, match=r"instances_test\.json is not there"):
+    with pytest.raises(InputError, match=r"found the data sets bccd_train, bccd_val, expected test"):
         Evaluator(root, "test")
 
 
