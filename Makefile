@@ -132,7 +132,8 @@ $(MODEL)/smear/model_final.pth: $(SOURCES:%=$(MODEL)/sources/%/splits.json)
 	$(TRAIN_MODEL) --config-file configs/mask_rcnn_slim_FPN_smear.yaml --data-root $(MODEL)/sources \
 	    OUTPUT_DIR $(@D) MODEL.WEIGHTS $(MODEL)/teacher/model_final.pth
 
-# More exact outlines: in half of the pairs the masks as they are, which merge some cells that touch, and sizes near those of prediction.
+# More exact outlines: half of the pairs with the masks as they are, which merge some cells that touch, and sizes near those
+# of prediction.
 CUT  := 'pairs_train', 'pairs_test', 'more_train'
 ASIS := 'pairs_whole_train', 'pairs_whole_test', 'more_whole_train'
 $(MODEL)/final/model_final.pth: $(MODEL)/smear/model_final.pth $(WHOLE:%=$(MODEL)/sources/%/splits.json)

@@ -142,7 +142,8 @@ def _corners(cell: dict[str, Any]) -> list[tuple[float, float]]:
 
 
 def _middle(corners: list[tuple[float, float]]) -> tuple[float, float]:
-    return tuple(sum(values) / len(values) for values in zip(*corners))  # type: ignore[return-value]
+    columns, rows = zip(*corners)
+    return sum(columns) / len(corners), sum(rows) / len(corners)
 
 
 def _at(page: Page, x: float, y: float) -> tuple[float, float]:
@@ -151,7 +152,8 @@ def _at(page: Page, x: float, y: float) -> tuple[float, float]:
         const point = new DOMPoint(x, y).matrixTransform(document.querySelector("#picture").getScreenCTM());
         return [point.x, point.y];
     }"""
-    return tuple(page.evaluate(script, [x, y]))  # type: ignore[return-value]
+    left, top = page.evaluate(script, [x, y])
+    return left, top
 
 
 def shoot_napari(image: Path | None, drawn_class: str, output: Path) -> None:
